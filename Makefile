@@ -1,0 +1,46 @@
+# `make demo` and `make test` do everything from nothing; ARGS="..." is handed to the program.
+SHELL  := bash
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+ARGS   ?=
+
+.PHONY: help setup weights demo test train-math clean
+
+## help: list the targets (default)
+help:
+	@sed -n 's/^## /  make /p' Makefile
+
+## setup: create .venv and install the six packages (a minute or two)
+setup: $(VENV)/.installed
+
+# The stamp is touched last: an interrupted install is done again.
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "t2mini needs Python 3.10 or later; try: make setup PYTHON=python3.11"; exit 1; }
+	@echo "creating $(VENV) and installing requirements.txt (a minute or two, mostly torch) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt \
+	  | { grep --line-buffered -E '^(Collecting|Installing)' || true; }; exit $${PIPESTATUS[0]}
+	@$(PY) -c 'import torch, numpy, tiktoken, safetensors, matplotlib, pytest' && touch $@
+
+## weights: fetch SmolLM2-135M-Instruct (92 MB) into weights/
+weights: setup
+	@$(PY) -m t2mini download
+
+## demo: two-pass adaptation on twelve questions, beside the base model's answers
+demo: weights
+	@$(PY) -m t2mini demo $(ARGS)
+
+## test: run all tests on tiny models (no network beyond pip)
+test: setup
+	@$(PY) -m pytest $(ARGS)
+
+## train-math: train the math expert from scratch into out/math.safetensors
+train-math: weights
+	@$(PY) -m t2mini train --task=math $(ARGS)
+
+## clean: remove caches; weights and your experts in out/ stay
+clean:
+	@find t2mini tests tutorials -name __pycache__ -type d -exec rm -rf {} +
+	@rm -rf weights/svd .pytest_cache

@@ -1,0 +1,369 @@
+"""
+The command line: parse, call, print. `python -m t2mini VERB --help` explains each verb.
+
+All bad input ends here as one line on stderr and a non-zero exit; a traceback is a bug.
+"""
+import argparse
+import difflib
+import errno
+import json
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+STRATEGIES = ("classifier", "prompt", "cem", "none")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that names the nearest option, and never guesses from a prefix."""
+
+    def __init__(self, **kw):
+        super().__init__(**kw, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def error(self, message):
+        if message.startswith("unrecognized arguments: "):
+            word = message.split(": ", 1)[1].split()[0].split("=")[0]
+            near = difflib.get_close_matches(word, [o for a in self._actions for o in a.option_strings], 1)
+            message = f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        self.exit(2, f"t2mini: {message}\n")
+
+
+def build_parser():
+    parser = Parser(prog="python -m t2mini", description="Transformer-Squared: self-adaptive language models.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+
+    def verb(name, text, model=True, as_json=False):
+        p = verbs.add_parser(name, help=text, description=text)
+        if model:
+            p.add_argument("--weights", metavar="PATH", help=".gguf file or Hugging Face folder (default: the fetched one)")
+            p.add_argument("--device", help="cpu, cuda, ... (default: CUDA when present)")
+            p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
+            p.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+            p.add_argument("--allow-other-base", action="store_true", help="load experts of another base model")
+        if as_json:
+            p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        return p
+
+    p = verb("download", "fetch open weights into weights/", model=False)
+    p.add_argument("name", nargs="?", default="smollm2-135m-instruct", help="which model; a wrong name lists them")
+    p = verb("ask", "answer a question in two passes", as_json=True)
+    p.add_argument("question")
+    p.add_argument("--strategy", choices=STRATEGIES, default="classifier", help="how the first pass decides")
+    p.add_argument("--expert", metavar="NAME|PATH", help="skip the first pass and use this expert")
+    p.add_argument("--max-tokens", type=int, default=128, help="longest answer")
+    p.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
+    p.add_argument("--seed", type=int, default=0, help="of sampling")
+    p = verb("train", "train an expert with REINFORCE", as_json=True)
+    add_train_options(p)
+    p = verb("eval", "accuracy on a split", as_json=True)
+    p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
+    p.add_argument("--expert", default="none", metavar="NAME|PATH|none", help="use this expert for every question")
+    p.add_argument("--strategy", choices=STRATEGIES, help="adapt to each question instead")
+    p.add_argument("--n", type=int, default=200, help="examples")
+    p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
+    p.add_argument("--seed", type=int, default=0, help="which examples of the split (and, for cem, which shots)")
+    p.add_argument("--samples-file", metavar="PATH", help="write every question, answer and reward as JSON lines")
+    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True)
+    p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
+    p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
+    p.add_argument("--experts", default="math,code,reasoning", help="what to mix, comma-separated")
+    p.add_argument("--shots", type=int, default=10, help="solved examples (val split)")
+    p.add_argument("--iterations", type=int, default=6, help="of the search")
+    p.add_argument("--population", type=int, default=16, help="mixtures tried per iteration")
+    p.add_argument("--per-matrix", action="store_true", help="one alpha per expert and matrix instead of per expert")
+    p.add_argument("--n", type=int, default=200, help="unseen examples to score on (test split)")
+    p.add_argument("--seed", type=int, default=0, help="of the shots, the search and the examples")
+    p.add_argument("--out", metavar="PATH", help="where the mixture goes (default: out/mixture.safetensors)")
+    p = verb("show", "what an expert is: metadata, z per layer and module, a picture", model=False)
+    p.add_argument("expert", metavar="EXPERT", help="name or path")
+    p.add_argument("--picture", metavar="PATH", help="where to draw it (default: out/EXPERT.png)")
+    verb("demo", "two-pass adaptation on built-in questions")
+    return parser
+
+
+def add_train_options(p):
+    """One option per field of TrainConfig: the defaults live there."""
+    from .reinforce import TrainConfig
+    for f in fields(TrainConfig):
+        flag = "--" + f.name.replace("_", "-")
+        if f.type in (bool, "bool"):
+            p.add_argument(flag, action="store_true", help=HELP[f.name])
+        else:
+            p.add_argument(flag, type=type(f.default), default=f.default, help=HELP[f.name])
+    p.add_argument("--out", metavar="PATH", help="the expert file (default: out/TASK.safetensors)")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
+
+
+HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts": "questions per update",
+        "samples": "answers per question; their mean reward is the baseline", "temperature": "of sampling and scoring",
+        "max_tokens": "longest sampled answer (0: the task's own limit)",
+        "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model", "clip": "largest gradient norm",
+        "modules": "which layers get a z", "seed": "of data and sampling", "val_every": "updates between validations",
+        "val_n": "validation questions", "patience": "stop after so many validations without a new best",
+        "as_released": "the released code's recipe, to compare"}
+
+
+# ---------------------------------------------------------------------------------------------- verbs
+def open_model(args, modules=None, task=None):
+    """Model and tokenizer, SVF attached (unless modules is False), with a line that says what runs."""
+    import torch
+
+    from . import experts, svf, weights
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    t0 = time.time()
+    model, tokenizer = weights.load(args.weights, args.device, args.dtype)
+    if tokenizer is None:
+        raise ValueError("this model folder has no tokenizer.json; text needs one")
+    if modules is not False:
+        svf.attach(model, modules or svf.ALL, experts.SVD_CACHE)
+    print(f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}, {torch.get_num_threads()} threads, "
+          f"ready in {time.time() - t0:.1f} s", file=sys.stderr)
+    return model, tokenizer
+
+
+def do_download(args):
+    from .download import download
+    print(download(args.name))
+
+
+def do_ask(args):
+    from . import adapt, experts, svf
+    from .generate import generate
+    model, tokenizer = open_model(args)
+    chosen, label, probabilities = {}, "none", None
+    if args.expert and args.expert != "none":
+        label, chosen = args.expert, experts.load([args.expert], model, args.allow_other_base)[args.expert]
+    elif args.strategy == "cem":
+        label, chosen = "mixture", load_mixture(model, args)
+    elif args.strategy in ("classifier", "prompt"):
+        dispatcher = None
+        if args.strategy == "classifier":
+            dispatcher = experts.load(["dispatcher"], model, args.allow_other_base)["dispatcher"]
+        found = adapt.route(model, tokenizer, [args.question], dispatcher)[0]
+        label, probabilities = found.label, found.probabilities
+        print("first pass: " + label + "  (" + "  ".join(f"{k} {100 * p:.0f}%" for k, p in probabilities.items()) + ")"
+              + ("" if found.readable else f"  unreadable answer {found.said!r}, so no expert"), file=sys.stderr)
+        if label != "other":
+            chosen = experts.load([label], model, args.allow_other_base)[label]
+    ids, shown = [], ""
+
+    def stream(_, tokens):                                  # a cut UTF-8 character waits for its other half
+        nonlocal shown
+        ids.extend(tokens)
+        text = tokenizer.decode(ids)
+        if not args.json and not text.endswith("\ufffd"):
+            print(text[len(shown):], end="", flush=True)
+            shown = text
+
+    with svf.using(model, chosen):
+        generate(model, [tokenizer.prompt(args.question)], args.max_tokens, tokenizer.stop_ids, args.temperature,
+                 seed=args.seed, on_token=stream)
+    print(tokenizer.decode(ids)[len(shown):] if not args.json else tokenizer.decode(ids))
+    return {"question": args.question, "strategy": args.strategy, "expert": label, "probabilities": probabilities,
+            "answer": tokenizer.decode(ids), "seed": args.seed, "base_sha256": model.base_sha256}
+
+
+def load_mixture(model, args):
+    from . import experts
+    path = experts.OUT / "mixture.safetensors"
+    if not path.exists():
+        raise FileNotFoundError("there is no mixture yet; run `python -m t2mini adapt --task=TASK` first")
+    return experts.load([str(path)], model, args.allow_other_base)[str(path)]
+
+
+def do_train(args):
+    from . import experts, reinforce, tasks
+    cfg = reinforce.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(reinforce.TrainConfig)})
+    for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+    tasks.get(cfg.task)                                     # a wrong name stops before the model is loaded
+    out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
+    if out.suffix != ".safetensors":
+        raise ValueError("--out must end in .safetensors")
+    model, tokenizer = open_model(args, modules=False)
+    try:
+        result = reinforce.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the last checkpoint is kept; add --resume to the same command to go on") from None
+    print(f"wrote {out}; see it with `python -m t2mini show {out}`")
+    return result
+
+
+def do_eval(args):
+    from . import evaluate, tasks
+    task = tasks.get(args.task)
+    if args.n < 1:
+        raise ValueError("--n must be at least 1")
+    if args.strategy and args.expert != "none":
+        raise ValueError("give --expert or --strategy, not both")
+    examples = task.examples(args.split, args.n, args.seed)
+    model, tokenizer = open_model(args)
+    t0 = time.time()
+    rewards, texts, extra = run_arm(args, model, tokenizer, task, examples)
+    result = {"task": args.task, "split": args.split, "n": len(examples), "seed": args.seed, "expert": args.expert,
+              "strategy": args.strategy, "accuracy": sum(rewards) / len(rewards),
+              "ci95": evaluate.wilson(sum(rewards), len(rewards)), "base_sha256": model.base_sha256,
+              "seconds": round(time.time() - t0, 1), **extra}
+    if args.samples_file:
+        Path(args.samples_file).write_text("".join(json.dumps(
+            {"prompt": e.prompt, "gold": e.answer, "kind": e.kind, "text": t, "reward": r}) + "\n"
+            for e, t, r in zip(examples, texts, rewards)))
+    print(f"{args.task} {args.split}: {evaluate.percent(sum(rewards), len(rewards))}  "
+          f"({args.strategy or 'expert ' + args.expert}, {result['seconds']} s)")
+    return result
+
+
+def run_arm(args, model, tokenizer, task, examples):
+    """Answer the examples as --expert or --strategy says. -> (rewards, texts, extra numbers for the result)."""
+    from . import adapt, evaluate, experts, svf, tasks
+    questions = [e.prompt for e in examples]
+    if args.strategy in ("prompt", "classifier"):
+        dispatcher = None
+        if args.strategy == "classifier":
+            dispatcher = experts.load(["dispatcher"], model, args.allow_other_base)["dispatcher"]
+        if args.task == "dispatch":                         # its questions are dispatch prompts: the first pass is all
+            with svf.using(model, dispatcher or {}):
+                texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="first pass")
+            return tasks.rewards(examples, texts), texts, confusion(examples, texts)
+        routes = adapt.route(model, tokenizer, questions, dispatcher, label="first pass")
+        labels = [r.label for r in routes]
+        chosen = experts.load(sorted(set(labels) - {"other"}), model, args.allow_other_base)
+        texts = adapt.answer_routed(model, tokenizer, questions, labels, chosen, task.max_tokens, label="second pass")
+        return tasks.rewards(examples, texts), texts, {"routed": {k: labels.count(k) for k in tasks.LABELS},
+                                                       "unreadable": sum(not r.readable for r in routes)}
+    if args.strategy == "cem":
+        chosen, extra = search(args, model, tokenizer, task)
+    else:
+        name = args.expert if not args.strategy else "none"
+        chosen, extra = experts.load([name], model, args.allow_other_base)[name] if name != "none" else {}, {}
+    with svf.using(model, chosen):
+        texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="answering")
+    return tasks.rewards(examples, texts), texts, extra
+
+
+def confusion(examples, texts):
+    """Rows: the right label; columns: the label said; "unreadable" where none was."""
+    from .tasks import LABELS, find_label
+    table = {gold: dict.fromkeys((*LABELS, "unreadable"), 0) for gold in LABELS}
+    for e, text in zip(examples, texts):
+        table[e.answer][find_label(text) or "unreadable"] += 1
+    print(f"{'needs / said':<14}" + "".join(f"{c:>12}" for c in (*LABELS, "unreadable")))
+    for gold, row in table.items():
+        print(f"{gold:<14}" + "".join(f"{v:>12}" for v in row.values()))
+    return {"confusion": table}
+
+
+def search(args, model, tokenizer, task):
+    """Strategy C for the options of `adapt` (or their defaults). -> (mixed expert, numbers for the result)."""
+    from . import adapt, experts
+    options = {k: getattr(args, k, d) for k, d in (("shots", 10), ("iterations", 6), ("population", 16),
+                                                  ("per_matrix", False), ("experts", "math,code,reasoning"))}
+    if options["shots"] < 1 or options["population"] < 2 or options["iterations"] < 1:
+        raise ValueError("--shots and --iterations must be at least 1 and --population at least 2")
+    names = options["experts"].split(",")
+    mixed_from = list(experts.load(names, model, args.allow_other_base).values())
+    shots = task.examples("val", options["shots"], args.seed)           # never scored: those are of the test split
+    t0 = time.time()
+
+    def report(i, s):
+        left = (time.time() - t0) / (i + 1) * (options["iterations"] - i - 1)
+        alpha = " ".join(f"{a:.2f}" for a in s.best) if len(s.best) == len(names) else f"{len(s.best)} alphas"
+        print(f"iteration {i + 1}: best {100 * s.best_score[0]:.0f} % of {len(shots)} shots, alpha {alpha}, {left:.0f} s left",
+              file=sys.stderr)
+
+    mixed, found = adapt.adapt_cem(model, tokenizer, task, mixed_from, shots, options["per_matrix"],
+                                   options["iterations"], options["population"], args.seed, report)
+    K, d = len(names), len(found.best)
+    alpha = found.best.reshape(d // K, K).mean(0) if d > K else found.best
+    mean = found.mean.reshape(d // K, K).mean(0) if d > K else found.mean
+    return mixed, {"alpha": dict(zip(names, alpha.round(4).tolist())), "alpha_mean": dict(zip(names, mean.round(4).tolist())),
+                   "shots": len(shots), "shots_right": found.best_score[0], "per_matrix": options["per_matrix"],
+                   "history": [{k: v for k, v in h.items() if d == K or k not in ("mean", "std")} for h in found.history],
+                   "search_seconds": round(time.time() - t0, 1)}
+
+
+def do_adapt(args):
+    from . import evaluate, experts, svf, tasks
+    task = tasks.get(args.task)
+    examples = task.examples("test", args.n, args.seed)
+    model, tokenizer = open_model(args)
+    mixed, found = search(args, model, tokenizer, task)
+    out = Path(args.out or experts.OUT / "mixture.safetensors")
+    svf.save_expert(out, mixed, {"base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
+                                 "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
+    with svf.using(model, mixed):
+        rewards = evaluate.score(model, tokenizer, task, examples, label="adapted")
+    base = evaluate.score(model, tokenizer, task, examples, label="base")
+    gain = evaluate.paired_difference(rewards, base)
+    print(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of {found['shots']} shots, wrote {out}")
+    print(f"{args.task} test, adapted: {evaluate.percent(sum(rewards), len(rewards))}; base: "
+          f"{evaluate.percent(sum(base), len(base))}; gain {100 * gain[0]:+.1f} [{100 * gain[1]:+.1f}, {100 * gain[2]:+.1f}]")
+    return {"task": args.task, "split": "test", "n": len(rewards), "seed": args.seed, "strategy": "cem",
+            "accuracy": sum(rewards) / len(rewards), "ci95": evaluate.wilson(sum(rewards), len(rewards)),
+            "base_accuracy": sum(base) / len(base), "gain": gain, "base_sha256": model.base_sha256, **found}
+
+
+def do_show(args):
+    from . import experts, plots, svf
+    path = Path(args.expert)
+    if path.suffix != ".safetensors":
+        hits = [p for p in [experts.OUT / f"{args.expert}.safetensors",
+                            *sorted(experts.SHIPPED.glob(f"*/{args.expert}.safetensors"))] if p.is_file()]
+        if not hits:
+            raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
+        path = hits[0]
+    meta, expert = svf.read_metadata(path), svf.read_expert(path)
+    for key in sorted(meta):
+        print(f"{key:>18}  {meta[key]}")
+    for title, value in (("mean |z - 1|", lambda z: float((z - 1).abs().mean())), ("smallest z", lambda z: float(z.min())),
+                         ("largest z", lambda z: float(z.max()))):
+        modules, grid = plots.by_layer_and_module(expert, value)
+        print(f"\n{title:<14}" + "".join(f"{m:>11}" for m in modules))
+        for layer, row in enumerate(grid.tolist()):
+            print(f"layer {layer:<8}" + "".join(f"{v:>11.4f}" for v in row))
+    picture = Path(args.picture or experts.OUT / f"{path.stem}.png")
+    plots.draw_expert(expert, meta, picture)
+    print(f"\n{sum(z.numel() for z in expert.values()):,} z in {len(expert)} matrices; picture: {picture}")
+    log = path.with_suffix(".jsonl")
+    if log.exists():
+        curve = picture.with_name(f"{path.stem}-curve.png")
+        plots.draw_log(log, curve)
+        print(f"learning curve: {curve}")
+
+
+def do_demo(args):
+    from . import adapt, demo, experts
+    model, tokenizer = open_model(args)
+    loaded = experts.load(["dispatcher", *adapt.SKILLS], model, args.allow_other_base)
+    return demo.run(model, tokenizer, loaded.pop("dispatcher"), loaded)
+
+
+def main(argv=None):
+    """Run one verb. -> exit status: 0, 1 for a clear error, 2 for wrong options, 130 after Ctrl-C."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.verb:
+        parser.print_help()
+        return 2
+    try:
+        result = globals()["do_" + args.verb](args)
+        if getattr(args, "json", False):
+            print(json.dumps(result))
+        return 0
+    except KeyboardInterrupt as e:
+        print(f"\nt2mini: stopped. {e}".rstrip(), file=sys.stderr)
+        return 130
+    except OSError as e:
+        text = "no space left on the disk; nothing was overwritten" if e.errno == errno.ENOSPC else str(e)
+        print(f"t2mini: {text}", file=sys.stderr)
+        return 1
+    except (ValueError, RuntimeError, MemoryError) as e:
+        print(f"t2mini: {str(e).splitlines()[0] if str(e) else type(e).__name__}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

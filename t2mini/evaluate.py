@@ -1,0 +1,73 @@
+"""
+Accuracy with its uncertainty (paper 4.2; the paper prints single scores, most gains lie inside the test noise).
+
+Kept:     greedy answers, zero-shot, one run per cell.
+Changed:  every score carries n and a Wilson interval, differences are taken on the same items with a paired bootstrap.
+"""
+import math
+import random
+import sys
+import time
+
+from . import tasks
+from .generate import generate
+
+
+class Progress:
+    """One line on stderr with the share done and the time left; silent for the first two seconds."""
+
+    def __init__(self, label, total):
+        self.label, self.total, self.done, self.t0, self.shown = label, total, 0, time.time(), 0.0
+
+    def add(self, n):
+        self.done += n
+        sec = time.time() - self.t0
+        if self.label and sec > 2 and (sec - self.shown > 1 or self.done >= self.total):
+            self.shown = sec
+            left = sec / self.done * (self.total - self.done)
+            end = "\r" if sys.stderr.isatty() and self.done < self.total else "\n"
+            if end == "\r" or self.done >= self.total or int(sec) % 5 == 0:
+                print(f"{self.label}: {self.done}/{self.total}, {sec:.0f} s, {left:.0f} s left   ", end=end,
+                      file=sys.stderr, flush=True)
+
+
+def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label=""):
+    """Texts that the model, as its z stand now, answers to `questions` (user messages). Same order as asked."""
+    prompts = [tokenizer.prompt(q) for q in questions]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))          # like lengths share a batch
+    texts, progress = [None] * len(prompts), Progress(label, len(prompts))
+    for at in range(0, len(order), batch):
+        part = order[at:at + batch]
+        out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stop_ids, temperature, seed=seed,
+                       row_ids=part)
+        for n, i in enumerate(part):
+            texts[i] = tokenizer.decode(out.tokens(n))
+        progress.add(len(part))
+    return texts
+
+
+def score(model, tokenizer, task, examples, label=""):
+    """Greedy accuracy per example: a list of 1.0 / 0.0."""
+    return tasks.rewards(examples, answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label))
+
+
+def wilson(right, n, sigma=1.96):
+    """95 % interval (low, high) of a proportion of `right` out of n; unlike right/n +- it stays inside [0, 1]."""
+    p, s2 = right / n, sigma * sigma
+    middle = (p + s2 / (2 * n)) / (1 + s2 / n)
+    half = sigma / (1 + s2 / n) * math.sqrt(p * (1 - p) / n + s2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_difference(a, b, draws=2000, seed=0):
+    """Mean of a - b over the same items with its 95 % bootstrap interval: (difference, low, high)."""
+    rng, n = random.Random(seed), len(a)
+    d = [x - y for x, y in zip(a, b, strict=True)]
+    means = sorted(sum(d[rng.randrange(n)] for _ in range(n)) / n for _ in range(draws))
+    return sum(d) / n, means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
+
+
+def percent(right, n):
+    """'53.0 % [48.1, 57.8] of 400'"""
+    low, high = wilson(right, n)
+    return f"{100 * right / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n}"

@@ -1,0 +1,286 @@
+"""
+Train one expert with REINFORCE (paper 3.2, equation 1):
+
+    J(z) = E[ log pi_W'(y_hat | x) * r(y_hat, y) ] - lambda * KL(pi_W' || pi_W)
+
+Kept:     sample answers from the model as it is, reward 1 for a right one, push its log-probability; only z is trained.
+Changed:  several answers per question and their mean reward as baseline (the release: one greedy answer, none). Answers
+          are sampled at temperature 1 and scored at it. The stop token is part of the answer: stopping is learnt too.
+          The sum over tokens is divided by the tokens of the whole batch: one constant per step, so the direction is
+          that of the plain sum (the unbiased one) and the size does not depend on the answers' length.
+Left out: importance ratios and clipping of them: sampler and scorer are the same weights, one update per batch.
+Run:      python -m t2mini train --task=math
+"""
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from . import evaluate, svf, tasks
+from .generate import generate
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    task: str = "math"          # which task pays the reward
+    steps: int = 60             # updates
+    prompts: int = 24           # questions per update: more of them, with fewer answers each, keeps answers varied
+    samples: int = 4            # answers per question; their mean reward is the baseline
+    max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
+    temperature: float = 1.0    # of sampling and of scoring
+    lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
+    kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
+    clip: float = 1.0           # largest gradient norm
+    modules: str = svf.ALL      # which linear layers get a z
+    seed: int = 0               # of data, sampling and nothing else: z starts at 1
+    val_every: int = 10         # updates between validations
+    val_n: int = 96             # validation questions; the best z on them is kept
+    patience: int = 4           # stop after so many validations without a new best
+    as_released: bool = False   # the released recipe: see `released`
+
+
+def released(cfg):
+    """The released code's recipe, to compare: one greedy answer, reward +-1, no baseline, summed log-probs, sigmoid."""
+    return TrainConfig(**{**asdict(cfg), "as_released": True, "samples": 1, "prompts": cfg.prompts * cfg.samples,
+                          "temperature": 0.0, "lr": 2e-3, "kl": 0.0, "clip": 1e-3, "modules": "gate,up,down"})
+
+
+# ---------------------------------------------------------------------------------------------- equation 1
+def advantages(reward):
+    """reward (groups, samples) -> reward minus the mean of its group: zero where all answers of a group earn the same."""
+    return reward - reward.mean(1, keepdim=True)
+
+
+def pack(groups, device):
+    """Groups of (prompt ids, [answer ids, ...]) -> one row per group: the prompt once, then its answers one by one.
+
+    Returns ids (B, S), positions (B, S), allowed (B, S, S) and, for every answer token, the row and column of the state
+    that predicts it and the token itself: row, col, target (N,), in the order of groups and answers. An answer sees the
+    prompt and itself but not its siblings, so each token gets the state it had when it was sampled.
+    """
+    S = max(len(p) + sum(len(a) - 1 for a in answers) for p, answers in groups)
+    ids = torch.zeros(len(groups), S, dtype=torch.long)
+    positions, segment = torch.zeros_like(ids), torch.full_like(ids, -1)        # segment 0 prompt, 1.. answers
+    row, col, target = [], [], []
+    for b, (prompt, answers) in enumerate(groups):
+        P = at = len(prompt)
+        ids[b, :P], positions[b, :P], segment[b, :P] = torch.tensor(prompt), torch.arange(P), 0
+        for s, answer in enumerate(answers, 1):
+            n = len(answer) - 1                             # nothing follows the last token, so it is never an input
+            ids[b, at:at + n] = torch.tensor(answer[:-1])
+            positions[b, at:at + n], segment[b, at:at + n] = torch.arange(P, P + n), s
+            row += [b] * (n + 1)
+            col += [P - 1, *range(at, at + n)]              # the prompt's last state predicts the first token
+            target += answer
+            at += n
+    query, key = segment[:, :, None], segment[:, None, :]
+    allowed = ((key == query) | (key == 0)) & (key >= 0) & torch.ones(S, S, dtype=torch.bool).tril()
+    allowed |= torch.eye(S, dtype=torch.bool)               # padding looks at itself, else its softmax is NaN
+    return [t.to(device) for t in (ids, positions, allowed, *map(torch.tensor, (row, col, target)))]
+
+
+def logprobs(model, x, target, temperature):
+    """log pi(target) (N,) and the whole log-distribution (N, V) from states x (N, C)."""
+    logp = (model.head(x).float() / (temperature or 1.0)).log_softmax(-1)
+    return logp.gather(1, target[:, None])[:, 0], logp
+
+
+def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0, chunk=512):
+    """Add the gradient of -J to every z.grad. -> dict(loss, kl, tokens).
+
+    groups     list of (prompt ids, [answer ids, ...]); advantage: one list of numbers per group, one per answer
+    norm       what the sum over answer tokens is divided by
+    Only answer tokens (stop token included) have a likelihood; prompt and padding get none. The tokens x vocabulary
+    matrix exists for `chunk` tokens at a time: the head runs on a detached copy of the states, then one backward pass
+    goes through the layers.
+    """
+    ids, positions, allowed, row, col, target = pack(groups, model.device)
+    weight = torch.tensor([a for (_, answers), advs in zip(groups, advantage, strict=True)
+                           for answer, a in zip(answers, advs, strict=True) for _ in answer], device=model.device)
+    base = None
+    if kl:
+        with torch.no_grad(), svf.at_base(model):
+            base = model.hidden(ids, positions, allowed)[row, col]              # (N, C)
+    with torch.enable_grad():
+        x = model.hidden(ids, positions, allowed)[row, col]
+        leaf = x.detach().requires_grad_()
+        loss = total_kl = 0.0
+        for part in torch.arange(len(target), device=model.device).split(chunk):
+            lp, logp = logprobs(model, leaf[part], target[part], temperature)
+            objective = (weight[part] * lp).sum()                               # sum_t A * log pi(y_t | x, y_<t)
+            if kl:                                                              # KL(tuned || base) at the states visited
+                with torch.no_grad():
+                    logq = logprobs(model, base[part], target[part], temperature)[1]
+                divergence = torch.where(logp > -1e30, logp.exp() * (logp - logq), 0.0).sum()
+                objective, total_kl = objective - kl * divergence, total_kl + divergence.item()
+            (-objective / norm).backward()
+            loss -= objective.item() / norm
+        x.backward(leaf.grad)
+    return {"loss": loss, "kl": total_kl / len(target), "tokens": len(target)}
+
+
+def micro_batches(groups, budget=3000):
+    """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
+    size = [len(p) + sum(map(len, answers)) for p, answers in groups]
+    batch, out = [], []
+    for i in sorted(range(len(groups)), key=size.__getitem__):
+        if batch and (len(batch) + 1) * size[i] > budget:
+            out, batch = out + [batch], []
+        batch.append(i)
+    return out + [batch] if batch else out
+
+
+# ---------------------------------------------------------------------------------------------- one update
+def update(model, tokenizer, task, cfg, step, optimizer):
+    """Sample, score, update: one step of REINFORCE. -> (numbers for the log, one sample as text)."""
+    t0 = time.time()
+    # --- sample ---
+    examples = task.examples("train", cfg.prompts, seed=f"{cfg.seed}/{step}")
+    prompts = [tokenizer.prompt(e.prompt) for e in examples]
+    out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
+                   seed=cfg.seed * 100_003 + step)
+    tokens = [out.tokens(n) for n in range(len(out.lengths))]
+    texts = [tokenizer.decode(t) for t in tokens]
+    t1 = time.time()
+    # --- score ---
+    earned = tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
+    reward = torch.tensor(earned).view(len(examples), cfg.samples)
+    if cfg.as_released:
+        advantage, norm = 2 * reward - 1, float(len(examples))
+    else:
+        advantage, norm = advantages(reward), float(out.lengths.sum())
+    t2 = time.time()
+    # --- update ---
+    groups = [(p, tokens[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
+    used = [i for i in range(len(groups)) if cfg.kl or bool((advantage[i] != 0).any())]     # the rest has no gradient
+    optimizer.zero_grad(set_to_none=False)
+    kl = 0.0
+    for part in micro_batches([groups[i] for i in used]):
+        stats = policy_gradient(model, [groups[used[j]] for j in part], [advantage[used[j]].tolist() for j in part],
+                                cfg.temperature, norm, cfg.kl)
+        kl += stats["kl"] * stats["tokens"] / float(out.lengths.sum())
+    for group in optimizer.param_groups:
+        group["lr"] = cfg.lr if cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
+    z = [layer.z for layer in svf.layers(model).values()]
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(z, cfg.clip))
+    skipped = not math.isfinite(grad_norm)
+    if not skipped and used:
+        optimizer.step()
+        svf.fold(model)
+    spread = reward.std(1, unbiased=False)
+    shift = torch.cat([(layer.scale().detach() - 1).abs() for layer in svf.layers(model).values()]).mean()
+    numbers = {"reward": reward.mean().item(), "reward_spread": spread.mean().item(),
+               "flat_groups": (spread == 0).float().mean().item(), "grad_norm": grad_norm, "z_shift": shift.item(),
+               "answer_len": out.lengths.float().mean().item(), "cut": 1 - out.stopped.float().mean().item(), "kl": kl,
+               "skipped": int(skipped), "sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
+               "sec_update": time.time() - t2}
+    return numbers, f"{examples[0].prompt[-90:]!r} -> {texts[0][:160]!r} earns {earned[0]:.0f}"
+
+
+# ---------------------------------------------------------------------------------------------- the loop
+def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
+    """Train and write `out` (expert), `out`.jsonl (log) and `out`.ckpt (for --resume). -> dict of results.
+
+    Selection uses the val split only. A step with a gradient that is not finite is skipped, counted, and after five in
+    a row training stops. Raises ValueError where --resume finds no checkpoint or one of other settings.
+    """
+    cfg, out = (released(cfg) if cfg.as_released else cfg), Path(out)
+    task = tasks.get(cfg.task)
+    svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released)
+    z = {name: layer.z for name, layer in svf.layers(model).items()}
+    # Weight decay would pull z to 0, which erases the matrix; equation 1 pulls to the base model by its KL term.
+    optimizer = torch.optim.AdamW(z.values(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0, "skipped": 0, "bad": 0}
+    best, log_path, ckpt = svf.get_z(model), out.with_suffix(".jsonl"), out.with_suffix(".ckpt")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if resume:
+        best = load_checkpoint(ckpt, cfg, model, optimizer, z, state)
+        rows = [r for r in log_path.read_text().splitlines() if json.loads(r)["step"] <= state["step"]]
+        log_path.write_text("".join(r + "\n" for r in rows))
+        log(f"resuming {out} after step {state['step']}")
+    val = task.examples("val", cfg.val_n, seed=0)           # selects the checkpoint; test data is never read here
+    t0 = time.time() - state["seconds"]
+    with open(log_path, "a" if resume else "w") as log_file:
+        while True:
+            step = state["step"]
+            if step % cfg.val_every == 0 or step == cfg.steps:
+                if not resume or step != state.get("validated"):
+                    right = sum(evaluate.score(model, tokenizer, task, val))
+                    state["stale"] = 0 if right / len(val) > state["best_val"] else state["stale"] + 1
+                    if state["stale"] == 0:
+                        best, state["best_val"], state["best_step"] = svf.get_z(model), right / len(val), step
+                    log(f"step {step:4d} | validation {evaluate.percent(right, len(val))}"
+                        f"{'  (best so far)' if state['stale'] == 0 else ''}")
+                    log_file.write(json.dumps({"step": step, "val": right / len(val), "val_n": len(val)}) + "\n")
+                state["validated"], state["seconds"] = step, time.time() - t0
+                log_file.flush()
+                save_checkpoint(ckpt, cfg, model, optimizer, z, best, state)
+            if step >= cfg.steps or state["stale"] >= cfg.patience or state["bad"] >= 5:
+                break
+            numbers, sample = update(model, tokenizer, task, cfg, step, optimizer)
+            state["step"] += 1
+            state["skipped"] += numbers["skipped"]
+            state["bad"] = state["bad"] + 1 if numbers["skipped"] else 0
+            left = (time.time() - t0) / state["step"] * (cfg.steps - state["step"])
+            log_file.write(json.dumps({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}}) + "\n")
+            log_file.flush()
+            log(f"step {state['step']:4d} | " + " | ".join(
+                f"{k} {numbers[k]:.3g}" for k in ("reward", "reward_spread", "flat_groups", "grad_norm", "z_shift",
+                                                  "answer_len", "kl", "sec")) + f" | {left / 60:.1f} min left")
+            if state["step"] % 5 == 1:
+                log("          " + sample)
+    if state["bad"] >= 5:
+        log("stopped: five steps in a row had a gradient that was not finite; the best expert so far is kept")
+    svf.save_expert(out, best, {
+        "base_model": model.name, "base_sha256": model.base_sha256, "task": cfg.task, "seed": cfg.seed,
+        "steps": state["step"], "best_step": state["best_step"], "val_accuracy": state["best_val"], "val_n": len(val),
+        "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules, "config": asdict(cfg),
+        "command": command(), "minutes": round((time.time() - t0) / 60, 2), "dtype": str(model.dtype),
+        "torch": torch.__version__, "threads": torch.get_num_threads()})
+    return {"task": cfg.task, "expert": str(out), "seed": cfg.seed, **state, "seconds": time.time() - t0}
+
+
+def command():
+    """The command line that made this run, for the expert's metadata, without machine-specific folders."""
+    return "python -m t2mini " + " ".join(sys.argv[1:]) if sys.argv[0].endswith("__main__.py") else "python"
+
+
+def save_checkpoint(path, cfg, model, optimizer, z, best, state):
+    """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the counters."""
+    tensors = {}
+    for name, p in z.items():
+        s = optimizer.state.get(p, {})
+        tensors |= {f"z/{name}": p, f"best/{name}": best[name],
+                    f"m/{name}": s.get("exp_avg", torch.zeros_like(p)), f"v/{name}": s.get("exp_avg_sq", torch.zeros_like(p)),
+                    f"n/{name}": torch.as_tensor(s.get("step", 0.0), dtype=torch.float32)}
+    svf.save_tensors(path, tensors, {"config": asdict(cfg), "state": state, "base_sha256": model.base_sha256})
+
+
+def load_checkpoint(path, cfg, model, optimizer, z, state):
+    """Fill z, optimizer and state from a checkpoint; -> the best z so far."""
+    try:
+        with safe_open(path, "pt", device=str(model.device)) as f:
+            meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+    except FileNotFoundError:
+        raise ValueError(f"--resume: there is no checkpoint {path}; start without --resume") from None
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f"--resume: damaged checkpoint {path} ({e}); start without --resume") from None
+    old = json.loads(meta["config"])
+    changed = [k for k, v in asdict(cfg).items() if old.get(k) != v]
+    if changed or meta["base_sha256"] != model.base_sha256:
+        raise ValueError(f"--resume: {path} was written with another {changed[0] if changed else 'base model'}")
+    state.update(json.loads(meta["state"]))
+    with torch.no_grad():
+        for name, p in z.items():
+            p.copy_(tensors[f"z/{name}"])
+            if float(tensors[f"n/{name}"]):
+                optimizer.state[p] = {"step": tensors[f"n/{name}"].cpu(), "exp_avg": tensors[f"m/{name}"],
+                                      "exp_avg_sq": tensors[f"v/{name}"]}
+    svf.fold(model)
+    return {name: tensors[f"best/{name}"] for name in z}

@@ -1,0 +1,354 @@
+"""
+Singular value fine-tuning (paper 3.1): W = U diag(S) Vt, and one number z per singular value gives
+
+    W' = U diag(S * z) Vt.                                          z = 1 is the base model, bit for bit.
+
+Kept:     all z of all tuned matrices together are an "expert"; U, S, Vt and the base weights stay frozen.
+Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sense as the released code's logit p with
+          z = sigmoid(p) and the nuclear norm kept; that form is here as parameterisation "sigmoid").
+          Mixing is z = 1 + sum_k alpha_k (z_k - 1), on effective z: alpha = 0 is the base model, a one-hot alpha is the
+          expert (the release mixes logits, where neither holds). The paper's plain sum is `mix(..., plain=True)`.
+Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix; the gradient of z
+          needs no dense weight gradient (`FoldedLinear`); rows with different z go through the factors (`per_row`).
+"""
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
+         "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
+ALL = "q,k,v,o,gate,up,down"
+
+
+class FoldedLinear(torch.autograd.Function):
+    """y = x W'^T, with gradients for x and for the scale z but none for W'.
+
+    x (..., n), W' (m, n), U (m, r), Vt (r, n), g = dL/dy (..., m). From W' = sum_i z_i S_i u_i v_i^T over all tokens t:
+
+        dL/dz_i = S_i sum_t (u_i . g_t)(v_i . x_t)
+
+    which is two thin products instead of the m x n gradient of W'.
+    """
+
+    @staticmethod
+    def forward(ctx, x, z, W, U, S, Vt):
+        ctx.save_for_backward(x, W, U, S, Vt)
+        return F.linear(x, W)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, W, U, S, Vt = ctx.saved_tensors
+        gx = g @ W if ctx.needs_input_grad[0] else None
+        gz = None
+        if ctx.needs_input_grad[1]:
+            gU, xV = (g @ U).flatten(0, -2), (x @ Vt.T).flatten(0, -2)          # (tokens, r) each
+            gz = S * (gU * xV).sum(0, dtype=torch.float32)
+        return gx, gz, None, None, None, None
+
+
+class SVF(nn.Module):
+    """A linear layer seen through its singular values. Replaces the layer it is given; `base` keeps that layer.
+
+    z (r,) float32 is the trained parameter (the logit p where sigmoid=True). W' lives in `folded` and changes only in
+    `fold()`: setting z without folding has no effect on the output.
+    """
+
+    def __init__(self, base, U, S, Vt, sigmoid=False):
+        super().__init__()
+        self.base, self.sigmoid = base, sigmoid
+        dtype = base.weight.dtype                                       # S and z stay in float32
+        self.U, self.S, self.Vt = U.to(dtype), S, Vt.to(dtype)          # (m, r), (r,), (r, n)
+        self.z = nn.Parameter(torch.full_like(S, 0.1) if sigmoid else torch.ones_like(S))
+        self.folded = self.W
+        self.bank = self.rows = self.US = None                                    # see `per_row`
+
+    @property
+    def W(self):
+        """The frozen base weight as (out, in); GPT-2's layers store the transpose."""
+        W = self.base.weight.detach()
+        return W.T if getattr(self.base, "transposed", False) else W
+
+    def scale(self):
+        """Effective z (r,): what multiplies S. Differentiable in the trained parameter."""
+        if not self.sigmoid:
+            return self.z
+        s = torch.sigmoid(self.z)
+        return s * (self.S.sum() / (self.S * s).sum())                  # the release's rescale: sum(S * z) = sum(S)
+
+    @torch.no_grad()
+    def fold(self):
+        """W' = W + U diag(S * (z - 1)) Vt, the sum rounded once. Written as a change to W it is exact at z = 1, and the
+        rounding of U and Vt touches only the change."""
+        z = self.scale()
+        if bool((z == 1).all()):
+            self.folded = self.W
+        else:
+            change = (self.U * (self.S * (z - 1)).to(self.U.dtype)) @ self.Vt               # (m, n)
+            self.folded = (self.W.float() + change).to(self.W.dtype)
+
+    def forward(self, x):
+        if self.bank is not None:                                       # one z per row of the batch
+            z = self.bank[self.rows.index][:, None]                     # (B, 1, r)
+            y = ((x @ self.Vt.T) * z) @ self.US.T
+        elif torch.is_grad_enabled():
+            y = FoldedLinear.apply(x, self.scale(), self.folded, self.U, self.S, self.Vt)
+        else:
+            y = F.linear(x, self.folded)
+        return y if self.base.bias is None else y + self.base.bias
+
+
+# ---------------------------------------------------------------------------------------------- attach, detach
+def layers(model):
+    """dict name -> SVF layer, in model order."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, SVF)}
+
+
+def targets(model, modules=ALL):
+    """Names of the linear layers that `modules` (such as "q,v" or "gate,up,down") selects."""
+    wanted = [m.strip() for m in modules.split(",")]
+    unknown = [m for m in wanted if m not in SHORT]
+    if unknown:
+        raise ValueError(f"unknown module {unknown[0]!r}; choose from {', '.join(SHORT)}")
+    ends = tuple("." + e for m in wanted for e in SHORT[m])
+    if "qkv" not in wanted and "q" in wanted:                           # GPT-2 has q, k and v in one matrix
+        ends += (".attn.c_attn",)
+    return [n for n, m in model.named_modules() if n.endswith(ends) and hasattr(m, "weight")]
+
+
+def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True):
+    """Swap every selected linear layer for an SVF view of itself. -> list of names.
+
+    cache: folder for the decompositions (created); None computes them anew. Raises RuntimeError when attached already.
+    """
+    if layers(model):
+        raise RuntimeError("this model already has SVF layers; call svf.detach(model) first")
+    names, t0, shown = targets(model, modules), time.time(), 0
+    if not names:
+        raise ValueError(f"no linear layer of this model is called {modules}")
+    for i, name in enumerate(names):
+        parent, _, leaf = name.rpartition(".")
+        base = model.get_submodule(name).requires_grad_(False)
+        W = base.weight.T if getattr(base, "transposed", False) else base.weight
+        try:
+            factors = decompose(W, cache)
+        except torch.linalg.LinAlgError as e:
+            raise ValueError(f"the SVD of {name} failed: {e}") from None
+        setattr(model.get_submodule(parent), leaf, SVF(base, *factors, sigmoid))
+        if progress and time.time() - t0 > shown + 1 or (shown and i + 1 == len(names)):
+            shown = time.time() - t0
+            left = shown / (i + 1) * (len(names) - i - 1)
+            print(f"\rdecomposing {i + 1}/{len(names)} matrices, {left:3.0f} s left ", end="", file=sys.stderr, flush=True)
+    if shown:
+        print(file=sys.stderr)
+    if sigmoid:
+        fold(model)
+    return names
+
+
+def detach(model):
+    """Put the original layers back: the very same tensors, so the base model is restored bit for bit."""
+    for name, layer in layers(model).items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer.base)
+
+
+def decompose(W, cache=None):
+    """W (m, n) -> U (m, r), S (r,), Vt (r, n), decomposed in float32 (bfloat16 has no SVD kernel), on W's device.
+
+    The cache is keyed by the tensor's bytes, shape and dtype, so it can never return another matrix's factors.
+    """
+    if cache is None:
+        return torch.linalg.svd(W.detach().float(), full_matrices=False)
+    host = W.detach().contiguous().cpu()
+    raw = host.view(torch.uint8 if host.element_size() == 1 else torch.int16 if host.element_size() == 2 else torch.int32)
+    key = hashlib.sha256(raw.numpy().tobytes() + f"{tuple(W.shape)} {W.dtype}".encode()).hexdigest()
+    path = Path(cache) / f"{key[:32]}.safetensors"
+    try:
+        with safe_open(path, "pt", device=str(W.device)) as f:
+            if f.metadata()["key"] == key:
+                return f.get_tensor("U"), f.get_tensor("S"), f.get_tensor("Vt")
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError):   # none yet, or damaged: compute it again
+        pass
+    U, S, Vt = torch.linalg.svd(W.detach().float(), full_matrices=False)
+    save_tensors(path, {"U": U, "S": S, "Vt": Vt}, {"key": key, "torch": torch.__version__})
+    return U, S, Vt
+
+
+# ---------------------------------------------------------------------------------------------- z in and out
+def get_z(model):
+    """dict name -> effective z (r,), a copy: this is the expert."""
+    return {name: layer.scale().detach().clone() for name, layer in layers(model).items()}
+
+
+def fold(model):
+    """Build every W' from its z. Call it after z changed."""
+    for layer in layers(model).values():
+        layer.fold()
+
+
+@torch.no_grad()
+def set_z(model, expert):
+    """Make the model run on `expert` (dict name -> z); layers that it does not name run on the base weights."""
+    found = layers(model)
+    unknown = sorted(expert.keys() - found.keys())
+    if unknown:
+        raise ValueError(f"the expert tunes {unknown[0]}, which has no SVF layer; attach with the expert's modules")
+    for name, layer in found.items():
+        if layer.sigmoid:
+            raise ValueError("an effective z cannot be set in sigmoid form; attach with sigmoid=False")
+        z = expert.get(name)
+        if z is None:
+            layer.z.fill_(1.0)
+        elif z.shape != layer.z.shape or not bool(torch.isfinite(z).all()):
+            raise ValueError(f"the expert's z for {name} is not {tuple(layer.z.shape)} finite numbers")
+        else:
+            layer.z.copy_(z)
+    fold(model)
+
+
+def reset(model):
+    """Back to the base model: z = 1, W' = W, the same tensors as before."""
+    set_z(model, {})
+
+
+@contextmanager
+def using(model, expert):
+    """Run on `expert` inside the block; afterwards the base weights are back, whatever happened."""
+    try:
+        set_z(model, expert)
+        yield
+    finally:
+        reset(model)
+
+
+@contextmanager
+def at_base(model):
+    """Compute with the base weights inside the block without touching z (the reference of the KL term)."""
+    found = layers(model).values()
+    kept = [layer.folded for layer in found]
+    try:
+        for layer in found:
+            layer.folded = layer.W
+        yield
+    finally:
+        for layer, W in zip(found, kept):
+            layer.folded = W
+
+
+def mix(experts, alpha, plain=False):
+    """Mixture of K experts (paper 3.2 C). alpha: K numbers, or dict name -> K numbers (per matrix).
+
+    z = 1 + sum_k alpha_k (z_k - 1). With plain=True the paper's z = sum_k alpha_k z_k, where alpha = 0 erases W.
+    """
+    names = sorted({name for e in experts for name in e})
+    out = {}
+    for name in names:
+        a = alpha[name] if isinstance(alpha, dict) else alpha
+        ones = torch.ones_like(next(e[name] for e in experts if name in e))
+        zs = [e.get(name, ones) for e in experts]
+        out[name] = sum(float(a_k) * (z if plain else z - 1) for a_k, z in zip(a, zs)) + (0 if plain else 1)
+    return out
+
+
+class Rows:
+    """Which entry of the bank each batch row uses; `select` follows the batch as generate() copies or drops rows."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def select(self, rows):
+        self.index = self.index[rows]
+
+
+@contextmanager
+def per_row(model, experts, index):
+    """Inside the block, row b of a batch runs on experts[index[b]]. Yields the Rows to hand to generate().
+
+    y = ((x V) * z_b S) U^T reads the weights once for all experts; W' is never built. Base weights afterwards.
+    """
+    rows = Rows(torch.as_tensor(index, device=model.device))
+    found = layers(model)
+    try:
+        for name, layer in found.items():
+            ones = torch.ones_like(layer.S)
+            layer.bank = torch.stack([e.get(name, ones) for e in experts]).to(layer.W.dtype)     # (experts, r)
+            layer.US = (layer.U * layer.S).to(layer.W.dtype)
+            layer.rows = rows
+        yield rows
+    finally:
+        for layer in found.values():
+            layer.bank = layer.rows = layer.US = None
+
+
+# ---------------------------------------------------------------------------------------------- expert files
+def save_tensors(path, tensors, metadata):
+    """Write a safetensors file atomically: a reader sees the old file or the whole new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file({k: t.detach().contiguous().cpu() for k, t in tensors.items()}, temp,
+                  {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+        with open(temp, "rb") as f:
+            os.fsync(f.fileno())
+        os.chmod(temp, 0o644)                               # mkstemp makes files that only the owner can read
+        os.replace(temp, path)
+    finally:
+        Path(temp).unlink(missing_ok=True)
+
+
+def save_expert(path, expert, metadata):
+    """expert: dict name -> z (r,). metadata: at least `base_sha256`; see reinforce.py for the rest."""
+    save_tensors(path, {name: z.float() for name, z in expert.items()}, {"format": "t2mini-svf-1", **metadata})
+
+
+def read_metadata(path):
+    """The metadata of an expert file, numbers parsed. Raises ValueError where the file is not one."""
+    try:
+        with safe_open(path, "pt") as f:
+            meta = f.metadata() or {}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no expert file at {path}") from None
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f"{path}: damaged expert file ({e})") from None
+    if meta.get("format") != "t2mini-svf-1":
+        raise ValueError(f"{path}: not an expert file (no t2mini metadata)")
+    out = {}
+    for k, v in meta.items():
+        try:
+            out[k] = json.loads(v) if k not in ("base_sha256", "command", "task") else v
+        except json.JSONDecodeError:
+            out[k] = v
+    return out
+
+
+def load_expert(path, model, allow_other_base=False):
+    """-> (dict name -> z (r,) on the model's device, metadata). Refuses an expert of another base model (ValueError)."""
+    meta = read_metadata(path)
+    if meta.get("base_sha256") != model.base_sha256 and not allow_other_base:
+        raise ValueError(f"{path} was trained on another base ({meta.get('base_model', '?')}, "
+                         f"{str(meta.get('base_sha256'))[:12]}...; this is {model.base_sha256[:12]}...); its z belong to "
+                         f"other singular vectors. --allow-other-base loads it all the same")
+    return {name: z.to(model.device) for name, z in read_expert(path).items()}, meta
+
+
+def read_expert(path):
+    """The z of an expert file whatever its base: dict name -> z (r,). ValueError where they are not finite vectors."""
+    with safe_open(path, "pt") as f:
+        expert = {name: f.get_tensor(name) for name in f.keys()}
+    for name, z in expert.items():
+        if z.dim() != 1 or not z.is_floating_point() or not bool(torch.isfinite(z).all()):
+            raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")
+    return expert

@@ -1,0 +1,204 @@
+"""
+Tasks: where examples come from and what pays the reward (paper 4.1 uses GSM8K, MBPP and ARC; these are made here).
+
+Built in: math, code, reasoning (an expert each), their `-unseen` counterparts made of families and wording that
+          training never shows, other (needs no expert) and dispatch (which of the four does a question need?).
+Splits:   train, val and test are disjoint by construction: a hash of an example's content decides (grade.split_of).
+          train trains, val selects checkpoints and gives few-shot examples, test is only ever scored.
+Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice, contains) is a task too.
+"""
+import difflib
+import json
+import random
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable
+
+from . import sandbox
+from .grade import (Example, find_choice, find_code, find_number, normal, same_value, split_of, to_number)
+from .problems_code import make_code
+from .problems_math import make_math
+from .problems_other import make_other
+from .problems_reasoning import make_reasoning
+
+SPLITS = ("train", "val", "test")
+LABELS = ("code", "math", "reasoning", "other")     # "other" means: the base model, no expert
+
+
+@dataclass(frozen=True)
+class Task:
+    """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should give."""
+    name: str
+    make: Callable
+    max_tokens: int
+    skill: str
+
+    def examples(self, split, n, seed=0):
+        """n different examples of a split, the same ones for the same seed. ValueError where there are not so many."""
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        rng = random.Random(f"{self.name} {split} {seed}")
+        found, tries = {}, 0
+        while len(found) < n:
+            example = self.make(rng)
+            if split_of(example) == split:
+                found.setdefault(example.prompt, example)
+            tries += 1
+            if tries > 200 * n + 10_000:
+                raise ValueError(f"task {self.name} has only {len(found)} examples in its {split} split; asked for {n}")
+        return list(found.values())
+
+
+# ---------------------------------------------------------------------------------------------- dispatch
+DISPATCH = """Which skill does the request below need?
+code: to write a program or a function
+math: to calculate a number
+reasoning: to choose one of several given options
+other: anything else, such as a chat, a translation, a text or a fact
+Answer with one word: code, math, reasoning or other.
+
+Request: {question}
+
+Skill:"""
+DISPATCH_TOKENS = 4                                 # a label and the stop token fit
+
+
+def dispatch_prompt(question):
+    """The one dispatch prompt: training, testing and asking all build it here (PAPER 3d, 5). Long questions are cut."""
+    question = question if len(question) <= 1200 else question[:800] + " ... " + question[-400:]
+    return DISPATCH.format(question=question)
+
+
+def find_label(text):
+    """The label an answer names, or None if it names none or several. Case and punctuation do not matter."""
+    named = [w for w in re.findall(r"[a-z]+", text.lower()) if w in LABELS]
+    return named[0] if len(set(named)) == 1 else None
+
+
+def make_dispatch(rng):
+    """A question of one of the four classes; the class is the answer. Classes are equally likely."""
+    label = rng.choice(LABELS)
+    example = {"code": make_code, "math": make_math, "reasoning": make_reasoning, "other": make_other}[label](rng)
+    return replace(example, prompt=dispatch_prompt(example.prompt), answer=label, match="label", kind=label)
+
+
+def make_gradable_other(rng, unseen=False):
+    while (example := make_other(rng, unseen)).match == "open":
+        pass
+    return example
+
+
+def unseen(make):
+    return lambda rng: make(rng, unseen=True)
+
+
+BUILT_IN = {t.name: t for t in (
+    Task("math", make_math, 64, "math"),
+    Task("code", make_code, 96, "code"),
+    Task("reasoning", make_reasoning, 20, "reasoning"),
+    Task("math-unseen", unseen(make_math), 64, "math"),
+    Task("code-unseen", unseen(make_code), 96, "code"),
+    Task("reasoning-unseen", unseen(make_reasoning), 20, "reasoning"),
+    Task("other", make_gradable_other, 48, "other"),
+    Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other"),
+)}
+
+
+def get(name):
+    """A built-in task by name, or a task made of the user's .jsonl file. ValueError for anything else."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if str(name).endswith(".jsonl"):
+        return from_jsonl(name)
+    near = difflib.get_close_matches(name, BUILT_IN, 1)
+    raise ValueError(f"unknown task {name!r}" + (f"; did you mean {near[0]}?" if near else "") +
+                     f" Choose from {', '.join(BUILT_IN)} or give a .jsonl file")
+
+
+# ---------------------------------------------------------------------------------------------- your own examples
+class JsonlTask(Task):
+    def examples(self, split, n, seed=0):
+        """Up to n different examples of a split, in an order that the seed decides."""
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        rows = [e for i, e in enumerate(self.make()) if {8: "val", 9: "test"}.get(i % 10, "train") == split]
+        if not rows:
+            raise ValueError(f"{self.name}: no examples for the {split} split (rows 9 and 10 of every ten are val and "
+                             f"test); the file needs at least 10 different rows")
+        random.Random(seed).shuffle(rows)
+        return rows[:n]
+
+
+def from_jsonl(path):
+    """A .jsonl file -> Task. Of every ten different prompts eight train, one is val and one is test.
+
+    Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no task file at {path}")
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            example = example_of(row)
+        except json.JSONDecodeError as e:
+            raise ValueError(f"{path} line {number}: " + (f"not JSON ({e.msg})" if line.strip() else "empty line")) from None
+        except (ValueError, KeyError, TypeError) as e:
+            raise ValueError(f"{path} line {number}: {e}") from None
+        found.setdefault(example.prompt, example)       # a repeated prompt must not sit in two splits
+    if not found:
+        raise ValueError(f"{path}: the file is empty")
+    rows = tuple(found.values())
+    return JsonlTask(str(path), lambda: rows, 96, "other")
+
+
+def example_of(row):
+    """One JSONL row (dict) -> Example."""
+    if not isinstance(row, dict):
+        raise ValueError("a row must be an object with `prompt` and `answer`")
+    for field in ("prompt", "answer"):
+        if not isinstance(row.get(field), (str, int, float)) or not str(row[field]).strip():
+            raise ValueError(f"`{field}` is missing or empty")
+    match, answer = row.get("match", "exact"), str(row["answer"])
+    if match not in ("number", "exact", "choice", "contains"):
+        raise ValueError(f"`match` is {match!r}; it must be number, exact, choice or contains")
+    if match == "number" and to_number(answer) is None:
+        raise ValueError(f"`match` is number but the answer {answer!r} is not one")
+    options = row.get("options", [])
+    if match == "choice" and (not isinstance(options, list) or answer not in options):
+        raise ValueError("`match` is choice: `options` must be a list of texts that holds the answer")
+    return Example(str(row["prompt"]), answer, match, options=tuple(map(str, options)))
+
+
+# ---------------------------------------------------------------------------------------------- the reward
+def rewards(examples, texts):
+    """1.0 or 0.0 for each (example, answer text). Code runs in the sandbox, all answers of the batch at once."""
+    jobs = [(find_code(t), e.name, [args for args, _ in e.calls]) for e, t in zip(examples, texts) if e.match == "code"]
+    outcomes = iter(sandbox.call_many(jobs) if jobs else ())
+    return [float(passes(e, next(outcomes))) if e.match == "code" else float(right(e, t))
+            for e, t in zip(examples, texts)]
+
+
+def passes(example, outcome):
+    """All hidden tests hold. The values are compared here: the sandboxed program never sees what is expected."""
+    return outcome.values is not None and len(outcome.values) == len(example.calls) and all(
+        same_value(got, want) for got, (_, want) in zip(outcome.values, example.calls))
+
+
+def right(example, text):
+    """Judge one answer that needs no program to be run. What cannot be read as an answer is wrong."""
+    if example.match == "number":
+        got, want = find_number(text), to_number(example.answer)
+        return got is not None and abs(got - want) <= 1e-6 * max(1.0, abs(want))
+    if example.match == "choice":
+        i = find_choice(text, example.options)
+        return i is not None and example.options[i] == example.answer
+    if example.match == "label":
+        return find_label(text) == example.answer
+    if example.match == "contains":
+        return re.search(rf"(?<!\w){re.escape(example.answer.lower())}(?!\w)", text.lower()) is not None
+    if example.match == "exact":
+        return normal(text) == normal(example.answer)
+    raise ValueError(f"an example with match={example.match!r} has no right answer")

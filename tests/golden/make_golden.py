@@ -1,0 +1,169 @@
+"""
+Make the reference data of tests/golden with independent code. Run by hand, in an environment of its own:
+
+    pip install torch==2.13.0 transformers==5.23.0 tokenizers==0.23.3 gguf==0.19.0 safetensors numpy
+    python tests/golden/make_golden.py
+
+Nothing else imports transformers, tokenizers or gguf. The weights are random, rounded to float16 so that the files stay
+small; all reference logits are float32. `versions.json` records what made the files that are here.
+"""
+import json
+import random
+from pathlib import Path
+
+import gguf
+import numpy as np
+import safetensors
+import tokenizers
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+HERE = Path(__file__).parent
+torch.set_num_threads(1)
+torch.manual_seed(0)
+
+LLAMA = dict(vocab_size=64, hidden_size=48, num_attention_heads=6, num_key_value_heads=2, intermediate_size=96,
+             max_position_embeddings=128, rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+             bos_token_id=1, eos_token_id=2, attn_implementation="eager")
+
+
+@torch.no_grad()
+def write_model(name, model, length=40):
+    """Random weights of a size that matters, the folder, and reference.safetensors with ids, logits, continuation."""
+    for key, p in model.named_parameters():
+        norm = p.dim() == 1 and key.endswith("weight")
+        std = 0.4 if "embed" in key or "wte" in key or "wpe" in key else 0.3 if p.dim() == 1 else 1.2 * p.shape[1] ** -0.5
+        p.copy_((torch.randn_like(p) * std + norm).half())
+    model = model.float().eval()
+    ids = torch.randint(3, 64, (2, length))
+    longer = ids
+    for _ in range(8):                                      # greedy, without a cache
+        last = model(longer).logits[:, -1]
+        gap = last.topk(2).values
+        assert (gap[:, 0] - gap[:, 1]).min() > 1e-3         # no near-tie that rounding could flip
+        longer = torch.cat((longer, last.argmax(-1, keepdim=True)), 1)
+    logits = model(ids).logits
+    (HERE / name).mkdir(exist_ok=True)
+    model.half().save_pretrained(HERE / name)
+    (HERE / name / "generation_config.json").unlink(missing_ok=True)
+    save_file({"ids": ids, "logits": logits.contiguous(), "continuation": longer[:, length:].contiguous()},
+              HERE / f"{name}.reference.safetensors")
+    return model
+
+
+def write_gguf(model):
+    """The same tiny Llama as GGUF: float16 matrices, float32 norms, q and k permuted, a vocabulary of 64."""
+    cfg, path = model.config, HERE / "llama.gguf"
+    w = gguf.GGUFWriter(path, "llama")
+    w.add_context_length(cfg.max_position_embeddings)
+    w.add_embedding_length(cfg.hidden_size)
+    w.add_block_count(cfg.num_hidden_layers)
+    w.add_feed_forward_length(cfg.intermediate_size)
+    w.add_head_count(cfg.num_attention_heads)
+    w.add_head_count_kv(cfg.num_key_value_heads)
+    w.add_layer_norm_rms_eps(cfg.rms_norm_eps)
+    w.add_rope_freq_base(500_000.0)
+    w.add_rope_dimension_count(8)
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("smollm")
+    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNO.,!?", *"ĠĊ0123456789"]
+    words += ["th", "the", "Ġa", "Ġthe"]
+    w.add_token_list(words)
+    w.add_token_types([3, 3, 3] + [1] * (len(words) - 3))
+    w.add_token_merges(["t h", "th e", "Ġ a", "Ġ the"])
+    w.add_eos_token_id(2)
+    w.add_unk_token_id(0)
+    w.add_chat_template("<|im_start|>...<|im_end|>")
+    assert len(words) == cfg.vocab_size, len(words)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, cfg.num_hidden_layers)
+    for name, p in model.state_dict().items():
+        if name == "lm_head.weight":                        # tied
+            continue
+        a = p.float().numpy()
+        heads = {"q_proj": cfg.num_attention_heads, "k_proj": cfg.num_key_value_heads}.get(name.split(".")[-2])
+        if heads:                                           # as convert_hf_to_gguf.py does
+            a = a.reshape(heads, 2, a.shape[0] // heads // 2, *a.shape[1:]).swapaxes(1, 2).reshape(a.shape)
+        w.add_tensor(names.get_name(name, try_suffixes=(".weight",)), a.astype(np.float16) if a.ndim > 1 else a)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def write_blocks():
+    """Random bytes of every supported type with the values that the gguf package reads from them (finite scales)."""
+    rng, out = np.random.default_rng(0), {}
+    for name, blocks in (("Q4_0", 12), ("Q4_1", 12), ("Q8_0", 12), ("F16", 200), ("BF16", 200)):
+        kind = gguf.GGMLQuantizationType[name]
+        size = gguf.GGML_QUANT_SIZES[kind][1]
+        raw = rng.integers(0, 256, (blocks, size), np.uint8)
+        for at in {"Q4_1": (1, 3), "BF16": (1,)}.get(name, (1,)):           # keep infinities and NaN out
+            raw[:, at] = raw[:, at] & (0xBF if name != "F16" else 0xBB)
+        values = gguf.dequantize(raw, kind).astype(np.float32)
+        assert np.isfinite(values).all(), name
+        out[f"{name}.raw"] = torch.from_numpy(raw.reshape(-1))
+        out[f"{name}.values"] = torch.from_numpy(values.reshape(-1))
+    save_file(out, HERE / "blocks.safetensors")
+
+
+TEXT = """The reader of this small text learns how pairs of letters become one token, because the trainer counts them.
+There's nothing else in it: they're the words that we'll see again, and again, and I've said so. It isn't long; don't
+count 12 or 345 or 6789 of them, nor 10, 100, 1000 or 2024; 12 plus 12 is 24 and 10 times 10 is 100, 3 3 3, 7 7 7. def main(args): return [x for x in range(10) if x % 2 == 0]  # a comment, some code
+import numpy as np    # four spaces, and\ttabs\tand\n\n\nempty lines\n        deep indentation, and then the other thing
+The question is whether the answer that the model gives is the answer that the question wanted, and whether it stops.
+Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. Le garçon a mangé où l'été était déjà passé.
+Съешь же ещё этих мягких французских булок. 我们在这里写一些中文，再写一些中文。 日本語の文章もあります。 🙂🙂 👍🏽 é é
+""" * 4
+
+PIECES = ["a", "the", " the", "  ", " ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "1", "23", "4567", " 8", "10", " 100", "  12", "   7", "2024", "\n 3", "٣", "½", "²", "Ⅷ", "。",
+          "'s", "'S", "'ll", "'re", "'", "’s", "don't", "I've", "it's", ".", ",", "!?", "...", "(", ")]}", "#", "_x_", "é", "e\u0301",
+          "ß", "Ж", "ещё", "我们", "日本語", "한국", "עברית", "العربية", "हिन्दी", "🙂", "👍🏽", "👨‍👩‍👧", "\u00a0", "\u3000", "\u200b", "\ufeff",
+          "\u2028", "\x00", "\x1c", "\x7f", "\x85", "\u0301", "<|im", "end|>", "def f(x):", " return", "the answer", "XYZ", "\\n", "ﬁ", "Ａ"]
+FIXED = ["", " ", "  ", "Hello world! 123", "  multiple   spaces", "a  5", "5  a", " 5", "  5", "\t5", "\n5", "a\n 5", "12 34", "1.5e-3",
+         "x=1;y=22", "   ", "\n\n\n", " \n \n", "don't", "DON'T", "we'll 'll", "tab\tand  two", "a\u00a05", "a \u3000 5", "½½ ½", "\r\n\r\n1",
+         "e\u0301", "ﬁ 1", "user\nHi", "assistant\n", "a" * 60, " " * 60, "1" * 30, "the the the", "    return x", "🙂" * 8]
+
+
+def write_tokenizer():
+    """A vocabulary of the byte alphabet and 300 trained merges, and the ids of 300 nasty strings under two patterns."""
+    rng = random.Random(0)
+    strings = FIXED + ["".join(rng.choice(PIECES) for _ in range(rng.randint(1, 8))) for _ in range(300 - len(FIXED))]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    patterns = {"smollm2": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
+                "gpt2": byte_level}
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer, t.decoder = patterns["gpt2"], decoders.ByteLevel()     # so that merges of digits exist, to be avoided
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    t.train_from_iterator(TEXT.split("|"), trainers.BpeTrainer(
+        vocab_size=3 + 256 + 300, special_tokens=control, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False))
+    (HERE / "tokenizer").mkdir(exist_ok=True)
+    t.pre_tokenizer = patterns["smollm2"]
+    (HERE / "tokenizer" / "tokenizer.json").write_text(t.to_str(), encoding="utf-8")
+    out = {"strings": strings}
+    for name, pre in patterns.items():
+        t.pre_tokenizer = pre
+        out[name] = {"pre_tokenizer": json.loads(t.to_str())["pre_tokenizer"], "ids": [t.encode(s).ids for s in strings]}
+    (HERE / "tokenizer" / "golden.json").write_text(json.dumps(out, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+
+
+def main():
+    llama = write_model("llama", LlamaForCausalLM(LlamaConfig(**LLAMA, num_hidden_layers=2, tie_word_embeddings=True)))
+    write_gguf(llama)
+    small = LLAMA | dict(hidden_size=32, num_attention_heads=4, intermediate_size=32, num_hidden_layers=1)
+    write_model("llama_bias", LlamaForCausalLM(LlamaConfig(**small, tie_word_embeddings=False, attention_bias=True,
+                                                           mlp_bias=True)), length=16)
+    write_model("gpt2", GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=48, n_layer=2, n_head=4, n_positions=64, n_inner=32,
+                                                   bos_token_id=2, eos_token_id=2, attn_implementation="eager")))
+    write_blocks()
+    write_tokenizer()
+    made_with = {m.__name__: m.__version__ for m in (torch, transformers, tokenizers, safetensors, np)}
+    made_with["gguf"] = __import__("importlib.metadata", fromlist=["version"]).version("gguf")
+    (HERE / "versions.json").write_text(json.dumps(made_with, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

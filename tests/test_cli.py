@@ -1,0 +1,190 @@
+"""Every verb on a tiny random model, as a user would call it; bad input is one line, non-zero, and loses nothing."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from t2mini import __main__ as cli
+from t2mini import experts
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, tiny_folder):
+    """A private out/ and SVD cache, and experts trained by nobody for the tiny model."""
+    monkeypatch.setattr(experts, "OUT", tmp_path / "out")
+    monkeypatch.setattr(experts, "SVD_CACHE", tmp_path / "svd")
+    rows = [{"prompt": f"say {i}", "answer": "a", "match": "contains"} for i in range(40)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def call(home, tiny_folder, capsys):
+    """call("eval", ...) -> (exit status, standard output, standard error)."""
+    def run(verb, *args):
+        with_model = [f"--weights={tiny_folder}", "--dtype=float32", "--device=cpu"] if verb not in ("show", "download") else []
+        try:
+            status = cli.main([verb, *with_model, *map(str, args)])
+        except SystemExit as e:
+            status = e.code
+        return (status, *capsys.readouterr())
+    return run
+
+
+@pytest.fixture
+def trained(call, home):
+    """A tiny expert under every name that the verbs look for."""
+    status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=2", "--prompts=2", "--samples=2",
+                            "--val-every=1", "--val-n=2", "--json")
+    assert status == 0, err
+    made = home / "out" / "mine.safetensors"
+    for name in ("math", "code", "reasoning", "dispatcher"):
+        (home / "out" / f"{name}.safetensors").write_bytes(made.read_bytes())
+    return json.loads(out.splitlines()[-1])
+
+
+def last_json(out):
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def test_train_writes_expert_log_and_json(trained, home):
+    """Fails if training loses the expert, its log or a field of its result."""
+    assert trained["step"] == 2 and Path(trained["expert"]).is_file()
+    rows = [json.loads(r) for r in (home / "out" / "mine.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "reward" in r] == [1, 2]
+    for field in ("reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len", "kl", "sec"):
+        assert field in rows[1]
+
+
+@pytest.mark.parametrize("how", ["--strategy=none", "--strategy=prompt", "--strategy=classifier", "--expert=math"])
+def test_ask(call, trained, how):
+    """Fails if a strategy cannot answer one question end to end."""
+    status, out, err = call("ask", "hello?", how, "--max-tokens=4", "--json")
+    assert status == 0, err
+    assert {"answer", "expert", "strategy", "base_sha256"} <= last_json(out).keys()
+
+
+def test_ask_streams_the_same_text(call, trained):
+    """Fails if the streamed text differs from the answer in --json."""
+    plain = call("ask", "hello?", "--strategy=none", "--max-tokens=12")[1]
+    told = last_json(call("ask", "hello?", "--strategy=none", "--max-tokens=12", "--json")[1])["answer"]
+    assert plain == told + "\n"
+
+
+@pytest.mark.parametrize("how", ["--expert=none", "--expert=math", "--strategy=prompt", "--strategy=classifier",
+                                 "--strategy=cem"])
+def test_eval(call, trained, home, how):
+    """Fails if eval lacks a promised key, or its interval does not hold the score."""
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", how, "--n=3", "--json")
+    assert status == 0, err
+    result = last_json(out)
+    assert {"task", "split", "n", "seed", "expert", "strategy", "accuracy", "ci95", "base_sha256", "seconds"} <= result.keys()
+    assert result["ci95"][0] <= result["accuracy"] <= result["ci95"][1]
+
+
+def test_eval_dispatch_prints_a_confusion_matrix(call, trained):
+    """Fails if routing accuracy cannot be measured for both dispatchers."""
+    for how in ("prompt", "classifier"):
+        status, out, err = call("eval", "--task=dispatch", f"--strategy={how}", "--n=4", "--json")
+        assert status == 0, err
+        assert sum(sum(row.values()) for row in last_json(out)["confusion"].values()) == 4
+
+
+def test_adapt_then_ask_with_the_mixture(call, trained, home):
+    """Fails if the searched mixture is not written, scored, or usable afterwards."""
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1", "--population=4", "--n=3",
+                            "--json")
+    assert status == 0, err
+    assert {"accuracy", "base_accuracy", "gain", "alpha", "alpha_mean"} <= last_json(out).keys()
+    assert call("ask", "hello?", "--strategy=cem", "--max-tokens=2")[0] == 0
+
+
+def test_show_draws_a_picture(call, trained, home):
+    """Fails if an expert cannot be looked at."""
+    status, out, err = call("show", home / "out" / "mine.safetensors", f"--picture={home}/z.png")
+    assert status == 0, err
+    assert (home / "z.png").read_bytes()[:4] == b"\x89PNG" and "base_sha256" in out and "mean |z - 1|" in out
+
+
+def test_every_verb_has_help():
+    """Fails if a verb's --help breaks, for instance through a percent sign in a help text."""
+    for verb in ("download", "ask", "train", "eval", "adapt", "show", "demo"):
+        with pytest.raises(SystemExit) as e:
+            cli.main([verb, "--help"])
+        assert e.value.code == 0
+
+
+BAD = [
+    (["eval", "--task=mth"], "did you mean math"),
+    (["eval", "--task=math", "--strategi=prompt"], "did you mean --strategy"),
+    (["eval", "--task=math", "--n=0"], "--n must be"),
+    (["eval", "--task=math", "--expert=nobody", "--n=1"], "no expert 'nobody'"),
+    (["eval", "--task=missing.jsonl"], "no task file"),
+    (["eval", "--task=math", "--expert=math", "--strategy=prompt"], "not both"),
+    (["train", "--task=math", "--steps=0"], "--steps must be"),
+    (["train", "--task=math", "--out=x.bin"], "must end in .safetensors"),
+    (["train", "--task=math", "--modules=nose", "--steps=1"], "unknown module"),
+    (["adapt", "--task=math", "--shots=0"], "at least 1"),
+    (["ask", "hi", "--strategy=cem"], "run `python -m t2mini adapt"),
+    (["ask", ""], "question is empty"),
+    (["show", "nobody"], "no expert"),
+    (["download", "smolm2-135m-instruct"], "smollm2-135m-instruct"),
+]
+
+
+@pytest.mark.parametrize("args, says", BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_bad_input_is_one_clear_line(call, args, says):
+    """Fails if a mistake ends in a traceback, in silence, in many lines or with status 0."""
+    status, out, err = call(*args)
+    told = [line for line in err.splitlines() if line.startswith("t2mini: ")]
+    assert status not in (0, None) and len(told) == 1 and says in told[0] and "Traceback" not in err
+
+
+def test_expert_of_another_base_is_refused(call, trained, home, tmp_path_factory):
+    """Fails if z of one model's singular vectors silently run on another model's."""
+    from conftest import write_folder
+    other = write_folder(tmp_path_factory.mktemp("other") / "tiny", seed=1)
+    args = [f"--weights={other}", "--expert=math", "--n=2"]
+    status, _, err = call("eval", f"--task={home}/mine.jsonl", *args)
+    assert status == 1 and "another base" in err
+    assert call("eval", f"--task={home}/mine.jsonl", *args, "--allow-other-base")[0] == 0
+
+
+def test_damaged_weights_and_experts(call, trained, home, tiny_folder, tmp_path):
+    """Fails if a truncated file is a traceback, or is taken for whole."""
+    whole = (home / "out" / "mine.safetensors").read_bytes()
+    cut = home / "cut.safetensors"
+    cut.write_bytes(whole[:len(whole) // 2])
+    status, _, err = call("eval", f"--task={home}/mine.jsonl", f"--expert={cut}", "--n=2")
+    assert status == 1 and "damaged" in err
+    assert call("eval", "--task=math", "--n=1", f"--weights={tmp_path}/nothing")[0] == 1
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch):
+    """Fails if an interrupted training loses what it learnt, or does not tell about --resume."""
+    from t2mini import reinforce
+    real, calls = reinforce.update, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(reinforce, "update", interrupted)
+    args = ["train", f"--task={home}/mine.jsonl", "--steps=4", "--prompts=2", "--samples=2", "--val-every=2", "--val-n=2"]
+    status, _, err = call(*args)
+    assert status == 130 and "--resume" in err
+    monkeypatch.setattr(reinforce, "update", real)
+    status, out, err = call(*args, "--resume")
+    assert status == 0 and "resuming" in out
+
+
+def test_the_program_runs_as_a_program():
+    """Fails if `python -m t2mini` itself is broken: no verb prints the help and is an error."""
+    run = subprocess.run([sys.executable, "-m", "t2mini"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and "VERB" in run.stdout

@@ -1,0 +1,393 @@
+"""Open weights: both formats load the same model, every tensor counts, and a damaged file is one ValueError."""
+import json
+import random
+import shutil
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_folder
+from safetensors.torch import load_file, save_file
+
+import t2mini
+from t2mini.gguf import dequantize, read_gguf
+from t2mini.weights import config_from_json, file_hash, pick
+
+GOLDEN = Path(__file__).parent / "golden"
+GGUF = (GOLDEN / "llama.gguf").read_bytes()
+REFERENCE = load_file(GOLDEN / "llama.reference.safetensors")
+
+
+def load32(path):
+    return t2mini.load(path, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A private copy of the golden Llama folder, to be damaged."""
+    return Path(shutil.copytree(GOLDEN / "llama", tmp_path / "llama"))
+
+
+def change(folder, edit):
+    """Rewrite the safetensors file of a folder after edit(dict of tensors)."""
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def reconfigure(folder, **keys):
+    spec = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in (spec | keys).items() if v is not None}))
+
+
+# ---------------------------------------------------------------------------------------------- what loads
+def test_gguf_equals_folder():
+    """Fails if the query/key rows of a GGUF file are not unpermuted, heads and key heads are mixed up, or dims reversed."""
+    a, tokenizer = load32(GOLDEN / "llama.gguf")
+    b, none = load32(GOLDEN / "llama")
+    assert none is None and tokenizer.chat == "chatml"
+    assert replace(a.cfg, norm_eps=0.0) == replace(b.cfg, norm_eps=0.0) and abs(a.cfg.norm_eps - b.cfg.norm_eps) < 1e-12
+    ours, theirs = dict(a.named_parameters()), dict(b.named_parameters())
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    torch.testing.assert_close(a(REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_loaded_model_is_frozen_named_and_hashed(folder):
+    """Fails if base weights could be trained, or the name or hash that ties experts to their base is lost."""
+    model, _ = load32(GOLDEN / "llama.gguf")
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert model.name == "llama" and model.base_sha256 == file_hash([GOLDEN / "llama.gguf"])
+    assert load32(folder)[0].base_sha256 == file_hash([folder / "model.safetensors"])
+    quantised = folder.parent / "Some-Model.Q4_1.gguf"
+    quantised.write_bytes(GGUF)
+    assert load32(quantised)[0].name == "some-model"
+
+
+def test_hash_follows_the_content(folder):
+    """Fails if the hash depends on the name or the date, or not on every byte."""
+    assert len(file_hash([folder / "model.safetensors"])) == 64
+    before = load32(folder)[0].base_sha256
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    assert load32(folder)[0].base_sha256 == before
+    data = bytearray((folder / "other.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "other.safetensors").write_bytes(data)
+    assert load32(folder)[0].base_sha256 != before
+
+
+def test_shards_are_joined(folder):
+    """Fails if only the first safetensors file of a folder is read, or a tensor may come from two."""
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    save_file({k: tensors[k] for k in names[:7]}, folder / "model-1.safetensors")
+    save_file({k: tensors[k] for k in names[7:]}, folder / "model-2.safetensors")
+    with pytest.raises(ValueError, match="in two files"):
+        load32(folder)
+    (folder / "model.safetensors").unlink()
+    torch.testing.assert_close(load32(folder)[0](REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_old_gpt2_names_and_buffers(tmp_path):
+    """Fails if a GPT-2 checkpoint of the first kind (no prefix, causal masks inside) is refused, or read differently."""
+    folder = Path(shutil.copytree(GOLDEN / "gpt2", tmp_path / "gpt2"))
+    ref = load_file(GOLDEN / "gpt2.reference.safetensors")
+
+    def age(t):
+        for k in list(t):
+            t[k.removeprefix("transformer.")] = t.pop(k)
+        t["h.0.attn.bias"], t["h.1.attn.masked_bias"] = torch.ones(1, 1, 64, 64), torch.tensor(-1e4)
+    change(folder, age)
+    torch.testing.assert_close(load32(folder)[0](ref["ids"]), ref["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_head_tied_and_untied(folder):
+    """Fails if a tied copy of the head counts as an extra tensor, or an untied head is silently replaced or dropped."""
+    change(folder, lambda t: t.update({"lm_head.weight": torch.randn(64, 48)}))
+    tied = load32(folder)[0]                                # the config says tied: the copy is not used
+    torch.testing.assert_close(tied(REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+    reconfigure(folder, tie_word_embeddings=False)
+    untied = load32(folder)[0]
+    assert (untied(REFERENCE["ids"]) - REFERENCE["logits"]).abs().max() > 1
+    change(folder, lambda t: t.pop("lm_head.weight"))
+    with pytest.raises(ValueError, match="missing.*lm_head"):
+        load32(folder)
+
+
+def test_bfloat16_is_close():
+    """Fails if the wanted dtype is ignored, or a weight is quantised twice."""
+    model, _ = t2mini.load(GOLDEN / "llama", device="cpu", dtype="bfloat16")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and model.dtype == torch.bfloat16
+    error = (model(REFERENCE["ids"]).float() - REFERENCE["logits"]).abs().mean()
+    assert 0 < error < 0.03 * REFERENCE["logits"].std()
+
+
+def test_padded_vocabulary_is_cut_off(tmp_path):
+    """Fails if ids that the tokenizer does not know could be sampled: its 259 tokens, 272 rows in the matrix."""
+    model, tokenizer = load32(write_folder(tmp_path / "tiny"))
+    assert (model.cfg.vocab_size, tokenizer.n_vocab, model.valid_vocab) == (272, 259, 259)
+    assert torch.isinf(model(torch.tensor([[1]]))[..., 259:]).all()
+
+
+def test_pick():
+    """Fails if a name is misread, junk is accepted, or the error is not a ValueError (one line for the user)."""
+    cpu = torch.device("cpu")
+    for name in ("float32", "bfloat16", "float16"):
+        assert pick("cpu", name) == pick("cpu", f"torch.{name}") == pick(cpu, getattr(torch, name)) == (cpu, getattr(torch, name))
+    assert pick("cpu")[1] in (torch.float32, torch.bfloat16)
+    for junk in ("int8", "", "float", "Linear", torch.int8, torch.float64, 5):
+        with pytest.raises(ValueError, match="float32, bfloat16 or float16"):
+            pick("cpu", junk)
+    for junk in ("banana", "cpu:x", "cuda:-3", [1]):
+        with pytest.raises(ValueError, match="unknown device"):
+            pick(junk, "float32")
+
+
+# ---------------------------------------------------------------------------------------------- folders that do not
+def test_missing_extra_and_misshapen_tensors(folder):
+    """Fails if a tensor may be left at its random start, dropped, or broadcast into place."""
+    key = "model.layers.1.mlp.up_proj.weight"
+    keep = load_file(folder / "model.safetensors")
+    for edit, message in ((lambda t: t.pop(key), "missing.*up_proj"),
+                          (lambda t: t.update({"model.layers.2.mlp.up_proj.weight": t[key].clone()}), "unexpected.*layers.2"),
+                          (lambda t: t.update({"model.layers.1.self_attn.q_proj.bias": torch.zeros(48)}), "unexpected.*q_proj.bias"),
+                          (lambda t: t.update({key: t[key].T.contiguous()}), r"up_proj.*\(48, 96\).*\(96, 48\)"),
+                          (lambda t: t.update({"model.norm.weight": torch.ones(1)}), r"norm.*\(1,\).*\(48,\)"),
+                          (lambda t: t.clear(), "2 layers, but only 0 tensors")):
+        change(folder, edit)
+        with pytest.raises(ValueError, match=message):
+            load32(folder)
+        save_file(keep, folder / "model.safetensors")
+    load32(folder)
+
+
+def test_folders_that_hold_no_weights(tmp_path, folder):
+    """Fails if an empty folder, a missing config or a pickled checkpoint gives a random model or a traceback."""
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load32(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        load32(tmp_path / "empty")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="pickles.*safetensors"):
+        load32(folder)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no \*.safetensors file$"):
+        load32(folder)
+
+
+def test_truncated_safetensors(folder):
+    """Fails if a broken download is read as far as it goes."""
+    data = (folder / "model.safetensors").read_bytes()
+    for cut in (0, 4, 8, 100, len(data) // 2, len(data) - 1):
+        (folder / "model.safetensors").write_bytes(data[:cut])
+        with pytest.raises(ValueError, match="damaged safetensors file"):
+            load32(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '{"model_type": "llama"}', "\udcff", "{}"])
+def test_damaged_config(folder, text):
+    """Fails if a config that is no JSON object, or lacks a key, ends in a traceback."""
+    (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match="config.json|model_type None"):
+        load32(folder)
+
+
+@pytest.mark.parametrize("keys", [{"num_attention_heads": 0}, {"num_attention_heads": "6"}, {"num_key_value_heads": 4},
+                                  {"num_hidden_layers": 10 ** 8}, {"num_hidden_layers": -1}, {"hidden_size": 2 ** 40},
+                                  {"hidden_size": 48.0}, {"head_dim": 7}, {"vocab_size": [64]}, {"rms_norm_eps": "small"},
+                                  {"rope_parameters": {"rope_theta": None}}, {"rope_parameters": [5]}])
+def test_sizes_of_no_model(folder, keys):
+    """Fails if a nonsensical size is built before it is checked: 10^8 layers would run for hours."""
+    reconfigure(folder, **keys)
+    with pytest.raises(ValueError):
+        load32(folder)
+
+
+@pytest.mark.parametrize("keys,name", [
+    ({"model_type": "mamba"}, "mamba"), ({"hidden_act": "gelu"}, "gelu"), ({"sliding_window": 9, "model_type": "mistral"}, "sliding"),
+    ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "yarn"),
+    ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "linear")])
+def test_what_is_not_supported_is_named(folder, keys, name):
+    """Fails if an unknown architecture, activation or rope type is ignored: it would give fluent, wrong text."""
+    reconfigure(folder, **keys)
+    with pytest.raises(ValueError, match=name):
+        load32(folder)
+
+
+@pytest.mark.parametrize("keys,name", [({"activation_function": "relu"}, "relu"), ({"scale_attn_weights": False}, "scaling"),
+                                       ({"scale_attn_by_inverse_layer_idx": True}, "scaling")])
+def test_what_is_not_supported_of_gpt2(keys, name):
+    """Fails if a GPT-2 variant with other arithmetic is read as plain GPT-2."""
+    spec = json.loads((GOLDEN / "gpt2" / "config.json").read_text())
+    config_from_json(spec)
+    with pytest.raises(ValueError, match=name):
+        config_from_json(spec | keys)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model": 5}', '{"model": {"type": "BPE"}}', '{"model": {"type": "BPE", "vocab": [1]}}'])
+def test_damaged_tokenizer_json(folder, text):
+    """Fails if a damaged tokenizer.json ends in a traceback instead of a line with its name."""
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(ValueError):
+        load32(folder)
+
+
+# ---------------------------------------------------------------------------------------------- GGUF
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q8_0", "F16", "BF16"])
+def test_dequantised_blocks_are_exact(name):
+    """Fails if nibbles are taken in another order, a scale is read unsigned, or an offset is 7 instead of 8."""
+    blocks = load_file(GOLDEN / "blocks.safetensors")
+    got = dequantize(blocks[f"{name}.raw"].numpy(), name)
+    assert got.dtype.name == "float32" and torch.equal(torch.from_numpy(got), blocks[f"{name}.values"])
+
+
+def gguf_bytes(tensors=(), keys=(), version=3, magic=b"GGUF", n_tensors=None, n_keys=None, data=bytes(256)):
+    """A GGUF file by hand. tensors: (name, dims, type, offset); keys: (name, type, packed value)."""
+    def s(text):
+        return struct.pack("<Q", len(text)) + text.encode()
+    head = magic + struct.pack("<IQQ", version, len(tensors) if n_tensors is None else n_tensors,
+                               len(keys) if n_keys is None else n_keys)
+    head += b"".join(s(k) + struct.pack("<I", kind) + value for k, kind, value in keys)
+    head += b"".join(s(n) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, at) for n, dims, kind, at in tensors)
+    return head + bytes(-len(head) % 32) + data
+
+
+def read(tmp_path, data):
+    (tmp_path / "x.gguf").write_bytes(data)
+    return read_gguf(tmp_path / "x.gguf")
+
+
+def test_gguf_by_hand(tmp_path):
+    """Fails if dims are not reversed, offsets are not relative to the aligned data, or a value type is misread."""
+    value = struct.pack
+    keys = [("u8", 0, b"\xff"), ("i8", 1, b"\xff"), ("u16", 2, value("<H", 65535)), ("i16", 3, value("<h", -2)),
+            ("u32", 4, value("<I", 2 ** 32 - 1)), ("i32", 5, value("<i", -5)), ("f32", 6, value("<f", 0.5)), ("yes", 7, b"\1"),
+            ("text", 8, value("<Q", 3) + "aé".encode()), ("u64", 10, value("<Q", 2 ** 63)), ("i64", 11, value("<q", -9)),
+            ("f64", 12, value("<d", 0.1)), ("list", 9, value("<IQ3H", 2, 3, 7, 8, 9)),
+            ("words", 9, value("<IQQ2sQ", 8, 2, 2, b"ab", 0)), ("none", 9, value("<IQ", 4, 0))]
+    data = bytes(32) + value("<6f", 0, 1, 2, 3, 4, 5) + bytes(40)
+    meta, tensors = read(tmp_path, gguf_bytes([("w", (3, 2), 0, 32)], keys, data=data))
+    assert list(meta.values()) == [255, -1, 65535, -2, 2 ** 32 - 1, -5, 0.5, True, "aé", 2 ** 63, -9, 0.1, [7, 8, 9], ["ab", ""], []]
+    assert tensors["w"]().tolist() == [[0, 1, 2], [3, 4, 5]]
+    far = gguf_bytes([("w", (1,), 0, 0)], [("general.alignment", 4, value("<I", 256))])
+    far = far[:-256].ljust(256, b"\0") + value("<f", 7) + bytes(28)
+    assert read(tmp_path, far)[1]["w"]().tolist() == [7]
+    assert read(tmp_path, gguf_bytes(version=2)) == ({}, {})
+
+
+BIG = 2 ** 62
+REFUSED = [
+    ("wrong first bytes", gguf_bytes(magic=b"GGML")), ("wrong first bytes", b"PK\3\4" * 20), ("only 5 bytes", b"GGUF\3"),
+    ("only 0 bytes", b""), ("version 1 ", gguf_bytes(version=1)), ("version 4 ", gguf_bytes(version=4)),
+    ("version 50331648 ", gguf_bytes(version=3 << 24)),                     # big-endian
+    ("damaged GGUF header", gguf_bytes(n_tensors=BIG)), ("damaged GGUF header", gguf_bytes(n_keys=BIG)),
+    ("truncated", gguf_bytes(keys=[("k", 8, struct.pack("<Q", BIG))])),                         # a string
+    ("truncated", gguf_bytes(keys=[("k", 9, struct.pack("<IQ", 4, BIG))])),                     # an array of numbers
+    ("array of", gguf_bytes(keys=[("k", 9, struct.pack("<IQ", 8, BIG))])),                      # an array of strings
+    ("array of", gguf_bytes(keys=[("k", 9, struct.pack("<IQIQ", 9, 1, 4, 0))])),                # an array of arrays
+    ("value type 13", gguf_bytes(keys=[("k", 13, b"")])),
+    ("alignment 0 ", gguf_bytes(keys=[("general.alignment", 4, bytes(4))])),
+    ("alignment 48 ", gguf_bytes(keys=[("general.alignment", 4, struct.pack("<I", 48))])),
+    ("alignment 'x'", gguf_bytes(keys=[("general.alignment", 8, struct.pack("<Q", 1) + b"x")])),
+    ("type 12,.*Q4_0", gguf_bytes([("w", (256,), 12, 0)])),                 # Q4_K, with the list of what is supported
+    ("type 14,.*Q8_0", gguf_bytes([("w", (256,), 14, 0)])),
+    ("5 dimensions", gguf_bytes([("w", (1,) * 5, 0, 0)])), ("listed twice", gguf_bytes([("w", (1,), 0, 0)] * 2)),
+    ("past the end", gguf_bytes([("w", (65,), 0, 0)])), ("past the end", gguf_bytes([("w", (1,), 0, BIG)])),
+    ("past the end", gguf_bytes([("w", (BIG, BIG), 0, 0)])), ("does not fit Q8_0", gguf_bytes([("w", (33,), 8, 0)])),
+    ("does not fit Q8_0", gguf_bytes([("w", (16, 2), 8, 0)])), ("does not fit Q4_1", gguf_bytes([("w", (), 3, 0)])),
+    ("does not fit F32", gguf_bytes([("w", (0, 4), 0, 0)]))]
+
+
+@pytest.mark.parametrize("message,data", REFUSED, ids=range(len(REFUSED)))
+def test_gguf_refusals(tmp_path, message, data):
+    """Fails if a count is trusted (2^62 entries would exhaust the memory), or an unknown type is not named."""
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, data)
+
+
+def header_end():
+    """Where the metadata and the list of tensors end in the golden file: the data is the rest."""
+    last = GGUF.index(b"output_norm.weight")
+    return last + 18 + 4 + 8 + 4 + 8
+
+
+def outcome(path, data):
+    """Load these bytes: "loads" or "ValueError"; any other exception fails the test."""
+    path.write_bytes(data)
+    try:
+        load32(path)
+    except ValueError as e:
+        assert str(e) and "\n" not in str(e)
+        return "ValueError"
+    return "loads"
+
+
+def test_every_cut_of_a_gguf_is_refused(tmp_path):
+    """Fails if a truncated file loads, hangs or raises something else, wherever the download stopped."""
+    cuts = [*range(0, 64), *range(64, header_end(), 7), *range(header_end(), len(GGUF), 4001), len(GGUF) - 33]
+    for cut in cuts:
+        (tmp_path / "cut.gguf").write_bytes(GGUF[:cut])
+        with pytest.raises(ValueError):
+            load32(tmp_path / "cut.gguf")
+
+
+def test_flipped_header_bytes_never_crash(tmp_path):
+    """Fails if a damaged header gives anything but a ValueError or a model: no hang, no other exception, no huge array."""
+    rng, end, seen = random.Random(0), header_end(), {"loads": 0, "ValueError": 0}
+    for _ in range(500):
+        data = bytearray(GGUF)
+        for _ in range(rng.choice((1, 1, 1, 2, 5))):
+            at = rng.randrange(4, end)
+            data[at] = rng.choice((data[at] ^ 1 << rng.randrange(8), rng.randrange(256), 0, 255))
+        seen[outcome(tmp_path / "flipped.gguf", bytes(data))] += 1
+    assert min(seen.values()) > 20, seen
+
+
+def meta_value(key, kind, new):
+    """The golden file with the value of a fixed-size key replaced (kind: struct code)."""
+    at = GGUF.index(key.encode()) + len(key) + 4
+    return GGUF[:at] + struct.pack("<" + kind, new) + GGUF[at + struct.calcsize(kind):]
+
+
+@pytest.mark.parametrize("key,kind,new", [
+    ("llama.block_count", "I", 2 ** 32 - 1), ("llama.block_count", "I", 0), ("llama.block_count", "I", 1),
+    ("llama.attention.head_count", "I", 0), ("llama.attention.head_count", "I", 5), ("llama.attention.head_count_kv", "I", 0),
+    ("llama.embedding_length", "I", 2 ** 32 - 1), ("llama.feed_forward_length", "I", 97), ("llama.rope.dimension_count", "I", 7),
+    ("llama.attention.layer_norm_rms_epsilon", "f", float("nan")), ("llama.rope.freq_base", "f", float("inf")),
+    ("llama.rope.freq_base", "f", -1.0)])
+def test_gguf_sizes_of_no_model(tmp_path, key, kind, new):
+    """Fails if a size is used before it is checked: four billion layers, a division by zero heads, NaN logits."""
+    assert outcome(tmp_path / "ok.gguf", GGUF) == "loads"
+    assert outcome(tmp_path / "bad.gguf", meta_value(key, kind, new)) == "ValueError"
+
+
+@pytest.mark.parametrize("old,new,message", [
+    (b"llama.block_count", b"llama.block_kount", "'llama.block_count' is missing"),
+    (b"tokenizer.ggml.token_type", b"tokenizer.ggml.token_typo", "token_type' is missing"),
+    (b"blk.0.attn_q.weight", b"blk.0.attn_p.weight", "unexpected tensor 'blk.0.attn_p.weight'"),
+    (b"blk.0.attn_q.weight", b"blk.7.attn_q.weight", "missing.*layers.0.*q_proj")])
+def test_gguf_names(tmp_path, old, new, message):
+    """Fails if a missing key or an unknown tensor goes unnoticed or unnamed."""
+    assert GGUF.count(old) == 1 or old == b"llama.block_count"
+    (tmp_path / "x.gguf").write_bytes(GGUF.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        load32(tmp_path / "x.gguf")
+
+
+def test_gguf_architecture_and_rope_scaling(tmp_path):
+    """Fails if another architecture, or a scaled RoPE, is read as a plain Llama."""
+    at = GGUF.index(b"general.architecture") + 20 + 4 + 8
+    (tmp_path / "x.gguf").write_bytes(GGUF[:at] + b"qwen2" + GGUF[at + 5:])
+    with pytest.raises(ValueError, match="architecture 'qwen2' is not supported"):
+        load32(tmp_path / "x.gguf")
+    keys = struct.unpack("<Q", GGUF[16:24])[0]
+    scaling = struct.pack("<Q", 23) + b"llama.rope.scaling.type" + struct.pack("<IQ", 8, 6) + b"linear"
+    end = header_end()
+    factors = struct.pack("<Q", 17) + b"rope_freqs.weight"      # Llama 3.1 keeps its scaling in such a tensor
+    for head in (GGUF[:16] + struct.pack("<Q", keys + 1) + scaling + GGUF[24:end],
+                 GGUF[:end].replace(struct.pack("<Q", 18) + b"output_norm.weight", factors)):
+        (tmp_path / "x.gguf").write_bytes(head + bytes(-len(head) % 32) + GGUF[-(-end // 32) * 32:])
+        with pytest.raises(ValueError, match="rope scaling is not supported"):
+            load32(tmp_path / "x.gguf")
