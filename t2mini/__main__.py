@@ -22,11 +22,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kw, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
     def error(self, message):
-        if message.startswith("unrecognized arguments: "):
-            word = message.split(": ", 1)[1].split()[0].split("=")[0]
-            near = difflib.get_close_matches(word, [o for a in self._actions for o in a.option_strings], 1)
-            message = f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see --help")
         self.exit(2, f"t2mini: {message}\n")
+
+    def unknown(self, word):
+        """Stop because of an option nobody knows, naming the nearest one."""
+        word = word.split("=")[0]
+        near = difflib.get_close_matches(word, [o for a in self._actions for o in a.option_strings], 1)
+        self.error(f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
 
 
 def build_parser():
@@ -79,7 +81,7 @@ def build_parser():
     p.add_argument("expert", metavar="EXPERT", help="name or path")
     p.add_argument("--picture", metavar="PATH", help="where to draw it (default: out/EXPERT.png)")
     verb("demo", "two-pass adaptation on built-in questions")
-    return parser
+    return parser, verbs.choices
 
 
 def add_train_options(p):
@@ -131,6 +133,10 @@ def do_download(args):
 def do_ask(args):
     from . import adapt, experts, svf
     from .generate import generate
+    if not args.question.strip():
+        raise ValueError("the question is empty")
+    if args.max_tokens < 1 or args.temperature < 0:
+        raise ValueError("--max-tokens must be at least 1 and --temperature at least 0")
     model, tokenizer = open_model(args)
     chosen, label, probabilities = {}, "none", None
     if args.expert and args.expert != "none":
@@ -343,8 +349,10 @@ def do_demo(args):
 
 def main(argv=None):
     """Run one verb. -> exit status: 0, 1 for a clear error, 2 for wrong options, 130 after Ctrl-C."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    parser, verbs = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        verbs.get(args.verb, parser).unknown(unknown[0])
     if not args.verb:
         parser.print_help()
         return 2

@@ -2,30 +2,37 @@
 Arithmetic word problems of one and two steps, for the math expert (stand-in for the paper's GSM8K).
 
 What:  `make_math(rng)` draws one problem; `unseen=True` draws from other situations, told in other words.
-Why:   a 135M model is rewarded only where it is sometimes right, so numbers are small (RANGES, the one place to tune
-       the difficulty): what is hard is to see which operation, or which two, the story asks for.
+Why:   a 135M model is rewarded only where it is sometimes right, so numbers are small (RANGES, TWO_STEP and the
+       constraints tune the difficulty): what is hard is to see which operation, or which two, the story asks for.
+       Differences stay below 10: this model is right about 9 + 8 and 6 x 7 long before it is right about 13 - 9.
 
 Tables: a line is "kind | answer | constraint | wording ~ other wording". {a} {b} {c} are numbers, {n} {m} names,
         {x} a thing. The answer is arithmetic on a, b, c, evaluated at import from this file only.
 """
 from .grade import Example
 
-RANGES = {"a": (3, 15), "b": (2, 10), "c": (2, 6)}        # small sums, and products of at most 60
-TWO_STEP = 0.35                                          # share of two-step problems
+RANGES = {"a": (3, 15), "b": (2, 10), "c": (2, 6)}       # small sums, and products of at most 60
+TWO_STEP = 0.2                                           # share of two-step problems
 
 SEEN = """
 1step/more | a + b | 1 | {n} has {a} {x}. {m} gives {n} {b} more. How many {x} does {n} have now? ~ {n} had {a} {x} and then found {b} more {x}. How many {x} does {n} have in total?
 1step/buy | a + b | 1 | {n} owns {a} {x} and buys {b} {x} at the shop. How many {x} does {n} own now? ~ On Monday {n} buys {a} {x}. On Tuesday {n} buys {b} {x}. How many {x} does {n} buy in all?
 1step/two_people | a + b | 1 | {n} has {a} {x} and {m} has {b} {x}. How many {x} do they have together? ~ {n} collected {a} {x}. {m} collected {b} {x}. How many {x} did they collect altogether?
 1step/arrive | a + b | 1 | There are {a} people on a bus. At the next stop {b} more people get on. How many people are on the bus? ~ {a} children are playing in a park and {b} more children join them. How many children are in the park now?
-1step/give_away | a - b | a > b + 1 | {n} has {a} {x} and gives {b} of them to {m}. How many {x} does {n} have left? ~ {n} had {a} {x}. {n} gave {m} {b} {x}. How many {x} are left?
-1step/lose | a - b | a > b + 1 | {n} had {a} {x} but lost {b} of them. How many {x} remain? ~ There were {a} {x} in a box. {n} took {b} of them out. How many {x} are still in the box?
-1step/eat | a - b | a > b + 1 | There are {a} cookies on a plate. {n} eats {b} of them. How many cookies are left? ~ {n} baked {a} muffins and the family ate {b}. How many muffins are left?
-1step/sold | a - b | a > b + 1 | A shop has {a} {x} and sells {b} of them. How many {x} does the shop still have? ~ {n} wants to sell {a} {x} and has sold {b} so far. How many {x} are still to be sold?
+1step/grow | a + b | 1 | A garden has {a} roses. {n} plants {b} more roses. How many roses does the garden have? ~ {n} wrote {a} letters last week and {b} letters this week. How many letters did {n} write?
+1step/join | a + b | 1 | {n} puts {a} {x} into a basket and {m} puts {b} {x} into it. How many {x} are in the basket? ~ There are {a} dogs and {b} cats in a house. How many animals are in the house?
+1step/run | a + b | 1 | {n} ran {a} laps in the morning and {b} laps in the evening. How many laps did {n} run? ~ {n} caught {a} fish and {m} caught {b} fish. How many fish did they catch?
+1step/give_away | a - b | 10 >= a > b + 1 | {n} has {a} {x} and gives {b} of them to {m}. How many {x} does {n} have left? ~ {n} had {a} {x}. {n} gave {m} {b} {x}. How many {x} are left?
+1step/lose | a - b | 10 >= a > b + 1 | {n} had {a} {x} but lost {b} of them. How many {x} remain? ~ There were {a} {x} in a box. {n} took {b} of them out. How many {x} are still in the box?
+1step/eat | a - b | 10 >= a > b + 1 | There are {a} cookies on a plate. {n} eats {b} of them. How many cookies are left? ~ {n} baked {a} muffins and the family ate {b}. How many muffins are left?
+1step/sold | a - b | 10 >= a > b + 1 | A shop has {a} {x} and sells {b} of them. How many {x} does the shop still have? ~ {n} wants to sell {a} {x} and has sold {b} so far. How many {x} are still to be sold?
 1step/boxes | b * c | 1 | {n} has {c} boxes with {b} {x} in each box. How many {x} does {n} have? ~ There are {b} {x} in every bag. {n} buys {c} bags. How many {x} is that?
 1step/shelves | b * c | 1 | A shelf holds {b} {x}. How many {x} do {c} shelves hold? ~ {n} puts {b} {x} on each of {c} tables. How many {x} does {n} need?
 1step/price | b * c | 1 | One of the {x} costs {b} coins. {n} buys {c} of them. How many coins does {n} pay? ~ {n} earns {b} coins for each hour of work and works {c} hours. How many coins does {n} earn?
 1step/each_day | b * c | 1 | {n} makes {b} {x} every day. How many {x} does {n} make in {c} days? ~ Every day for {c} days, {n} draws {b} pictures. How many pictures does {n} draw?
+1step/teams | b * c | 1 | There are {c} teams with {b} players each. How many players are there? ~ {c} buses carry {b} people each. How many people do they carry?
+1step/trays | b * c | 1 | {n} bakes {c} trays of {b} cookies. How many cookies does {n} bake? ~ Each of {c} children has {b} {x}. How many {x} do the children have?
+1step/weeks | b * c | 1 | {n} plays {b} games every week. How many games does {n} play in {c} weeks? ~ A hen lays {b} eggs a week. How many eggs does it lay in {c} weeks?
 1step/share | b | 1 | {n} shares {b*c} {x} equally among {c} friends. How many {x} does each friend get? ~ {b*c} {x} are split into {c} equal groups. How many {x} are in each group?
 1step/fill | b | 1 | {n} has {b*c} {x} and puts {c} of them in each bag. How many bags does {n} fill? ~ A box holds {c} {x}. How many boxes are needed for {b*c} {x}?
 2step/get_and_give | a + b - c | 1 | {n} has {a} {x}. {m} gives {n} {b} more, and then {n} loses {c}. How many {x} does {n} have now? ~ {n} had {a} {x}, bought {b} more and gave {c} to {m}. How many {x} does {n} have?

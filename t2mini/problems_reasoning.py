@@ -14,7 +14,7 @@ import random
 from .grade import Example
 
 # How often each option list is drawn, per pool: the one place to tune the difficulty.
-SEEN_FORMATS = {"paren": 0.20, "dot": 0.15, "inline": 0.15, "options": 0.25, "choose": 0.25}
+SEEN_FORMATS = {"paren": 0.12, "dot": 0.12, "inline": 0.12, "options": 0.32, "choose": 0.32}
 UNSEEN_FORMATS = {"colon": 0.35, "bullets": 0.30, "words_first": 0.35}
 
 
@@ -333,7 +333,7 @@ UNSEEN_FRAMES = {
 TABLES = {"category": CATEGORY, "use": USE, "opposite": OPPOSITE, "place": PLACE, "job": JOB, "material": MATERIAL,
           "color": COLOR, "young": YOUNG, "sound": SOUND, "part": PART,
           "synonym": SYNONYM, "cause": CAUSE}
-WEIGHTS = {"category": 6, "property": 4, "opposite": 2, "young": 0.5, "sound": 0.5, "science": 2}
+WEIGHTS = {"category": 8, "property": 4, "opposite": 2, "young": 0.5, "sound": 0.5, "science": 2}
 
 
 # ------------------------------------------------------------------------------------------------ builders

