@@ -3,8 +3,6 @@ The command line: parse, call, print. `python -m t2mini VERB --help` explains ea
 
 All bad input ends here as one line on stderr and a non-zero exit; a traceback is a bug.
 """
-import argparse
-import difflib
 import errno
 import json
 import sys
@@ -12,106 +10,16 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-STRATEGIES = ("classifier", "prompt", "cem", "none")
+from .options import build_parser
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse that names the nearest option, and never guesses from a prefix."""
-
-    def __init__(self, **kw):
-        super().__init__(**kw, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-
-    def error(self, message):
-        self.exit(2, f"t2mini: {message}\n")
-
-    def unknown(self, word):
-        """Stop because of an option nobody knows, naming the nearest one."""
-        word = word.split("=")[0]
-        near = difflib.get_close_matches(word, [o for a in self._actions for o in a.option_strings], 1)
-        self.error(f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
-
-
-def build_parser():
-    parser = Parser(prog="python -m t2mini", description="Transformer-Squared: self-adaptive language models.")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
-
-    def verb(name, text, model=True, as_json=False):
-        p = verbs.add_parser(name, help=text, description=text)
-        if model:
-            p.add_argument("--weights", metavar="PATH", help=".gguf file or Hugging Face folder (default: the fetched one)")
-            p.add_argument("--device", help="cpu, cuda, ... (default: CUDA when present)")
-            p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
-            p.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-            p.add_argument("--allow-other-base", action="store_true", help="load experts of another base model")
-        if as_json:
-            p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-        return p
-
-    p = verb("download", "fetch open weights into weights/", model=False)
-    p.add_argument("name", nargs="?", default="smollm2-135m-instruct", help="which model; a wrong name lists them")
-    p = verb("ask", "answer a question in two passes", as_json=True)
-    p.add_argument("question")
-    p.add_argument("--strategy", choices=STRATEGIES, default="classifier", help="how the first pass decides")
-    p.add_argument("--expert", metavar="NAME|PATH", help="skip the first pass and use this expert")
-    p.add_argument("--max-tokens", type=int, default=128, help="longest answer")
-    p.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
-    p.add_argument("--seed", type=int, default=0, help="of sampling")
-    p = verb("train", "train an expert with REINFORCE", as_json=True)
-    add_train_options(p)
-    p = verb("eval", "accuracy on a split", as_json=True)
-    p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
-    p.add_argument("--expert", default="none", metavar="NAME|PATH|none", help="use this expert for every question")
-    p.add_argument("--strategy", choices=STRATEGIES, help="adapt to each question instead")
-    p.add_argument("--n", type=int, default=200, help="examples")
-    p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
-    p.add_argument("--seed", type=int, default=0, help="which examples of the split (and, for cem, which shots)")
-    p.add_argument("--samples-file", metavar="PATH", help="write every question, answer and reward as JSON lines")
-    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True)
-    p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
-    p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
-    p.add_argument("--experts", default="math,code,reasoning", help="what to mix, comma-separated")
-    p.add_argument("--shots", type=int, default=10, help="solved examples (val split)")
-    p.add_argument("--iterations", type=int, default=6, help="of the search")
-    p.add_argument("--population", type=int, default=16, help="mixtures tried per iteration")
-    p.add_argument("--per-matrix", action="store_true", help="one alpha per expert and matrix instead of per expert")
-    p.add_argument("--n", type=int, default=200, help="unseen examples to score on (test split)")
-    p.add_argument("--seed", type=int, default=0, help="of the shots, the search and the examples")
-    p.add_argument("--out", metavar="PATH", help="where the mixture goes (default: out/mixture.safetensors)")
-    p = verb("show", "what an expert is: metadata, z per layer and module, a picture", model=False)
-    p.add_argument("expert", metavar="EXPERT", help="name or path")
-    p.add_argument("--picture", metavar="PATH", help="where to draw it (default: out/EXPERT.png)")
-    verb("demo", "two-pass adaptation on built-in questions")
-    return parser, verbs.choices
-
-
-def add_train_options(p):
-    """One option per field of TrainConfig: the defaults live there."""
-    from .reinforce import TrainConfig
-    for f in fields(TrainConfig):
-        flag = "--" + f.name.replace("_", "-")
-        if f.type in (bool, "bool"):
-            p.add_argument(flag, action="store_true", help=HELP[f.name])
-        else:
-            p.add_argument(flag, type=type(f.default), default=f.default, help=HELP[f.name])
-    p.add_argument("--out", metavar="PATH", help="the expert file (default: out/TASK.safetensors)")
-    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
-
-
-HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts": "questions per update",
-        "samples": "answers per question; their mean reward is the baseline", "temperature": "of sampling and scoring",
-        "max_tokens": "longest sampled answer (0: the task's own limit)",
-        "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model", "clip": "largest gradient norm",
-        "modules": "which layers get a z", "seed": "of data and sampling", "val_every": "updates between validations",
-        "val_n": "validation questions", "patience": "stop after so many validations without a new best",
-        "as_released": "the released code's recipe, to compare"}
-
-
-# ---------------------------------------------------------------------------------------------- verbs
 def open_model(args, modules=None, task=None):
     """Model and tokenizer, SVF attached (unless modules is False), with a line that says what runs."""
     import torch
 
     from . import experts, svf, weights
+    if args.threads is not None and args.threads < 1:
+        raise ValueError("--threads must be at least 1")
     if args.threads:
         torch.set_num_threads(args.threads)
     t0 = time.time()
@@ -203,8 +111,8 @@ def do_eval(args):
     task = tasks.get(args.task)
     if args.n < 1:
         raise ValueError("--n must be at least 1")
-    if args.strategy and args.expert != "none":
-        raise ValueError("give --expert or --strategy, not both")
+    if (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None) > 1:
+        raise ValueError("give one of --expert, --strategy and --alpha, not both")
     examples = task.examples(args.split, args.n, args.seed)
     model, tokenizer = open_model(args)
     t0 = time.time()
@@ -242,12 +150,27 @@ def run_arm(args, model, tokenizer, task, examples):
                                                        "unreadable": sum(not r.readable for r in routes)}
     if args.strategy == "cem":
         chosen, extra = search(args, model, tokenizer, task)
+    elif args.alpha:
+        alpha = numbers(args.alpha, len(adapt.MIXED))
+        mixed_from = experts.load(adapt.MIXED, model, args.allow_other_base)
+        chosen, extra = svf.mix(list(mixed_from.values()), alpha), {"alpha": dict(zip(mixed_from, alpha))}
     else:
         name = args.expert if not args.strategy else "none"
         chosen, extra = experts.load([name], model, args.allow_other_base)[name] if name != "none" else {}, {}
     with svf.using(model, chosen):
         texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="answering")
     return tasks.rewards(examples, texts), texts, extra
+
+
+def numbers(text, count):
+    """'0.5,0.5,0' -> [0.5, 0.5, 0.0]; ValueError where these are not `count` finite numbers."""
+    try:
+        found = [float(t) for t in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) != count or not all(abs(v) < 100 for v in found):
+        raise ValueError(f"--alpha must be {count} numbers such as 0.3,0.3,0.4, not {text!r}")
+    return found
 
 
 def confusion(examples, texts):
@@ -266,7 +189,7 @@ def search(args, model, tokenizer, task):
     """Strategy C for the options of `adapt` (or their defaults). -> (mixed expert, numbers for the result)."""
     from . import adapt, experts
     options = {k: getattr(args, k, d) for k, d in (("shots", 10), ("iterations", 6), ("population", 16),
-                                                  ("per_matrix", False), ("experts", "math,code,reasoning"))}
+                                                  ("per_matrix", False), ("experts", ",".join(adapt.MIXED)))}
     if options["shots"] < 1 or options["population"] < 2 or options["iterations"] < 1:
         raise ValueError("--shots and --iterations must be at least 1 and --population at least 2")
     names = options["experts"].split(",")

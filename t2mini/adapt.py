@@ -20,6 +20,7 @@ from .cem import cem
 from .generate import generate, prefill
 
 SKILLS = tuple(label for label in tasks.LABELS if label != "other")     # each has an expert of that name
+MIXED = ("math", "code", "reasoning")                                   # what CEM mixes, in the order of alpha
 
 
 @dataclass(frozen=True)

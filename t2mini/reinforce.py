@@ -29,7 +29,7 @@ from .generate import generate
 @dataclass(frozen=True)
 class TrainConfig:
     task: str = "math"          # which task pays the reward
-    steps: int = 60             # updates
+    steps: int = 40             # updates
     prompts: int = 12           # questions per update
     samples: int = 8            # answers per question; their mean reward is the baseline
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit

@@ -1,185 +1,261 @@
 """
 Run model-written Python functions, to decide whether they earn a reward (paper 4.1: MBPP and HumanEval run tests).
 
-How:      a fresh interpreter gets the program and the arguments, calls the function, and sends back the values as text.
-          The values are compared in this process: what is expected never enters the sandbox, so there is nothing to
-          read, patch or guess there, and ending early (os._exit) earns nothing.
-Limits:   wall and CPU time, memory, output, no files, no network, no child processes; an empty environment.
-Layers:   Linux kernel rules that no program can undo (Landlock, a network namespace, an unprivileged user, resource
-          limits), and an audit hook inside the interpreter, which is all that macOS has besides resource limits.
-Honest:   this contains mistakes and mischief of a small model. It is not a virtual machine: do not run programs of
-          people who attack you.
+How:      a fresh interpreter gets the program and the arguments, locks itself in, calls the function, and sends back the
+          values as text. The values are compared in this process: what is expected never enters the sandbox, so there
+          is nothing to read, patch or guess there; ending early or a patched `==` earns nothing.
+Layers:   1. Resource limits: memory, CPU time, no new process, and no new file descriptor, hence no file and no socket.
+          2. Linux on x86-64 and ARM64: a system call filter (seccomp). Whatever is not on a short list (memory, clocks,
+             reading and writing what is already open) is refused. It needs no privilege and cannot be taken off.
+          3. An audit hook in the interpreter: clear error messages, and on macOS the guard against renaming or deleting.
+          `features()` tries out what layers 1 and 2 refuse; if that is not everything, one warning goes to stderr.
+Left out: namespaces, chroot and Landlock (they guard less here, cost more, and are often forbidden in containers);
+          Windows; any library but the standard modules listed in MODULES.
+Honest:   this contains the mistakes and mischief of a small model, in depth, but it is not a virtual machine. A bug in
+          the kernel or the interpreter gets past it, and on macOS so may whoever gets past the audit hook.
 """
 import ast
-import functools
 import marshal
+import math
 import os
+import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-MAX_CODE, MAX_RESULT = 20_000, 64_000
+MAX_CODE, MAX_RESULT = 20_000, 64_000       # characters of the program, bytes of the answer
+STARTUP = 20.0                              # seconds for the interpreter to start, on however busy a machine
 
-# What runs in the fresh interpreter before the program. It locks itself in, then calls; order matters throughout.
+# Harmless modules that a small function may want. Nothing can be opened later, so those named are imported first.
+MODULES = frozenset("""abc array bisect calendar cmath collections copy dataclasses datetime decimal enum fractions
+    functools hashlib heapq itertools json math numbers operator random re statistics string textwrap time typing
+    unicodedata""".split())
+
+# System calls that stay possible: Linux's number on x86-64, on ARM64 (-: not there). None takes a path, opens anything,
+# starts a process or reaches another one.
+CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 10 226, munmap 11 215, brk 12 214,
+    rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, select 23 -, sched_yield 24 124, mremap 25 216,
+    madvise 28 233, nanosleep 35 101, getpid 39 172, exit 60 93, gettimeofday 96 169, getrusage 98 165, times 100 153,
+    sigaltstack 131 132, gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113, clock_getres 229 114,
+    clock_nanosleep 230 115, exit_group 231 94, pselect6 270 72, getrandom 318 278"""
+
+# What runs in the fresh interpreter before the program. Locking comes last, as each lock forbids what precedes it.
 CHILD = r'''
-import marshal, os, sys
-request = marshal.loads(sys.stdin.buffer.read())
-result = os.dup(1)                                      # the way back; the program's own prints go nowhere
+import marshal, os, resource, sys
+request = marshal.load(sys.stdin.buffer)
+pipe = os.dup(1)                                        # the way back; the program's own prints go nowhere
 null = os.open(os.devnull, os.O_RDWR)
 for fd in (0, 1, 2):
     os.dup2(null, fd)
-for name in request["modules"]:                         # nothing can be opened later, so import now
-    try:
-        __import__(name)
-    except ImportError:
-        pass
-import ctypes, resource
-active = {"memory": True, "network": False, "files": False, "processes": False}
-libc = ctypes.CDLL(None, use_errno=True)
+os.close(null)
+for name in request["modules"]:
+    __import__(name)
 if sys.platform == "linux":
-    if os.getuid() == 0:                                # root ignores the process limit: become nobody
-        os.setgroups([]); os.setgid(65534); os.setuid(65534)
-    libc.prctl(38, 1, 0, 0, 0)                          # PR_SET_NO_NEW_PRIVS
-    active["network"] = libc.unshare(0x10000000 | 0x40000000 | 0x08000000) == 0      # user, network, IPC namespaces
-    abi = libc.syscall(444, None, 0, 1)                 # Landlock: an empty rule set forbids every file access
-    if abi > 0:
-        bits = (1 << (13 if abi == 1 else 14 if abi == 2 else 15 if abi < 5 else 16)) - 1
-        rules = libc.syscall(444, ctypes.byref(ctypes.c_uint64(bits)), 8, 0)
-        active["files"] = rules >= 0 and libc.syscall(446, rules, 0) == 0
-limits = {"RLIMIT_CPU": request["cpu"], "RLIMIT_AS": request["memory"], "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0,
-          "RLIMIT_NOFILE": 16, "RLIMIT_NPROC": 0}
-for name, value in limits.items():
+    import ctypes
+    libc = ctypes.CDLL(None)
+    rules = ctypes.create_string_buffer(request["filter"])
+    program = (ctypes.c_uint64 * 2)(len(request["filter"]) // 8, ctypes.addressof(rules))
+if os.getuid() == 0:                                    # root ignores limits: become nobody
+    for change, who in ((os.setgroups, []), (os.setgid, 65534), (os.setuid, 65534)):
+        try:
+            change(who)
+        except OSError:                                 # a container without that right: the filter remains
+            pass
+for name, value in (("CPU", request["cpu"]), ("AS", request["memory"]), ("FSIZE", 0), ("CORE", 0), ("NPROC", 0),
+                    ("NOFILE", 0)):
     try:
-        resource.setrlimit(getattr(resource, name), (value, value))
-        active["processes"] |= name == "RLIMIT_NPROC"
-    except (ValueError, OSError, AttributeError):
-        active["memory"] &= name != "RLIMIT_AS"         # macOS has no working RLIMIT_AS
-def guard(event, args):
-    if event.split(".")[0] in ("open", "socket", "subprocess", "ctypes", "shutil", "tempfile", "pty", "webbrowser") \
-            or event in ("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.kill", "os.remove",
-                         "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink",
-                         "os.listdir", "os.scandir", "os.truncate", "os.putenv", "signal.pthread_kill"):
-        raise PermissionError(event + " is not allowed in the sandbox")
-PLAIN = (int, float, str, bool, type(None), complex, bytes)
-def plain(v, depth=0):                                  # exact types only: a subclass may lie in its __repr__
-    if type(v) in PLAIN:
+        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
+    except (ValueError, OSError, AttributeError):       # macOS knows no limit on memory
+        pass
+if sys.platform == "linux":
+    libc.prctl(1, 9, 0, 0, 0)                           # PR_SET_PDEATHSIG: killed when the one waiting for it ends
+    libc.prctl(38, 1, 0, 0, 0)                          # PR_SET_NO_NEW_PRIVS: setuid programs gain nothing
+    if request["filter"]:
+        libc.prctl(22, 2, ctypes.byref(program), 0, 0)  # PR_SET_SECCOMP
+
+def refused(attempt, *args):
+    try:
+        attempt(*args)
+    except (OSError, MemoryError):
         return True
-    if depth > 20:
-        return False
-    if type(v) is dict:
-        return all(plain(k, depth + 1) and plain(x, depth + 1) for k, x in v.items())
-    return type(v) in (list, tuple, set, frozenset) and all(plain(x, depth + 1) for x in v)
-def call(write=os.write, bytes_of=repr, loads=marshal.loads, inputs=request["inputs"], exact=plain, kind=type):
-    scope = {"__name__": "candidate"}
+    return False
+
+if request["probe"]:
+    import _socket
+    active = {"memory": refused(bytearray, request["memory"]), "network": refused(_socket.socket),
+              "files": refused(os.open, os.devnull, os.O_RDONLY) and refused(os.stat, "/"),
+              "processes": refused(lambda: os.fork() or os._exit(0))}
+    os.write(pipe, b"+V" + ascii((active,)).encode())
+    os._exit(0)
+
+def text(v, depth=0):
+    """A literal for v. Exact types only: a subclass could lie in its __repr__."""
+    kind = type(v)
+    if kind in (int, float, str, bool, bytes, complex, type(None)):
+        return ascii(v)
+    if kind in (list, tuple, set, dict) and depth < 20:
+        parts = ([text(k, depth + 1) + ":" + text(x, depth + 1) + "," for k, x in v.items()] if kind is dict else
+                 [text(x, depth + 1) + "," for x in v])
+        left, right = {list: "[]", tuple: "()"}.get(kind, "{}")
+        return "set()" if kind is set and not v else left + "".join(parts) + right
+    raise TypeError("the function returned a " + kind.__name__)
+
+def answer():
+    scope = {"__name__": "answer"}                      # not __main__: the tests of a script are not run
     exec(compile(request["code"], "answer", "exec"), scope)
     function = scope.get(request["name"])
     if not callable(function):
-        return "E" + "no function named " + request["name"]
-    values = []
-    for one in inputs:                                  # each call gets fresh arguments
-        value = function(*loads(one))
-        if not exact(value):
-            return "E" + "returned a " + kind(value).__name__
-        values.append(value)
-    return "V" + bytes_of(tuple(values))
+        return "Eno function named " + request["name"]
+    # fresh arguments for each call; literals are made at once, before a later call can change a returned list
+    return "V(" + "".join(text(function(*marshal.loads(args))) + "," for args in request["inputs"]) + ")"
+
+def guard(event, args, error=PermissionError, families=frozenset((
+        "open", "os", "socket", "subprocess", "ctypes", "shutil", "tempfile", "glob", "pathlib", "pty", "fcntl", "mmap",
+        "signal", "resource", "syslog", "gc", "webbrowser", "sqlite3", "_thread"))):
+    if event.partition(".")[0] in families:
+        raise error(event + " is not allowed in the sandbox")
+
+os.write(pipe, b"+")                                    # from here on the program's own time runs
 sys.addaudithook(guard)
-del sys, os, ctypes, libc, resource
+del guard                                               # its defaults can then no longer be found and changed
 try:
-    text = call()
+    result = answer()
 except BaseException as e:
-    text = "E" + type(e).__name__ + ": " + str(e)[:200]
-import posix
-posix.write(result, (repr(active) + "\n" + text).encode("utf-8", "replace"))
-posix._exit(0)
+    result = "E" + type(e).__name__ + ": " + str(e)[:200]
+os.write(pipe, result.encode("ascii", "replace"))
+os._exit(0)
 '''
 
-# Harmless standard modules a small function may want; imported before the doors close, if the program names them.
-MODULES = ("bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "itertools", "json",
-           "math", "operator", "random", "re", "statistics", "string", "typing")
+_lock, _features = threading.Lock(), {}
 
 
 @dataclass(frozen=True)
 class Outcome:
     """values: what the calls returned, in order, or None; error: "" or one line that says why there are none."""
-    values: tuple
+    values: tuple | None
     error: str = ""
 
 
-def call_function(code, name, inputs, seconds=2.0, memory_mb=256):
-    """Run the program text `code`, then call its function `name` once for each tuple of arguments. -> Outcome.
+def call_function(code: str, name: str, inputs: Sequence[tuple], seconds=2.0, memory_mb=256) -> Outcome:
+    """Run the program text `code`, then call its function `name` once for each tuple of arguments.
 
-    seconds bounds the wall time of all calls together. Never raises for anything that the program does.
+    seconds bounds all calls together. Nothing that the program does raises here; inputs that are not plain data do.
     """
-    return run(code, name, inputs, seconds, memory_mb)[0]
+    features()                                          # warns, once, if something is not locked
+    return _run(code, name, inputs, seconds, memory_mb)
 
 
-def call_many(jobs, workers=None, seconds=2.0):
-    """[(code, name, inputs), ...] -> list of Outcome, in order. Equal jobs run once."""
+def call_many(jobs: Sequence[tuple[str, str, Sequence[tuple]]], workers=None, seconds=2.0) -> list[Outcome]:
+    """[(code, name, inputs), ...] -> their outcomes, in order. Equal jobs run once."""
     keys = [(code, name, repr(inputs)) for code, name, inputs in jobs]
     distinct = dict(zip(keys, jobs))
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         done = dict(zip(distinct, pool.map(lambda job: call_function(*job, seconds=seconds), distinct.values())))
-    return [done[k] for k in keys]
+    return [done[key] for key in keys]
 
 
-@functools.lru_cache(maxsize=1)
-def features():
-    """What is enforced by the kernel here: {"memory", "network", "files", "processes"} -> bool. Warns once if not all."""
-    active = run("def f():\n    return 1", "f", [()], 10.0, 256)[1]
-    missing = [k for k, on in active.items() if not on] if active else ["everything"]
-    if missing:
-        print(f"t2mini: the sandbox cannot lock {', '.join(missing)} through this kernel; only Python's audit hook guards it",
-              file=sys.stderr)
-    return active
+def features() -> dict:
+    """What limits and kernel refuse here, tried out once: {"memory", "network", "files", "processes"} -> bool."""
+    with _lock:
+        if not _features:
+            found = _run("", "", [()], STARTUP, 256, probe=True).values
+            _features.update(found[0] if found else dict.fromkeys(("memory", "network", "files", "processes"), False))
+            if not all(_features.values()):
+                print("t2mini: the sandbox cannot lock", ", ".join(k for k, on in _features.items() if not on), "here;",
+                      "only Python's audit hook guards it" if found else "it does not even start", file=sys.stderr)
+        return dict(_features)
 
 
-def run(code, name, inputs, seconds, memory_mb):
-    """-> (Outcome, dict of active kernel protections or None)."""
-    if len(code) > MAX_CODE or "\0" in code:
-        return Outcome(None, "the program is too long or holds a null byte"), None
-    code = code.encode("utf-8", "replace").decode()         # lone surrogates
-    request = marshal.dumps({"code": code, "name": name, "inputs": [marshal.dumps(tuple(i)) for i in inputs],
-                             "modules": [m for m in MODULES if m in code], "cpu": max(1, round(seconds + 0.5)),
-                             "memory": memory_mb << 20})
-    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, env={"PATH": os.defpath}, cwd="/", start_new_session=True)
+def _filter():
+    """The seccomp program (classic BPF) that allows CALLS and refuses the rest with EPERM; b"" if it does not apply."""
+    column, architecture = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}.get(os.uname().machine, (0, 0))
+    if not column or sys.platform != "linux" or sys.maxsize < 2**32:
+        return b""
+    allowed = [int(entry.split()[column]) for entry in CALLS.split(",") if entry.split()[column] != "-"]
+    load, equal, give = 0x20, 0x15, 0x06                # operations: read a word of the call, compare, decide
+    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, 0x80000000), (load, 0, 0, 0)]
+    for i, number in enumerate(allowed):                # a match jumps over the remaining ones and the refusal
+        program.append((equal, len(allowed) - i, 0, number))
+    program += [(give, 0, 0, 0x00050001), (give, 0, 0, 0x7FFF0000)]
+    return b"".join(struct.pack("HBBI", *line) for line in program)
+
+
+def _run(code, name, inputs, seconds, memory_mb, probe=False):
+    """One call in a fresh interpreter -> Outcome."""
+    if len(code) > MAX_CODE:
+        return Outcome(None, "the program is too long")
+    words = set(re.findall(r"\w+", code)) if "import" in code else set()
+    modules = sorted(words & MODULES) + ["_strptime"] * ("strptime" in words)       # datetime imports it when called
+    request = marshal.dumps({"code": code, "name": name, "inputs": [marshal.dumps(tuple(args)) for args in inputs],
+                             "modules": modules + ["_socket"] * probe, "cpu": math.ceil(seconds) + 1,
+                             "memory": memory_mb << 20, "filter": _filter(), "probe": probe})
+    # what locks is in the child, not in preexec_fn, which can deadlock under the threads of torch
+    with tempfile.TemporaryDirectory(prefix="t2mini-", ignore_cleanup_errors=True) as folder:
+        child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, env={"PATH": os.defpath}, cwd=folder, start_new_session=True)
+        try:
+            return _judge(_receive(child, request, seconds), len(inputs))
+        finally:
+            try:
+                os.killpg(child.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):       # macOS: no permission to kill the dead
+                pass
+            child.stdout.close()
+            child.wait()
+
+
+def _receive(child, request, seconds):
+    """Send the request -> the answer's bytes, or None after the time is up. More than MAX_RESULT is not waited for."""
     try:
         child.stdin.write(request)
         child.stdin.close()
-        data, end = b"", time.monotonic() + seconds
-        while len(data) <= MAX_RESULT:
-            ready, _, _ = select.select([child.stdout], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                return Outcome(None, f"timeout after {seconds:g} s"), None
-            part = os.read(child.stdout.fileno(), 65_536)
-            if not part:
-                break
-            data += part
     except BrokenPipeError:
-        data = b""
-    finally:
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        child.stdout.close()
-        child.wait()
-    return parse(data)
+        return b""
+    poll, data, end = select.poll(), b"", time.monotonic() + STARTUP
+    poll.register(child.stdout, select.POLLIN)
+    while len(data) <= MAX_RESULT:
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            return None
+        part = os.read(child.stdout.fileno(), 65_536)
+        if not part:
+            break
+        if not data:                                    # the "+" of a child that is ready: now the clock starts
+            end = time.monotonic() + seconds
+        data += part
+    return data
 
 
-def parse(data):
-    """Bytes from the child -> (Outcome, protections or None). Literals only: nothing of it is ever evaluated."""
+def _judge(data, count):
+    """Bytes from the child -> Outcome. Literals only: nothing of it is ever evaluated, as the program may have forged it."""
+    if data is None:
+        return Outcome(None, "timeout")
     if len(data) > MAX_RESULT:
-        return Outcome(None, "the result is too large"), None
-    head, _, text = data.decode("utf-8", "replace").partition("\n")
-    try:
-        active = ast.literal_eval(head) if head else None
-        if text[:1] == "V":
-            return Outcome(ast.literal_eval(text[1:])), active
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return Outcome(None, "the result is unreadable"), None
-    return Outcome(None, " ".join(text[1:].split())[:200] if text else "crashed"), active
+        return Outcome(None, "the result is too large")
+    text = data.decode("ascii", "replace")
+    if text[:2] == "+V":
+        try:
+            values = ast.literal_eval(text[2:])
+            if type(values) is tuple and len(values) == count and _finite(values):
+                return Outcome(values)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            pass
+        return Outcome(None, "the result is unreadable, infinite or not a number")
+    error = "".join(c if c.isprintable() else " " for c in text[2:]) if text[:2] == "+E" else ""
+    return Outcome(None, " ".join(error.split())[:200].rstrip(": ") or "crashed")
+
+
+def _finite(v):
+    """No inf or nan inside: to a comparison with a relative tolerance, infinity is close to every number."""
+    if isinstance(v, dict):
+        return all(map(_finite, v)) and all(map(_finite, v.values()))
+    if isinstance(v, (list, tuple, set)):
+        return all(map(_finite, v))
+    return not isinstance(v, (float, complex)) or abs(v) < math.inf

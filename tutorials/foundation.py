@@ -1,0 +1,93 @@
+"""
+Every number of the README's results, from one command:
+
+    python tutorials/foundation.py --data=PATH        (about 30 minutes on 2 CPU cores; stopped runs go on)
+
+Writes tutorials/results/foundation.jsonl (one JSON object per score) and tutorials/figures/strategies.png. All scores are
+greedy and on the test split. Nothing here trains or selects; CEM takes its ten shots from the val split.
+--data names a folder with gsm8k/test.jsonl, mbpp/mbpp.jsonl and arc/ARC-Challenge/*Test.jsonl for the routing of real
+questions; without it that part is left out.
+"""
+import argparse
+import json
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from t2mini import __main__ as cli                              # noqa: E402
+from t2mini import adapt, evaluate, experts, plots, svf, tasks, weights     # noqa: E402
+
+OUT = HERE / "results" / "foundation.jsonl"
+
+
+def arms():
+    """[(task, n, arm name, options)] in the order of the README."""
+    todo = [(t, 400, arm, o) for t in ("math", "code", "reasoning") for arm, o in (("base", {}), (f"{t} expert", {"expert": t}))]
+    todo += [("dispatch", 400, arm, {"strategy": arm}) for arm in ("prompt", "classifier")]
+    for t in ("math-unseen", "code-unseen", "reasoning-unseen"):
+        todo += [(t, 200, "base", {}), (t, 200, "prompt", {"strategy": "prompt"}),
+                 (t, 200, "classifier", {"strategy": "classifier"}), (t, 200, "CEM", {"strategy": "cem"}),
+                 (t, 200, "uniform alpha", {"alpha": "0.3333,0.3333,0.3333"})]
+        todo += [(t, 200, f"{e} expert", {"expert": e}) for e in adapt.MIXED]
+    return todo
+
+
+def real_questions(data):
+    """{class: 100 questions} of published test sets that nothing here was trained or tuned on."""
+    lines = lambda name: [json.loads(x) for x in next(data.glob(name)).read_text().splitlines()]
+    arc = [q["question"] for q in lines("arc/ARC-Challenge/*[Tt]est*.jsonl")[:100]]
+    return {"math": [r["question"] for r in lines("gsm8k/test.jsonl")[:100]],
+            "code": [r["text"] for r in lines("mbpp/mbpp.jsonl") if 11 <= r["task_id"] <= 510][:100],
+            "reasoning": [q["stem"] + "\n" + "\n".join(f"{c['label']}) {c['text']}" for c in q["choices"]) for q in arc]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the published question sets")
+    parser.add_argument("--only", default="", help="only tasks whose name holds this")
+    args = parser.parse_args()
+    OUT.parent.mkdir(exist_ok=True)
+    done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
+    model, tokenizer = weights.load()
+    svf.attach(model, cache=experts.SVD_CACHE)
+
+    def record(row):
+        done.append({**row, "base_sha256": model.base_sha256, "dtype": str(model.dtype)})
+        with open(OUT, "a") as f:
+            f.write(json.dumps(done[-1]) + "\n")
+        print(f"{row['task']:<18} {row['arm']:<18} {evaluate.percent(sum(row['rewards']), row['n'])}  {row['seconds']} s",
+              flush=True)
+
+    for task_name, n, arm, options in arms():
+        if any((r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done) or args.only not in task_name:
+            continue
+        t0, task = time.time(), tasks.get(task_name)
+        given = Namespace(**{"task": task_name, "expert": "none", "strategy": None, "alpha": None, "seed": 0,
+                             "allow_other_base": False, **options})
+        examples = task.examples("test", n, seed=0)
+        rewards, _, extra = cli.run_arm(given, model, tokenizer, task, examples)
+        record({"task": task_name, "arm": arm, "n": n, "seed": 0, "split": "test", "accuracy": sum(rewards) / n,
+                "ci95": evaluate.wilson(sum(rewards), n), "rewards": rewards, "seconds": round(time.time() - t0, 1), **extra})
+    if args.data:
+        dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
+        for label, questions in real_questions(args.data).items():
+            for arm, z in (("prompt", None), ("classifier", dispatcher)):
+                if any((r["task"], r["arm"]) == (f"real-{label}", arm) for r in done) or args.only not in f"real-{label}":
+                    continue
+                t0 = time.time()
+                routes = adapt.route(model, tokenizer, questions, z, label="routing")
+                rewards = [float(r.label == label) for r in routes]
+                record({"task": f"real-{label}", "arm": arm, "n": len(rewards), "seed": 0, "split": "test",
+                        "accuracy": sum(rewards) / len(rewards), "ci95": evaluate.wilson(sum(rewards), len(rewards)),
+                        "rewards": rewards, "seconds": round(time.time() - t0, 1)})
+    drawn = [r for r in done if r["task"].endswith("-unseen")]
+    if drawn:
+        plots.draw_strategies(drawn, HERE / "figures" / "strategies.png")
+
+
+if __name__ == "__main__":
+    main()
