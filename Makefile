@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help setup weights demo test train-math clean
+.PHONY: help setup weights demo test train-math results clean
 
 ## help: list the targets (default)
 help:
@@ -39,6 +39,10 @@ test: setup
 ## train-math: train the math expert from scratch into out/math.safetensors
 train-math: weights
 	@$(PY) -m t2mini train --task=math $(ARGS)
+
+## results: every score of the README again (30 minutes); DATA=folder adds the routing of real questions
+results: weights
+	@$(PY) tutorials/foundation.py $(if $(DATA),--data=$(DATA)) $(ARGS)
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:

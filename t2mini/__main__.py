@@ -93,6 +93,8 @@ def do_train(args):
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+    if cfg.baseline not in ("group", "batch"):
+        raise ValueError("--baseline must be group or batch")
     tasks.get(cfg.task)                                     # a wrong name stops before the model is loaded
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
@@ -140,7 +142,7 @@ def run_arm(args, model, tokenizer, task, examples):
             dispatcher = experts.load(["dispatcher"], model, args.allow_other_base)["dispatcher"]
         if args.task == "dispatch":                         # its questions are dispatch prompts: the first pass is all
             with svf.using(model, dispatcher or {}):
-                texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="first pass")
+                texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="first pass", opener=task.opener)
             return tasks.rewards(examples, texts), texts, confusion(examples, texts)
         routes = adapt.route(model, tokenizer, questions, dispatcher, label="first pass")
         labels = [r.label for r in routes]
@@ -158,7 +160,7 @@ def run_arm(args, model, tokenizer, task, examples):
         name = args.expert if not args.strategy else "none"
         chosen, extra = experts.load([name], model, args.allow_other_base)[name] if name != "none" else {}, {}
     with svf.using(model, chosen):
-        texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="answering")
+        texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="answering", opener=task.opener)
     return tasks.rewards(examples, texts), texts, extra
 
 

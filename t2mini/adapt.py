@@ -39,11 +39,11 @@ class Route:
 @torch.inference_mode()
 def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
     """Strategy A (dispatcher None: the base model is asked) or B (`dispatcher`: that expert is). -> list of Route."""
-    prompts = [tokenizer.prompt(tasks.dispatch_prompt(q)) for q in questions]
+    prompts = [tokenizer.prompt(tasks.dispatch_prompt(q), opener=tasks.DISPATCH_OPENER) for q in questions]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     routes, progress = [None] * len(prompts), evaluate.Progress(label, len(prompts))
     # Labels in both spellings; a probability is that of a label's first token, shared out among the four.
-    first = {name: [tokenizer.encode(form)[0] for form in (name, name.capitalize())] for name in tasks.LABELS}
+    first = {name: [tokenizer.encode(" " + form)[0] for form in (name, name.capitalize())] for name in tasks.LABELS}
     with svf.using(model, dispatcher or {}):
         for at in range(0, len(order), batch):
             part = [prompts[i] for i in order[at:at + batch]]
@@ -90,7 +90,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
     The tie-break is the paper's: how sure a mixture was of its own right answers. All mixtures times all shots are
     rows of the same generation, each row with its own z (svf.per_row).
     """
-    prompts = [tokenizer.prompt(e.prompt) for e in shots]
+    prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in shots]
     jobs = sorted(((k, s) for k in range(len(mixed)) for s in range(len(shots))), key=lambda job: len(prompts[job[1]]))
     right, sure = np.zeros((len(mixed), len(shots))), np.zeros((len(mixed), len(shots)))
     for at in range(0, len(jobs), batch):

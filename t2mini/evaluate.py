@@ -31,9 +31,9 @@ class Progress:
                       file=sys.stderr, flush=True)
 
 
-def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label=""):
+def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="", opener=""):
     """Texts that the model, as its z stand now, answers to `questions` (user messages). Same order as asked."""
-    prompts = [tokenizer.prompt(q) for q in questions]
+    prompts = [tokenizer.prompt(q, opener=opener) for q in questions]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))          # like lengths share a batch
     texts, progress = [None] * len(prompts), Progress(label, len(prompts))
     for at in range(0, len(order), batch):
@@ -48,7 +48,8 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
 
 def score(model, tokenizer, task, examples, label=""):
     """Greedy accuracy per example: a list of 1.0 / 0.0."""
-    return tasks.rewards(examples, answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label))
+    return tasks.rewards(examples, answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label,
+                                           opener=task.opener))
 
 
 def wilson(right, n, sigma=1.96):

@@ -82,7 +82,7 @@ def find_choice(text, options):
     """
     letters = "ABCDEFGHIJ"[:len(options)]
     lead = re.match(rf"\W*([{letters}])(?:[).:]|\s*$)", text.strip())
-    said = re.findall(rf"(?:answer|option|choice)(?:\s+is)?\s*:?\s*\**\(?([{letters}])\b(?!['\w])", text)
+    said = re.findall(rf"(?i:answer|option|choice)(?:\s+is)?\s*:?\s*\**\(?([{letters}])\b(?!['\w])", text)
     by_letter = letters.index(said[-1]) if said else letters.index(lead[1]) if lead else None
     low = text.lower()
     named = [i for i, o in enumerate(options) if re.search(rf"(?<!\w){re.escape(o.lower())}(?!\w)", low)]

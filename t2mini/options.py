@@ -103,7 +103,8 @@ def add_train_options(p):
 
 
 HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts": "questions per update",
-        "samples": "answers per question; their mean reward is the baseline", "temperature": "of sampling and scoring",
+        "samples": "answers per question", "baseline": "mean reward of the question's answers (group) or of the whole update (batch)",
+        "temperature": "of sampling and scoring",
         "max_tokens": "longest sampled answer (0: the task's own limit)",
         "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model", "clip": "largest gradient norm",
         "modules": "which layers get a z", "seed": "of data and sampling", "val_every": "updates between validations",

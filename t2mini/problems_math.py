@@ -62,7 +62,7 @@ UNSEEN = """
 1step/time | a + b | 1 | A movie starts {a} minutes from now and the ads take {b} minutes more. In how many minutes does the film begin? ~ The oven needs {a} minutes to warm up and the bread {b} minutes to bake. How many minutes is that?
 1step/weight | a - b | a > b + 1 | A full basket weighs {a} kg. The empty basket weighs {b} kg. What do the contents weigh in kg? ~ A dog weighed {a} kg and got {b} kg lighter. What does the dog weigh?
 2step/perimeter | 2 * b + 2 * c | 1 | A rectangle is {b} cm long and {c} cm wide. What is its perimeter in cm? ~ How many meters of fence go around a field of {b} by {c} meters?
-2step/average | b | b > c | {n} got {b-c} points in one game and {b+c} points in the next. What is the average? ~ What is the mean of {b-c} and {b+c}?
+2step/average | b | b > c + 1 | {n} got {b-c} points in one game and {b+c} points in the next. What is the average? ~ What is the mean of {b-c} and {b+c}?
 2step/recipe | b * c + a | 1 | A cake takes {b} cups of flour. {n} bakes {c} cakes and needs {a} cups more for bread. How many cups of flour is that? ~ Each guest drinks {b} glasses, and there are {c} guests. {n} adds {a} spare glasses. How many glasses is that?
 2step/age_then | a - b + c | a > b + 1 | {n} is {a}. {m} is {b} years younger. How old will {m} be in {c} years? ~ {m} was born {b} years after {n}, who is {a} now. What age will {m} reach {c} years from now?
 2step/dollars | 2 * a - b | 2 * a > b | A ticket costs ${a}. {n} buys 2 tickets and has a coupon that takes ${b} off. How many dollars does {n} pay? ~ {n} saves ${a} a week for 2 weeks and spends ${b}. How many dollars does {n} have?

@@ -31,7 +31,8 @@ class TrainConfig:
     task: str = "math"          # which task pays the reward
     steps: int = 40             # updates
     prompts: int = 12           # questions per update
-    samples: int = 8            # answers per question; their mean reward is the baseline
+    samples: int = 8            # answers per question
+    baseline: str = "group"     # mean reward of the question's answers, or "batch": of all answers of the update
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
     temperature: float = 0.8    # of sampling and of scoring; at 1.0 a small model wanders off too often to be right
     lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
@@ -52,9 +53,13 @@ def released(cfg):
 
 
 # ---------------------------------------------------------------------------------------------- equation 1
-def advantages(reward):
-    """reward (groups, samples) -> reward minus the mean of its group: zero where all answers of a group earn the same."""
-    return reward - reward.mean(1, keepdim=True)
+def advantages(reward, baseline="group"):
+    """reward (groups, samples) -> reward minus its baseline; either baseline leaves the expected gradient as it is.
+
+    "group", the mean over a question's answers, has less variance, but a question whose answers all earn the same then
+    teaches nothing. Where that is nearly all of them (one-word answers, of which the model is sure), "batch" goes on.
+    """
+    return reward - (reward.mean(1, keepdim=True) if baseline == "group" else reward.mean())
 
 
 def pack(groups, device):
@@ -142,7 +147,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     t0 = time.time()
     # --- sample ---
     examples = task.examples("train", cfg.prompts, seed=f"{cfg.seed}/{step}")
-    prompts = [tokenizer.prompt(e.prompt) for e in examples]
+    prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
     out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
                    seed=cfg.seed * 100_003 + step)
     tokens = [out.tokens(n) for n in range(len(out.lengths))]
@@ -154,7 +159,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     if cfg.as_released:
         advantage, norm = 2 * reward - 1, float(len(examples))
     else:
-        advantage, norm = advantages(reward), float(out.lengths.sum())
+        advantage, norm = advantages(reward, cfg.baseline), float(out.lengths.sum())
     t2 = time.time()
     # --- update ---
     groups = [(p, tokens[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
@@ -226,7 +231,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
             numbers, sample = update(model, tokenizer, task, cfg, step, optimizer)
             state["step"] += 1
             state["skipped"] += numbers["skipped"]
-            state["bad"] = state["bad"] + 1 if numbers["skipped"] else 0
+            if numbers["skipped"] or numbers["flat_groups"] < 1:        # a step without any gradient says nothing
+                state["bad"] = state["bad"] + 1 if numbers["skipped"] else 0
             left = (time.time() - t0) / state["step"] * (cfg.steps - state["step"])
             log_file.write(json.dumps({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}}) + "\n")
             log_file.flush()

@@ -1,13 +1,13 @@
 """
 Run model-written Python functions, to decide whether they earn a reward (paper 4.1: MBPP and HumanEval run tests).
 
-How:      a fresh interpreter gets the program and the arguments, locks itself in, calls the function, and sends back the
-          values as text. The values are compared in this process: what is expected never enters the sandbox, so there
+How:      a fresh interpreter gets the program and the arguments, locks itself in, calls the function, and sends the
+          values back as text. They are compared in this process: what is expected never enters the sandbox, so there
           is nothing to read, patch or guess there; ending early or a patched `==` earns nothing.
 Layers:   1. Resource limits: memory, CPU time, no new process, and no new file descriptor, hence no file and no socket.
           2. Linux on x86-64 and ARM64: a system call filter (seccomp). Whatever is not on a short list (memory, clocks,
              reading and writing what is already open) is refused. It needs no privilege and cannot be taken off.
-          3. An audit hook in the interpreter: clear error messages, and on macOS the guard against renaming or deleting.
+          3. An audit hook in the interpreter: clear errors, and on macOS all that guards against renaming or deleting.
           `features()` tries out what layers 1 and 2 refuse; if that is not everything, one warning goes to stderr.
 Left out: namespaces, chroot and Landlock (they guard less here, cost more, and are often forbidden in containers);
           Windows; any library but the standard modules listed in MODULES.
@@ -15,6 +15,7 @@ Honest:   this contains the mistakes and mischief of a small model, in depth, bu
           the kernel or the interpreter gets past it, and on macOS so may whoever gets past the audit hook.
 """
 import ast
+import contextlib
 import marshal
 import math
 import os
@@ -44,55 +45,48 @@ MODULES = frozenset("""abc array bisect calendar cmath collections copy dataclas
 CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 10 226, munmap 11 215, brk 12 214,
     rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, select 23 -, sched_yield 24 124, mremap 25 216,
     madvise 28 233, nanosleep 35 101, getpid 39 172, exit 60 93, gettimeofday 96 169, getrusage 98 165, times 100 153,
-    sigaltstack 131 132, gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113, clock_getres 229 114,
-    clock_nanosleep 230 115, exit_group 231 94, pselect6 270 72, getrandom 318 278"""
+    sigaltstack 131 132, gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113,
+    clock_getres 229 114, clock_nanosleep 230 115, exit_group 231 94, pselect6 270 72, getrandom 318 278"""
 
 # What runs in the fresh interpreter before the program. Locking comes last, as each lock forbids what precedes it.
 CHILD = r'''
 import marshal, os, resource, sys
+
+def fails(attempt, *args):
+    try:
+        attempt(*args)
+    except (OSError, ValueError, MemoryError):
+        return True
+    return False
+
 request = marshal.load(sys.stdin.buffer)
 pipe = os.dup(1)                                        # the way back; the program's own prints go nowhere
 null = os.open(os.devnull, os.O_RDWR)
 for fd in (0, 1, 2):
     os.dup2(null, fd)
-os.close(null)
 for name in request["modules"]:
     __import__(name)
 if sys.platform == "linux":
     import ctypes
     libc = ctypes.CDLL(None)
-    rules = ctypes.create_string_buffer(request["filter"])
+    rules = ctypes.create_string_buffer(request["filter"])      # and struct sock_fprog: how many, where
     program = (ctypes.c_uint64 * 2)(len(request["filter"]) // 8, ctypes.addressof(rules))
 if os.getuid() == 0:                                    # root ignores limits: become nobody
     for change, who in ((os.setgroups, []), (os.setgid, 65534), (os.setuid, 65534)):
-        try:
-            change(who)
-        except OSError:                                 # a container without that right: the filter remains
-            pass
-for name, value in (("CPU", request["cpu"]), ("AS", request["memory"]), ("FSIZE", 0), ("CORE", 0), ("NPROC", 0),
-                    ("NOFILE", 0)):
-    try:
-        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
-    except (ValueError, OSError, AttributeError):       # macOS knows no limit on memory
-        pass
+        fails(change, who)                              # in a container without that right, the filter remains
+for name, value in request["limits"]:                   # macOS refuses the one on memory
+    fails(resource.setrlimit, getattr(resource, "RLIMIT_" + name), (value, value))
 if sys.platform == "linux":
     libc.prctl(1, 9, 0, 0, 0)                           # PR_SET_PDEATHSIG: killed when the one waiting for it ends
     libc.prctl(38, 1, 0, 0, 0)                          # PR_SET_NO_NEW_PRIVS: setuid programs gain nothing
     if request["filter"]:
         libc.prctl(22, 2, ctypes.byref(program), 0, 0)  # PR_SET_SECCOMP
 
-def refused(attempt, *args):
-    try:
-        attempt(*args)
-    except (OSError, MemoryError):
-        return True
-    return False
-
 if request["probe"]:
     import _socket
-    active = {"memory": refused(bytearray, request["memory"]), "network": refused(_socket.socket),
-              "files": refused(os.open, os.devnull, os.O_RDONLY) and refused(os.stat, "/"),
-              "processes": refused(lambda: os.fork() or os._exit(0))}
+    active = {"memory": fails(bytearray, 1 << 29), "network": fails(_socket.socket),
+              "files": fails(os.open, os.devnull, os.O_RDONLY) and fails(os.stat, "/"),
+              "processes": fails(lambda: os.fork() or os._exit(0))}
     os.write(pipe, b"+V" + ascii((active,)).encode())
     os._exit(0)
 
@@ -101,11 +95,11 @@ def text(v, depth=0):
     kind = type(v)
     if kind in (int, float, str, bool, bytes, complex, type(None)):
         return ascii(v)
-    if kind in (list, tuple, set, dict) and depth < 20:
-        parts = ([text(k, depth + 1) + ":" + text(x, depth + 1) + "," for k, x in v.items()] if kind is dict else
-                 [text(x, depth + 1) + "," for x in v])
-        left, right = {list: "[]", tuple: "()"}.get(kind, "{}")
-        return "set()" if kind is set and not v else left + "".join(parts) + right
+    if kind is dict and depth < 20:
+        return "{" + "".join(text(k, depth + 1) + ":" + text(x, depth + 1) + "," for k, x in v.items()) + "}"
+    if kind in (list, tuple, set) and depth < 20:
+        inside = "".join(text(x, depth + 1) + "," for x in v)
+        return {list: f"[{inside}]", tuple: f"({inside})", set: f"{{{inside}}}" if v else "set()"}[kind]
     raise TypeError("the function returned a " + kind.__name__)
 
 def answer():
@@ -117,9 +111,9 @@ def answer():
     # fresh arguments for each call; literals are made at once, before a later call can change a returned list
     return "V(" + "".join(text(function(*marshal.loads(args))) + "," for args in request["inputs"]) + ")"
 
-def guard(event, args, error=PermissionError, families=frozenset((
-        "open", "os", "socket", "subprocess", "ctypes", "shutil", "tempfile", "glob", "pathlib", "pty", "fcntl", "mmap",
-        "signal", "resource", "syslog", "gc", "webbrowser", "sqlite3", "_thread"))):
+def guard(event, args, error=PermissionError, families=frozenset(
+        "open os socket subprocess ctypes shutil tempfile glob pathlib pty fcntl mmap signal resource syslog gc "
+        "webbrowser sqlite3 _thread".split())):
     if event.partition(".")[0] in families:
         raise error(event + " is not allowed in the sandbox")
 
@@ -134,6 +128,8 @@ os.write(pipe, result.encode("ascii", "replace"))
 os._exit(0)
 '''
 
+# What no program needs: no byte to a file, no core dump, no new process, and no new file descriptor.
+LIMITS = ("FSIZE", 0), ("CORE", 0), ("NPROC", 0), ("NOFILE", 0)
 _lock, _features = threading.Lock(), {}
 
 
@@ -168,8 +164,8 @@ def features() -> dict:
         if not _features:
             found = _run("", "", [()], STARTUP, 256, probe=True).values
             _features.update(found[0] if found else dict.fromkeys(("memory", "network", "files", "processes"), False))
-            if not all(_features.values()):
-                print("t2mini: the sandbox cannot lock", ", ".join(k for k, on in _features.items() if not on), "here;",
+            if missing := ", ".join(name for name, on in _features.items() if not on):
+                print(f"t2mini: the sandbox cannot lock {missing} here;",
                       "only Python's audit hook guards it" if found else "it does not even start", file=sys.stderr)
         return dict(_features)
 
@@ -195,30 +191,28 @@ def _run(code, name, inputs, seconds, memory_mb, probe=False):
     words = set(re.findall(r"\w+", code)) if "import" in code else set()
     modules = sorted(words & MODULES) + ["_strptime"] * ("strptime" in words)       # datetime imports it when called
     request = marshal.dumps({"code": code, "name": name, "inputs": [marshal.dumps(tuple(args)) for args in inputs],
-                             "modules": modules + ["_socket"] * probe, "cpu": math.ceil(seconds) + 1,
-                             "memory": memory_mb << 20, "filter": _filter(), "probe": probe})
+                             "limits": (("CPU", math.ceil(seconds) + 1), ("AS", memory_mb << 20), *LIMITS),
+                             "modules": modules + ["_socket"] * probe, "filter": _filter(), "probe": probe})
     # what locks is in the child, not in preexec_fn, which can deadlock under the threads of torch
     with tempfile.TemporaryDirectory(prefix="t2mini-", ignore_cleanup_errors=True) as folder:
-        child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                 stderr=subprocess.DEVNULL, env={"PATH": os.defpath}, cwd=folder, start_new_session=True)
+        child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"PATH": os.defpath},
+                                 cwd=folder, start_new_session=True)
         try:
             return _judge(_receive(child, request, seconds), len(inputs))
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):      # macOS: nobody may kill the dead
                 os.killpg(child.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):       # macOS: no permission to kill the dead
-                pass
             child.stdout.close()
             child.wait()
 
 
 def _receive(child, request, seconds):
     """Send the request -> the answer's bytes, or None after the time is up. More than MAX_RESULT is not waited for."""
-    try:
+    with contextlib.suppress(BrokenPipeError):          # it died early: then there is nothing to read either
         child.stdin.write(request)
+    with contextlib.suppress(BrokenPipeError):
         child.stdin.close()
-    except BrokenPipeError:
-        return b""
     poll, data, end = select.poll(), b"", time.monotonic() + STARTUP
     poll.register(child.stdout, select.POLLIN)
     while len(data) <= MAX_RESULT:
@@ -234,7 +228,7 @@ def _receive(child, request, seconds):
 
 
 def _judge(data, count):
-    """Bytes from the child -> Outcome. Literals only: nothing of it is ever evaluated, as the program may have forged it."""
+    """Bytes from the child -> Outcome. Only literals are read, nothing is evaluated: the program may have forged it."""
     if data is None:
         return Outcome(None, "timeout")
     if len(data) > MAX_RESULT:
@@ -254,8 +248,6 @@ def _judge(data, count):
 
 def _finite(v):
     """No inf or nan inside: to a comparison with a relative tolerance, infinity is close to every number."""
-    if isinstance(v, dict):
-        return all(map(_finite, v)) and all(map(_finite, v.values()))
-    if isinstance(v, (list, tuple, set)):
-        return all(map(_finite, v))
+    if isinstance(v, (list, tuple, set, dict)):
+        return all(map(_finite, v)) and (type(v) is not dict or all(map(_finite, v.values())))
     return not isinstance(v, (float, complex)) or abs(v) < math.inf

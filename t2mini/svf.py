@@ -11,6 +11,7 @@ Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sen
 Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix; the gradient of z
           needs no dense weight gradient (`FoldedLinear`); rows with different z go through the factors (`per_row`).
 """
+import errno
 import hashlib
 import json
 import os
@@ -305,6 +306,8 @@ def save_tensors(path, tensors, metadata):
             os.fsync(f.fileno())
         os.chmod(temp, 0o644)                               # mkstemp makes files that only the owner can read
         os.replace(temp, path)
+    except SafetensorError as e:                            # it wraps the system's error in its own
+        raise OSError(errno.ENOSPC if "os error 28" in str(e) or "code: 28" in str(e) else errno.EIO, str(e)) from None
     finally:
         Path(temp).unlink(missing_ok=True)
 

@@ -28,11 +28,13 @@ LABELS = ("code", "math", "reasoning", "other")     # "other" means: the base mo
 
 @dataclass(frozen=True)
 class Task:
-    """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should give."""
+    """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should give; opener: words
+    that every answer goes on from (dispatch only)."""
     name: str
     make: Callable
     max_tokens: int
     skill: str
+    opener: str = ""
 
     def examples(self, split, n, seed=0):
         """n different examples of a split, the same ones for the same seed. ValueError where there are not so many."""
@@ -51,16 +53,12 @@ class Task:
 
 
 # ---------------------------------------------------------------------------------------------- dispatch
-DISPATCH = """Which skill does the request below need?
-code: to write a program or a function
-math: to calculate a number
-reasoning: to choose one of several given options
-other: anything else, such as a chat, a translation, a text or a fact
-Answer with one word: code, math, reasoning or other.
+DISPATCH = """{question}
 
-Request: {question}
-
-Skill:"""
+---
+Which skill does the text above need: code (a program to write), math (a number to calculate), reasoning (a choice between \
+options) or other (something else)?"""
+DISPATCH_OPENER = "Skill:"                          # put into the model's mouth, so that it goes on with a label
 DISPATCH_TOKENS = 4                                 # a label and the stop token fit
 
 
@@ -101,7 +99,7 @@ BUILT_IN = {t.name: t for t in (
     Task("code-unseen", unseen(make_code), 96, "code"),
     Task("reasoning-unseen", unseen(make_reasoning), 24, "reasoning"),
     Task("other", make_gradable_other, 48, "other"),
-    Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other"),
+    Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER),
 )}
 
 

@@ -78,8 +78,15 @@ class Tokenizer:
         pieces = [self.bpe.decode_single_token_bytes(i) for i in ids if i in self.known]
         return b"".join(pieces).decode("utf-8", "replace")
 
-    def prompt(self, user, system=None):
-        """Ids of one user message in the model's chat format, up to where the assistant speaks (BOS exactly once)."""
+    def prompt(self, user, system=None, opener=""):
+        """Ids of one user message in the model's chat format, up to where the assistant speaks (BOS exactly once).
+
+        opener: words put into the assistant's mouth, which its answer then goes on from.
+        """
+        return self.turns(user, system) + self.encode(opener)
+
+    def turns(self, user, system):
+        """The chat itself, without an opener."""
         c = self.control
         if self.chat == "chatml":
             turns = [("system", system or self.system), ("user", user)]

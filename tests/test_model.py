@@ -244,7 +244,7 @@ def test_the_norm_adds_its_squares_in_float32():
     """Fails if RMSNorm works in bfloat16, whose 8 bits lose the sum and the root: only the last rounding may be seen."""
     norm, x = RMSNorm(576, 1e-5), torch.randn(50, 576, generator=torch.Generator().manual_seed(0)).bfloat16()
     exact = x.double() / (x.double().pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
-    assert torch.equal(norm.bfloat16()(x), exact.bfloat16())
+    assert (norm.bfloat16()(x) != exact.bfloat16()).float().mean() < 1e-3          # float32 may still flip a rare tie
 
 
 @both

@@ -20,7 +20,7 @@ import pytest
 from t2mini import sandbox
 from t2mini.sandbox import Outcome, call_function, call_many, features
 
-PROJECT_FILE = str(Path(sandbox.__file__).resolve())
+PROJECT_FILE = str(Path(sandbox.__file__).resolve().with_name("model.py"))
 LAYERS = "hook", "limits", "filter"
 
 
@@ -39,15 +39,13 @@ def only(monkeypatch):
     def switch(layer):
         features()                                          # as it is with all layers
         monkeypatch.setattr(sandbox, "MODULES", sandbox.MODULES | {"_socket", "subprocess"})
-        off = {"hook": [("sys.addaudithook(guard)", "")], "filter": [],
-               "limits": [('("NPROC", 0)', '("NPROC", 40)'), ('("NOFILE", 0)', '("NOFILE", 40)'),
-                          ('("FSIZE", 0)', '("FSIZE", 4000)')]}
-        for other in set(LAYERS) - {layer}:
-            for old, new in off[other]:
-                assert old in sandbox.CHILD
-                monkeypatch.setattr(sandbox, "CHILD", sandbox.CHILD.replace(old, new))
-            if other == "filter":
-                monkeypatch.setattr(sandbox, "_filter", lambda: b"")
+        if layer != "hook":
+            assert "sys.addaudithook(guard)" in sandbox.CHILD
+            monkeypatch.setattr(sandbox, "CHILD", sandbox.CHILD.replace("sys.addaudithook(guard)", ""))
+        if layer != "limits":
+            monkeypatch.setattr(sandbox, "LIMITS", (("NPROC", 40), ("NOFILE", 40)))     # a bomb stays a small one
+        if layer != "filter":
+            monkeypatch.setattr(sandbox, "_filter", lambda: b"")
     return switch
 
 
@@ -88,9 +86,11 @@ def sandbox_has_filter():
 # ---------------------------------------------------------------------------------------------- values
 def test_right_function_returns_its_values():
     """Break: losing, reordering or changing values on the way back."""
-    code = "import math\nfrom typing import List\ndef f(x: List[int], k=1):\n    print('noise')\n    return [math.prod(x) * k]"
+    code = "import math\nfrom typing import List\n" \
+           "def f(x: List[int], k=1):\n    print('noise')\n    return [math.prod(x) * k]"
     assert call(code, [([1, 2, 3],), ([2, 2], 5)]) == Outcome(([6], [20]), "")
-    every = [0, -3, 2.5, 1e-300, True, None, "é\n'\"\\", "\ud800", b"\0x", [], (), (1,), {}, {1: {"a": (2,)}}, {1, 2}, set(), 2 - 1j]
+    every = [0, -3, 2.5, 1e-300, True, None, "é\n'\"\\", "\ud800", b"\0x", [], (), (1,), {}, {1: {"a": (2,)}}, {1, 2},
+             set(), 2 - 1j]
     values = call("def f(x): return x", [(v,) for v in every]).values
     assert list(values) == every and [type(v) for v in values] == [type(v) for v in every]
 
@@ -99,7 +99,8 @@ def test_whitelisted_modules_work_after_the_lock():
     """Break: a module that opens files or imports another one only when it is first used."""
     code = "import datetime, random, statistics, decimal, json, re, time, copy\ndef f():\n    time.sleep(0.01)\n" \
            "    random.shuffle(l := [1, 2])\n    decimal.Decimal('1.1').sqrt()\n    re.compile('a+')\n" \
-           "    return datetime.datetime.strptime('2020-02-03', '%Y-%m-%d').day + statistics.median(l) + len(json.dumps({}))"
+           "    day = datetime.datetime.strptime('2020-02-03', '%Y-%m-%d').day\n" \
+           "    return day + statistics.median(l) + json.loads('2')"
     assert call(code).values == (6.5,)
 
 
@@ -168,9 +169,9 @@ def test_lying_types_do_not_win(code):
 def test_forged_answers_are_only_data():
     """Break: eval in the parent, an exception from a malformed literal, or infinity, which is close to every number."""
     n = 32_000
-    for text in ["", "+", "V(1,)", "+V", "+E", "+X", "+V1", "+V[1]", "+V(1,2)", "+V(1e999,)", "+V({'a': [-1e999]},)", "+V({[]: 1},)",
-                 "+V(__import__('os').getcwd(),)", "+V(" + "[" * n, "+V" + "-" * n + "1", "+V" + "1+" * n + "1", "+V(\0,)",
-                 "+V('é',)", "+V('\\d{',", "+V(1e999j,)", "+V" + "1" * 70_000]:
+    for text in ["", "+", "V(1,)", "+V", "+E", "+X", "+V1", "+V[1]", "+V(1,2)", "+V(1e999,)", "+V({'a': [-1e999]},)",
+                 "+V({[]: 1},)", "+V(__import__('os').getcwd(),)", "+V(" + "[" * n, "+V" + "-" * n + "1", "+V(\0,)",
+                 "+V" + "1+" * (n - 9) + "1", "+V('\\d{',", "+V(1e999j,)", "+V" + "1" * 70_000]:
         outcome = sandbox._judge(text.encode(), 1)
         assert outcome.values is None and outcome.error, text[:40]
     forge = body("os.write(3, b'V(1,') or os.write(4, b'V(1,')", "os._exit(0)")
@@ -186,9 +187,10 @@ def test_what_is_expected_and_secrets_are_not_there(monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------- time, memory, output
-@pytest.mark.parametrize("code", ["def f():\n    while True: pass", "import time\ndef f(): time.sleep(60)", "while True: pass",
+@pytest.mark.parametrize("code", ["def f():\n    while True: pass", "import time\ndef f(): time.sleep(60)",
+                                  "while True: pass", "def f(): return 9 ** 9 ** 9",
                                   "def f():\n    while True:\n        try:\n            while True: pass\n"
-                                  "        except BaseException: pass", "def f(): return 9 ** 9 ** 9"])
+                                  "        except BaseException: pass"])
 def test_endless_programs_are_stopped(code, alive):
     """Break: a wait without a limit, or a child that is left running."""
     start = time.monotonic()
@@ -244,8 +246,9 @@ def test_writing_files_fails(only, layer):
         victim.write_text("here")
         tries = [f"open({folder + '/new'!r}, 'w').write('x')"]
         if layer != "limits":
-            tries += [f"os.mkdir({folder + '/new'!r})", f"os.remove({str(victim)!r})", f"os.truncate({str(victim)!r}, 0)",
-                      f"os.rename({str(victim)!r}, {folder + '/new'!r})", f"os.symlink('/', {folder + '/new'!r})"]
+            tries += [f"os.mkdir({folder + '/new'!r})", f"os.remove({str(victim)!r})",
+                      f"os.truncate({str(victim)!r}, 0)", f"os.rename({str(victim)!r}, {folder + '/new'!r})",
+                      f"os.symlink('/', {folder + '/new'!r})"]
             if layer == "filter":
                 tries += [f"os.stat({str(victim)!r})", "os.chdir('/')"]
         for one in tries:
@@ -304,8 +307,13 @@ def test_nothing_is_left_behind(monkeypatch, tmp_path, alive):
     features()
     children, popen = [], subprocess.Popen
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: children.append((popen(*a, **k), k["cwd"])) or children[-1][0])
-    for code in ["def f(): return 1", "import time\ndef f(): time.sleep(9)", "import os\nos._exit(3)", "def f(): return 'x' * 10**6"]:
+
+    def watched(*args, **kw):
+        children.append((popen(*args, **kw), kw["cwd"]))
+        return children[-1][0]
+    monkeypatch.setattr(subprocess, "Popen", watched)
+    for code in ["def f(): return 1", "import time\ndef f(): time.sleep(9)", "import os\nos._exit(3)",
+                 "def f(): return 'x' * 10**6"]:
         call(code, seconds=0.2)
     assert len(children) == 4 and os.listdir(tmp_path) == [] and alive() == 0
     for child, folder in children:
@@ -344,13 +352,15 @@ def test_call_many_keeps_the_order_and_runs_equal_jobs_once(monkeypatch):
     features()
     ran, run = [], sandbox._run
     monkeypatch.setattr(sandbox, "_run", lambda *a, **k: ran.append(a) or run(*a, **k))
-    jobs = [(f"import time\ndef f(x):\n    time.sleep({(5 - i % 6) / 50})\n    return x + {i % 6}", "f", [(i // 6,)]) for i in range(12)]
+    jobs = [(f"import time\ndef f(x):\n    time.sleep({(5 - i % 6) / 50})\n    return x + {i % 6}", "f", [(i // 6,)])
+            for i in range(12)]
     assert call_many(jobs * 2, workers=3) == [Outcome((i // 6 + i % 6,)) for i in range(12)] * 2
     assert len(ran) == 12
-    same = "def f(x): return x"
-    assert [o.values[0] for o in call_many([(same, "f", [(1,)]), (same, "f", [(True,)]), (same, "f", [(1.0,)])])] == [1, True, 1.0]
+    similar = call_many([("def f(x): return x", "f", [(x,)]) for x in (1, True, 1.0)])
+    assert [repr(o.values[0]) for o in similar] == ["1", "True", "1.0"]
     assert len(ran) == 15 and call_many([]) == []
-    assert [o.error for o in call_many([("while 1: pass", "f", [()]), ("", "f", [()])], seconds=0.2)] == ["timeout", "no function named f"]
+    bad = call_many([("while 1: pass", "f", [()]), ("", "f", [()])], seconds=0.2)
+    assert [o.error for o in bad] == ["timeout", "no function named f"]
 
 
 def test_features_tell_the_truth_and_warn_once(monkeypatch, capfd):
@@ -365,8 +375,7 @@ def test_features_tell_the_truth_and_warn_once(monkeypatch, capfd):
     assert err.count("\n") == 1 and "cannot lock" in err and "files" in err and not features()["files"]
     for limit, name in (("NPROC", "processes"), ("NOFILE", "network")):
         monkeypatch.setattr(sandbox, "_features", {})
-        assert f'("{limit}", 0)' in sandbox.CHILD
-        monkeypatch.setattr(sandbox, "CHILD", sandbox.CHILD.replace(f'("{limit}", 0)', f'("{limit}", 40)'))
+        monkeypatch.setattr(sandbox, "LIMITS", ((limit, 40),))
         assert not features()[name]
     monkeypatch.setattr(sandbox, "_features", {})
     monkeypatch.setattr(sandbox, "CHILD", "raise SystemExit(1)")

@@ -45,13 +45,28 @@ def real_questions(data):
             "reasoning": [q["stem"] + "\n" + "\n".join(f"{c['label']}) {c['text']}" for c in q["choices"]) for q in arc]}
 
 
+def table(done):
+    """The scores as Markdown, differences to the base model on the same items with a paired 95 % interval."""
+    print("| task (test split) | arm | n | right, % [95 %] | minus base, points [95 %] |\n|---|---|---|---|---|")
+    for r in done:
+        base = next((b for b in done if b["task"] == r["task"] and b["arm"] in ("base", "prompt")), r)
+        low, high = r["ci95"]
+        gain = evaluate.paired_difference(r["rewards"], base["rewards"])
+        against = "" if base is r or base["arm"] != "base" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
+        arm = r["arm"] + (" (alpha " + " ".join(f"{v:.2f}" for v in r["alpha"].values()) + ")" if r["arm"] == "CEM" else "")
+        print(f"| {r['task']} | {arm} | {r['n']} | {100 * r['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {against} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the published question sets")
     parser.add_argument("--only", default="", help="only tasks whose name holds this")
+    parser.add_argument("--table", action="store_true", help="only print the scores so far as a table")
     args = parser.parse_args()
     OUT.parent.mkdir(exist_ok=True)
     done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
+    if args.table:
+        return table(done)
     model, tokenizer = weights.load()
     svf.attach(model, cache=experts.SVD_CACHE)
 
