@@ -31,9 +31,9 @@ def linear(kind):
     if kind == "conv1d":
         base = Conv1D(10, 6)
         nn.init.normal_(base.weight), nn.init.normal_(base.bias)
-        return base
+        return base.requires_grad_(False)
     m, n = {"wide": (5, 9), "tall": (9, 5), "square": (7, 7)}[kind]
-    return nn.Linear(n, m, bias=kind == "wide")
+    return nn.Linear(n, m, bias=kind == "wide").requires_grad_(False)
 
 
 def dense(layer, z):
