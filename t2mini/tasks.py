@@ -56,8 +56,8 @@ class Task:
 DISPATCH = """{question}
 
 ---
-Which skill does the text above need: other (a chat, a fact, a translation or a text to write), code (a program to write), \
-math (a number to calculate) or reasoning (a choice between options)?"""
+Which skill does the text above need: code (a program to write), math (a number to calculate), reasoning (a choice between \
+options) or other (something else)?"""
 DISPATCH_OPENER = "Skill:"                          # put into the model's mouth, so that it goes on with a label
 DISPATCH_TOKENS = 4                                 # a label and the stop token fit
 
