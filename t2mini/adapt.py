@@ -111,7 +111,7 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
     """Strategy C: search alpha on `shots` (examples of the val split). -> (mixed expert, Search).
 
     alpha starts at the uniform mixture; the base model and each single expert join the first population, so the result
-    is, on the shots, never worse than any of them. Base weights are back afterwards.
+    is, on the shots, never worse than any of them (given a population above K + 1). Base weights are back afterwards.
     """
     K = len(experts)
     names = sorted({n for e in experts for n in e}) if per_matrix else None

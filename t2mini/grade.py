@@ -2,10 +2,12 @@
 What an example is, and when an answer to it is right (paper 3.2: the reward r(y_hat, y) is correctness).
 
 Kept:     one binary judgement per answer; the reward is 1.0 or 0.0.
-Changed:  none of the released graders' defects (PAPER sections 2.4, 3d): a sign counts, `1,234` is one number, an
-          unparseable answer is wrong instead of a guess, and only the text that is graded can earn the reward.
+Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an
+          unparseable answer is wrong instead of a guess. Still open: prose after a code fence is not graded, but
+          earns the reward with the rest of the answer.
 """
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 
@@ -78,7 +80,7 @@ def normal(text):
 def find_choice(text, options):
     """Index of the chosen option, or None. A letter that leads or is announced, else the one option that is named.
 
-    A text that names several options, or whose letter and words disagree, has not chosen (PAPER 3d, 23 and 24).
+    A text that names several options, or whose letter and words disagree, has not chosen.
     """
     letters = "ABCDEFGHIJ"[:len(options)]
     lead = re.match(rf"\W*([{letters}])(?:[).:]|\s*$)", text.strip())
@@ -107,8 +109,10 @@ def same_value(a, b):
     """Equal values of like type: True is not 1, [1] is not (1,), and floats are close rather than equal."""
     if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
         return a is b
+    if isinstance(a, int) and isinstance(b, int):           # exact, and never turned into a float that overflows
+        return a == b
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return a == b or abs(a - b) <= 1e-9 * max(1.0, abs(a), abs(b))
+        return a == b or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) if max(abs(a), abs(b)) < 1e300 else a == b
     if type(a) is not type(b):
         return False
     if isinstance(a, (list, tuple)):

@@ -63,7 +63,7 @@ DISPATCH_TOKENS = 4                                 # a label and the stop token
 
 
 def dispatch_prompt(question):
-    """The one dispatch prompt: training, testing and asking all build it here (PAPER 3d, 5). Long questions are cut."""
+    """The one dispatch prompt: training, testing and asking all build it here. Long questions are cut."""
     question = question if len(question) <= 1200 else question[:800] + " ... " + question[-400:]
     return DISPATCH.format(question=question)
 

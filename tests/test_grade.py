@@ -48,7 +48,8 @@ def test_code():
 def test_values():
     """Fails if True passes for 1, a tuple for a list, or rounding costs the reward."""
     assert same_value(0.1 + 0.2, 0.3) and same_value([1, {"a": (2.0,)}], [1, {"a": (2,)}]) and same_value(None, None)
-    for a, b in ((True, 1), (0, False), ([1], (1,)), ("1", 1), ([1], [1, 2]), ({1: 2}, {1: 3}), (None, 0), (1, 1.1)):
+    assert same_value(10 ** 400, 10 ** 400)
+    for a, b in ((10 ** 400, 7), (10 ** 400, 0.5), (10 ** 20, 10 ** 20 + 1), (float("inf"), float("-inf")), (True, 1), (0, False), ([1], (1,)), ("1", 1), ([1], [1, 2]), ({1: 2}, {1: 3}), (None, 0), (1, 1.1)):
         assert not same_value(a, b)
 
 
