@@ -123,7 +123,7 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
 
     try:
         search = cem(score, np.full(d, 1 / K), 0.5 if not per_matrix else 0.3, iterations, population,
-                     include=[np.zeros(d), *single][:population - 1], seed=seed, progress=progress)
+                     include=[np.zeros(d), *single], seed=seed, progress=progress)
     finally:
         svf.reset(model)
     return mixture(experts, search.best, names), search

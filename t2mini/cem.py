@@ -37,8 +37,8 @@ def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25, std
     for i in range(iterations):
         x = np.clip(mean + std * rng.standard_normal((population, mean.size)), low, high)       # (population, d)
         x[0] = mean                                                                              # the mean competes too
-        if i == 0 and len(include):
-            x[-len(include):] = np.asarray(include)
+        if i == 0 and len(include):                     # a population too small for all of them grows for this once
+            x = np.concatenate((x[:max(1, population - len(include))], np.asarray(include, dtype=np.float64)))
         scores = score(x)
         order = sorted(range(len(x)), key=scores.__getitem__, reverse=True)
         if len(set(scores)) > 1:

@@ -43,7 +43,10 @@ def split_of(example):
 
 
 # ------------------------------------------------------------------------------------------------ numbers
-NUMBER = r"[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+\u2212]?\$?\.\d+"
+NUMBER = r"(?:[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+\u2212]?\$?\.\d+)"
+UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"                       # may be glued to a number: 8kg
+BETWEEN = rf"(?:{UNIT}|(?: [a-z]+){{0,2}}) *(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by) *"
+CHAIN = rf"(?<![\w.,]){NUMBER}(?:(?:{BETWEEN}|:| to | or ){NUMBER})+"   # 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9
 
 
 def to_number(text):
@@ -58,11 +61,17 @@ def find_number(text):
     """The number a reader would take as the answer, or None.
 
     In this order: after "answer is" / "answer:" / "####"; a number the text opens with; the last "= N"; the last number.
+    A sum that is not worked out, a range, a date and the numbering of a list hold no answer.
     """
-    number = rf"(?<![\w.])({NUMBER})(?![\w]|\.\d)"
-    marked = re.findall(rf"(?:answer(?:\s+is)?\s*[:=]?|####)\s*\**\s*{number}", text, re.I)
-    opening = re.match(rf"\W{{0,3}}?{number}(?!\s*[-+*/x\u00d7\u00f7=]\s*\d)", text)
-    equal = re.findall(rf"=\s*\**\s*{number}(?!\s*[-+*/x\u00d7\u00f7=]\s*\d)", text)
+    if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
+        text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
+    text = re.sub(CHAIN, "_", text.replace("**", ""), flags=re.I)
+    text = re.sub(r"(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)", "-", text, flags=re.I)
+    number = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
+    marked = re.findall(rf"(?:answer(?:[^.\n\d=:]{{0,40}} is\b)?\s*[:=]?|####)(?:\s*_[^.\n=]*=)*\s*{number}", text, re.I)
+    # "3 boxes of 4 make 12" opens with a number that is not the answer
+    opening = re.match(rf"\W{{0,3}}?{number}(?![^.,;!?\n]*\b(?:is|are|makes?|equals?|gives?) {number})", text)
+    equal = re.findall(rf"=\s*{number}", text)
     last = re.findall(number, text)
     for found in (marked[-1:], [opening[1]] if opening else [], equal[-1:], last[-1:]):
         if found:
@@ -73,8 +82,9 @@ def find_number(text):
 # ------------------------------------------------------------------------------------------------ text
 def normal(text):
     """Lower case, no outer punctuation, articles dropped: 'An Apple.' -> 'apple'."""
-    text = re.sub(r"\s+", " ", text.lower()).strip(" \t\n.,;:!?\"'`*()[]")
-    return re.sub(r"^(?:a|an|the) ", "", text)
+    outer = " \t\n.,;:!?\"'`*()[]\u2018\u2019\u201c\u201d"
+    text = re.sub(r"\s+", " ", text.lower()).strip(outer)
+    return re.sub(r"^(?:a|an|the) ", "", text).strip(outer)
 
 
 def find_choice(text, options):
@@ -82,14 +92,21 @@ def find_choice(text, options):
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
-    letters = "ABCDEFGHIJ"[:len(options)]
-    lead = re.match(rf"\W*([{letters}])(?:[).:]|\s*$)", text.strip())
-    said = re.findall(rf"(?i:answer|option|choice)(?:\s+is)?\s*:?\s*\**\(?([{letters}])\b(?!['\w])", text)
-    by_letter = letters.index(said[-1]) if said else letters.index(lead[1]) if lead else None
-    low = text.lower()
-    named = [i for i, o in enumerate(options) if re.search(rf"(?<!\w){re.escape(o.lower())}(?!\w)", low)]
-    # "hot dog" also names "dog": an option inside a longer named option does not count on its own
-    named = [i for i in named if not any(i != j and options[i].lower() in options[j].lower() for j in named)]
+    letters, text = "ABCDEFGHIJ"[:len(options)], re.sub(r"\\boxed\{(.*?)\}|\*\*", r"\1", text).strip()
+    any_case = letters + letters.lower()
+    lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$)", text, re.M)
+    # a small letter may be the article, so it must stand in brackets or end the line; "A or B" announces nothing
+    said = re.findall(rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*(?:\(?([{letters}])\b|\(?([{any_case}])(?=\)|\.?\s*$))"
+                      rf"(?!['\w]|(?:,| and| or| &|/) *\(?[{letters}]\b)", text, re.M)
+    if len(set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))) > 1:
+        lead = None                                                     # a list of the options, not one of them
+    by_letter = "".join(said[-1]) if said else lead[1] if lead else None
+    by_letter = letters.index(by_letter.upper()) if by_letter else None
+    low, named = text.lower(), []
+    for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
+        # longest first, and taken out of the text: "hot dog" does not name "dog" as well
+        rest = re.sub(rf"(?<!\w){re.escape(options[i].lower())}(?!\w)", "_", low)
+        named, low = (named + [i], rest) if rest != low else (named, low)
     if len(named) == 1:
         return named[0] if by_letter in (None, named[0]) else None
     return by_letter if not named else None
@@ -98,7 +115,7 @@ def find_choice(text, options):
 # ------------------------------------------------------------------------------------------------ code
 def find_code(text):
     """The Python code in an answer: the first fenced block (closed or cut off), else from the first def or import on."""
-    fence = re.search(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", text, re.S | re.I)
+    fence = re.search(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", text, re.S | re.I)
     if fence:
         return fence[1]
     start = re.search(r"^(?:def|import|from) ", text, re.M)

@@ -137,7 +137,9 @@ def from_jsonl(path):
     if not path.exists():
         raise FileNotFoundError(f"no task file at {path}")
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    text = path.read_text(encoding="utf-8-sig", errors="replace")       # -sig: without the mark that some editors add
+    # not splitlines(), which also cuts at the line separators that JSON allows inside a text
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         try:
             row = json.loads(line)
             example = example_of(row)
@@ -159,15 +161,17 @@ def example_of(row):
     for field in ("prompt", "answer"):
         if not isinstance(row.get(field), (str, int, float)) or not str(row[field]).strip():
             raise ValueError(f"`{field}` is missing or empty")
-    match, answer = row.get("match", "exact"), str(row["answer"])
+    match, answer = row.get("match", "exact"), str(row["answer"]).strip()
     if match not in ("number", "exact", "choice", "contains"):
         raise ValueError(f"`match` is {match!r}; it must be number, exact, choice or contains")
     if match == "number" and to_number(answer) is None:
         raise ValueError(f"`match` is number but the answer {answer!r} is not one")
+    if match == "exact" and not normal(answer):
+        raise ValueError(f"`answer` is {answer!r}: without punctuation nothing is left to compare")
     options = row.get("options", [])
-    if match == "choice" and (not isinstance(options, list) or answer not in options):
+    if match == "choice" and (not isinstance(options, list) or answer not in (str(o).strip() for o in options)):
         raise ValueError("`match` is choice: `options` must be a list of texts that holds the answer")
-    return Example(str(row["prompt"]), answer, match, options=tuple(map(str, options)))
+    return Example(str(row["prompt"]), answer, match, options=tuple(str(o).strip() for o in options))
 
 
 # ---------------------------------------------------------------------------------------------- the reward

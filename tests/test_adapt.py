@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from t2mini import adapt, evaluate, svf, tasks
-from t2mini.generate import Samples
+from t2mini.generate import Samples, generate
 from t2mini.grade import Example
 
 
@@ -53,6 +53,59 @@ def test_the_first_pass_runs_on_base_or_dispatcher(ready, monkeypatch, strategy)
     assert torch.equal(seen[0], dispatcher[name] if strategy == "classifier" else torch.ones_like(seen[0]))
     assert found[0].label == "math" and found[0].readable and is_base(model)
     assert abs(sum(found[0].probabilities.values()) - 1) < 1e-5 and set(found[0].probabilities) == set(tasks.LABELS)
+
+
+@torch.no_grad()
+def logits(model):
+    return model(torch.arange(30, 70)[None])
+
+
+def test_two_passes_in_order_and_the_base_bit_for_bit(ready, monkeypatch):
+    """Fails if the second pass runs on the dispatcher or the base, or anything of an expert stays in weights or logits."""
+    model, tokenizer, experts, dispatcher = ready
+    name, seen = next(iter(svf.layers(model))), []
+    folded = {n: layer.folded.clone() for n, layer in svf.layers(model).items()}
+    want = logits(model)
+    monkeypatch.setattr(adapt, "generate", fake_generate(tokenizer, lambda i: ["math", "code"][i], seen))
+    monkeypatch.setattr(evaluate, "generate", fake_generate(tokenizer, lambda i: "done", seen))
+    for first in (dispatcher, None):
+        seen.clear()
+        routes = adapt.route(model, tokenizer, ["a", "bb"], first)
+        assert adapt.answer_routed(model, tokenizer, ["a", "bb"], [r.label for r in routes], experts, 4) == ["done"] * 2
+        assert len(seen) == 3 and torch.equal(seen[0], first[name] if first else torch.ones_like(seen[0]))
+        assert torch.equal(seen[1], experts["code"][name]) and torch.equal(seen[2], experts["math"][name])
+        assert all(torch.equal(layer.folded, folded[n]) for n, layer in svf.layers(model).items())
+        assert torch.equal(logits(model), want)
+
+
+@pytest.mark.parametrize("strategy", ["prompt", "classifier"])
+def test_an_expert_loaded_before_changes_no_route(ready, strategy):
+    """Fails if what is loaded before the call reaches the first pass's answers or probabilities."""
+    model, tokenizer, experts, dispatcher = ready
+    first = dispatcher if strategy == "classifier" else None
+    questions = ["hello", "how much is 2 + 2?", "x"]
+    want = adapt.route(model, tokenizer, questions, first)
+    svf.set_z(model, experts["code"])
+    assert adapt.route(model, tokenizer, questions, first) == want and is_base(model)
+    for r in want:
+        assert sum(r.probabilities.values()) == pytest.approx(1, abs=1e-5) and min(r.probabilities.values()) >= 0
+
+
+def test_other_and_unreadable_get_the_base_models_own_answer(ready, monkeypatch):
+    """Fails if "other" skips loading and so runs on the expert that was loaded last (the released code's does)."""
+    model, tokenizer, experts, _ = ready
+    questions = [f"question {i}" for i in range(4)]
+    base, want = evaluate.answers(model, tokenizer, questions, 8), logits(model)
+    said = ["other", "banana", "math or code", "OTHER"]
+    with monkeypatch.context() as m:
+        m.setattr(adapt, "generate", fake_generate(tokenizer, lambda i: said[i], []))
+        labels = [r.label for r in adapt.route(model, tokenizer, questions)]
+    svf.set_z(model, experts["math"])
+    assert evaluate.answers(model, tokenizer, questions, 8) != base             # the expert does answer otherwise
+    assert adapt.answer_routed(model, tokenizer, questions, labels, experts, 8) == base
+    svf.set_z(model, experts["math"])
+    mixed = adapt.answer_routed(model, tokenizer, questions, ["math", "other", "reasoning", "other"], experts, 8)
+    assert [mixed[1], mixed[3]] == [base[1], base[3]] and torch.equal(logits(model), want)
 
 
 def test_unreadable_answers_go_to_the_base_model(ready, monkeypatch):
@@ -105,11 +158,24 @@ def test_base_model_is_back_after_a_failure(ready, monkeypatch, part):
     assert is_base(model)
 
 
-class Easy(tasks.Task):
-    pass
+def test_a_failure_halfway_through_the_second_pass(ready, monkeypatch):
+    """Fails if the expert of the label that failed, or of the one before, stays loaded."""
+    model, tokenizer, experts, _ = ready
+    want, calls, real = logits(model), [], evaluate.generate
+
+    def second_fails(*args, **kw):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("boom")
+        return real(*args, **kw)
+
+    monkeypatch.setattr(evaluate, "generate", second_fails)
+    with pytest.raises(RuntimeError, match="boom"):
+        adapt.answer_routed(model, tokenizer, ["a", "b"], ["math", "code"], experts, 4)
+    assert len(calls) == 2 and is_base(model) and torch.equal(logits(model), want)
 
 
-TASK = Easy("t", None, 5, "other")
+TASK = tasks.Task("t", None, 5, "other")
 SHOTS = [Example(f"say {i}", "e", "contains") for i in range(4)]
 
 
@@ -133,6 +199,20 @@ def test_mixtures_scored_together_are_those_scored_alone(ready, monkeypatch):
     assert is_base(model)
 
 
+def test_the_tie_break_is_the_likelihood_of_right_answers(ready, monkeypatch):
+    """Fails if wrong answers count in the tie-break, long answers weigh more, or shots are mixed up by the sorting."""
+    model, tokenizer, experts, _ = ready
+    shots = [Example("say " + "word " * k, "x", "contains") for k in (5, 1, 3)]
+    monkeypatch.setattr(tasks, "rewards", lambda es, texts: [float(e is not shots[1]) for e in es])
+    (accuracy, likelihood), = adapt.score_mixtures(model, tokenizer, TASK, shots, [experts["math"]])
+    each = []
+    with svf.using(model, experts["math"]):
+        for e in (shots[0], shots[2]):
+            out = generate(model, [tokenizer.prompt(e.prompt)], TASK.max_tokens, tokenizer.stop_ids, 0)
+            each.append(float(out.logprobs.sum() / out.lengths[0]))
+    assert accuracy == pytest.approx(2 / 3) and likelihood == pytest.approx(np.mean(each), abs=1e-3)
+
+
 def test_no_right_answer_is_the_worst_tie_break(ready, monkeypatch):
     """Fails if a mixture without a right answer gets a likelihood, which could beat a real one."""
     model, tokenizer, experts, _ = ready
@@ -151,7 +231,54 @@ def test_cem_is_never_worse_on_its_shots(ready, monkeypatch, per_matrix):
     assert found.best_score[0] >= max(r[0] for r in rivals) and is_base(model)
     assert all(torch.isfinite(z).all() for z in mixed.values())
     assert len(found.best) == (3 * len(zs[0]) if per_matrix else 3)
+    best, base = found.best_score, logits(model)
+    assert best >= max(rivals) or best[0] == max(rivals)[0] and best[1] == pytest.approx(max(rivals)[1], abs=1e-3)
+    with svf.using(model, mixed):                               # what is returned is what was scored
+        assert best[0] == np.mean(evaluate.score(model, tokenizer, TASK, SHOTS)) and not torch.equal(logits(model), base)
     adapt.adapt_cem(model, tokenizer, TASK, zs, SHOTS[:1], per_matrix, iterations=1, population=2)
+    assert torch.equal(logits(model), base)
+
+
+@pytest.mark.parametrize("per_matrix", [False, True])
+@pytest.mark.parametrize("winner", range(4))
+def test_base_and_experts_are_tried_however_small_the_population(ready, monkeypatch, winner, per_matrix):
+    """Fails if a population of two leaves out the base model or an expert, so that the result can be worse than it."""
+    model, tokenizer, experts, _ = ready
+    rivals = [{n: torch.ones_like(z) for n, z in experts["math"].items()}, *experts.values()]
+
+    def score(model, tokenizer, task, shots, mixed, batch=160):
+        return [(float(all(torch.equal(z[n], rivals[winner][n]) for n in z)), -1.0) for z in mixed]
+
+    monkeypatch.setattr(adapt, "score_mixtures", score)
+    mixed, found = adapt.adapt_cem(model, tokenizer, TASK, list(experts.values()), SHOTS[:1], per_matrix, 2, 2)
+    assert found.best_score == (1.0, -1.0) and all(torch.equal(mixed[n], rivals[winner][n]) for n in mixed)
+
+
+def test_weights_of_zero_or_below_give_no_nan(ready):
+    """Fails if alphas are divided by their sum (0 / 0 in the release), or a negative one flips a matrix instead of its change."""
+    model, _, experts, _ = ready
+    zs, base = list(experts.values()), logits(model)
+    for alpha in ([0.0, 0.0, 0.0], [0.5, -0.5, 0.0], [-0.5, -0.5, -0.5], [1.5, 1.5, 1.5]):
+        with svf.using(model, adapt.mixture(zs, alpha)):
+            found = logits(model)
+            assert not torch.isnan(found).any() and torch.equal(found, base) == (not any(alpha))
+    name = next(iter(zs[0]))
+    torch.testing.assert_close(adapt.mixture(zs, [-0.5, 0, 0])[name], 1 - 0.5 * (zs[0][name] - 1))
+
+
+def test_per_matrix_weights_reach_their_own_matrix(ready):
+    """Fails if a vector of weights per matrix is laid out the other way round, expert by expert."""
+    _, _, experts, _ = ready
+    zs = list(experts.values())
+    names = sorted(zs[0])
+    alpha = np.zeros((len(names), 3))
+    alpha[1] = 0, 0, 1
+    alpha[2] = 0.25, 0.5, 0
+    mixed = adapt.mixture(zs, alpha.ravel(), names)
+    assert mixed.keys() == zs[0].keys() and torch.equal(mixed[names[1]], zs[2][names[1]])
+    a, b = zs[0][names[2]], zs[1][names[2]]
+    torch.testing.assert_close(mixed[names[2]], 1 + 0.25 * (a - 1) + 0.5 * (b - 1))
+    assert all(bool((mixed[n] == 1).all()) for n in (names[0], *names[3:]))
 
 
 def test_one_hot_alpha_is_the_expert_and_zero_the_base(ready):
@@ -167,6 +294,7 @@ def test_one_hot_alpha_is_the_expert_and_zero_the_base(ready):
 
 def test_shots_and_scored_examples_are_disjoint():
     """Fails if the few-shot examples are among those that are scored (the release takes both from test)."""
-    for name in ("math-unseen", "code-unseen", "reasoning-unseen"):
+    for name in ("math-unseen", "code-unseen", "reasoning-unseen", "math", "code", "reasoning"):
         task = tasks.get(name)
-        assert not {e.key for e in task.examples("val", 10)} & {e.key for e in task.examples("test", 60)}
+        for seed in (0, 1):
+            assert not {e.key for e in task.examples("val", 10, seed)} & {e.key for e in task.examples("test", 60)}

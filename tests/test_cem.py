@@ -31,6 +31,31 @@ def test_ties_are_broken_by_likelihood():
     assert never_right.best[0] >= 0.5 and np.isfinite(never_right.mean).all()
 
 
+def test_elites_are_the_best_by_both_entries():
+    """Fails if elites of equal accuracy are taken in the order they were drawn, or the worst likelihoods are taken."""
+    seen = []
+
+    def score(x):
+        seen.append((x.copy(), [(0.5, float(np.sin(9 * v[0]))) for v in x]))
+        return seen[-1][1]
+
+    found = cem(score, [0.2, 0.3], iterations=1, population=12, elite_ratio=0.25, seed=2)
+    x, scores = seen[0]
+    top = x[np.argsort([-s[1] for s in scores])[:3]]
+    np.testing.assert_allclose(found.mean, top.mean(0))
+    np.testing.assert_allclose(found.std, np.maximum(top.std(0), 0.03))
+    assert np.array_equal(found.best, top[0]) and found.best_score == max(scores)
+    assert np.array_equal(x[0], [0.2, 0.3])                                 # the mean competes, too
+
+
+def test_minus_infinity_is_a_score_like_any_other():
+    """Fails if candidates without a right answer (likelihood -inf) turn the Gaussian or its record into NaN."""
+    for f in (lambda v: (0.0, -np.inf), lambda v: (float(v[0] > 0.6), -1.0 if v[0] > 0.6 else -np.inf)):
+        found = cem(batch(f), [0.3, 0.3], iterations=5, population=8, seed=0)
+        assert np.isfinite(found.mean).all() and np.isfinite(found.std).all() and np.isfinite(found.best).all()
+        assert all(np.isfinite([*h["mean"], *h["std"], h["mean_score"]]).all() for h in found.history)
+
+
 def test_floor_bounds_and_progress():
     """Fails if the deviation dies out, a candidate leaves its bounds, or the best gets worse."""
     seen, best = [], []
@@ -38,6 +63,10 @@ def test_floor_bounds_and_progress():
                 low=-0.5, high=1.5, progress=lambda i, s: best.append(s.best_score))
     assert (found.std >= 0.05).all() and min(map(np.min, seen)) >= -0.5 and max(map(np.max, seen)) <= 1.5
     assert best == sorted(best) and len(found.history) == 12
+    assert max(best)[0] == max(float(v[0]) for v in seen) == found.best[0]      # the best of the whole search
+    assert found.history[-1]["mean"] == found.mean.tolist() and found.history[-1]["std"] == found.std.tolist()
+    narrow = cem(batch(lambda v: (-float((v ** 2).sum()), 0.0)), [0.5], iterations=40, std_floor=0.05)
+    assert narrow.std[0] == 0.05                                                # it would be 0.0001 without a floor
 
 
 def test_included_candidates_and_small_populations():
@@ -46,6 +75,13 @@ def test_included_candidates_and_small_populations():
     found = cem(batch(lambda v: (float(np.array_equal(v, one_hot)), 0.0)), [0.5, 0.5], iterations=1, population=4,
                 include=[[0.0, 0.0], one_hot])
     assert np.array_equal(found.best, one_hot) and found.best_score[0] == 1.0
+    sizes = []
+    for population in (2, 3):                                   # fewer than what must be tried: nothing may be dropped
+        for wanted in ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]):
+            found = cem(lambda x: sizes.append(len(x)) or [(float(v.tolist() == wanted), 0.0) for v in x], [0.5, 0.5],
+                        iterations=2, population=population, include=[[0, 0], [1, 0], [0, 1]])
+            assert found.best.tolist() == wanted
+    assert sizes[1::2] == [2] * 3 + [3] * 3                     # later populations have the size asked for
     assert np.isfinite(cem(batch(lambda v: (float(v[0]), 0.0)), [0.5], iterations=4, population=2).mean).all()
 
 

@@ -1,7 +1,8 @@
 """Scores and their intervals."""
 import pytest
 
-from t2mini import evaluate
+from t2mini import evaluate, tasks
+from t2mini.grade import Example
 
 
 @pytest.mark.parametrize("right, n, low, high", [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0),
@@ -9,6 +10,16 @@ from t2mini import evaluate
 def test_wilson(right, n, low, high):
     """Fails if the interval is the symmetric one, which leaves [0, 1]."""
     assert evaluate.wilson(right, n) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_wilson_stays_inside_and_narrows():
+    """Fails if an end leaves [0, 1], the share is outside its interval, or more items do not say more."""
+    for n in (1, 2, 10, 400):
+        for right in range(n + 1):
+            low, high = evaluate.wilson(right, n)
+            assert 0 <= low <= right / n <= high <= 1 and low < high
+    widths = [high - low for low, high in (evaluate.wilson(n // 2, n) for n in (10, 100, 1000))]
+    assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 
 def test_paired_difference():
@@ -20,6 +31,10 @@ def test_paired_difference():
     assert evaluate.paired_difference(b, a)[0] == -0.25 and evaluate.paired_difference(a, b) == (mean, low, high)
     with pytest.raises(ValueError):
         evaluate.paired_difference(a, b[:-1])
+    # on the same items a steady difference is certain, however much the items differ; a mixed one is not
+    assert evaluate.paired_difference([1.0] * 30, [0.0] * 30) == (1.0, 1.0, 1.0)
+    mean, low, high = evaluate.paired_difference([1.0, 0.0] * 50, [0.0, 1.0] * 50)
+    assert mean == 0 and low == pytest.approx(-0.2, abs=0.05) and high == pytest.approx(0.2, abs=0.05)
 
 
 def test_answers_come_back_in_the_order_asked(loaded):
@@ -28,6 +43,42 @@ def test_answers_come_back_in_the_order_asked(loaded):
     asked = ["a" * (1 + 7 * i % 23) for i in range(9)]
     one = [evaluate.answers(model, tokenizer, [q], 8)[0] for q in asked]
     assert evaluate.answers(model, tokenizer, asked, 8, batch=4) == one == evaluate.answers(model, tokenizer, asked, 8)
+    assert len(set(one)) > 2                                                    # else any order would pass
+    drawn = [evaluate.answers(model, tokenizer, asked, 8, 1.0, 5, batch=b) for b in (2, 9)]
+    assert drawn[0] == drawn[1] != evaluate.answers(model, tokenizer, asked, 8, 1.0, 6)
+
+
+def test_score_asks_what_the_task_asks(loaded, monkeypatch):
+    """Fails if the prompt, the opener or the length that is scored is not the task's, or rewards and examples part."""
+    model, tokenizer = loaded
+    asked, real = [], evaluate.generate
+    monkeypatch.setattr(evaluate, "generate", lambda m, prompts, n, *a, **k: asked.append((prompts, n)) or real(
+        m, prompts, n, *a, **k))
+    task = tasks.Task("t", None, 3, "other", "So:")
+    examples = [Example(p, "a", "contains") for p in ("a long question", "short")]
+    monkeypatch.setattr(tasks, "rewards", lambda es, texts: [float(e is examples[0]) for e in es])
+    assert evaluate.score(model, tokenizer, task, examples) == [1.0, 0.0]
+    assert asked == [([tokenizer.prompt(p, opener="So:") for p in ("short", "a long question")], 3)]
+
+
+def test_percent():
+    """Fails if a score is printed without its interval or its n."""
+    assert evaluate.percent(212, 400) == "53.0 % [48.1, 57.8] of 400"
+    assert evaluate.percent(0, 10) == "0.0 % [0.0, 27.8] of 10"
+
+
+def test_long_work_says_how_far_it_is(capsys, monkeypatch):
+    """Fails if long work is silent, or work without a label is not."""
+    clock = [0.0]
+    monkeypatch.setattr(evaluate.time, "time", lambda: clock[0])
+    named, unnamed = evaluate.Progress("math", 4), evaluate.Progress("", 4)
+    clock[0] = 10.0
+    unnamed.add(4)
+    assert capsys.readouterr() == ("", "")
+    named.add(1)
+    named.add(3)
+    out, err = capsys.readouterr()
+    assert out == "" and "math: 1/4, 10 s, 30 s left" in err and "math: 4/4, 10 s, 0 s left" in err
 
 
 def test_short_work_is_silent(capsys):

@@ -1,25 +1,56 @@
 """Graders judge as a reader would, and give nothing for what cannot be read (the released ones drop signs and commas)."""
 import pytest
 
+from t2mini import tasks
 from t2mini.grade import Example, find_choice, find_code, find_number, normal, same_value, split_of, to_number
+
+
+def of(options, *cases):
+    return [(options, text, want) for text, want in cases]
 
 NUMBERS = [("1,234", 1234), ("-5", -5), ("\u22125", -5), ("3.0", 3), ("$3.50", 3.5), ("It is .5", 0.5), ("1,080", 1080),
            ("The answer is 8 apples, because 5 + 3 = 8.", 8), ("8 apples", 8), ("5 + 3 = 8\n#### 8", 8),
            ("He has 5 + 3 = 8 apples.", 8), ("8. Let me know if you have 2 other questions!", 8),
            ("5 + 3 = 8, then 8 - 2 = 6.", 6), ("The answer is: **12**.", 12), ("Answer: -3 degrees", -3),
            ("Tom has 9 left", 9), ("no number here", None), ("", None), ("x1y", None), ("5 x 4 = 20 cookies", 20),
-           ("2 + 2", 2), ("10 - 4 = 6 apples are left for 2 days", 6)]
+           ("10 - 4 = 6 apples are left for 2 days", 6), ("2,080.", 2080), ("$1,234.50", 1234.5), ("+8", 8), ("(8)", 8),
+           ("8", 8), ("**8**", 8), ("-8 apples", -8), ("5 + 3 = 8 apples. He has 8 left after giving 3", 8)]
+SIGNS = [("It is -3 degrees.", -3), ("-$5", -5), ("#### -5", -5), ("5 - 8 = -3", -3), ("5 - 8 = \u22123", -3),
+         ("5 - 8 = - 3", -3), ("It is minus 3 degrees.", -3), ("negative 3", -3), ("10 minus 4 is 6", 6), ("5-3=2", 2),
+         ("- 8 apples", 8)]
+MARKED = [("The answer is -5.", -5), ("The answer is 8, not 9.", 8), ("Answer: 5\nAnswer: 8", 8), ("The answer is $8", 8),
+          ("The answer is 12 - 4 = 8.", 8), ("The answer is 5 + 3 = 8", 8), ("Tom has 3 boys. The final answer is 8.", 8),
+          ("The answer to the question is 8. There were 3 boys.", 8), ("#### 1,080", 1080),
+          ("48 / 2 = 24. So 48 + 24 = 72 clips. #### 72", 72), ("The answer: 1,080. It is not 2,080.", 1080)]
+SUMS = [("12 - 5 = 7\n7 - 2 = 5", 5), ("5 + 3 = 8 + 2 = 10", 10), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8), ("= 8", 8),
+        ("3 apples + 5 apples = 8 apples", 8), ("5kg + 3kg = 8kg", 8), ("5 \u00d7 3 = 15", 15), ("48/2 = 24", 24),
+        ("**5** + **3** = **8**", 8), ("3 boxes of 4 marbles make 12 marbles", 12), ("5 and 3 make 8", 8),
+        ("4 marbles in each of the 3 boxes", 4), ("8, which is 3 more than 5", 8), ("1) 5 + 3 = 8\n2) 8 - 2 = 6", 6),
+        ("1. Tom has 5.\n2. He buys 3.\nSo he has 8", 8)]
+UNITS = [("8kg", 8), ("The answer is 8kg.", 8), ("100cm", 100), ("24 cm\u00b2", 24), ("24cm2", 24), ("5%", 5), ("8\u00b0", 8),
+         ("\u20ac8", 8), ("8 USD", 8), ("7th", None), ("A1", None)]
+NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30", None), ("3-5", None), ("3\u20135", None),
+           ("10 to 12", None), ("8 or 9", None), ("2 + 2", None), ("The answer is 5 + 3.", None), ("1/2", None),
+           ("1,23", None), ("3,5", None), ("1,2345", None), ("eight", None), ("...", None), ("-", None), ("$", None)]
 
 
-@pytest.mark.parametrize("text, want", NUMBERS)
+@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE)
 def test_numbers(text, want):
-    """Fails if a sign, a comma or trailing text changes the answer read."""
+    """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum, a date or a range is one."""
     assert find_number(text) == want
+
+
+def test_1080_is_not_2080():
+    """Fails if a comma cuts a number (the release reads both as 80), or if the sign of the answer does not count."""
+    one = Example("p", "1,080", "number")
+    assert [tasks.right(one, text) for text in ("1,080", "1080.0", "2,080", "80", "-1,080", "1,080.5", "none")] == [
+        True, True, False, False, False, False, False]
 
 
 def test_to_number_takes_one_number_only():
     """Fails if a gold answer such as "3 or 4" counts as a number."""
     assert to_number("1,000.5") == 1000.5 and to_number("3 or 4") is None and to_number("1,0") is None
+    assert to_number(" -$3 ") == -3 and to_number("8 apples") is None and to_number("") is None
 
 
 FOUR = ("dog", "hot dog", "sofa", "ice")
@@ -29,11 +60,32 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("sofa", 2), ("The answer is sofa.", 2), ("C", 2), ("C) sofa", 2), ("(C)", 2), ("C. sofa", 2), ("The answer is C", 2),
     ("A) sofa", None), ("sofa or ice", None), ("A dog is an animal, so sofa", None), ("A", 0), ("I think ice", 3),
     ("hot dog", 1), ("Sofa!", 2), ("The answer is (B) hot dog", 1), ("nice sofas", None), ("", None), ("E", None),
-    ("dog, hot dog", 1), ("Answer: D", 3),
+    ("Answer: D", 3), ("dog", 0), ("a hot dog", 1), ("hot dogs", None), ("SOFA", 2), ("**C**", 2), ("[C]", 2), ("C.", 2),
+    ("\\boxed{C}", 2), ("c", 2), ("c)", 2), ("(c)", 2), ("the answer is c.", 2), ("answer: d", 3), ("option (c)", 2),
+    ("Option C", 2), ("The right letter is C", 2), ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
+    ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
+    # letter and words disagree, several are named, or an earlier choice is revised
+    ("A) dog B) hot dog", None), ("dog, hot dog", None), ("hot dog or dog", None), ("A) dog, no: ice", None),
+    ("The answer is A or B", None), ("The answer is A and C.", None), ("The answer is A, B", None), ("A or B", None),
+    ("A. B. C. D.", None), ("A)\nB)\nC)\nD)", None), ("The answer is C. No wait, the answer is D.", 3),
+    ("Answer: C\nAnswer: D", 3), ("The answer is C, so ice", None),
+    # articles, the pronoun, letters and digits that are no options
+    ("A cat is an animal.", None), ("I think so", None), ("the answer is a cat", None), ("The answer is a sofa", 2),
+    ("The answer is I", None), ("The answer is E", None), ("1", None), ("2.", None), ("Option 3", None),
+    ("A's", None), ("Dogs", None),
 ])
 def test_choices(text, want):
     """Fails if an article is read as a letter, a contradiction as a choice, or part of a word as an option."""
     assert find_choice(text, FOUR) == want
+
+
+@pytest.mark.parametrize("options, text, want", of(("5", "15", "25"), ("5", 0), ("15", 1), ("B", 1), ("5 or 15", None))
+                         + of(("C++", "C#", ".net"), ("C++", 0), ("It is C#.", 1), (".net", 2))
+                         + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
+                         + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8)))
+def test_choices_of_other_shapes(options, text, want):
+    """Fails if an option is read as a pattern or inside a number or word, or the letters do not follow their count."""
+    assert find_choice(text, options) == want
 
 
 def test_code():
@@ -43,20 +95,39 @@ def test_code():
     assert find_code(f"```\n{body}") == body and find_code(f"```py\n{body}```") == body
     assert find_code(f"Here you go:\n{body}") == body and find_code("nothing") == "nothing"
     assert find_code(f"```python\n{body}```\n```python\nprint(1)\n```") == body
+    for label in ("python", "Python", "python3", "py", "", "python \r"):
+        assert find_code(f"```{label}\n{body}```") == body
+    assert find_code("import math\n\n" + body) == "import math\n\n" + body == find_code("Use math:\nimport math\n\n" + body)
+    assert find_code(f"I define f below.\n{body}") == body and find_code("") == ""
 
 
 def test_values():
     """Fails if True passes for 1, a tuple for a list, or rounding costs the reward."""
     assert same_value(0.1 + 0.2, 0.3) and same_value([1, {"a": (2.0,)}], [1, {"a": (2,)}]) and same_value(None, None)
-    assert same_value(10 ** 400, 10 ** 400)
-    for a, b in ((10 ** 400, 7), (10 ** 400, 0.5), (10 ** 20, 10 ** 20 + 1), (float("inf"), float("-inf")), (True, 1), (0, False), ([1], (1,)), ("1", 1), ([1], [1, 2]), ({1: 2}, {1: 3}), (None, 0), (1, 1.1)):
-        assert not same_value(a, b)
+    for a, b in ((True, 1), (0, False), ([1], (1,)), ("1", 1), ([1], [1, 2]), ({1: 2}, {1: 3}), (None, 0), (1, 1.1),
+                 ("a", b"a"), ([True], [1]), ({"a": 1}, {"b": 1}), (1.0, True), (0.0, None), ("", None), ([], ()),
+                 (float("inf"), float("-inf")), (float("inf"), 1.0), (float("nan"), float("nan"))):
+        assert not same_value(a, b) and not same_value(b, a)
+
+
+def test_values_of_any_size():
+    """Fails if large integers are compared as floats, which is wrong for 10**20 and raises for 10**400."""
+    assert same_value(10**20, 10**20) and not same_value(10**20, 10**20 + 1) and same_value(2, 2.0)
+    for small in (5, 1.5, -1e300):
+        assert not same_value(10**400, small) and not same_value([small], [-10**400])
+    assert same_value(0.0, 1e-12) and not same_value(1e9, 1e9 + 10) and same_value(1e9, 1e9 + 0.1)
 
 
 def test_normal_and_splits():
     """Fails if wording decides the split, or the shares are not 80/10/10."""
     assert normal(" The Apple. ") == "apple" == normal("**apple**")
+    assert normal("\u201cAn  Apple\u201d!") == "apple" == normal('the "apple"') and normal("Ann\nLee") == "ann lee"
+    assert normal("Theo") == "theo" and normal("don't") == "don't" and normal("?!") == ""
     a, b = (Example(p, "1", "number", key="same") for p in ("one wording", "another"))
     assert split_of(a) == split_of(b)
     found = [split_of(Example(str(i), "1", "number")) for i in range(4000)]
     assert abs(found.count("train") / 4000 - 0.8) < 0.03 and abs(found.count("test") / 4000 - 0.1) < 0.02
+    assert abs(found.count("val") / 4000 - 0.1) < 0.02
+    # a hash that Python salts per process would move examples between splits from one run to the next
+    assert [split_of(Example(p, "", "open", key=k)) for p, k in (("0", ""), ("x", "1"), ("1", "2"))] == [
+        "val", "test", "train"]

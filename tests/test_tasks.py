@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from t2mini import tasks
+from t2mini import problems_code, problems_math, problems_other, problems_reasoning, tasks
 from t2mini.grade import split_of
 
 MADE = ("math", "code", "reasoning", "math-unseen", "code-unseen", "reasoning-unseen", "other", "dispatch")
@@ -18,6 +18,7 @@ def test_examples_repeat_and_splits_are_disjoint(name):
     keys = {s: {e.key for seed in (0, 1) for e in task.examples(s, 60, seed)} for s in tasks.SPLITS}
     assert not keys["train"] & keys["test"] and not keys["train"] & keys["val"] and not keys["val"] & keys["test"]
     assert len({e.prompt for e in task.examples("train", 60)}) == 60
+    assert all(split_of(e) == s for s in tasks.SPLITS for e in task.examples(s, 10, 2)) and task.examples("val", 0) == []
     with pytest.raises(ValueError, match="unknown split"):
         task.examples("all", 1)
 
@@ -37,7 +38,44 @@ def test_unseen_shares_no_kind_with_seen():
     """Fails if a family that trains is also called unseen."""
     for name in ("math", "code", "reasoning"):
         seen, unseen = ({e.kind for e in tasks.get(n).examples("train", 300)} for n in (name, f"{name}-unseen"))
-        assert not seen & unseen
+        assert not seen & unseen and len(seen) > 5 and len(unseen) > 5
+        keys = [{e.key for e in tasks.get(n).examples("train", 300)} for n in (name, f"{name}-unseen")]
+        assert not keys[0] & keys[1]
+    assert not set(problems_code.FRAMES) & set(problems_code.FRAMES_UNSEEN)
+    assert not set(problems_reasoning.SEEN_FORMATS) & set(problems_reasoning.UNSEEN_FORMATS)
+    told = [{w for ws in frames.values() for w in ws} for frames in (
+        problems_reasoning.SEEN_FRAMES, problems_reasoning.UNSEEN_FRAMES)]
+    assert not told[0] & told[1]
+    told = [{w for row in problems_math.POOLS[u] for w in row[3]} for u in (False, True)]
+    assert not told[0] & told[1]
+
+
+def test_a_task_with_too_few_examples_says_so():
+    """Fails if asking for more different examples than there are runs for ever or returns fewer."""
+    task = tasks.Task("tiny", lambda rng: tasks.Example(f"q{rng.randrange(30)}", "1", "number"), 4, "math")
+    with pytest.raises(ValueError, match="tiny has only .* in its test split; asked for 30"):
+        task.examples("test", 30)
+
+
+MISCHIEF = ["", "def {name}(", "```python\n```", "def other(*a): return 1", "import os\nos._exit(0)", "raise SystemExit(0)",
+            "class E:\n    def __eq__(self, other): return True\ndef {name}(*a): return E()",
+            "import sys\ndef {name}(*a): return [f.f_locals for f in sys._current_frames().values()]",
+            "print('+V(1, 1, 1, 1, 1, 1)')\nraise SystemExit", "def {name}(*a): return 10 ** 400",
+            "def {name}(*a): return float('inf')"]
+
+
+def test_mischief_earns_nothing():
+    """Fails if ending early, a forged result, an object equal to everything or a huge number pays, or stops training."""
+    example = tasks.get("code").examples("train", 1, 4)[0]
+    assert tasks.rewards([example] * len(MISCHIEF), [text.replace("{name}", example.name) for text in MISCHIEF]) == [
+        0.0] * len(MISCHIEF)
+    # all hidden calls must pass, not the first ones, and an answer of another length is none
+    wrong = tasks.replace(example, calls=(*example.calls[:-1], (example.calls[-1][0], "something else")))
+    assert tasks.rewards([example, wrong], [example.answer] * 2) == [1.0, 0.0]
+    values = tuple(value for _, value in example.calls)
+    outcome = tasks.sandbox.Outcome
+    assert tasks.passes(example, outcome(values)) and not tasks.passes(example, outcome(values[:-1]))
+    assert not tasks.passes(example, outcome(None, "timeout")) and not tasks.passes(example, outcome(()))
 
 
 def test_mixed_batches_keep_their_order():
@@ -53,14 +91,28 @@ def test_dispatch_is_balanced_and_uses_the_one_prompt():
     examples = tasks.get("dispatch").examples("train", 200)
     for label in tasks.LABELS:
         assert 30 < sum(e.answer == label for e in examples) < 70
-    rng = random.Random(0)
-    ending = tasks.dispatch_prompt("xyz").removeprefix("xyz")
-    assert "Which skill" in ending and tasks.make_dispatch(rng).prompt.endswith(ending)
-    assert len(tasks.dispatch_prompt("word " * 5000)) < 2000
+    makers = {"code": problems_code.make_code, "math": problems_math.make_math, "other": problems_other.make_other,
+              "reasoning": problems_reasoning.make_reasoning}
+    for seed in range(40):
+        rng = random.Random(seed)
+        label = rng.choice(tasks.LABELS)
+        asked, example = makers[label](rng), tasks.make_dispatch(random.Random(seed))
+        assert example.prompt == tasks.dispatch_prompt(asked.prompt) and example.key == asked.key
+        assert (example.answer, example.match, example.kind) == (label, "label", label)
+    assert tasks.dispatch_prompt("a {b} {question}").count("a {b} {question}") == 1
+
+
+def test_long_questions_are_cut():
+    """Fails if a long question overflows the context, loses its end (where the request often is), or a short one is cut."""
+    prompt = tasks.dispatch_prompt("start " + "word " * 5000 + "the end")
+    assert len(prompt) < 2000 and "start word" in prompt and "word the end" in prompt
+    assert "x" * 1200 in tasks.dispatch_prompt("x" * 1200) and "x" * 801 not in tasks.dispatch_prompt("x" * 1201)
 
 
 @pytest.mark.parametrize("text, want", [("math", "math"), ("Math.", "math"), ("\\boxed{math}", "math"), ("The skill is CODE", "code"),
-                                        ("math or code", None), ("", None), ("maths", None), ("other\n", "other")])
+                                        ("math or code", None), ("", None), ("maths", None), ("other\n", "other"), ("MATH", "math"),
+                                        ("**Reasoning**", "reasoning"), ("\\boxed{Math}", "math"), ("math, math", "math"),
+                                        ("mathematics", None), ("1", None), ("another", None)])
 def test_labels(text, want):
     """Fails if case or punctuation makes a label unreadable (the release wants an exact match), or two count as one."""
     assert tasks.find_label(text) == want
@@ -74,14 +126,30 @@ def test_unparseable_is_wrong():
     assert sum(tasks.rewards(dispatch, ["hmm"] * 20)) == 0
     with pytest.raises(ValueError, match="no right answer"):
         tasks.right(tasks.Example("p", "", "open"), "x")
+    of_each = [tasks.Example("p", "5", "number"), tasks.Example("p", "Paris", "exact"), tasks.Example("p", "sun", "contains"),
+               tasks.Example("p", "dog", "choice", options=("dog", "cat")), tasks.Example("p", "math", "label"),
+               tasks.get("code").examples("val", 1)[0]]
+    for text in ("", " ", "?", "\n\n", "hmm, A dog or cat", "5 or 6", "\ufffd"):
+        assert tasks.rewards(of_each, [text] * 6) == [0.0] * 6
+
+
+def test_open_requests_are_never_graded():
+    """Fails if the task "other" holds a request that has no right answer, or an open one can be scored."""
+    rng = random.Random(0)
+    assert any(problems_other.make_other(rng).match == "open" for _ in range(20))
+    assert {e.match for s in tasks.SPLITS for e in tasks.get("other").examples(s, 60)} == {"contains"}
+    with pytest.raises(ValueError, match="no right answer"):
+        tasks.rewards([tasks.Example("Tell me a story.", "", "open")], ["Once upon a time ..."])
 
 
 def test_unknown_task_names_the_nearest():
     """Fails if a typing error is not answered with what was meant."""
     with pytest.raises(ValueError, match="did you mean reasoning"):
         tasks.get("reasonin")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no task file at nothing.jsonl"):
         tasks.get("nothing.jsonl")
+    with pytest.raises(ValueError, match="unknown task 'zzz' Choose from math, code"):
+        tasks.get("zzz")
 
 
 def write(path, rows):
@@ -98,16 +166,39 @@ def test_your_own_file(tmp_path):
     kinds = [({"prompt": "p", "answer": 7, "match": "number"}, "It is 7.", "8"),
              ({"prompt": "p", "answer": "Yes"}, "yes.", "yes, no"),
              ({"prompt": "p", "answer": "b c", "match": "choice", "options": ["a", "b c"]}, "B", "a"),
-             ({"prompt": "p", "answer": "sun", "match": "contains"}, "The sun!", "sunny")]
+             ({"prompt": "p", "answer": "sun", "match": "contains"}, "The sun!", "sunny"),
+             ({"prompt": "p", "answer": " the sun ", "match": "contains"}, "It is the sun.", "the moon"),
+             ({"prompt": "p", "answer": "1,080", "match": "number"}, "1080", "2,080"),
+             ({"prompt": "p", "answer": 2, "match": "choice", "options": [1, 2, 3]}, "2", "3")]
     for row, good, bad in kinds:
         example = tasks.example_of(row)
         assert tasks.rewards([example] * 2, [good, bad]) == [1.0, 0.0]
+    assert task.examples("train", 5, 1) == task.examples("train", 5, 1) != task.examples("train", 5, 2)
+    assert len(task.examples("val", 99)) == 2                       # as many as there are
+    with pytest.raises(ValueError, match="unknown split"):
+        task.examples("all", 1)
+
+
+def test_files_as_people_have_them(tmp_path):
+    """Fails if a byte order mark, Windows line ends, a missing last newline or U+2028 inside a text breaks a good file."""
+    rows = [json.dumps({"prompt": f"q{i} \u2028 \u00e4", "answer": "x"}, ensure_ascii=False) for i in range(10)]
+    for name, text in (("bom", "\ufeff" + "\n".join(rows) + "\n"), ("windows", "\r\n".join(rows) + "\r\n"), ("cut", "\n".join(rows))):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_bytes(text.encode("utf-8"))
+        task = tasks.get(str(path))
+        assert sum(len(task.examples(s, 99)) for s in tasks.SPLITS) == 10
+        assert task.examples("val", 1)[0].prompt == "q8 \u2028 \u00e4"
 
 
 @pytest.mark.parametrize("line, says", [
     ("", "empty line"), ("{", "not JSON"), ("[1]", "object"), ('{"prompt": "p"}', "answer"), ('{"answer": "a"}', "prompt"),
     ('{"prompt": "", "answer": "a"}', "prompt"), ('{"prompt": "p", "answer": "a", "match": "maybe"}', "match"),
     ('{"prompt": "p", "answer": "a", "match": "number"}', "not one"), ('{"prompt": "p", "answer": "a", "match": "choice"}', "options"),
+    ("   ", "empty line"), ('{"prompt": "p", "answer": null}', "answer"), ('{"prompt": ["p"], "answer": "a"}', "prompt"),
+    ('{"prompt": "p", "answer": "3 or 4", "match": "number"}', "'3 or 4' is not one"),
+    ('{"prompt": "p", "answer": "?!"}', "nothing is left"), ('{"prompt": "p", "answer": "a", "match": "open"}', "match"),
+    ('{"prompt": "p", "answer": "c", "match": "choice", "options": ["a", "b"]}', "holds the answer"),
+    ('{"prompt": "p", "answer": "a", "match": "choice", "options": "a"}', "list of texts"),
 ])
 def test_bad_lines_are_named(tmp_path, line, says):
     """Fails if an error in a reader's file does not say in which line it is."""
