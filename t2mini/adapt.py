@@ -10,6 +10,7 @@ Changed:  the first pass always runs on the base weights or the dispatcher, neve
           adapted end to end. Shots come from the val split, scores from test (the release takes both from test).
 Restores: whatever happens, the base model is back afterwards, bit for bit.
 """
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from .cem import cem
 from .generate import generate
 
 SKILLS = tuple(label for label in tasks.LABELS if label != "other")     # each has an expert of that name
+FEW = 8                 # so few questions go through the dispatcher's factors: folding its matrices would take longer
 MIXED = ("math", "code", "reasoning")                                   # what CEM mixes, in the order of alpha
 
 
@@ -44,10 +46,12 @@ def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
     routes, progress = [None] * len(prompts), evaluate.Progress(label, len(prompts))
     # Labels in both spellings; a probability is that of a label's first token, shared out among the four.
     first = {name: [tokenizer.encode(form)[0] for form in (name, name.capitalize())] for name in tasks.LABELS}
-    with svf.using(model, dispatcher or {}):
+    few = dispatcher is not None and len(prompts) <= FEW
+    through_factors = svf.per_row(model, [dispatcher], [0] * len(prompts)) if few else nullcontext()
+    with svf.using(model, dispatcher if dispatcher and not few else {}), through_factors as rows:
         for at in range(0, len(order), batch):
             part = [prompts[i] for i in order[at:at + batch]]
-            out = generate(model, part, tasks.DISPATCH_TOKENS, tokenizer.stop_ids, temperature=0)
+            out = generate(model, part, tasks.DISPATCH_TOKENS, tokenizer.stop_ids, temperature=0, rows=rows)
             p = out.first_logits.float().softmax(-1)                                    # (B, V)
             share = torch.stack([p[:, ids].sum(1) for ids in first.values()], 1)        # (B, 4)
             share = share / share.sum(1, keepdim=True)

@@ -3,7 +3,8 @@ Small "write a Python function" problems with hidden tests, for the code expert 
 
 What:  `make_code(rng)` draws one problem: a request, a reference solution, and six calls with the values the reference
        returns; `unseen=True` draws from other kinds of function, asked for in other sentences.
-Why:   a 135M model is rewarded only where it is sometimes right, so a solution is one expression or up to four lines.
+Why:   a 135M model is rewarded only where it is sometimes right, so a solution is one expression or up to four lines, and
+       eight kinds were taken out of which it got none of 32 sampled answers right, and few or none once trained.
        What it has to learn is to take the constant, the comparison and the name exactly as asked, and to return.
        The calls hit the constant itself, its neighbours and empty input, so that `>` does not pass for `>=`.
 
@@ -62,8 +63,6 @@ sign i | sign signum get_sign | 1 if {a} is positive, -1 if {a} is negative, and
   | if {a} > 0: ;;     return 1 ;; return -1 if {a} < 0 else 0
 factorial n | factorial fact calculate_factorial | the factorial of {a}
   | result = 1 ;; for i in range(2, {a} + 1): ;;     result *= i ;; return result
-fibonacci n | fibonacci fib nth_fibonacci | the {a}-th Fibonacci number, where the 0th is 0 and the 1st is 1
-  | x0, x1 = 0, 1 ;; for _ in range({a}): ;;     x0, x1 = x1, x0 + x1 ;; return x0
 sum_to n | sum_to_n triangle sum_up_to | the sum of all whole numbers from 1 to {a} | sum(range(1, {a} + 1))
 mean_two ii | average_of_two midpoint mean | the average of {a} and {b} | ({a} + {b}) / 2
 reverse_text s | reverse_string backwards reverse | the string {a} reversed ~ {a} written backwards | {a}[::-1]
@@ -73,17 +72,12 @@ repeat s k=2-24 | repeat_{k} repeat_text | the string {a} repeated {k} times | {
 starts s c=letter | starts_with check_start | ? the string {a} starts with the letter {c!r} | {a}.startswith({c!r})
 ends s c=letter | ends_with check_end | ? the string {a} ends with the letter {c!r} | {a}.endswith({c!r})
 count_letter s c=letter | count_letter how_many | how many times {c!r} occurs in the string {a} | {a}.count({c!r})
-has_letter s c=letter | has_letter contains_letter | ? the string {a} contains the letter {c!r} | {c!r} in {a}
 first_chars s k=2-9 | first_{k} prefix | the first {k} characters of the string {a} | {a}[:{k}]
 last_chars s k=2-9 | last_{k} suffix | the last {k} characters of the string {a} | {a}[-{k}:]
 join_two ss c=sep | join_strings combine | the string {a}, followed by {c!r}, followed by {b} | {a} + {c!r} + {b}
 append_text s c=ending | add_suffix finish | the string {a} with {c!r} added at the end | {a} + {c!r}
 prepend_text s c=ending | add_prefix begin | the string {a} with {c!r} added at the front | {c!r} + {a}
-replace s c=letter d=mark | replace_letter change | the string {a} with every {c!r} replaced by {d!r}
-  | {a}.replace({c!r}, {d!r})
 palindrome s | is_palindrome palindrome same_backwards | ? the string {a} is a palindrome | {a} == {a}[::-1]
-vowels s | count_vowels vowels vowel_count | the number of vowels (a, e, i, o, u) in the string {a}
-  | sum(ch in 'aeiou' for ch in {a})
 word_count t | word_count count_words num_words | the number of words in the string {a} | len({a}.split())
 longer s k=2-8 | longer_than_{k} is_long | ? the string {a} has more than {k} characters | len({a}) > {k}
 split S c=mark | split_text parts | a list of the parts of the string {a} separated by {c!r} | {a}.split({c!r})
@@ -105,18 +99,12 @@ times_each l k=2-39 | times_{k}_each scale_all | a list of all numbers in {a}, e
   | [v * {k} for v in {a}]
 add_each l k=2-39 | add_{k}_to_all shift_all | a list with {k} added to each number in {a} | [v + {k} for v in {a}]
 reverse_list l | reverse_list reverse backwards | a list with the elements of the list {a} in reverse order | {a}[::-1]
-descending l | sort_descending descending | a list of the numbers in {a} from largest to smallest
-  | sorted({a}, reverse=True)
-dedupe l | unique dedupe | a list of {a} without duplicates, in order of first appearance | list(dict.fromkeys({a}))
-append l k=2-39 | append_{k} with_{k} | a list of the elements of {a} with {k} appended at the end | {a} + [{k}]
 take l k=2-5 | first_{k} take_{k} | a list of the first {k} elements of the list {a} | {a}[:{k}]
 has_item l k=2-39 | has_{k} contains_{k} | ? {k} is in the list {a} | {k} in {a}
 mean m | average mean get_average | the average of the numbers in the list {a} | sum({a}) / len({a})
 lengths w | word_lengths lengths sizes | a list with the length of each word in the list {a} | [len(w) for w in {a}]
 longest v | longest_word find_longest | the longest word in the list {a} (the first one if tied) | max({a}, key=len)
 swap u | swap swap_pair exchange | a tuple with the two elements of the tuple {a} swapped | ({a}[1], {a}[0])
-merge dd | merge merge_dicts combine_dicts | a dictionary with all entries of the dictionaries {a} and {b}, where {b}
-  wins if a key is in both | {{**{a}, **{b}}}
 sorted_keys d | sorted_keys keys_in_order get_keys | a sorted list of the keys of the dictionary {a} | sorted({a})
 lookup ds k=2-29 | find get_or_{k} | the value of {b} in the dictionary {a}, or {k} if it is missing | {a}.get({b}, {k})
 zip ll | pair_up zip_lists pairs | a list of tuples that pair the elements of the lists {a} and {b}, as long as the

@@ -61,7 +61,7 @@ to choose from). Which one is it?"""
 # Put into the model's mouth, so that it goes on with a label. Of two dozen wordings this is the one after which the base
 # model's labels are spread most evenly (2 % at least, on train questions): what is never sampled is never rewarded.
 DISPATCH_OPENER = 'This is "'
-DISPATCH_TOKENS = 4                                 # a label and the stop token fit
+DISPATCH_TOKENS = 2                                 # a label is one or two tokens; what follows does not matter
 
 
 def dispatch_prompt(question):

@@ -53,7 +53,10 @@ def test_the_first_pass_runs_on_base_or_dispatcher(ready, monkeypatch, strategy)
     monkeypatch.setattr(adapt, "generate", fake_generate(tokenizer, lambda i: "Math.", seen))
     found = adapt.route(model, tokenizer, ["q"], dispatcher if strategy == "classifier" else None)
     name = next(iter(svf.layers(model)))
-    assert torch.equal(seen[0], dispatcher[name] if strategy == "classifier" else torch.ones_like(seen[0]))
+    S = svf.layers(model)[name].S
+    assert torch.equal(seen[0], (S * dispatcher[name])[None] if strategy == "classifier" else torch.ones_like(S))
+    adapt.route(model, tokenizer, ["q"] * (adapt.FEW + 1), dispatcher if strategy == "classifier" else None)
+    assert torch.equal(seen[1], dispatcher[name] if strategy == "classifier" else torch.ones_like(S))
     assert found[0].label == "math" and found[0].readable and is_base(model)
     assert abs(sum(found[0].probabilities.values()) - 1) < 1e-5 and set(found[0].probabilities) == set(tasks.LABELS)
 
@@ -75,9 +78,9 @@ def test_two_passes_in_order_and_the_base_bit_for_bit(ready, monkeypatch):
         seen.clear()
         routes = adapt.route(model, tokenizer, ["a", "bb"], first)
         assert adapt.answer_routed(model, tokenizer, ["a", "bb"], [r.label for r in routes], experts, 4) == ["done"] * 2
-        assert len(seen) == 2 and torch.equal(seen[0], first[name] if first else torch.ones_like(seen[0]))
-        assert torch.equal(
-            seen[1], svf.layers(model)[name].S * torch.stack((experts["math"][name], experts["code"][name])))
+        S = svf.layers(model)[name].S
+        assert len(seen) == 2 and torch.equal(seen[0], (S * first[name]).expand(2, -1) if first else torch.ones_like(S))
+        assert torch.equal(seen[1], S * torch.stack((experts["math"][name], experts["code"][name])))
         assert all(torch.equal(layer.folded, folded[n]) for n, layer in svf.layers(model).items())
         assert torch.equal(logits(model), want)
 

@@ -101,7 +101,7 @@ def test_pools_share_no_kind_and_no_frame():
     assert not bodies[False] & bodies[True]
 
 
-@pytest.mark.parametrize("unseen, least", [(False, 1500), (True, 400)])
+@pytest.mark.parametrize("unseen, least", [(False, 1400), (True, 400)])
 def test_there_are_many_contents_and_every_split_has_some(unseen, least):
     """Break: parameters that do not reach the key, or a key that holds the wording: 60 contents, or leaking ones."""
     keys = {e.key for e in MANY[unseen]}
