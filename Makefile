@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help setup weights demo test train-math results clean
+.PHONY: help setup weights demo test train-math results bench clean
 
 ## help: list the targets (default)
 help:
@@ -38,11 +38,15 @@ test: setup
 
 ## train-math: train the math expert from scratch into out/math.safetensors
 train-math: weights
-	@$(PY) -m t2mini train --task=math $(ARGS)
+	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --steps=30 $(ARGS)
 
 ## results: every score of the README again (30 minutes); DATA=folder adds the routing of real questions
 results: weights
 	@$(PY) tutorials/foundation.py $(if $(DATA),--data=$(DATA)) $(ARGS)
+
+## bench: how fast each part runs here, beside this machine's limits (run nothing else meanwhile)
+bench: weights
+	@$(PY) -m t2mini bench $(ARGS)
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:

@@ -71,6 +71,7 @@ def ids(model, rows, length, seed=0):
 
 
 def decode(model, out, read, repeats):
+    """Seconds per token of one answer: 34 tokens less 2, so that the prompt drops out."""
     prompts = ids(model, 1, 50)
     short, long = (statistics.median(measured(model, lambda: generate(model, prompts, n, [-1], 0), repeats)) for n in (2, 34))
     step, size = (long - short) / 32, sum(W.numel() * W.element_size() for W in matrices(model))
@@ -79,6 +80,7 @@ def decode(model, out, read, repeats):
 
 
 def rollouts(model, tokenizer, out, repeats):
+    """4 answers of 32 tokens to each of 16 prompts of 50, prompt included; and rows that still write, on the math task."""
     prompts, n = ids(model, 16, 50), 16 * 4 * 32
     seconds = measured(model, lambda: generate(model, prompts, 32, [-1], 0.8, samples=4), repeats)
     weights = matrices(model)
@@ -145,6 +147,7 @@ def step(model, tokenizer, out, repeats):
 
 
 def decomposition(model, out):
+    """All SVDs into an empty cache, then out of it."""
     weights = [layer.W for layer in svf.layers(model).values()]
     t0 = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:
@@ -163,6 +166,7 @@ def some_expert(model, seed):
 
 
 def switching(model, out, repeats):
+    """One expert for the whole model, by folding; and what it costs when every row of a batch has an expert of its own."""
     made = [some_expert(model, seed) for seed in range(64)]
     out["switch_s"] = report("expert switch, folded", measured(model, lambda: svf.set_z(model, made[0]), repeats))
     svf.reset(model)

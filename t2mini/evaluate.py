@@ -21,6 +21,7 @@ class Progress:
         self.label, self.total, self.done, self.t0, self.shown = label, total, 0, time.time(), 0.0
 
     def add(self, n):
+        """n more are done; print at most once a second."""
         self.done += n
         sec = time.time() - self.t0
         if self.label and sec > 2 and (sec - self.shown > 1 or self.done >= self.total):

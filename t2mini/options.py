@@ -37,10 +37,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser():
+    """-> (parser, {verb: its parser})"""
     parser = Parser(prog="python -m t2mini", description="Transformer-Squared: self-adaptive language models.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
 
     def verb(name, text, model=True, as_json=False):
+        """A verb with the options that all verbs with a model share."""
         p = verbs.add_parser(name, help=text, description=text)
         if model:
             p.add_argument("--weights", metavar="PATH", help=".gguf file or Hugging Face folder (default: the fetched one)")

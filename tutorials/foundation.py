@@ -18,22 +18,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from t2mini import __main__ as cli                              # noqa: E402
-from t2mini import adapt, evaluate, experts, plots, svf, tasks, weights     # noqa: E402
+from t2mini import adapt, arms, evaluate, experts, plots, svf, tasks, weights     # noqa: E402
 
 OUT = HERE / "results" / "foundation.jsonl"
 
 
-def arms():
+def todo():
     """[(task, n, arm name, options)] in the order of the README."""
-    todo = [(t, 400, arm, o) for t in ("math", "code", "reasoning") for arm, o in (("base", {}), (f"{t} expert", {"expert": t}))]
-    todo += [("dispatch", 400, arm, {"strategy": arm}) for arm in ("prompt", "classifier")]
+    found = [(t, 400, arm, o) for t in ("math", "code", "reasoning") for arm, o in (("base", {}), (f"{t} expert", {"expert": t}))]
+    found += [("dispatch", 400, arm, {"strategy": arm}) for arm in ("prompt", "classifier")]
     for t in ("math-unseen", "code-unseen", "reasoning-unseen"):
-        todo += [(t, 200, "base", {}), (t, 200, "prompt", {"strategy": "prompt"}),
+        found += [(t, 200, "base", {}), (t, 200, "prompt", {"strategy": "prompt"}),
                  (t, 200, "classifier", {"strategy": "classifier"}), (t, 200, "CEM", {"strategy": "cem"}),
                  (t, 200, "uniform alpha", {"alpha": "0.3333,0.3333,0.3333"})]
-        todo += [(t, 200, f"{e} expert", {"expert": e}) for e in adapt.MIXED]
-    return todo
+        found += [(t, 200, f"{e} expert", {"expert": e}) for e in adapt.MIXED]
+    return found
 
 
 def real_questions(data):
@@ -77,14 +76,14 @@ def main():
         print(f"{row['task']:<18} {row['arm']:<18} {evaluate.percent(sum(row['rewards']), row['n'])}  {row['seconds']} s",
               flush=True)
 
-    for task_name, n, arm, options in arms():
+    for task_name, n, arm, options in todo():
         if any((r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done) or args.only not in task_name:
             continue
         t0, task = time.time(), tasks.get(task_name)
         given = Namespace(**{"task": task_name, "expert": "none", "strategy": None, "alpha": None, "seed": 0,
                              "allow_other_base": False, **options})
         examples = task.examples("test", n, seed=0)
-        rewards, _, extra = cli.run_arm(given, model, tokenizer, task, examples)
+        rewards, _, extra = arms.run(given, model, tokenizer, task, examples)
         record({"task": task_name, "arm": arm, "n": n, "seed": 0, "split": "test", "accuracy": sum(rewards) / n,
                 "ci95": evaluate.wilson(sum(rewards), n), "rewards": rewards, "seconds": round(time.time() - t0, 1), **extra})
     if args.data:
