@@ -45,13 +45,15 @@ def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     routes, progress = [None] * len(prompts), evaluate.Progress(label, len(prompts))
     # Labels in both spellings; a probability is that of a label's first token, shared out among the four.
-    first = {name: [tokenizer.encode(form)[0] for form in (name, name.capitalize())] for name in tasks.LABELS}
+    spelt = {name: [tokenizer.encode(form) for form in (name, name.capitalize())] for name in tasks.LABELS}
+    first = {name: [ids[0] for ids in forms] for name, forms in spelt.items()}
+    stops = {*tokenizer.stop_ids, *(ids[0] for forms in spelt.values() for ids in forms if len(ids) == 1)}  # all is said
     few = dispatcher is not None and len(prompts) <= FEW
     through_factors = svf.per_row(model, [dispatcher], [0] * len(prompts)) if few else nullcontext()
     with svf.using(model, dispatcher if dispatcher and not few else {}), through_factors as rows:
         for at in range(0, len(order), batch):
             part = [prompts[i] for i in order[at:at + batch]]
-            out = generate(model, part, tasks.DISPATCH_TOKENS, tokenizer.stop_ids, temperature=0, rows=rows)
+            out = generate(model, part, tasks.DISPATCH_TOKENS, stops, temperature=0, rows=rows)
             p = out.first_logits.float().softmax(-1)                                    # (B, V)
             share = torch.stack([p[:, ids].sum(1) for ids in first.values()], 1)        # (B, 4)
             share = share / share.sum(1, keepdim=True)

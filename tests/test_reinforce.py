@@ -8,6 +8,8 @@ import pytest
 import torch
 from conftest import random_model
 from safetensors.torch import load_file
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import t2mini
 from t2mini import evaluate, reinforce, svf, tasks
@@ -244,6 +246,27 @@ def test_chunks_and_micro_batches_add_up(kl):
     added = torch.cat([layer.z.grad for layer in svf.layers(model).values()])
     torch.testing.assert_close(added, whole, rtol=1e-4, atol=1e-5)
     assert micro_batches(GROUPS, 25) == [[1, 0], [2]] and max(size) <= 25
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.5])
+def test_the_tokens_x_vocabulary_matrix_exists_for_one_chunk_at_a_time(kl):
+    """Fails if logits, or their gradient, are computed for more tokens than a chunk: prompt, padding or all answers."""
+    model, V, seen = tuned(random_model(1)), 272, {}
+
+    class Spy(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for t in pytree.tree_leaves(out):
+                if isinstance(t, torch.Tensor) and t.dim() and V in (t.shape[0], t.shape[-1]):
+                    if t.untyped_storage().data_ptr() != model.embedding.data_ptr():
+                        seen[tuple(t.shape)] = t.numel() // V
+            return out
+
+    for chunk in (5, 100):
+        seen.clear()
+        with Spy():
+            policy_gradient(model, GROUPS, ADVANTAGE, 0.7, 18.0, kl, chunk)
+        assert max(seen.values()) == min(chunk, sum(len(a) for _, answers in GROUPS for a in answers)), seen
 
 
 def test_micro_batches_hold_every_group_once_and_keep_the_budget():
