@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help setup weights demo test train-math results clean
+.PHONY: help setup weights demo test train-math results tutorials clean
 
 ## help: list the targets (default)
 help:
@@ -43,6 +43,10 @@ train-math: weights
 ## results: every score of the README again (30 minutes); DATA=folder adds the routing of real questions
 results: weights
 	@$(PY) tutorials/foundation.py $(if $(DATA),--data=$(DATA)) $(ARGS)
+
+## tutorials: run every chapter, draw its figures, compare its output with its page (30 minutes)
+tutorials: weights
+	@$(PY) tutorials/pages.py $(ARGS)
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:
