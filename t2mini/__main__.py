@@ -39,28 +39,46 @@ def do_download(args):
 
 
 def do_ask(args):
+    """One question is streamed; several are answered in one batch, every row with the expert of its own question."""
     from . import adapt, experts, svf
-    from .generate import generate
-    if not args.question.strip():
+    if not all(q.strip() for q in args.question):
         raise ValueError("the question is empty")
     if args.max_tokens < 1 or args.temperature < 0:
         raise ValueError("--max-tokens must be at least 1 and --temperature at least 0")
     model, tokenizer = open_model(args)
-    chosen, label, probabilities = {}, "none", None
+    chosen, labels, shares = {}, ["none"] * len(args.question), [None] * len(args.question)
     if args.expert and args.expert != "none":
-        label, chosen = args.expert, experts.load([args.expert], model, args.allow_other_base)[args.expert]
+        chosen, labels = experts.load([args.expert], model, args.allow_other_base), [args.expert] * len(labels)
     elif args.strategy == "cem":
-        label, chosen = "mixture", load_mixture(model, args)
+        chosen, labels = {"mixture": load_mixture(model, args)}, ["mixture"] * len(labels)
     elif args.strategy in ("classifier", "prompt"):
         dispatcher = None
         if args.strategy == "classifier":
             dispatcher = experts.load(["dispatcher"], model, args.allow_other_base)["dispatcher"]
-        found = adapt.route(model, tokenizer, [args.question], dispatcher)[0]
-        label, probabilities = found.label, found.probabilities
-        print("first pass: " + label + "  (" + "  ".join(f"{k} {100 * p:.0f}%" for k, p in probabilities.items()) + ")"
-              + ("" if found.readable else f"  unreadable answer {found.said!r}, so no expert"), file=sys.stderr)
-        if label != "other":
-            chosen = experts.load([label], model, args.allow_other_base)[label]
+        routes = adapt.route(model, tokenizer, args.question, dispatcher)
+        labels, shares = [r.label for r in routes], [r.probabilities for r in routes]
+        for r in routes:
+            print(f"first pass: {r.label}  (" + "  ".join(f"{k} {100 * p:.0f}%" for k, p in r.probabilities.items()) + ")"
+                  + ("" if r.readable else f"  unreadable answer {r.said!r}, so no expert"), file=sys.stderr)
+        chosen = experts.load(sorted(set(labels) - {"other"}), model, args.allow_other_base)
+    if len(labels) == 1:
+        with svf.using(model, chosen.get(labels[0], {})):
+            answers = [streamed(args, model, tokenizer)]
+    else:
+        labels = ["other" if name == "none" else name for name in labels]
+        answers = adapt.answer_routed(model, tokenizer, args.question, labels, chosen, args.max_tokens, "second pass",
+                                      temperature=args.temperature, seed=args.seed)
+        for question, label, answer in zip(args.question, labels, answers):
+            print(f"\n{question}\n  [{label}] {answer}")
+    found = [{"question": q, "expert": k, "probabilities": p, "answer": a}
+             for q, k, p, a in zip(args.question, labels, shares, answers)]
+    return {**(found[0] if len(found) == 1 else {"answers": found}), "strategy": args.strategy, "seed": args.seed,
+            "base_sha256": model.base_sha256}
+
+
+def streamed(args, model, tokenizer):
+    """Answer the one question, printing as it is written (unless --json). -> the answer."""
+    from .generate import generate
     ids, shown = [], ""
 
     def stream(_, tokens):                                  # a cut UTF-8 character waits for its other half
@@ -71,12 +89,10 @@ def do_ask(args):
             print(text[len(shown):], end="", flush=True)
             shown = text
 
-    with svf.using(model, chosen):
-        generate(model, [tokenizer.prompt(args.question)], args.max_tokens, tokenizer.stop_ids, args.temperature,
-                 seed=args.seed, on_token=stream)
-    print(tokenizer.decode(ids)[len(shown):] if not args.json else tokenizer.decode(ids))
-    return {"question": args.question, "strategy": args.strategy, "expert": label, "probabilities": probabilities,
-            "answer": tokenizer.decode(ids), "seed": args.seed, "base_sha256": model.base_sha256}
+    generate(model, [tokenizer.prompt(args.question[0])], args.max_tokens, tokenizer.stop_ids, args.temperature,
+             seed=args.seed, on_token=stream)
+    print(tokenizer.decode(ids)[len(shown):])
+    return tokenizer.decode(ids)
 
 
 def load_mixture(model, args):
@@ -263,6 +279,13 @@ def do_show(args):
         curve = picture.with_name(f"{path.stem}-curve.png")
         plots.draw_log(log, curve)
         print(f"learning curve: {curve}")
+
+
+def do_bench(args):
+    from . import bench
+    if args.repeats < 1:
+        raise ValueError("--repeats must be at least 1")
+    return bench.run(*open_model(args), args.repeats)
 
 
 def do_demo(args):

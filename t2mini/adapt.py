@@ -17,7 +17,7 @@ import torch
 
 from . import evaluate, svf, tasks
 from .cem import cem
-from .generate import generate, prefill
+from .generate import generate
 
 SKILLS = tuple(label for label in tasks.LABELS if label != "other")     # each has an expert of that name
 MIXED = ("math", "code", "reasoning")                                   # what CEM mixes, in the order of alpha
@@ -43,12 +43,12 @@ def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     routes, progress = [None] * len(prompts), evaluate.Progress(label, len(prompts))
     # Labels in both spellings; a probability is that of a label's first token, shared out among the four.
-    first = {name: [tokenizer.encode(" " + form)[0] for form in (name, name.capitalize())] for name in tasks.LABELS}
+    first = {name: [tokenizer.encode(form)[0] for form in (name, name.capitalize())] for name in tasks.LABELS}
     with svf.using(model, dispatcher or {}):
         for at in range(0, len(order), batch):
             part = [prompts[i] for i in order[at:at + batch]]
             out = generate(model, part, tasks.DISPATCH_TOKENS, tokenizer.stop_ids, temperature=0)
-            p = prefill(model, part, 0)[-1].float().softmax(-1)                         # (B, V)
+            p = out.first_logits.float().softmax(-1)                                    # (B, V)
             share = torch.stack([p[:, ids].sum(1) for ids in first.values()], 1)        # (B, 4)
             share = share / share.sum(1, keepdim=True)
             for n, i in enumerate(order[at:at + batch]):
@@ -63,15 +63,19 @@ def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
 def answer_routed(model, tokenizer, questions, labels, experts, max_tokens, label="", **options):
     """Each question answered by the expert of its label, "other" by the base model. -> list of texts.
 
-    Questions of one label share a batch: one fold per label that occurs.
+    The base model's questions are one batch on its own weights, bit for bit; those of all experts are one more, in which
+    every row has its expert's z.
     """
-    texts = [None] * len(questions)
-    for name in sorted(set(labels)):
-        mine = [i for i, found in enumerate(labels) if found == name]
-        with svf.using(model, experts[name] if name != "other" else {}):
-            for i, text in zip(mine, evaluate.answers(model, tokenizer, [questions[i] for i in mine], max_tokens,
-                                                      label=label and f"{label} ({name})", **options)):
-                texts[i] = text
+    texts, names = [None] * len(questions), sorted(set(labels) - {"other"})
+    for routed in (False, True):
+        mine = [i for i, found in enumerate(labels) if (found != "other") == routed]
+        which = [names.index(labels[i]) for i in mine] if routed and len(names) > 1 else None
+        with svf.using(model, experts[names[0]] if routed and len(names) == 1 else {}):
+            found = evaluate.answers(model, tokenizer, [questions[i] for i in mine], max_tokens, **options, which=which,
+                                     experts=[experts[n] for n in names],
+                                     label=label and f"{label} ({', '.join(names) if routed else 'base'})")
+        for i, text in zip(mine, found):
+            texts[i] = text
     return texts
 
 

@@ -8,8 +8,9 @@ import math
 import random
 import sys
 import time
+from contextlib import nullcontext
 
-from . import tasks
+from . import svf, tasks
 from .generate import generate
 
 
@@ -31,15 +32,20 @@ class Progress:
                       file=sys.stderr, flush=True)
 
 
-def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="", opener=""):
-    """Texts that the model, as its z stand now, answers to `questions` (user messages). Same order as asked."""
+def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="", opener="",
+            experts=(), which=None):
+    """Texts that the model, as its z stand now, answers to `questions` (user messages). Same order as asked.
+
+    which: instead, question i is answered by experts[which[i]], all of them in the same batches (svf.per_row).
+    """
     prompts = [tokenizer.prompt(q, opener=opener) for q in questions]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))          # like lengths share a batch
     texts, progress = [None] * len(prompts), Progress(label, len(prompts))
     for at in range(0, len(order), batch):
         part = order[at:at + batch]
-        out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stop_ids, temperature, seed=seed,
-                       row_ids=part)
+        with svf.per_row(model, experts, [which[i] for i in part]) if which else nullcontext() as rows:
+            out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stop_ids, temperature, seed=seed,
+                           row_ids=part, rows=rows)
         for n, i in enumerate(part):
             texts[i] = tokenizer.decode(out.tokens(n))
         progress.add(len(part))

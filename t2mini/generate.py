@@ -17,12 +17,14 @@ class Samples:
     """N = prompts * samples rows, prompt-major.
 
     ids (N, max_tokens) padded with 0; lengths (N,) tokens written, stop token included; logprobs (N, max_tokens)
-    float32; stopped (N,) False where `max_tokens` cut the answer; steps: row-steps computed, for row efficiency.
+    float32; stopped (N,) False where `max_tokens` cut the answer; first_logits (prompts, V): what the model thought of
+    every token that could open the answer; row_steps: rows computed, summed over steps, for row efficiency.
     """
     ids: torch.Tensor
     lengths: torch.Tensor
     logprobs: torch.Tensor
     stopped: torch.Tensor
+    first_logits: torch.Tensor
     row_steps: int = 0
 
     def tokens(self, n):
@@ -101,11 +103,10 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
     device, N = model.device, len(prompts) * samples
     u = uniforms(seed, row_ids or range(len(prompts)), samples, max_tokens).to(device)
     stop = torch.tensor(sorted(stop_ids), device=device)
+    cache, real, position, logits = prefill(model, prompts, max_tokens)
     out = Samples(torch.zeros(N, max_tokens, dtype=torch.long, device=device),
                   torch.zeros(N, dtype=torch.long, device=device),
-                  torch.zeros(N, max_tokens, device=device), torch.zeros(N, dtype=torch.bool, device=device))
-
-    cache, real, position, logits = prefill(model, prompts, max_tokens)
+                  torch.zeros(N, max_tokens, device=device), torch.zeros(N, dtype=torch.bool, device=device), logits)
     each = torch.arange(N, device=device) // samples        # one prompt, many samples: copy its cache rows
     if samples > 1:
         cache.select(each)

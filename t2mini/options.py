@@ -54,8 +54,8 @@ def build_parser():
 
     p = verb("download", "fetch open weights into weights/", model=False)
     p.add_argument("name", nargs="?", default="smollm2-135m-instruct", help="which model; a wrong name lists them")
-    p = verb("ask", "answer a question in two passes", as_json=True)
-    p.add_argument("question")
+    p = verb("ask", "answer a question, or several, in two passes", as_json=True)
+    p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch")
     p.add_argument("--strategy", choices=STRATEGIES, default="classifier", help="how the first pass decides")
     p.add_argument("--expert", metavar="NAME|PATH", help="skip the first pass and use this expert")
     p.add_argument("--max-tokens", type=int, default=128, help="longest answer")
@@ -86,6 +86,8 @@ def build_parser():
     p = verb("show", "what an expert is: metadata, z per layer and module, a picture", model=False)
     p.add_argument("expert", metavar="EXPERT", help="name or path")
     p.add_argument("--picture", metavar="PATH", help="where to draw it (default: out/EXPERT.png)")
+    p = verb("bench", "speed of every part, beside this machine's limits", as_json=True)
+    p.add_argument("--repeats", type=int, default=5, help="of each measurement; the slowest ones run half as often")
     verb("demo", "two-pass adaptation on built-in questions")
     return parser, verbs.choices
 
@@ -106,6 +108,7 @@ HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts":
         "samples": "answers per question", "baseline": "mean reward of the question's answers (group) or of the whole update (batch)",
         "temperature": "of sampling and scoring",
         "max_tokens": "longest sampled answer (0: the task's own limit)",
+        "must_stop": "an answer that was cut off earns nothing",
         "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model", "clip": "largest gradient norm",
         "modules": "which layers get a z", "seed": "of data and sampling", "val_every": "updates between validations",
         "val_n": "validation questions", "patience": "stop after so many validations without a new best",

@@ -34,6 +34,7 @@ class TrainConfig:
     samples: int = 8            # answers per question
     baseline: str = "group"     # mean reward of the question's answers, or "batch": of all answers of the update
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
+    must_stop: bool = False     # an answer cut off at max_tokens earns nothing: else code is followed by endless prose
     temperature: float = 0.8    # of sampling and of scoring; at 1.0 a small model wanders off too often to be right
     lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
@@ -122,7 +123,8 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
             if kl:                                                              # KL(tuned || base) at the states visited
                 with torch.no_grad():
                     logq = logprobs(model, base[part], target[part], temperature)[1]
-                divergence = torch.where(logp > -1e30, logp.exp() * (logp - logq), 0.0).sum()
+                p, q = logp[:, :model.valid_vocab], logq[:, :model.valid_vocab]     # padding is -inf: 0 * -inf is NaN
+                divergence = (p.exp() * (p - q)).sum()
                 objective, total_kl = objective - kl * divergence, total_kl + divergence.item()
             (-objective / norm).backward()
             loss -= objective.item() / norm
@@ -155,6 +157,8 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     t1 = time.time()
     # --- score ---
     earned = tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
+    if cfg.must_stop:
+        earned = [r * float(stopped) for r, stopped in zip(earned, out.stopped.tolist())]
     reward = torch.tensor(earned).view(len(examples), cfg.samples)
     if cfg.as_released:
         advantage, norm = 2 * reward - 1, float(len(examples))
@@ -193,7 +197,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     """Train and write `out` (expert), `out`.jsonl (log) and `out`.ckpt (for --resume). -> dict of results.
 
     Selection uses the val split only. A step with a gradient that is not finite is skipped, counted, and after five in
-    a row training stops. Raises ValueError where --resume finds no checkpoint or one of other settings.
+    a row training stops. Raises ValueError where --resume finds no checkpoint or one of other settings, or
+    the log would replace the task's own file.
     """
     cfg, out = (released(cfg) if cfg.as_released else cfg), Path(out)
     task = tasks.get(cfg.task)
@@ -203,6 +208,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     optimizer = torch.optim.AdamW(z.values(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=0.0)
     state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0, "skipped": 0, "bad": 0}
     best, log_path, ckpt = svf.get_z(model), out.with_suffix(".jsonl"), out.with_suffix(".ckpt")
+    if Path(cfg.task).resolve() == log_path.resolve():
+        raise ValueError(f"the log of {out} would replace the task file {cfg.task}; choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     if resume:
         best = load_checkpoint(ckpt, cfg, model, optimizer, z, state)
@@ -231,7 +238,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
             numbers, sample = update(model, tokenizer, task, cfg, step, optimizer)
             state["step"] += 1
             state["skipped"] += numbers["skipped"]
-            if numbers["skipped"] or numbers["flat_groups"] < 1:        # a step without any gradient says nothing
+            if numbers["skipped"] or numbers["grad_norm"] > 0:          # a step without any gradient says nothing
                 state["bad"] = state["bad"] + 1 if numbers["skipped"] else 0
             left = (time.time() - t0) / state["step"] * (cfg.steps - state["step"])
             log_file.write(json.dumps({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}}) + "\n")

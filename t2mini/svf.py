@@ -39,22 +39,25 @@ class FoldedLinear(torch.autograd.Function):
 
         dL/dz_i = S_i sum_t (u_i . g_t)(v_i . x_t)
 
-    which is two thin products instead of the m x n gradient of W'.
+    which is two thin products instead of the m x n gradient of W'. Where m > n (gate, up) dL/dx reuses the first of
+    them, g W' = ((g U) * S z) Vt: r x n instead of m x n multiplications per token.
     """
 
     @staticmethod
     def forward(ctx, x, z, W, U, S, Vt):
-        ctx.save_for_backward(x, W, U, S, Vt)
+        ctx.save_for_backward(x, z, W, U, S, Vt)
         return F.linear(x, W)
 
     @staticmethod
     def backward(ctx, g):
-        x, W, U, S, Vt = ctx.saved_tensors
-        gx = g @ W if ctx.needs_input_grad[0] else None
-        gz = None
-        if ctx.needs_input_grad[1]:
-            gU, xV = (g @ U).flatten(0, -2), (x @ Vt.T).flatten(0, -2)          # (tokens, r) each
-            gz = S * (gU * xV).sum(0, dtype=torch.float32)
+        x, z, W, U, S, Vt = ctx.saved_tensors
+        if not ctx.needs_input_grad[1]:
+            return g @ W, None, None, None, None, None
+        gU, xV = g @ U, x @ Vt.T                                                # (..., r) each
+        gz = S * (gU * xV).flatten(0, -2).sum(0, dtype=torch.float32)
+        gx = None
+        if ctx.needs_input_grad[0]:
+            gx = (gU * (S * z).to(gU.dtype)) @ Vt if len(U) > Vt.shape[1] else g @ W
         return gx, gz, None, None, None, None
 
 
@@ -72,7 +75,7 @@ class SVF(nn.Module):
         self.U, self.S, self.Vt = U.to(dtype), S, Vt.to(dtype)          # (m, r), (r,), (r, n)
         self.z = nn.Parameter(torch.full_like(S, 0.1) if sigmoid else torch.ones_like(S))
         self.folded = self.W
-        self.bank = self.rows = self.US = None                                    # see `per_row`
+        self.bank = self.rows = None                                    # see `per_row`
 
     @property
     def W(self):
@@ -100,8 +103,8 @@ class SVF(nn.Module):
 
     def forward(self, x):
         if self.bank is not None:                                       # one z per row of the batch
-            z = self.bank[self.rows.index][:, None]                     # (B, 1, r)
-            y = ((x @ self.Vt.T) * z) @ self.US.T
+            Sz = self.bank[self.rows.index][:, None]                    # (B, 1, r)
+            y = ((x @ self.Vt.T) * Sz) @ self.U.T
         elif torch.is_grad_enabled():
             y = FoldedLinear.apply(x, self.scale(), self.folded, self.U, self.S, self.Vt)
         else:
@@ -134,24 +137,26 @@ def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True):
     """
     if layers(model):
         raise RuntimeError("this model already has SVF layers; call svf.detach(model) first")
-    names, t0, shown = targets(model, modules), time.time(), 0
+    names, made, t0, shown = targets(model, modules), {}, time.time(), 0
     if not names:
         raise ValueError(f"no linear layer of this model is called {modules}")
     for i, name in enumerate(names):
-        parent, _, leaf = name.rpartition(".")
         base = model.get_submodule(name).requires_grad_(False)
         W = base.weight.T if getattr(base, "transposed", False) else base.weight
         try:
             factors = decompose(W, cache)
         except torch.linalg.LinAlgError as e:
             raise ValueError(f"the SVD of {name} failed: {e}") from None
-        setattr(model.get_submodule(parent), leaf, SVF(base, *factors, sigmoid))
+        made[name] = SVF(base, *factors, sigmoid)
         if progress and time.time() - t0 > shown + 1 or (shown and i + 1 == len(names)):
             shown = time.time() - t0
             left = shown / (i + 1) * (len(names) - i - 1)
             print(f"\rdecomposing {i + 1}/{len(names)} matrices, {left:3.0f} s left ", end="", file=sys.stderr, flush=True)
     if shown:
         print(file=sys.stderr)
+    for name, layer in made.items():                        # all or none: a failure above leaves the model as it was
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer)
     if sigmoid:
         fold(model)
     return names
@@ -276,20 +281,22 @@ class Rows:
 def per_row(model, experts, index):
     """Inside the block, row b of a batch runs on experts[index[b]]. Yields the Rows to hand to generate().
 
-    y = ((x V) * z_b S) U^T reads the weights once for all experts; W' is never built. Base weights afterwards.
+    y = ((x V) * S z_b) U^T reads the weights once for all experts; W' is never built. Base weights afterwards.
     """
     rows = Rows(torch.as_tensor(index, device=model.device))
     found = layers(model)
+    unknown = sorted({name for e in experts for name in e} - found.keys())
+    if unknown:
+        raise ValueError(f"an expert tunes {unknown[0]}, which has no SVF layer; attach with the expert's modules")
     try:
         for name, layer in found.items():
             ones = torch.ones_like(layer.S)
-            layer.bank = torch.stack([e.get(name, ones) for e in experts]).to(layer.W.dtype)     # (experts, r)
-            layer.US = (layer.U * layer.S).to(layer.W.dtype)
-            layer.rows = rows
+            Sz = layer.S * torch.stack([e.get(name, ones) for e in experts])                   # (experts, r)
+            layer.bank, layer.rows = Sz.to(layer.W.dtype), rows
         yield rows
     finally:
         for layer in found.values():
-            layer.bank = layer.rows = layer.US = None
+            layer.bank = layer.rows = None
 
 
 # ---------------------------------------------------------------------------------------------- expert files

@@ -56,9 +56,11 @@ class Task:
 DISPATCH = """{question}
 
 ---
-Which skill does the text above need: code (a program to write), math (a number to calculate), reasoning (a choice between \
-options) or other (something else)?"""
-DISPATCH_OPENER = "Skill:"                          # put into the model's mouth, so that it goes on with a label
+The message above is either "other" (chat, facts, writing), "code" (a program), "math" (a number) or "reasoning" (options \
+to choose from). Which one is it?"""
+# Put into the model's mouth, so that it goes on with a label. Of two dozen wordings this is the one after which the base
+# model's labels are spread most evenly (2 % at least, on train questions): what is never sampled is never rewarded.
+DISPATCH_OPENER = 'This is "'
 DISPATCH_TOKENS = 4                                 # a label and the stop token fit
 
 

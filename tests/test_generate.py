@@ -1,8 +1,11 @@
 """Sampling: no row can see its batch, and every log-probability is the one that a full forward pass gives."""
+import math
+
 import pytest
 import torch
 from conftest import random_model
 
+from t2mini import generate as generate_file
 from t2mini import svf
 from t2mini.generate import draw, generate, uniforms
 
@@ -124,3 +127,188 @@ def test_rows_with_different_experts():
     with svf.per_row(model, experts, [1]) as which:
         group = generate(model, [PROMPTS[1]], 8, STOP, 0.8, samples=2, seed=4, row_ids=[1], rows=which)
     assert group.tokens(0)[:8] == want[1].tokens(0)[:8]
+
+
+# ---------------------------------------------------------------------------------------------- both families, exact counts
+RAGGED = [[5, 6, 7], [9], list(range(20, 31)), [40, 41, 40, 41, 42, 43], [100] * 8, [7, 6, 5], [200, 3]]
+STOPS = range(60)                   # of 272 tokens: about one draw in five ends an answer
+
+
+def either(family):
+    gpt2 = dict(family="gpt2", num_key_value_heads=6)
+    return random_model(3, max_position_embeddings=64, **(gpt2 if family == "gpt2" else {}))
+
+
+both = pytest.mark.parametrize("family", ["llama", "gpt2"])
+
+
+def same(a, rows_a, b, rows_b):
+    """Rows of two Samples hold the same answers: ids, lengths, ends, and log-probabilities up to rounding."""
+    for field in ("ids", "lengths", "stopped"):
+        assert torch.equal(getattr(a, field)[rows_a], getattr(b, field)[rows_b]), field
+    torch.testing.assert_close(a.logprobs[rows_a], b.logprobs[rows_b], rtol=0, atol=1e-4)
+
+
+@both
+@pytest.mark.parametrize("stops", [[], STOPS])
+def test_ragged_greedy_is_one_by_one(family, stops):
+    """Fails if a padded row starts at a wrong position, sees padding, or takes another row's cache when rows leave."""
+    model = either(family)
+    batch = generate(model, RAGGED, 12, stops, temperature=0)
+    for n, prompt in enumerate(RAGGED):
+        same(batch, [n], generate(model, [prompt], 12, stops, temperature=0), [0])
+    assert len({tuple(r) for r in rows(batch)}) > 3
+
+
+def test_samples_do_not_depend_on_who_left():
+    """Fails if shrinking the batch drops, swaps or shifts a row: with no stop token no row leaves, and the answers cut
+    at their first stop token must be the same."""
+    model = random_model(1)
+    out, free = (generate(model, RAGGED, 16, stops, seed=4, samples=3) for stops in (STOPS, []))
+    assert out.row_steps < 0.7 * free.row_steps                     # it did shrink
+    for n, answer in enumerate(rows(free)):
+        end = next((i for i, t in enumerate(answer) if t in STOPS), len(answer) - 1) + 1
+        assert out.tokens(n) == answer[:end]
+        torch.testing.assert_close(out.logprobs[n, :end], free.logprobs[n, :end], rtol=0, atol=1e-4)
+
+
+def test_group_samples_equal_separate_rows(monkeypatch):
+    """Fails if sharing the prompt's cache between its samples mixes prompts up. The other side computes every prompt as
+    often as it has samples, from the same table of random numbers."""
+    model, table = random_model(1), uniforms(2, range(len(RAGGED)), 4, 10)
+    group = generate(model, RAGGED, 10, STOPS, 0.9, samples=4, seed=2)
+    monkeypatch.setattr(generate_file, "uniforms", lambda *_: table)
+    alone = generate(model, [p for p in RAGGED for _ in range(4)], 10, STOPS, 0.9)
+    same(group, slice(None), alone, slice(None))
+
+
+def test_more_samples_or_tokens_extend_an_answer():
+    """Fails if asking for more samples or a longer answer changes the ones that were there."""
+    model = random_model(1)
+    few, more = (generate(model, RAGGED, 6, [], samples=k) for k in (2, 3))
+    same(few, slice(None), more, [i for i in range(len(more.ids)) if i % 3 < 2])
+    assert torch.equal(generate(model, RAGGED, 20, [], samples=2).ids[:, :6], few.ids)
+
+
+@both
+@pytest.mark.parametrize("temperature", [1.6, 0])
+def test_logprobs_of_ragged_groups(family, temperature):
+    """Fails if log-probabilities are those of a neighbouring step, or greedy ones are not those at temperature 1. The
+    reference has no cache and no batch."""
+    model = either(family)
+    out = generate(model, RAGGED, 10, STOPS, temperature, samples=2, seed=5)
+    assert out.stopped.any()
+    for n, answer in enumerate(rows(out)):
+        prompt = RAGGED[n // 2]
+        logp = (model(torch.tensor([prompt + answer]))[0] / (temperature or 1)).log_softmax(-1)[len(prompt) - 1:-1]
+        torch.testing.assert_close(out.logprobs[n, :len(answer)], logp[range(len(answer)), answer], rtol=0, atol=1e-4)
+
+
+def test_one_token_is_enough():
+    """Fails if the first token needs a second step, or a token is computed that nobody asked for."""
+    model = random_model(1)
+    out = generate(model, RAGGED, 1, STOPS, temperature=0)
+    want = [int(model(torch.tensor([p]))[0, -1].argmax()) for p in RAGGED]
+    assert out.ids[:, 0].tolist() == want and (out.lengths == 1).all() and out.row_steps == len(RAGGED)
+    assert out.stopped.tolist() == [t in STOPS for t in want]
+
+
+def test_row_steps_count_what_the_model_computed(monkeypatch):
+    """Fails if finished rows stay for good, the batch shrinks at another threshold than three quarters, or row_steps
+    counts answers instead of rows."""
+    model, seen = random_model(1), []
+    hidden = model.hidden
+    monkeypatch.setattr(model, "hidden", lambda ids, *rest: seen.append(len(ids)) or hidden(ids, *rest))
+    out = generate(model, RAGGED, 16, STOPS, samples=3)
+    N = batch = 3 * len(RAGGED)
+    want = 0
+    for step in range(1, 17):
+        want += batch
+        alive = int(((out.lengths > step) | ~out.stopped).sum())
+        if step == 16 or alive == 0:
+            break
+        batch = alive if alive < 0.75 * batch else batch
+    assert out.row_steps == want < 16 * N
+    assert seen[0] == len(RAGGED) and sum(seen[1:]) == want - N     # the prompt is computed once for its samples
+
+
+def test_the_context_is_used_to_its_last_position():
+    """Fails if the context is checked without the new tokens, or one off."""
+    model = either("llama")
+    assert generate(model, [[1] * 60, [2]], 4, [], temperature=0).lengths.tolist() == [4, 4]
+    with pytest.raises(ValueError, match="60 tokens plus 5 new ones exceeds.*64"):
+        generate(model, [[1] * 60, [2]], 5, [])
+
+
+def test_no_random_number_is_zero(monkeypatch):
+    """Fails if u is torch.rand itself, which once in 2^24 numbers is 0 and would draw token 0 at any probability."""
+    for r in (0.0, 1 - 2.0 ** -24):
+        monkeypatch.setattr(torch, "rand", lambda n, generator, r=r: torch.full((n,), r))
+        table = uniforms(0, [0], 1, 3)
+        assert (table > 0).all() and (table <= 1).all()
+
+
+def test_extreme_numbers_never_draw_an_impossible_token():
+    """Fails if the smallest u draws token 0 whatever its probability, or rounding of the cumulative sum lets u = 1 run
+    past the last possible token."""
+    inf = float("inf")
+    for logits in ([-inf, 0., 1., -inf], [-inf, -inf, 3., -inf], [0., -inf, -inf, -inf], [-inf, -200., 0., 0.]):
+        logits = torch.tensor(logits)
+        for u in (1.0, 2.0 ** -24, torch.finfo(torch.float32).tiny):
+            token, logprob = draw(logits[None], torch.tensor([u]), 1.0)
+            assert logits.softmax(-1)[token] > 0 and torch.isfinite(logprob).all()
+    for seed in range(8):                                   # 50,000 float32 summands: the sum is not 1
+        tail = torch.randn(1, 50_000, generator=torch.Generator().manual_seed(seed))
+        tail[0, -100:] = -inf
+        assert draw(tail, torch.tensor([1.0]), 1.0)[0] < 50_000 - 100
+
+
+def test_padding_of_the_vocabulary_has_no_share():
+    """Fails if the padding of the embedding matrix takes part in the log-probabilities."""
+    model = random_model(1)
+    model.valid_vocab = 40
+    out = generate(model, RAGGED, 20, [], 3.0, samples=4)
+    assert len(out.ids.unique()) == 40 and torch.isfinite(out.logprobs).all()
+    assert abs(out.logprobs.mean().item() + math.log(40)) < 1       # spread over 40 tokens, not over 272
+
+
+def random_experts(model, n, size=0.4):
+    g = torch.Generator().manual_seed(0)
+    return [{name: 1 + size * torch.randn(len(layer.z), generator=g) for name, layer in svf.layers(model).items()}
+            for _ in range(n)]
+
+
+@both
+@pytest.mark.parametrize("temperature, samples", [(0, 1), (1.0, 3)])
+def test_rows_with_experts_of_their_own(family, temperature, samples):
+    """Fails if a row uses its neighbour's z, keeps its place in the bank when the batch shrinks, loses it when the
+    prompt is copied for its samples, or the base model is not there afterwards. Compared: each expert alone, folded."""
+    model = either(family)
+    base = model(torch.tensor([RAGGED[2]]))
+    svf.attach(model, progress=False)
+    experts = [*random_experts(model, 2), {}]               # the last entry is the base model
+    index, options = [0, 1, 2, 1, 0, 2, 1], dict(temperature=temperature, samples=samples, seed=6)
+    with svf.per_row(model, experts, index) as which:
+        mixed = generate(model, RAGGED, 12, STOPS, rows=which, **options)
+    assert mixed.row_steps < 12 * len(RAGGED) * samples                     # the batch shrank
+    assert torch.equal(model(torch.tensor([RAGGED[2]])), base)
+    answers = []
+    for k, expert in enumerate(experts):
+        mine = [i for i in range(len(RAGGED)) if index[i] == k]
+        with svf.using(model, expert):
+            alone = generate(model, [RAGGED[i] for i in mine], 12, STOPS, row_ids=mine, **options)
+            answers.append(generate(model, RAGGED, 12, STOPS, **options).ids.tolist())
+        same(mixed, [i * samples + s for i in mine for s in range(samples)], alone, slice(None))
+    assert answers[0] != answers[1] != answers[2] != answers[0]             # the experts do differ
+
+
+def test_rows_with_experts_are_released_after_an_error():
+    """Fails if an error inside the block leaves the bank in place: every later answer would use it."""
+    model = random_model(1)
+    base = model(torch.tensor([[1, 2, 3]]))
+    svf.attach(model, "q,v", progress=False)
+    with pytest.raises(KeyError):
+        with svf.per_row(model, random_experts(model, 1), [0]):
+            assert not torch.equal(model(torch.tensor([[1, 2, 3]])), base)
+            raise KeyError
+    assert torch.equal(model(torch.tensor([[1, 2, 3]])), base)

@@ -1,0 +1,611 @@
+"""Equation 1 against exact enumeration, the policy that acts against the one that is scored, training and resuming."""
+import itertools
+import json
+import math
+import random
+
+import pytest
+import torch
+from conftest import random_model
+from safetensors.torch import load_file
+
+import t2mini
+from t2mini import evaluate, reinforce, svf, tasks
+from t2mini.generate import generate
+from t2mini.grade import Example
+from t2mini.model import Conv1D
+from t2mini.reinforce import TrainConfig, advantages, logprobs, micro_batches, pack, policy_gradient, released, train
+
+GROUPS = [([5, 6, 7], [[10, 11], [12], [13, 14, 15, 16]]),
+          ([9], [[20, 20, 21], [22, 23]]),
+          (list(range(30, 45)), [[1], [2, 3], [4, 5, 6]])]
+ADVANTAGE = [[0.5, -0.25, -0.25], [1.0, -1.0], [0.75, 0.5, -1.25]]
+both = pytest.mark.parametrize("family", ["llama", "gpt2"])
+
+
+def toy(family="llama", vocab=5):
+    """A model so small that every answer it can give can be listed."""
+    return random_model(2, family=family, vocab_size=vocab, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        num_key_value_heads=1 if family == "llama" else 2, head_dim=8, intermediate_size=24,
+                        max_position_embeddings=32)
+
+
+def tuned(model, seed=0, size=0.4):
+    """`model` with SVF layers and a random z, one entry of it exactly 0."""
+    svf.attach(model, progress=False)
+    g = torch.Generator().manual_seed(seed)
+    expert = {n: 1 + size * torch.randn(len(layer.z), generator=g) for n, layer in svf.layers(model).items()}
+    next(iter(expert.values()))[1] = 0.0
+    svf.set_z(model, expert)
+    return model
+
+
+def gradient(model, *args, **options):
+    """z.grad of one call of policy_gradient, all matrices in one vector, and the numbers that it returns."""
+    for layer in svf.layers(model).values():
+        layer.z.grad = None
+    numbers = policy_gradient(model, *args, **options)
+    return torch.cat([layer.z.grad for layer in svf.layers(model).values()]), numbers
+
+
+class Oracle:
+    """The same policy in float64 with dense U diag(S z) Vt and plain autograd: one sequence at a time, no cache."""
+
+    def __init__(self, model, twin):
+        self.twin, self.layers, self.vocab = twin.double(), svf.layers(model), model.valid_vocab
+        self.z = {n: layer.z.detach().double().requires_grad_() for n, layer in self.layers.items()}
+
+    def logp(self, prompt, answer, temperature=1.0, base=False):
+        """The whole log-distribution (n, V) at each of the answer's n tokens."""
+        weights = {}
+        for name, layer in self.layers.items():
+            W = layer.U.double() @ torch.diag(layer.S.double() * self.z[name]) @ layer.Vt.double()
+            weights[f"{name}.weight"] = W.T if isinstance(layer.base, Conv1D) else W
+        logits = torch.func.functional_call(self.twin, {} if base else weights, (torch.tensor([prompt + answer]),))[0]
+        return (logits[len(prompt) - 1:-1, :self.vocab] / temperature).log_softmax(-1)
+
+    def likelihood(self, prompt, answer, temperature=1.0):
+        return self.logp(prompt, answer, temperature)[range(len(answer)), answer].sum()
+
+    def gradient(self, objective):
+        return torch.cat(torch.autograd.grad(objective, list(self.z.values())))
+
+
+# ---------------------------------------------------------------------------------------------- equation 1
+@both
+@pytest.mark.parametrize("baseline", [0.0, 0.37])
+def test_policy_gradient_equals_exact_enumeration(family, baseline):
+    """Fails if the sign is flipped, a token of an answer is left out (the stop token too), an answer sees its siblings,
+    or a baseline moves the expectation. All 21 answers of up to two tokens; token 0 stops."""
+    model, prompt = tuned(toy(family)), [1, 2, 3]
+    oracle = Oracle(model, toy(family))
+    answers = [[0], *map(list, itertools.product(range(1, 5), range(5)))]
+    reward = [float(sum(a) % 3 == 1) + 0.5 * (a == [0]) for a in answers]
+    chance = [oracle.likelihood(prompt, a).exp() for a in answers]
+    assert abs(sum(chance).item() - 1) < 1e-6               # the list is complete
+    exact = oracle.gradient(sum(p * r for p, r in zip(chance, reward)))
+    weight = [p.item() * (r - baseline) for p, r in zip(chance, reward)]
+    ours, _ = gradient(model, [(prompt, answers)], [weight])
+    torch.testing.assert_close(-ours.double(), exact, rtol=1e-4, atol=1e-5)
+    assert exact.abs().max() > 1e-2
+
+
+@both
+@pytest.mark.parametrize("temperature,vocab,kl", [(1.0, 5, 0.0), (0.7, 5, 0.3), (1.3, 4, 0.3)])
+def test_gradient_equals_float64_autograd(family, temperature, vocab, kl):
+    """Fails if the KL is reversed, taken to the tuned model itself or without the temperature, norm divides only one of
+    the two terms, or padding of the vocabulary makes a NaN (0 * -inf)."""
+    model = tuned(toy(family))
+    model.valid_vocab = vocab
+    oracle = Oracle(model, toy(family))
+    groups = [([1, 2, 3], [[1, 0], [0], [3, 2, 1]]), ([2], [[3, 3], [1, 2, 0]])]
+    advantage = [[1.0, -0.5, 0.25], [-1.0, 0.5]]
+    objective, divergence = 0.0, 0.0
+    for (prompt, answers), advs in zip(groups, advantage):
+        for answer, a in zip(answers, advs):
+            logp, logq = (oracle.logp(prompt, answer, temperature, base) for base in (False, True))
+            objective = objective + a * oracle.likelihood(prompt, answer, temperature)
+            divergence = divergence + (logp.exp() * (logp - logq)).sum()
+    want = oracle.gradient((objective - kl * divergence) / 11)
+    ours, numbers = gradient(model, groups, advantage, temperature, norm=11.0, kl=kl)
+    torch.testing.assert_close(-ours.double(), want, rtol=1e-4, atol=1e-5)
+    assert abs(numbers["loss"] + (objective - kl * divergence).item() / 11) < 1e-5 and numbers["tokens"] == 11
+    assert numbers["kl"] == pytest.approx(divergence.item() / 11 if kl else 0.0, abs=1e-5)
+
+
+def test_advantage_is_the_reward_minus_its_baseline():
+    """Fails if the two baselines are swapped, the spread divides, or equal rewards leave rounding behind."""
+    reward = torch.tensor([[1.0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]])
+    assert advantages(reward).tolist() == [[0.5, -0.5, -0.5, 0.5], [0.75, -0.25, -0.25, -0.25], [0] * 4, [0.25] * 3 + [-0.75]]
+    assert torch.equal(advantages(reward, "batch"), reward - 0.375)
+    for samples in range(1, 40):
+        assert all((advantages(torch.ones(2, samples), b) == 0).all() for b in ("group", "batch"))
+
+
+def test_kl_runs_from_the_tuned_to_the_base_model():
+    """Fails if the KL is KL(base || tuned), as released, or its gradient drives the two apart. Two tokens, by hand."""
+    model, prompt = tuned(toy(vocab=2), size=1.5), [0, 1]
+    a = model(torch.tensor([prompt]))[0, -1].softmax(-1)[0].item()
+    b = toy(vocab=2)(torch.tensor([prompt]))[0, -1].softmax(-1)[0].item()
+    forward = a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
+    reverse = b * math.log(b / a) + (1 - b) * math.log((1 - b) / (1 - a))
+    assert abs(forward - reverse) > 1e-3
+    slope, numbers = gradient(model, [(prompt, [[1]])], [[0.0]], kl=1.0)
+    assert numbers["kl"] == pytest.approx(forward, abs=1e-6) and numbers["loss"] == pytest.approx(forward, abs=1e-6)
+    with torch.no_grad():
+        for layer in svf.layers(model).values():
+            layer.z -= 0.01 * layer.z.grad / slope.norm()
+    svf.fold(model)
+    _, after = gradient(model, [(prompt, [[1]])], [[0.0]], kl=1.0)
+    assert after["kl"] == pytest.approx(forward - 0.01 * slope.norm().item(), rel=0.02) and after["kl"] < forward
+
+
+def test_kl_is_zero_at_the_base_model_and_positive_elsewhere():
+    """Fails if the base model's pass sees W', or the tuned pass does not get W' back."""
+    model = tuned(random_model(1))
+    before = model(torch.tensor([GROUPS[0][0]]))
+    zero = [[0.0] * len(a) for _, a in GROUPS]
+    assert gradient(model, GROUPS, zero, kl=1.0)[1]["kl"] > 0.01
+    assert torch.equal(model(torch.tensor([GROUPS[0][0]])), before)
+    svf.reset(model)
+    slope, numbers = gradient(model, GROUPS, zero, kl=1.0)
+    assert abs(numbers["kl"]) < 1e-6 and slope.abs().max() < 1e-5
+
+
+# ---------------------------------------------------------------------------------------------- packing
+@both
+def test_packed_states_equal_those_of_separate_sequences(family):
+    """Fails if an answer sees a sibling, goes on counting positions from one, misses the end of the prompt, or a state
+    is read one column off."""
+    model = tuned(random_model(1, family=family, **({"num_key_value_heads": 6} if family == "gpt2" else {})))
+    ids, positions, allowed, row, col, target = pack(GROUPS, "cpu")
+    packed = model.hidden(ids, positions, allowed)[row, col]
+    apart = [model.hidden(torch.tensor([p + a]))[0, len(p) - 1:-1] for p, answers in GROUPS for a in answers]
+    torch.testing.assert_close(packed, torch.cat(apart), rtol=0, atol=1e-5)
+    assert target.tolist() == [t for _, answers in GROUPS for a in answers for t in a]      # the last ones too
+
+
+def test_packed_mask_by_hand():
+    """Fails if the mask of a row with one prompt token and two answers of two and one tokens is any other."""
+    ids, positions, allowed, row, col, target = pack([([7], [[1, 2], [3]]), ([8, 9, 8], [[4]])], "cpu")
+    assert ids.tolist() == [[7, 1, 0], [8, 9, 8]] and positions.tolist() == [[0, 1, 0], [0, 1, 2]]
+    assert allowed[0].int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 1]]                   # column 2 is padding
+    assert allowed[1].int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert row.tolist() == [0, 0, 0, 1] and col.tolist() == [0, 1, 0, 2] and target.tolist() == [1, 2, 3, 4]
+
+
+def test_siblings_change_nothing():
+    """Fails if any value of one answer reaches the states of another answer to the same prompt."""
+    model = tuned(random_model(1))
+
+    def states(answers):
+        ids, positions, allowed, row, col, _ = pack([([5, 6, 7], answers)], "cpu")
+        return model.hidden(ids, positions, allowed)[row, col]
+
+    a, b = states([[10, 11, 12], [20, 21, 22, 23], [30, 31]]), states([[90, 91, 92], [20, 21, 22, 23], [80, 81]])
+    assert torch.equal(a[3:7], b[3:7])
+    assert not torch.equal(a[1], b[1]) and not torch.equal(a[8], b[8])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("vocab", [272, 150])
+def test_the_policy_that_acts_is_the_policy_that_is_scored(temperature, vocab):
+    """Fails if sampler and scorer differ in the weights (z not folded), the temperature, the mask of the vocabulary, or
+    the position of any token. The prompt and cache of the one, the packed rows of the other."""
+    model = tuned(random_model(1))
+    model.valid_vocab = vocab
+    prompts = [p for p, _ in GROUPS]
+    out = generate(model, prompts, 9, range(50), temperature, samples=4)
+    answers = [out.tokens(n) for n in range(len(out.ids))]
+    ids, positions, allowed, row, col, target = pack([(p, answers[4 * i:4 * i + 4]) for i, p in enumerate(prompts)], "cpu")
+    scored, _ = logprobs(model, model.hidden(ids, positions, allowed)[row, col], target, temperature)
+    sampled = torch.cat([out.logprobs[n, :len(a)] for n, a in enumerate(answers)])
+    torch.testing.assert_close(scored, sampled, rtol=0, atol=1e-4)
+    assert out.stopped.any() and not out.stopped.all()
+
+
+# ---------------------------------------------------------------------------------------------- what gets a gradient
+def test_prompt_and_padding_get_no_gradient():
+    """Fails if a prompt token is scored, padding gets a weight, or a partner in the batch moves one's own gradient."""
+    model = tuned(random_model(1))
+    apart = [gradient(model, [g], [a])[0] for g, a in zip(GROUPS, ADVANTAGE)]
+    together, numbers = gradient(model, GROUPS, ADVANTAGE)
+    torch.testing.assert_close(together, sum(apart), rtol=1e-4, atol=1e-5)
+    assert numbers["tokens"] == sum(len(a) for _, answers in GROUPS for a in answers)
+    silent = [ADVANTAGE[0], [0.0, 0.0], [0.0, 0.0, 0.0]]            # long partners without weight: padding only
+    torch.testing.assert_close(gradient(model, GROUPS, silent)[0], apart[0], rtol=1e-4, atol=1e-5)
+    assert (gradient(model, GROUPS, [[0.0] * len(a) for _, a in GROUPS])[0] == 0).all()
+    assert min(g.norm() for g in apart) > 0.1
+
+
+def test_the_stop_token_gets_a_gradient():
+    """Fails if the last token of an answer has no likelihood: when to stop would never be learnt."""
+    model, prompt, stop = tuned(random_model(1)), [5, 6, 7], 257
+    assert pack([(prompt, [[10, 11, stop]])], "cpu")[-1].tolist() == [10, 11, stop]
+    whole, cut, end = (gradient(model, [(p, [a])], [[1.0]])[0] for p, a in (
+        (prompt, [10, 11, stop]), (prompt, [10, 11]), (prompt + [10, 11], [stop])))
+    torch.testing.assert_close(whole, cut + end, rtol=1e-4, atol=1e-5)      # it is worth what it is worth alone
+    assert end.norm() > 0.1
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.5])
+def test_chunks_and_micro_batches_add_up(kl):
+    """Fails if a chunk is scaled by its own size, the last part is dropped, or a micro-batch resets the gradient."""
+    model, size = tuned(random_model(1)), [5 + 5, 1 + 3, 15 + 4]
+    whole, numbers = gradient(model, GROUPS, ADVANTAGE, 0.7, 18.0, kl)
+    for chunk in (1, 4, 17):
+        parts, n = gradient(model, GROUPS, ADVANTAGE, 0.7, 18.0, kl, chunk)
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+        assert n == pytest.approx(numbers, abs=1e-5)
+    for layer in svf.layers(model).values():
+        layer.z.grad = None
+    for part in micro_batches(GROUPS, 25):
+        policy_gradient(model, [GROUPS[i] for i in part], [ADVANTAGE[i] for i in part], 0.7, 18.0, kl)
+    added = torch.cat([layer.z.grad for layer in svf.layers(model).values()])
+    torch.testing.assert_close(added, whole, rtol=1e-4, atol=1e-5)
+    assert micro_batches(GROUPS, 25) == [[1, 0], [2]] and max(size) <= 25
+
+
+def test_micro_batches_hold_every_group_once_and_keep_the_budget():
+    """Fails if padding is not counted, a group larger than the budget is lost, or no group at all fails."""
+    rng = random.Random(0)
+    groups = [([1] * rng.randint(1, 40), [[2] * rng.randint(1, 30) for _ in range(3)]) for _ in range(30)]
+    size = [len(p) + sum(map(len, answers)) for p, answers in groups]
+    parts = micro_batches(groups, 300)
+    assert sorted(i for part in parts for i in part) == list(range(30)) and 1 < len(parts) < 30
+    assert all(len(part) * max(size[i] for i in part) <= 300 for part in parts)
+    assert all(len(part) == 1 for part in micro_batches(groups, 1)) and micro_batches([]) == []
+
+
+# ---------------------------------------------------------------------------------------------- one update
+class Words:
+    """A task of short words; which answers it pays is decided by the `pays` fixture."""
+    name, max_tokens, opener = "words", 4, ""
+
+    def __init__(self):
+        self.asked = []
+
+    def examples(self, split, n, seed=0):
+        self.asked.append((split, n, seed))
+        rng = random.Random(f"{split} {seed}")
+        return [Example("".join(rng.choices("abcdefgh", k=rng.randint(1, 6))), "x", "exact") for _ in range(n)]
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """The task `words`, which pays 1.0 for an answer that begins with a small letter or a digit."""
+    task = Words()
+    monkeypatch.setattr(tasks, "get", lambda name: task)
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(pays(t)) for t in texts])
+    return task
+
+
+def pays(text):
+    return "0" <= text[:1] <= "9" or "a" <= text[:1] <= "z"
+
+
+def config(**changes):
+    return TrainConfig(**{"task": "words", "steps": 4, "prompts": 3, "samples": 4, "temperature": 1.0, "lr": 0.05,
+                          "modules": "q,v,down", "val_every": 2, "val_n": 4} | changes)
+
+
+def quiet(text):
+    pass
+
+
+@pytest.fixture
+def ready(loaded):
+    """(model with SVF layers, tokenizer, optimizer) as train() makes them."""
+    model, tokenizer = loaded
+    svf.attach(model, "q,v,down", progress=False)
+    return model, tokenizer, torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=0.05, weight_decay=0)
+
+
+@pytest.mark.parametrize("baseline", ["group", "batch"])
+def test_update_has_the_gradient_of_its_whole_batch(ready, words, monkeypatch, baseline):
+    """Fails if groups that are left out because all their answers earn the same still change the divisor, or micro-batches
+    and advantages of different groups are mixed up. The other side: all groups in one call."""
+    model, tokenizer, optimizer = ready
+    sampled = []
+    monkeypatch.setattr(reinforce, "generate", lambda *a, **kw: sampled.append((a[1], generate(*a, **kw))) or sampled[-1][1])
+    plain = micro_batches
+    monkeypatch.setattr(reinforce, "micro_batches", lambda groups: plain(groups, 200))
+    cfg = config(prompts=8, samples=3, clip=1e9, baseline=baseline)
+    numbers, text = reinforce.update(model, tokenizer, words, cfg, 0, optimizer)
+    assert optimizer.param_groups[0]["lr"] == cfg.lr and words.asked == [("train", 8, "0/0")]
+    got = torch.cat([layer.z.grad for layer in svf.layers(model).values()])
+    svf.reset(model)                                        # the weights that it sampled with
+    (prompts, out), = sampled
+    tokens = [out.tokens(n) for n in range(24)]
+    reward = torch.tensor([float(pays(tokenizer.decode(t))) for t in tokens]).view(8, 3)
+    want, _ = gradient(model, [(p, tokens[3 * i:3 * i + 3]) for i, p in enumerate(prompts)],
+                       advantages(reward, baseline).tolist(), 1.0, float(sum(map(len, tokens))))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    flat = (reward.std(1, unbiased=False) == 0).float().mean().item()
+    assert 0 < flat < 1 and numbers["flat_groups"] == flat and numbers["reward"] == pytest.approx(reward.mean().item())
+    assert numbers["grad_norm"] == pytest.approx(want.norm().item(), rel=1e-4) and numbers["grad_norm"] > 0
+    assert numbers["answer_len"] == sum(map(len, tokens)) / 24
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_equal_rewards_change_nothing(ready, words, monkeypatch, reward):
+    """Fails if an update without any difference between answers still moves z, or Adam's moments."""
+    model, tokenizer, optimizer = ready
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [reward] * len(texts))
+    numbers, _ = reinforce.update(model, tokenizer, words, config(), 0, optimizer)
+    assert all((z == 1).all() for z in svf.get_z(model).values()) and not optimizer.state
+    assert numbers["grad_norm"] == 0 and numbers["flat_groups"] == 1 and numbers["skipped"] == 0
+    assert numbers["reward"] == reward
+
+
+def test_cut_answers_earn_nothing_where_answers_must_stop(ready, words, monkeypatch):
+    """Fails if --must-stop pays for an answer that the token limit ended, or does not pay for one that stopped."""
+    model, tokenizer, optimizer = ready
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [1.0] * len(texts))
+    plain, strict = (reinforce.update(model, tokenizer, words, config(must_stop=m, prompts=8, lr=0.0, max_tokens=100), 0, optimizer)[0]
+                     for m in (False, True))
+    assert plain["reward"] == 1 and strict["reward"] == pytest.approx(1 - strict["cut"]) and 0 < strict["cut"] < 1
+
+
+def test_update_clips_the_gradient_and_folds(ready, words):
+    """Fails if the norm is not limited, or the next rollout runs on the weights before the step."""
+    model, tokenizer, optimizer = ready
+    numbers, _ = reinforce.update(model, tokenizer, words, config(clip=1e-3), 0, optimizer)
+    got = torch.cat([layer.z.grad for layer in svf.layers(model).values()]).norm().item()
+    assert numbers["grad_norm"] > 1e-2 and got == pytest.approx(1e-3, rel=1e-3) and numbers["z_shift"] > 0
+    before, expert = model(torch.tensor([[1, 2, 3]])), svf.get_z(model)
+    svf.set_z(model, expert)                                # folds; it was folded
+    assert torch.equal(model(torch.tensor([[1, 2, 3]])), before)
+
+
+def test_kl_is_logged_and_pulls_back(ready, words, monkeypatch):
+    """Fails if lambda is not used where rewards are flat, or the logged KL is not the mean per token."""
+    model, tokenizer, optimizer = ready
+    svf.set_z(model, {n: z + 0.5 for n, z in svf.get_z(model).items()})
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [0.0] * len(texts))
+    seen, plain = [], policy_gradient
+    monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.append(plain(*a)) or seen[-1])
+    shift = [reinforce.update(model, tokenizer, words, config(kl=1.0, lr=0.01), 0, optimizer)[0] for _ in range(3)]
+    assert shift[0]["kl"] == pytest.approx(seen[0]["kl"]) and shift[0]["kl"] > 0.01
+    assert shift[2]["kl"] < shift[0]["kl"] and shift[2]["z_shift"] < shift[0]["z_shift"] < 0.5
+
+
+def break_gradient(monkeypatch, when):
+    """Puts a NaN into one z's gradient at the steps for which when(call number) holds."""
+    calls, plain = [], policy_gradient
+
+    def broken(model, *args):
+        numbers = plain(model, *args)
+        calls.append(1)
+        if when(len(calls) - 1):
+            next(iter(svf.layers(model).values())).z.grad[0] = float("nan")
+        return numbers
+
+    monkeypatch.setattr(reinforce, "policy_gradient", broken)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(ready, words, monkeypatch):
+    """Fails if one NaN reaches z or Adam's moments, or stays in the gradient of the next step."""
+    model, tokenizer, optimizer = ready
+    break_gradient(monkeypatch, lambda call: call == 1)
+    reinforce.update(model, tokenizer, words, config(), 0, optimizer)
+    z, adam = svf.get_z(model), {k: t.clone() for s in [optimizer.state_dict()["state"]] for i in s for k, t in
+                                 ((f"{i}{k}", t) for k, t in s[i].items())}
+    numbers, _ = reinforce.update(model, tokenizer, words, config(), 1, optimizer)
+    assert numbers["skipped"] == 1 and math.isnan(numbers["grad_norm"])
+    assert all(torch.equal(t, z[n]) for n, t in svf.get_z(model).items()) and len(adam) == 18
+    assert all(torch.equal(t, adam[f"{i}{k}"]) for i, s in optimizer.state_dict()["state"].items() for k, t in s.items())
+    numbers, _ = reinforce.update(model, tokenizer, words, config(), 2, optimizer)
+    assert numbers["skipped"] == 0 and numbers["grad_norm"] > 0
+    assert all(torch.isfinite(t).all() and not torch.equal(t, z[n]) for n, t in svf.get_z(model).items())
+
+
+# ---------------------------------------------------------------------------------------------- the loop
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_training_stops_after_five_gradients_that_are_not_finite(loaded, words, monkeypatch, tmp_path):
+    """Fails if a broken run goes on, four in a row already end it, or its best expert is lost."""
+    break_gradient(monkeypatch, lambda call: call in (1, 2, 3, 4) or call >= 6)
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 2) for i in range(len(texts))])
+    said = []
+    result = train(*loaded, config(steps=30, val_every=100), tmp_path / "e.safetensors", log=said.append)
+    assert result["step"] == 11 and result["bad"] == 5 and result["skipped"] == 9 and "five" in said[-1]
+    assert [r["skipped"] for r in rows_of(tmp_path / "e.jsonl")[1:]] == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1]
+    expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
+    assert len(expert) == 6 and meta["steps"] == 11 and meta["best_step"] == 0
+
+
+@pytest.mark.parametrize("between, flat, stops", [(0.0, 1.0, True), (0.2, 1.0, False), (0.2, 0.5, False)])
+def test_steps_without_a_gradient_do_not_end_a_row_of_bad_ones(loaded, words, monkeypatch, tmp_path, between, flat, stops):
+    """Fails if a step that had nothing to learn from counts as a good one, or a good one counts as nothing because every
+    group was flat: under the batch baseline flat groups teach too."""
+    plain, calls = reinforce.update, []
+
+    def update(*args):
+        numbers, text = plain(*args)
+        calls.append(1)
+        bad = len(calls) % 2 == 1
+        return numbers | {"skipped": int(bad), "grad_norm": math.nan if bad else between, "flat_groups": flat}, text
+
+    monkeypatch.setattr(reinforce, "update", update)
+    result = train(*loaded, config(steps=12, val_every=100), tmp_path / "e.safetensors", log=quiet)
+    assert (result["step"], result["bad"]) == ((9, 5) if stops else (12, 0))
+
+
+def test_training_writes_log_and_expert(loaded, words, tmp_path):
+    """Fails if a number is missing from the log, the metadata cannot rebuild the run, or a split but train and val is
+    asked for."""
+    model, _ = loaded
+    cfg, out = config(), tmp_path / "new" / "words.safetensors"
+    result = train(*loaded, cfg, out, log=quiet)
+    rows = rows_of(out.with_suffix(".jsonl"))
+    assert [(r["step"], "val" in r) for r in rows] == [(0, True), (1, False), (2, False), (2, True), (3, False), (4, False),
+                                                       (4, True)]
+    fields = {"step", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len", "cut", "kl", "skipped",
+              "sec", "sec_sample", "sec_score", "sec_update"}
+    assert all(r.keys() == fields for r in rows if "val" not in r) and rows[0].keys() == {"step", "val", "val_n"}
+    expert, meta = svf.load_expert(out, model)
+    assert expert.keys() == svf.layers(model).keys() and result["step"] == meta["steps"] == 4
+    assert TrainConfig(**meta["config"]) == cfg and meta["base_sha256"] == model.base_sha256 and meta["seed"] == 0
+    assert {"base_model", "task", "best_step", "val_accuracy", "val_n", "parameterisation", "modules", "command", "minutes",
+            "dtype", "torch", "threads"} <= meta.keys() and meta["parameterisation"] == "z"
+    assert [split for split, *_ in words.asked] == ["val"] + ["train"] * 4
+    assert len({seed for split, _, seed in words.asked if split == "train"}) == 4      # new questions at every step
+    assert sorted(p.name for p in out.parent.iterdir()) == ["words.ckpt", "words.jsonl", "words.safetensors"]
+
+
+def test_the_best_expert_on_validation_is_kept(loaded, words, monkeypatch, tmp_path):
+    """Fails if the last z is saved, an equal score replaces the earlier one, or patience counts steps."""
+    model, _ = loaded
+    right, seen = [1, 3, 3, 2, 2, 4], []
+
+    def score(model, *rest):
+        seen.append(svf.get_z(model))
+        return [1.0] * right[len(seen) - 1] + [0.0] * (4 - right[len(seen) - 1])
+
+    monkeypatch.setattr(evaluate, "score", score)
+    result = train(*loaded, config(steps=40, patience=3), tmp_path / "e.safetensors", log=quiet)
+    assert result["step"] == 8 and result["best_step"] == 2 and result["best_val"] == 0.75 and len(seen) == 5
+    expert, meta = svf.load_expert(tmp_path / "e.safetensors", model)
+    assert all(torch.equal(z, seen[1][n]) for n, z in expert.items()) and meta["val_accuracy"] == 0.75
+    assert any(not torch.equal(seen[1][n], seen[2][n]) for n in expert)
+
+
+def test_training_raises_a_reward_that_can_be_earned(loaded, words, tmp_path):
+    """Fails if the sign of the update is flipped, or updates do not reach the weights that sample."""
+    cfg = config(steps=15, prompts=4, samples=8, val_every=100, modules=svf.ALL)
+    train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
+    reward = [r["reward"] for r in rows_of(tmp_path / "e.jsonl") if "reward" in r]
+    assert sum(reward[-3:]) / 3 > sum(reward[:3]) / 3 + 0.3
+
+
+def test_training_on_a_jsonl_file_that_never_pays(loaded, tmp_path):
+    """Fails if a user's file is no task, or answers that earn nothing still move z."""
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": "supercalifragilistic"}) + "\n" for i in range(20)))
+    train(*loaded, config(task=str(mine), steps=2, max_tokens=3, prompts=2), tmp_path / "e.safetensors", log=quiet)
+    expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
+    assert all((z == 1).all() for z in expert.values()) and meta["val_accuracy"] == 0 and meta["val_n"] == 2
+    assert all(r["grad_norm"] == 0 for r in rows_of(tmp_path / "e.jsonl") if "val" not in r)
+
+
+def test_the_log_never_overwrites_the_users_task(loaded, tmp_path):
+    """Fails if mine.jsonl, trained to mine.safetensors, is replaced by the run's log of the same name."""
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": "a"}) + "\n" for i in range(20)))
+    text = mine.read_text()
+    with pytest.raises(ValueError, match="mine.jsonl"):
+        train(*loaded, config(task=str(mine), max_tokens=2), tmp_path / "mine.safetensors", log=quiet)
+    assert mine.read_text() == text
+
+
+# ---------------------------------------------------------------------------------------------- resuming
+def same_file(a, b):
+    a, b = load_file(a), load_file(b)
+    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+
+
+def without_clock(path):
+    return [{k: v for k, v in r.items() if not k.startswith("sec")} for r in rows_of(path)]
+
+
+def interrupt_at(text):
+    def log(line):
+        if line.startswith(text):
+            raise KeyboardInterrupt
+    return log
+
+
+@pytest.mark.parametrize("at, changes", [("step    4 | reward", {}), ("step    4 | validation", {}), ("step    1", {}),
+                                         ("step    3", {"kl": 0.1}), ("step    5", {"as_released": True, "prompts": 2})])
+def test_resumed_equals_uninterrupted(tiny_folder, words, tmp_path, at, changes):
+    """Fails if z, Adam's moments or its step, the best z, the random streams, or a counter do not survive; or steps since
+    the last checkpoint, which are done again, stand in the log twice. N + interruption + N = 2 N, to the last bit."""
+    cfg, a, b = config(steps=6, **changes), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+
+    def run(out, **options):
+        return train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, **options)
+
+    whole = run(a, log=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        run(b, log=interrupt_at(at))
+    assert not b.exists()
+    resumed = run(b, resume=True, log=quiet)
+    assert same_file(a, b) and same_file(a.with_suffix(".ckpt"), b.with_suffix(".ckpt"))
+    assert without_clock(a.with_suffix(".jsonl")) == without_clock(b.with_suffix(".jsonl"))
+    assert {k: v for k, v in whole.items() if k not in ("seconds", "expert")} == \
+        {k: v for k, v in resumed.items() if k not in ("seconds", "expert")}
+    moved = load_file(a.with_suffix(".ckpt"))
+    assert max((t - t.round()).abs().max() for k, t in moved.items() if k.startswith("z/")) > 1e-4
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny_folder, words, tmp_path):
+    """Fails if a run that is done takes another step, or is validated again and counts as stale."""
+    out, log = tmp_path / "a.safetensors", tmp_path / "a.jsonl"
+    load = lambda: t2mini.load(tiny_folder, device="cpu", dtype="float32")     # noqa: E731
+    first = train(*load(), config(), out, log=quiet)
+    expert, text = load_file(out), log.read_text()
+    again = train(*load(), config(), out, resume=True, log=quiet)
+    assert log.read_text() == text and all(torch.equal(t, expert[n]) for n, t in load_file(out).items())
+    assert again["step"] == first["step"] == 4 and again["stale"] == first["stale"]
+
+
+def test_what_cannot_be_resumed_is_refused(tiny_folder, words, tmp_path):
+    """Fails if a run goes on with other settings or another base, starts silently anew without its checkpoint, or has
+    already damaged the log when it says so."""
+    out = tmp_path / "a.safetensors"
+
+    def run(cfg, base=None, **options):
+        model, tokenizer = t2mini.load(tiny_folder, device="cpu", dtype="float32")
+        model.base_sha256 = base or model.base_sha256
+        train(model, tokenizer, cfg, out, log=quiet, **options)
+
+    with pytest.raises(ValueError, match="no checkpoint"):
+        run(config(), resume=True)
+    run(config(steps=1))
+    text = (tmp_path / "a.jsonl").read_text()
+    for changes in ({"lr": 0.04}, {"steps": 2}, {"seed": 1}, {"modules": "q,v"}):
+        with pytest.raises(ValueError, match=f"another {next(iter(changes))}"):
+            run(config(**{"steps": 1} | changes), resume=True)
+    with pytest.raises(ValueError, match="another base model"):
+        run(config(steps=1), base="f" * 64, resume=True)
+    whole = (tmp_path / "a.ckpt").read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match="damaged checkpoint"):
+        run(config(steps=1), resume=True)
+    assert (tmp_path / "a.jsonl").read_text() == text
+
+
+# ---------------------------------------------------------------------------------------------- as released
+def test_released_recipe(ready, words, monkeypatch):
+    """Fails if the comparison is not the release's: one greedy answer, reward +-1, no baseline, a sum over tokens, a
+    constant learning rate; or the same number of answers per step is not kept."""
+    cfg = released(config(prompts=3, samples=4, kl=0.5, seed=9))
+    assert (cfg.prompts, cfg.samples, cfg.temperature, cfg.lr, cfg.kl, cfg.clip, cfg.modules, cfg.seed, cfg.as_released) == \
+        (12, 1, 0.0, 2e-3, 0.0, 1e-3, "gate,up,down", 9, True)
+    model, tokenizer, optimizer = ready
+    seen, plain = [], policy_gradient
+    monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.append(a) or plain(*a))
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 3 == 0) for i in range(len(texts))])
+    reinforce.update(model, tokenizer, words, cfg, 3, optimizer)
+    assert optimizer.param_groups[0]["lr"] == 2e-3
+    svf.reset(model)
+    groups = [(p, answers, adv) for _, g, a, *_ in seen for (p, answers), adv in zip(g, a, strict=True)]
+    assert len(groups) == 12 and sorted(a for *_, adv in groups for a in adv) == [-1.0] * 8 + [1.0] * 4
+    for prompt, answers, _ in groups:
+        greedy = generate(model, [prompt], 4, tokenizer.stop_ids, temperature=0)
+        assert answers == [greedy.tokens(0)]
+    assert all(temperature == 0 and norm == 12 and kl == 0 for *_, temperature, norm, kl in seen)
+
+
+def test_released_recipe_trains_logits(loaded, words, tmp_path):
+    """Fails if the sigmoid form is not used, or its logits are saved in place of the effective z."""
+    model, _ = loaded
+    train(*loaded, config(steps=2, prompts=1, as_released=True), tmp_path / "e.safetensors", log=quiet)
+    logits = load_file(tmp_path / "e.ckpt")
+    assert all(layer.sigmoid for layer in svf.layers(model).values()) and len(svf.layers(model)) == 6
+    assert all(0.08 < t.mean() < 0.12 and (t != 0.1).any() for k, t in logits.items() if k.startswith("z/"))
+    expert, meta = svf.load_expert(tmp_path / "e.safetensors", model)
+    assert meta["parameterisation"] == "sigmoid" and all(abs(z.mean() - 1) < 0.05 for z in expert.values())
