@@ -5,6 +5,7 @@ A page NN_name.md belongs to the script NN_name.py. In it
     ```python            is code that stands, line for line, in the script (or in the file named after the word python)
     ```text NAME         is the section NAME of the script's output; numbers may differ by 2 %, or by what is stated, as
     ```text NAME ±20%    in this line; "±any" where a number is a time or a random draw
+    ```text NAME ±text   is text that a model wrote, which may differ on another machine: only the section must be there
     ```bash              is a command; every path in it exists and every option is known
 --write puts the sections just printed into the pages, after which the change is read with `git diff`.
 """
@@ -43,13 +44,14 @@ def same_line(promised, printed, tolerance):
 
 
 def outputs(page):
-    """The output blocks of a page: [(section name, tolerance, promised lines)]."""
+    """The output blocks of a page: [(section name, tolerance (a share, None for any, "text"), promised lines)]."""
     found = []
     for kind, info, body in FENCE.findall(page.read_text(encoding="utf-8")):
         if kind == "text" and info.strip():
             name, *given = info.split()
             given = given[0].removeprefix("±").removesuffix("%") if given else "2"
-            found.append((name, None if given == "any" else float(given) / 100, body.rstrip("\n").splitlines()))
+            tolerance = given if given == "text" else None if given == "any" else float(given) / 100
+            found.append((name, tolerance, body.rstrip("\n").splitlines()))
     return found
 
 
@@ -61,6 +63,9 @@ def differences(page, printed):
             wrong.append(f"{page.name}: the script prints no section {name!r}")
             continue
         lines = found[name]
+        if tolerance == "text":
+            wrong += [] if any(lines) else [f"{page.name}, {name}: the script prints nothing"]
+            continue
         if len(lines) != len(promised):
             wrong.append(f"{page.name}, {name}: {len(promised)} lines promised, {len(lines)} printed")
         for want, got in zip(promised, lines):
