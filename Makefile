@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help setup weights demo test train-math results bench clean
+.PHONY: help setup weights demo test train-math results bench tutorials clean
 
 ## help: list the targets (default)
 help:
@@ -47,6 +47,10 @@ results: weights
 ## bench: how fast each part runs here, beside this machine's limits (run nothing else meanwhile)
 bench: weights
 	@$(PY) -m t2mini bench $(ARGS)
+
+## tutorials: run every chapter, draw its figures, compare its output with its page (30 minutes)
+tutorials: weights
+	@$(PY) tutorials/pages.py $(ARGS)
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:

@@ -1,0 +1,66 @@
+"""
+What every chapter's script shares: sections, figures, the loaded model and the exercise checker.
+
+A chapter prints its output in named sections. The page shows some of them; `pages.py` holds the two together.
+"""
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))                        # so that `import t2mini` works from a plain clone
+
+
+def start(doc, checks, script):
+    """Parse the chapter's options. `--check N` runs checks[N - 1] on your exercise file and ends; else print the title.
+
+    checks: three functions; each takes the reader's module and raises AssertionError with a hint where it is wrong.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", type=int, choices=(1, 2, 3), help="check exercise 1, 2 or 3 and stop")
+    parser.add_argument("--solutions", action="store_true", help="check the solution instead of your own file")
+    args = parser.parse_args()
+    if args.check:
+        sys.exit(check(Path(script).stem, args.check, checks, "solutions" if args.solutions else "exercises"))
+    print(doc.strip().splitlines()[0])
+
+
+def check(name, number, checks, folder):
+    """-> 0 where the exercise is solved, else 1 after printing the hint."""
+    path = HERE / folder / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        checks[number - 1](module)
+    except NotImplementedError:
+        print(f"exercise {number}: not started. Fill in exercise_{number} in {path.relative_to(HERE.parent)}")
+        return 1
+    except Exception as e:                                  # a reader's code may raise anything: that is a hint, too
+        print(f"exercise {number}: not yet. {e if isinstance(e, AssertionError) else repr(e)}")
+        return 1
+    print(f"exercise {number}: right")
+    return 0
+
+
+def section(name):
+    """Start a named section of the output; a page shows it as ```text name."""
+    print(f"\n--- {name} ---", flush=True)
+
+
+def load():
+    """The default model and its tokenizer, every linear layer seen through its singular values (cached on disk)."""
+    import t2mini
+    from t2mini import experts, svf
+    model, tokenizer = t2mini.load()
+    svf.attach(model, cache=experts.SVD_CACHE)
+    return model, tokenizer
+
+
+def save(figure, name):
+    """Write a picture of the page to figures/; without dates, so that the same picture is the same file."""
+    path = HERE / "figures" / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Software": None})
+    print(f"figure: {path.relative_to(HERE.parent)}", file=sys.stderr)
