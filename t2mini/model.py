@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .packed import linear
+
 
 @dataclass(frozen=True)
 class Config:
@@ -291,7 +293,7 @@ class Transformer(nn.Module):
     def head(self, x):
         """Final norm and output head: states (..., C) -> logits (..., V)."""
         x = self.model.norm(x) if self.cfg.family == "llama" else self.transformer.ln_f(x)
-        logits = F.linear(x, self.embedding if self.cfg.tie_word_embeddings else self.lm_head.weight)
+        logits = linear(x, self.embedding if self.cfg.tie_word_embeddings else self.lm_head.weight)
         if self.valid_vocab < self.cfg.vocab_size:
             logits[..., self.valid_vocab:] = float("-inf")
         return logits

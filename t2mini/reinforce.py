@@ -97,7 +97,7 @@ def logprobs(model, x, target, temperature):
     return logp.gather(1, target[:, None])[:, 0], logp
 
 
-def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0, chunk=512):
+def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0, chunk=128):
     """Add the gradient of -J to every z.grad. -> dict(loss, kl, tokens).
 
     groups     list of (prompt ids, [answer ids, ...]); advantage: one list of numbers per group, one per answer
@@ -132,7 +132,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
     return {"loss": loss, "kl": total_kl / len(target), "tokens": len(target)}
 
 
-def micro_batches(groups, budget=3000):
+def micro_batches(groups, budget=1024):
     """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
     size = [len(p) + sum(map(len, answers)) for p, answers in groups]
     batch, out = [], []

@@ -22,10 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from .packed import linear
 
 SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
          "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
@@ -46,7 +47,7 @@ class FoldedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, z, W, U, S, Vt):
         ctx.save_for_backward(x, z, W, U, S, Vt)
-        return F.linear(x, W)
+        return linear(x, W)
 
     @staticmethod
     def backward(ctx, g):
@@ -71,17 +72,12 @@ class SVF(nn.Module):
     def __init__(self, base, U, S, Vt, sigmoid=False):
         super().__init__()
         self.base, self.sigmoid = base, sigmoid
-        dtype = base.weight.dtype                                       # S and z stay in float32
-        self.U, self.S, self.Vt = U.to(dtype), S, Vt.to(dtype)          # (m, r), (r,), (r, n)
+        dtype, W = base.weight.dtype, base.weight.detach()              # S and z stay in float32
+        self.W = W.T if getattr(base, "transposed", False) else W       # frozen, (out, in); GPT-2 stores the transpose
+        self.U, self.S, self.Vt = U.to(dtype), S.clone(), Vt.to(dtype)  # (m, r), (r,), (r, n); no view of a mapped file
         self.z = nn.Parameter(torch.full_like(S, 0.1) if sigmoid else torch.ones_like(S))
         self.folded = self.W
         self.bank = self.rows = None                                    # see `per_row`
-
-    @property
-    def W(self):
-        """The frozen base weight as (out, in); GPT-2's layers store the transpose."""
-        W = self.base.weight.detach()
-        return W.T if getattr(self.base, "transposed", False) else W
 
     def scale(self):
         """Effective z (r,): what multiplies S. Differentiable in the trained parameter."""
@@ -104,11 +100,11 @@ class SVF(nn.Module):
     def forward(self, x):
         if self.bank is not None:                                       # one z per row of the batch
             Sz = self.bank[self.rows.index][:, None]                    # (B, 1, r)
-            y = ((x @ self.Vt.T) * Sz) @ self.U.T
+            y = linear(linear(x, self.Vt) * Sz, self.U)
         elif torch.is_grad_enabled():
             y = FoldedLinear.apply(x, self.scale(), self.folded, self.U, self.S, self.Vt)
         else:
-            y = F.linear(x, self.folded)
+            y = linear(x, self.folded)
         return y if self.base.bias is None else y + self.base.bias
 
 
