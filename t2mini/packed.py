@@ -12,25 +12,22 @@ import torch.nn.functional as F
 
 SMALLEST = 1 << 16              # numbers in W; below that the call costs more than it saves
 ROWS = 64                       # the batch size the layout is chosen for
-
-
-def available(W):
-    """Can this matrix be packed here?"""
-    return (W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in (torch.bfloat16, torch.float32)
-            and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"))
+OPS = torch.ops.mkldnn
+ON = torch.backends.mkldnn.is_available() and all(hasattr(OPS, n) for n in ("_reorder_linear_weight", "_linear_pointwise"))
 
 
 def pack(W):
-    """The rearranged copy of W, kept on W as (version of W, copy): a W that was written to is packed again."""
+    """The rearranged copy of W, kept on W beside W's version: a W that was written to since is packed again."""
     kept = getattr(W, "packed", None)
     if kept is None or kept[0] != W._version:
         with torch.inference_mode(False), torch.no_grad():
-            kept = W.packed = W._version, torch.ops.mkldnn._reorder_linear_weight(W.detach().contiguous(), ROWS)
+            kept = W.packed = W._version, OPS._reorder_linear_weight(W.detach().contiguous(), ROWS)
     return kept[1]
 
 
 def linear(x, W):
     """x (..., n), W (m, n) -> x W^T (..., m)."""
-    if W.is_inference() or not available(W) or (x.requires_grad and torch.is_grad_enabled()):
-        return F.linear(x, W)
-    return torch.ops.mkldnn._linear_pointwise(x, pack(W), None, "none", [], "")
+    if (ON and W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in (torch.bfloat16, torch.float32)
+            and not W.is_inference() and not (x.requires_grad and torch.is_grad_enabled())):
+        return OPS._linear_pointwise.default(x, pack(W), None, "none", [], "")
+    return F.linear(x, W)

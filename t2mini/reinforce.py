@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import evaluate, svf, tasks
-from .generate import generate
+from .generate import at_temperature, generate
 from .grade import graded_end
 
 
@@ -94,7 +94,7 @@ def pack(groups, device):
 
 def logprobs(model, x, target, temperature):
     """log pi(target) (N,) and the whole log-distribution (N, V) from states x (N, C)."""
-    logp = (model.head(x).float() / (temperature or 1.0)).log_softmax(-1)
+    logp = at_temperature(model.head(x), temperature).log_softmax(-1)
     return logp.gather(1, target[:, None])[:, 0], logp
 
 
