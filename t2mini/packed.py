@@ -17,17 +17,21 @@ ON = torch.backends.mkldnn.is_available() and all(hasattr(OPS, n) for n in ("_re
 
 
 def pack(W):
-    """The rearranged copy of W, kept on W beside W's version: a W that was written to since is packed again."""
-    kept = getattr(W, "packed", None)
-    if kept is None or kept[0] != W._version:
-        with torch.inference_mode(False), torch.no_grad():
-            kept = W.packed = W._version, OPS._reorder_linear_weight(W.detach().contiguous(), ROWS)
-    return kept[1]
+    """-> (version of W, its rearranged copy or None where that is of no use), kept on W: made anew once W is written to."""
+    useful = ON and W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in (torch.bfloat16, torch.float32)
+    if W.is_inference():                                    # such tensors do not count their versions
+        return None, None
+    with torch.inference_mode(False), torch.no_grad():
+        copy = OPS._reorder_linear_weight(W.detach().contiguous(), ROWS) if useful else None
+    W.packed = W._version, copy
+    return W.packed
 
 
 def linear(x, W):
     """x (..., n), W (m, n) -> x W^T (..., m)."""
-    if (ON and W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in (torch.bfloat16, torch.float32)
-            and not W.is_inference() and not (x.requires_grad and torch.is_grad_enabled())):
-        return OPS._linear_pointwise.default(x, pack(W), None, "none", [], "")
-    return F.linear(x, W)
+    if x.requires_grad and torch.is_grad_enabled():
+        return F.linear(x, W)
+    kept = getattr(W, "packed", None)
+    if kept is None or kept[0] != W._version:
+        kept = pack(W)
+    return F.linear(x, W) if kept[1] is None else OPS._linear_pointwise.default(x, kept[1], None, "none", [], "")
