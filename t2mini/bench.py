@@ -154,7 +154,7 @@ def forms(model, out, repeats, tokens=2048):
     g = torch.randn(tokens, m, device=model.device).to(model.dtype)
 
     def folded():                                           # svf.FoldedLinear: no m x n gradient
-        svf.FoldedLinear.apply(x, layer.z, layer.folded, layer.U, layer.S, layer.Vt).backward(g)
+        svf.FoldedLinear.apply(x, layer.z, layer.folded, layer.U, layer.S, layer.Vt, layer.from_y).backward(g)
 
     def factored():                                         # y = ((x V) * S z) U^T, all by autograd
         (((x @ layer.Vt.T) * Sz.requires_grad_()) @ layer.U.T).backward(g)
