@@ -38,7 +38,7 @@ def test_code_on_the_page_is_code_in_the_script(page):
             assert body.count("\n") <= 12
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", [*PAGES, HERE / "README.md"], ids=[*IDS, "README"])
 def test_links_paths_and_options_exist(page):
     """Fails if a link leads nowhere, or a command names a file, a make target or an option that does not exist."""
     from t2mini.options import build_parser
@@ -100,3 +100,12 @@ def test_the_tie_can_tell(tmp_path):
     assert not pages.same_line("gain 10.0", "gain 10.5", 0.02) and pages.same_line("took 3 s", "took 900 s", None)
     assert not pages.same_line("gain +0.4", "gain -0.4", 0.02) and pages.same_line("1,000 z", "1,010 z", 0.02)
     assert pages.sections("x\n--- a ---\n1\n\n--- b-c ---\n2\n3\n") == {"a": ["1"], "b-c": ["2", "3"]}
+
+
+def test_the_glossary_has_every_field_of_a_log():
+    """Fails if a training log has a field that the glossary does not explain, or a chapter is missing from the route."""
+    import json
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    rows = (HERE / "results" / "math-training.jsonl").read_text().splitlines()
+    assert not [k for k in sorted({k for row in rows for k in json.loads(row)}) if f"`{k}`" not in text]
+    assert not [p.name for p in PAGES if f"({p.name})" not in text]

@@ -79,6 +79,9 @@ full = read(chapter.HERE / "results" / "math-training.jsonl")
 print(f"before training: validation {full[0]['val']:.2f} of {full[0]['val_n']} questions")
 table(full, 10)
 
+chapter.section("first-step")
+print(f"update 1: grad_norm {full[1]['grad_norm']:.4f}, z_shift {full[1]['z_shift']:.4f}")
+
 # %% a task of your own: one JSON object per line
 chapter.section("own-task")
 THINGS = ("lamp chair kettle jacket radio blanket clock wallet mirror teapot bicycle camera pillow guitar ladder bottle towel "

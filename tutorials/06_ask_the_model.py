@@ -119,6 +119,8 @@ for arm, label in NAMES.items():
 chapter.section("verdict")
 share_right = sum(a == b for a, b in zip(said, needs)) / len(needs)
 print(f"better than guessing one of four: {share_right > 0.25}; right on nine in ten: {share_right > 0.9}")
+hits = {name: sum(a == b for a, b in zip(labels, needs)) for name, labels in ways.items()}
+print(f"the shipped wording is the best of the four: {max(hits, key=hits.get) == 'the shipped wording'}")
 print(f"knowing the need helps most: {right['told'] >= max(right['base'], right['prompt'])}")
 
 # %% the picture
