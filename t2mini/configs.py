@@ -31,6 +31,19 @@ def llama3_factors(rope, theta, head_dim):
     return tuple(out)
 
 
+def llama3_settings(cfg):
+    """The inverse: GGUF keeps only the divisors. One of them on the straight line tells the original context."""
+    factor = max(cfg.rope_factors)
+    i, between = next(((i, f) for i, f in enumerate(cfg.rope_factors) if 1.001 < f < 0.999 * factor), (0, factor))
+    s = (1 / between - 1 / factor) / (1 - 1 / factor) if factor > 1 else 0
+    turns = 2 * math.pi * cfg.rope_theta ** (2 * i / cfg.head_dim)
+    found = dict(zip(LLAMA3, (factor, 1.0, 4.0, round((1 + 3 * s) * turns))))
+    made = llama3_factors(found, cfg.rope_theta, cfg.head_dim)
+    if max(abs(a / b - 1) for a, b in zip(made, cfg.rope_factors)) > 1e-4:
+        raise ValueError("the rope factors of this file are not those of a llama3 rope setting")
+    return found
+
+
 # ---------------------------------------------------------------------------------------------- config.json
 def tied(spec):
     return spec.get("tie_word_embeddings", spec["model_type"] == "gpt2")
@@ -98,14 +111,8 @@ def config_to_json(cfg):
     kind = ("qwen3" if cfg.qk_norm else "mistral" if cfg.sliding_window else "qwen2" if cfg.qkv_bias and not cfg.o_bias
             else "llama")
     rope = {"rope_type": "default", "rope_theta": cfg.rope_theta}
-    if cfg.rope_factors:                                    # GGUF keeps only the divisors: find what they were made from
-        for context in (8192, 4096, 16384, 32768):
-            guess = dict(zip(LLAMA3, (max(cfg.rope_factors), 1.0, 4.0, context)))
-            made = llama3_factors(guess, cfg.rope_theta, cfg.head_dim)
-            if max(abs(a / b - 1) for a, b in zip(made, cfg.rope_factors)) < 1e-5:
-                break
-        else:
-            raise ValueError("the rope factors of this file are not those of a llama3 rope setting")
+    if cfg.rope_factors:
+        guess = llama3_settings(cfg)
         rope |= {"rope_type": "llama3", **guess}
     out |= {key: getattr(cfg, key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim",
                                                "num_key_value_heads", "intermediate_size", "max_position_embeddings")}
