@@ -117,7 +117,7 @@ def tokenizer_files(meta):
     name = lambda kind: words[meta[f"tokenizer.ggml.{kind}_token_id"]] if f"tokenizer.ggml.{kind}_token_id" in meta else None
     added = [{"id": i, "content": w, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
               "special": t != 4} for i, (w, t) in enumerate(zip(words, types)) if t not in ordinary]
-    vocab = {w: i for i, (w, t) in enumerate(zip(words, types)) if sentence or t == 1}
+    vocab = {w: i for i, w in enumerate(words)}             # control tokens too: the library would number them anew
     model = {"type": "BPE", "dropout": None, "unk_token": name("unknown") if sentence else None,
              "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": sentence, "byte_fallback": sentence,
              "ignore_merges": pre == "llama3", "vocab": vocab, "merges": meta.get("tokenizer.ggml.merges", [])}
