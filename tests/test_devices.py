@@ -21,12 +21,16 @@ families = pytest.mark.parametrize("changes", [{}, MODERN, GPT2], ids=["llama", 
 
 
 class PythonIndexing(TorchFunctionMode):
-    """x[...] of fake CUDA tensors. A CPU build of PyTorch cannot do it, so it is spelt in single operations here, which
-    check the devices. What depends on numbers gets an answer: a mask keeps all rows, a condition holds."""
+    """x[...], ~x and x.to(device) of fake CUDA tensors: a CPU build of PyTorch cannot do them, so they are spelt in other
+    operations here, which check the devices. What depends on numbers gets an answer: masks keep all, conditions hold."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.__bool__:
             return True
+        if func is torch.Tensor.__invert__:
+            return torch.logical_not(args[0])
+        if func is torch.Tensor.to and isinstance(args[1], torch.device):
+            return torch.ops.aten._to_copy(args[0], device=args[1], dtype=args[2] if len(args) > 2 else None)
         if func not in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
             return func(*args, **(kwargs or {}))
         x, at = args[0], 0
@@ -51,7 +55,7 @@ class PythonIndexing(TorchFunctionMode):
         if func is torch.Tensor.__getitem__:
             return torch.ops.aten.index.Tensor(x, index) if tensors else x
         value = args[2] if isinstance(args[2], torch.Tensor) else torch.full((), args[2], dtype=x.dtype, device=x.device)
-        torch.ops.aten.index_put_(x, index, value) if tensors else x.copy_(value)
+        torch.ops.aten.index_put_(x, index, value) if tensors else torch.ops.aten.copy(x, value)
 
 
 def placed(cfg, device, dtype):
@@ -67,10 +71,10 @@ def placed(cfg, device, dtype):
 def test_forward_and_sampling_on_cuda(changes):
     """Fails if a mask, a position, a table, a random number or a stop id stays on the CPU while the model is on CUDA."""
     cfg = random_model(**changes).cfg
-    with FakeTensorMode(), PythonIndexing(), torch.inference_mode():
+    with FakeTensorMode(), PythonIndexing(), torch.no_grad():
         model = placed(cfg, "cuda", torch.bfloat16)
         model.valid_vocab = 259
-        out = generate(model, [[1, 2, 3], [4, 5]], 4, [7, 9], temperature=0.8, samples=2)
+        out = generate.__wrapped__(model, [[1, 2, 3], [4, 5]], 4, [7, 9], temperature=0.8, samples=2)
         assert {t.device.type for t in (out.ids, out.lengths, out.logprobs, out.stopped, out.first_logits)} == {"cuda"}
         assert model.dtype == out.first_logits.dtype == torch.bfloat16 and out.ids.shape == (4, 4) and out.row_steps == 16
 
@@ -79,7 +83,7 @@ def test_forward_and_sampling_on_cuda(changes):
 def test_svf_on_cuda(changes):
     """Fails if a factor, a z, a folded matrix or the bank of a mixed batch is left on the CPU, or in float32."""
     cfg = random_model(**changes).cfg
-    with FakeTensorMode(), PythonIndexing(), torch.inference_mode():
+    with FakeTensorMode(), PythonIndexing(), torch.no_grad():
         model = placed(cfg, "cuda", torch.bfloat16)
         svf.attach(model, progress=False)
         expert = {name: z * 1.1 for name, z in svf.get_z(model).items()}
@@ -88,7 +92,7 @@ def test_svf_on_cuda(changes):
         found = {t.device.type for x in svf.layers(model).values() for t in (x.U, x.S, x.Vt, x.z, x.folded)}
         assert found == {"cuda"} and {x.U.dtype for x in svf.layers(model).values()} == {torch.bfloat16}
         with svf.per_row(model, [expert, {}], [0, 1]) as rows:
-            out = generate(model, [[1, 2, 3], [4, 5]], 3, [7], temperature=0, rows=rows)
+            out = generate.__wrapped__(model, [[1, 2, 3], [4, 5]], 3, [7], temperature=0, rows=rows)
         assert out.ids.device.type == rows.index.device.type == "cuda"
 
 
