@@ -13,8 +13,8 @@ from pathlib import Path
 from .options import build_parser
 
 
-def open_model(args, modules=None, task=None):
-    """Model and tokenizer, SVF attached (unless modules is False), with a line that says what runs."""
+def open_model(args, modules=True, text=True):
+    """Model and tokenizer, SVF attached as --modules and --layers say, with a line that says what runs."""
     import torch
 
     from . import experts, svf, weights
@@ -24,10 +24,11 @@ def open_model(args, modules=None, task=None):
         torch.set_num_threads(args.threads)
     t0 = time.time()
     model, tokenizer = weights.load(args.weights, args.device, args.dtype)
-    if tokenizer is None:
-        raise ValueError("this model folder has no tokenizer.json; text needs one")
-    if modules is not False:
-        svf.attach(model, modules or svf.ALL, experts.SVD_CACHE)
+    if text and tokenizer is None:
+        raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and writes text: put the "
+                         "checkpoint's tokenizer.json there")
+    if modules:
+        svf.attach(model, args.modules, experts.SVD_CACHE, depth=args.layers)
     print(f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}, {torch.get_num_threads()} threads, "
           f"ready in {time.time() - t0:.1f} s", file=sys.stderr)
     return model, tokenizer
@@ -195,6 +196,21 @@ def do_show(args):
         curve = picture.with_name(f"{path.stem}-curve.png")
         plots.draw_log(log, curve)
         print(f"learning curve: {curve}")
+
+
+def do_export(args):
+    from . import download, experts, svf
+    from .export import export
+    out = Path(args.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):           # before minutes of decomposing
+        raise ValueError(f"{out} is not an empty folder; choose another --out")
+    model, _ = open_model(args, modules=False, text=False)
+    expert = meta = None
+    if args.expert != "none":
+        expert, meta = svf.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
+        svf.attach(model, expert, experts.SVD_CACHE)
+        svf.set_z(model, expert)
+    print(export(model, args.weights or download.find_weights(), out, expert, meta))
 
 
 def do_bench(args):

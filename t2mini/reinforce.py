@@ -41,6 +41,7 @@ class TrainConfig:
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
     clip: float = 1.0           # largest gradient norm
     modules: str = svf.ALL      # which linear layers get a z
+    layers: str = "all"         # "half": every second block (paper A.1, for its 70B and vision models)
     seed: int = 0               # of data, sampling and nothing else: z starts at 1
     val_every: int = 10         # updates between validations
     val_n: int = 96             # validation questions; the best z on them is kept
@@ -217,7 +218,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     """
     cfg, out = (released(cfg) if cfg.as_released else cfg), Path(out)
     task = tasks.get(cfg.task)
-    svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released)
+    svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released, depth=cfg.layers)
     z = {name: layer.z for name, layer in svf.layers(model).items()}
     # Weight decay would pull z to 0, which erases the matrix; equation 1 pulls to the base model by its KL term.
     optimizer = torch.optim.AdamW(z.values(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=0.0)
@@ -268,7 +269,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     svf.save_expert(out, best, {
         "base_model": model.name, "base_sha256": model.base_sha256, "task": cfg.task, "seed": cfg.seed,
         "steps": state["step"], "best_step": state["best_step"], "val_accuracy": state["best_val"], "val_n": len(val),
-        "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules, "config": asdict(cfg),
+        "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules,
+        "layers": cfg.layers, "config": asdict(cfg),
         "command": command(), "minutes": round((time.time() - t0) / 60, 2), "dtype": str(model.dtype),
         "torch": torch.__version__, "threads": torch.get_num_threads()})
     return {"task": cfg.task, "expert": str(out), "seed": cfg.seed, **state, "seconds": time.time() - t0}

@@ -119,8 +119,12 @@ def layers(model):
     return {name: m for name, m in model.named_modules() if isinstance(m, SVF)}
 
 
-def targets(model, modules=ALL):
-    """Names of the linear layers that `modules` (such as "q,v" or "gate,up,down") selects."""
+def targets(model, modules=ALL, depth="all"):
+    """Names of the linear layers that `modules` (such as "q,v" or "gate,up,down") selects.
+
+    depth "half" takes every second block, from the first on. The paper tunes half of the layers of Llama-3-70B and does
+    not say which (A.1); these are spread over the whole depth.
+    """
     wanted = [m.strip() for m in modules.split(",")]
     unknown = [m for m in wanted if m not in SHORT]
     if unknown:
@@ -128,19 +132,24 @@ def targets(model, modules=ALL):
     ends = tuple("." + e for m in wanted for e in SHORT[m])
     if "qkv" not in wanted and "q" in wanted:                           # GPT-2 has q, k and v in one matrix
         ends += (".attn.c_attn",)
-    return [n for n, m in model.named_modules() if n.endswith(ends) and hasattr(m, "weight")]
+    if depth not in ("all", "half"):
+        raise ValueError(f"layers must be all or half, not {depth!r}")
+    return [n for n, m in model.named_modules() if n.endswith(ends) and hasattr(m, "weight")
+            and (depth == "all" or int(n.split(".")[2]) % 2 == 0)]          # model.layers.3... or transformer.h.3...
 
 
-def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True):
+def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="all"):
     """Swap every selected linear layer for an SVF view of itself. -> list of names.
 
-    cache: folder for the decompositions (created); None computes them anew. Raises RuntimeError when attached already.
+    modules, depth: see `targets`; or modules as a list of layer names. cache: folder for the decompositions (created);
+    None computes them anew. Raises RuntimeError when attached already.
     """
     if layers(model):
         raise RuntimeError("this model already has SVF layers; call svf.detach(model) first")
-    names, made, t0, shown = targets(model, modules), {}, time.time(), 0
-    if not names:
-        raise ValueError(f"no linear layer of this model is called {modules}")
+    names = targets(model, modules, depth) if isinstance(modules, str) else list(modules)
+    made, t0, shown = {}, time.time(), 0
+    if not names or not set(names) <= set(targets(model, ",".join(SHORT))):
+        raise ValueError(f"no linear layer of this model is called {modules if isinstance(modules, str) else names[:1]}")
     for i, name in enumerate(names):
         base = model.get_submodule(name).requires_grad_(False)
         W = base.weight.T if getattr(base, "transposed", False) else base.weight
