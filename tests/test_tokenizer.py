@@ -197,12 +197,12 @@ def test_base_models_get_plain_text():
 
 def test_chat_format_is_recognised_not_run():
     """Fails if a template is executed, an unknown one is guessed, or SmolLM's default system message is lost."""
-    assert chat_format(None) == chat_format("") == chat_format("{{ [INST] }}") == (None, None)
-    assert chat_format(CHATML) == ("chatml", None)
-    name, system = chat_format(CHATML + "named SmolLM")
-    assert name == "chatml" and system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    assert chat_format(CHATML + "by Alibaba Cloud")[1] == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-    assert chat_format("{{ 1/0 }}<|start_header_id|>") == ("llama3", None)
+    assert chat_format(None) == chat_format("") == chat_format("{{ 1/0 }}") == (None, None, "")
+    assert chat_format(CHATML) == ("chatml", None, "")
+    name, system, _ = chat_format(CHATML + "<|im_start|>system\\nYou are a helpful AI assistant named SmolLM<|im_end|>")
+    assert name == "chatml" and system == "You are a helpful AI assistant named SmolLM"
+    assert chat_format("{{ 1/0 }}<|start_header_id|>") == ("llama3", None, "")
+    assert chat_format("{{ 1/0 }}[INST]")[0] == "mistral" and chat_format("<<SYS>>[INST]")[0] == "llama2"
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -288,7 +288,7 @@ def test_from_gguf():
 
 @pytest.mark.parametrize("changes,message", [
     ({"pre": "deepseek-llm"}, "'deepseek-llm' is not supported .*smollm"), ({"pre": None}, "None is not supported"),
-    ({"pre": "default"}, "'default'"), ({"model": "llama"}, "tokenizer 'llama'"), ({"model": None}, "tokenizer None"),
+    ({"pre": "default"}, "'default'"), ({"model": "bert"}, "tokenizer 'bert'"), ({"model": None}, "tokenizer None"),
     ({"token_type": [1, 1]}, "differ in length")])
 def test_unknown_gguf_vocabularies_are_refused(changes, message):
     """Fails if an unknown pre-tokenizer name falls back to some pattern: the text would look fine and score badly."""
@@ -303,8 +303,8 @@ def test_special_tokens_of_both_files_are_control(tmp_path):
     t = from_folder(folder_of(tmp_path, config=config, model=SPEC["model"] | {"vocab": vocab}), eos_ids=[7])
     assert t.control == {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<|eot_id|>": 600, "<|x|>": 601}
     assert t.stop_ids == {0, 2, 600, 7} and t.n_vocab == 602 and t.chat == "chatml"
-    (tmp_path / "chat_template.jinja").write_text("<|start_header_id|>")
-    assert from_folder(tmp_path).chat == "llama3"           # the newer place of the template wins
+    (tmp_path / "chat_template.jinja").write_text("[INST]")
+    assert from_folder(tmp_path).chat == "mistral"          # the newer place of the template wins
     (tmp_path / "tokenizer.json").unlink()
     assert from_folder(tmp_path) is None
 
