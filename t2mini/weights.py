@@ -24,7 +24,7 @@ GGUF_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "
               "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
               "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
               "ffn_down": "mlp.down_proj"}
-DAMAGE = TypeError, AttributeError, ArithmeticError, IndexError     # what reading a list as a number, say, raises
+DAMAGE = TypeError, AttributeError, ArithmeticError, IndexError, RecursionError     # what reading a list as a number, say, raises
 
 
 def load(path=None, device=None, dtype=None):
@@ -189,7 +189,7 @@ def open_folder(folder):
         cfg = config_from_json(spec)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, *DAMAGE) as e:
         raise ValueError(f"{folder}/config.json: {type(e).__name__} {e} (damaged file?)") from None
-    files = sorted(folder.glob("*.safetensors"))
+    files = shards(folder / "model.safetensors.index.json") or sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = any(folder.glob("*.bin"))
         raise FileNotFoundError(f"{folder}: no *.safetensors file" + (
@@ -215,6 +215,22 @@ def open_folder(folder):
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, *DAMAGE) as e:
         raise ValueError(f"{folder}/tokenizer.json: {type(e).__name__} {e} (damaged file?)") from None
     return files, cfg, tensors, tokenizer
+
+
+def shards(index):
+    """The files that an index names, sorted; () where there is no index. A name that leads out of the folder is refused."""
+    if not index.exists():
+        return ()
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, *DAMAGE) as e:
+        raise ValueError(f"{index}: {type(e).__name__} {e} (damaged file?)") from None
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.safetensors", name):
+            raise ValueError(f"{index}: refusing the file name {name!r}")
+        if not (index.parent / name).is_file():
+            raise FileNotFoundError(f"{index}: {name} is missing; download it again")
+    return [index.parent / name for name in names]
 
 
 def read_safetensor(path, name):
