@@ -6,7 +6,7 @@ How:      every rank takes whole questions (rank, rank + world, ...) and samples
           rank takes the same Adam step on its own copy of z. A checksum after every step shows that the copies are equal.
 Left out: sharded weights: a rank holds the whole base model, which is frozen and never sent.
 Safety:   answers travel as JSON, never as pickles; a rank that ends closes its connection, which ends the others.
-Run:      torchrun --nproc-per-node=2 -m t2mini train --task=math
+Run:      torchrun --standalone --nproc-per-node=2 -m t2mini train --task=math
 """
 import hashlib
 import json
@@ -60,7 +60,7 @@ def mine(items):
 
 
 def total(numbers):
-    """A list of numbers (or lists of them) -> the same, added up over all ranks, in float64."""
+    """A list of numbers (or of equally long lists) -> the same, added up over all ranks, in float64."""
     if world() == 1:
         return numbers
     tensor = torch.tensor(numbers, dtype=torch.float64)

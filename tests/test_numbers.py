@@ -82,12 +82,11 @@ def test_a_bad_number_skips_the_step(ready, words, monkeypatch, what):     # noq
 def test_bad_numbers_end_the_run_with_the_best_expert(loaded, words, monkeypatch, tmp_path, what):     # noqa: F811
     """Fails if a broken run goes on for ever, is not logged, or loses what it had."""
     BREAKS[what](loaded[0], monkeypatch)
-    monkeypatch.setattr(evaluate, "score", lambda *args, **kw: [1.0, 0.0])
+    monkeypatch.setattr(evaluate, "score", lambda *args, **kw: [1.0, 0.0, 1.0, 0.0])
     said = []
     result = train(*loaded, config(steps=30, val_every=100), tmp_path / "e.safetensors", log=said.append)
-    assert result["step"] == result["bad"] == result["skipped"] == 5 and "not finite" in said[-1]
-    assert [r["skipped"] for r in rows_of(tmp_path / "e.jsonl")[1:]] == [1] * 5
-    assert sum("skipped: " in line for line in said) == 5
+    assert result["bad"] == result["skipped"] == 5 and result["step"] < 30 and "not finite" in said[-1]
+    assert sum(r["skipped"] for r in rows_of(tmp_path / "e.jsonl")[1:]) == sum("skipped: " in line for line in said) == 5
     expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert meta["val_accuracy"] == 0.5 and all((z == 1).all() for z in expert.values())
 
@@ -130,13 +129,13 @@ def test_a_failing_judge_skips_the_step_and_is_told(loaded, monkeypatch, tmp_pat
 
     def judge(example, text):
         calls.append(1)
-        return raises(example, text) if 20 < len(calls) <= 40 else float(len(text) % 2)
+        return raises(example, text) if len(calls) in (13, 14, 31) else float(len(text) % 2)
 
     task = tasks.Task("own", lambda rng: Example(f"q{rng.random()}", "x", judge), 3, "other")
     monkeypatch.setattr(tasks, "get", lambda name: task)
     said, cfg = [], TrainConfig(task="own", steps=6, prompts=2, samples=4, val_every=100, val_n=2, modules="q")
     result = train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
-    assert 1 <= result["skipped"] < 6 and result["step"] == 6
+    assert 2 <= result["skipped"] <= 3 and result["step"] == 6
     assert any("raised KeyError" in line and "to 'q0." in line for line in said)
 
 

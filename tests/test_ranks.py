@@ -122,7 +122,7 @@ def test_collectives(tmp_path):
         items = [f"\u00e9\ud83d {i}" for i in range(7)]
         assert ranks.mine(items) == items[r::3] and ranks.spread(lambda part: [len(t) for t in part], items) == [3 + 1] * 7
         assert ranks.merged(ranks.mine(items)) == items and ranks.merged(ranks.mine(items[:1])) == items[:1]
-        assert ranks.merged([]) == [] and ranks.total([r, [0.5, r]]) == [3, [1.5, 3]]
+        assert ranks.merged([]) == [] and ranks.total([[r, 1], [0.5, r]]) == [[3, 3], [1.5, 3]]
         a, b = (torch.nn.Parameter(torch.zeros(s)) for s in (3, 2))
         if r:
             b.grad = torch.full((2,), float(r))             # rank 0 has no gradient at all
@@ -191,12 +191,12 @@ def test_torchrun(home, tiny_folder):     # noqa: F811
     out = home / "torchrun" / "e.safetensors"
 
     def start(*more):
-        return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m",
+        return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
                                  "t2mini", *train_args(home, tiny_folder, out, *more)], cwd=ROOT, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
-    done = start()
-    text = done.communicate(timeout=300)[0]
+    with start() as done:
+        text = done.communicate(timeout=200)[0]
     assert done.returncode == 0 and "in each of 2 processes" in text and text.count("wrote ") == 1, text
     run, log = start("--steps=100000", "--patience=100000"), out.with_suffix(".jsonl")
     time.sleep(1)
