@@ -36,15 +36,11 @@ demo: weights
 test: setup
 	@$(PY) -m pytest $(ARGS)
 
-<<<<<<< HEAD
 ## test-all: the slow ones too: more kills, more damaged files, several processes
 test-all: setup
 	@$(PY) -m pytest -m "slow or not slow" $(ARGS)
 
-## train-math: train the math expert from scratch into out/math.safetensors
-=======
 ## train-math: train the math expert from scratch into out/math.safetensors (about 8 minutes)
->>>>>>> main
 train-math: weights
 	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70 $(ARGS)
 

@@ -24,14 +24,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-<<<<<<< HEAD
 from . import evaluate, files, ranks, svf, tasks
-from .generate import generate
-=======
-from . import evaluate, svf, tasks
 from .generate import at_temperature, generate
 from .grade import graded_end
->>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -193,23 +188,17 @@ def update(model, tokenizer, task, cfg, step, optimizer):
         earned = [r * float(stopped) for r, stopped in zip(earned, out.stopped.tolist())]
     reward = torch.tensor(earned).view(len(examples), cfg.samples)
     spread = reward.std(1, unbiased=False)
-    # from here on all ranks know the sums over the whole batch
-    n_tokens, n_stopped, reward_sum, spread_sum, n_flat, n_groups, problems = ranks.total([float(x) for x in (
-        out.lengths.sum(), out.stopped.sum(), reward.sum(), spread.sum(), (spread == 0).sum(), len(examples), bool(problem))])
+    answers = tokens if cfg.as_released else [
+        credited(tokenizer, examples[n // cfg.samples], t, texts[n]) for n, t in enumerate(tokens)]
+    # one sum over the ranks: from here on each of them knows the whole batch
+    n_credited, n_tokens, n_stopped, reward_sum, spread_sum, n_flat, n_groups, problems = ranks.total([float(x) for x in (
+        sum(map(len, answers)), out.lengths.sum(), out.stopped.sum(), reward.sum(), spread.sum(), (spread == 0).sum(),
+        len(examples), bool(problem))])
     n_answers = n_groups * cfg.samples
     if cfg.as_released:
-<<<<<<< HEAD
         advantage, norm = 2 * reward - 1, n_groups
     else:
-        advantage, norm = advantages(reward, cfg.baseline, reward_sum / n_answers), n_tokens
-=======
-        answers, advantage = tokens, 2 * reward - 1
-    else:
-        answers = [credited(tokenizer, examples[n // cfg.samples], t, texts[n]) for n, t in enumerate(tokens)]
-        advantage = advantages(reward, cfg.baseline)
-    total = float(sum(map(len, answers)))                                   # tokens
-    norm = float(len(examples)) if cfg.as_released else total
->>>>>>> main
+        advantage, norm = advantages(reward, cfg.baseline, reward_sum / n_answers), n_credited
     t2 = time.time()
     # --- update ---
     groups = [(p, answers[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
@@ -219,11 +208,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     for part in micro_batches([groups[i] for i in used]) if not problems else ():
         stats = policy_gradient(model, [groups[used[j]] for j in part], [advantage[used[j]].tolist() for j in part],
                                 cfg.temperature, norm, cfg.kl)
-<<<<<<< HEAD
-        kl += stats["kl"] * stats["tokens"] / n_tokens
-=======
-        kl += stats["kl"] * stats["tokens"] / total
->>>>>>> main
+        kl += stats["kl"] * stats["tokens"] / n_credited
     for group in optimizer.param_groups:
         group["lr"] = cfg.lr if cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
     z = [layer.z for layer in svf.layers(model).values()]

@@ -28,6 +28,7 @@ from .packed import linear
 SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
          "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
 ALL = "q,k,v,o,gate,up,down"
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}     # what expert and cache files hold
 
 
 class FoldedLinear(torch.autograd.Function):
@@ -309,21 +310,20 @@ def per_row(model, experts, index):
 
 # ---------------------------------------------------------------------------------------------- expert files
 def save_tensors(path, tensors, metadata):
-    """Write float32 tensors as a safetensors file, atomically; the same content always gives the same bytes.
+    """Write a safetensors file, atomically; the same content always gives the same bytes.
 
     (The library's own writer orders the metadata differently in every process.)
     """
-    header = {"__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}}
-    data, end = [t.detach().to("cpu", torch.float32).contiguous().numpy() for _, t in sorted(tensors.items())], 0
-    for name, array in zip(sorted(tensors), data):
-        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [end, end + array.nbytes]}
-        end += array.nbytes
+    header, end = {"__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}}, 0
+    for name, t in sorted(tensors.items()):
+        start, end = end, end + t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)                         # the numbers start at a multiple of eight
     with files.replacing(path) as f:
         f.write(len(text).to_bytes(8, "little") + text)
-        for array in data:
-            f.write(array.reshape(-1).data)
+        for _, t in sorted(tensors.items()):
+            f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def save_expert(path, expert, metadata):

@@ -23,6 +23,8 @@ GGUF_PRE = {"gpt-2": "gpt2", "llama-bpe": "llama3", "qwen2": "qwen2", "smollm": 
 
 DEFAULT_SYSTEM = {"SmolLM": "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
                   "Alibaba": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."}
+CHAT_TOKENS = {"chatml": ("<|im_start|>", "<|im_end|>"),
+               "llama3": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")}
 MAX_CHARS = 200_000                         # far beyond any context here; very long runs of one class break tiktoken
 
 
@@ -63,6 +65,9 @@ class Tokenizer:
         self.control, self.stop_ids = control, frozenset(stop_ids)
         self.bpe = tiktoken.Encoding(pattern, pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
         self.known = frozenset(tokens)
+        missing = [t for t in CHAT_TOKENS.get(chat, ()) if t not in control]
+        if missing:
+            raise ValueError(f"the chat format {chat} needs the token {missing[0]!r}, which this vocabulary lacks")
 
     def encode(self, text):
         """Plain text -> list of ids. Never a control token. Raises ValueError for a text of over MAX_CHARS."""

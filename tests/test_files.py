@@ -82,7 +82,8 @@ def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):
     read = load_file(tmp_path / "1")
     assert read.keys() == t.keys() and all(torch.equal(read[k], v) for k, v in t.items())
     svf.save_tensors(tmp_path / "1", {"t": t["b"].T, "h": t["b"].bfloat16()}, {})        # not contiguous, another dtype
-    assert torch.equal(load_file(tmp_path / "1")["t"], t["b"].T)
+    read = load_file(tmp_path / "1")
+    assert torch.equal(read["t"], t["b"].T) and torch.equal(read["h"], t["b"].bfloat16())
 
 
 # ---------------------------------------------------------------------------------------------- one run per output

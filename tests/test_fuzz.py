@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import random_model, write_folder
+from safetensors.torch import load_file
 
 from t2mini import reinforce, svf, tasks, weights
 from t2mini.model import Transformer
@@ -156,7 +157,7 @@ class Readers:
 
     def index(self):
         base = Path(shutil.copytree(GOLDEN / "llama", self.folder / "b"))
-        names = {f"model.layers.{i}.mlp.up_proj.weight": "model.safetensors" for i in range(9)}
+        names = dict.fromkeys(load_file(base / "model.safetensors"), "model.safetensors")
         (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": names}))
         return self.text(base, "model.safetensors.index.json", lambda: load_all(base))
 
@@ -244,11 +245,11 @@ def test_no_path_escapes_through_an_index(tmp_path):
     for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "./../outside.safetensors", "..", "",
                  "a/b.safetensors", "outside.safetensors\0", "model.safetensors\n", "model.bin", None, 3, ["model.safetensors"]):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(ValueError, match="index.json"):
+        with pytest.raises(CLEAN):
             weights.open_folder(base)
     index.write_text(json.dumps({"weight_map": {"a": "model-00002-of-00002.safetensors"}}))
-    with pytest.raises(FileNotFoundError, match="model-00002-of-00002.safetensors is missing"):
+    with pytest.raises(FileNotFoundError, match="model-00002-of-00002.safetensors.* missing"):
         weights.open_folder(base)
-    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(load_file(base / "model.safetensors"), "model.safetensors")}))
     (base / "consolidated.safetensors").write_bytes(b"not named by the index, so not read")
     load_all(base)
