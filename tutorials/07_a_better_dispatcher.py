@@ -1,4 +1,4 @@
-"""07: a better dispatcher. The first pass is trained like any expert, and what it never says it never learns (paper 3.2 B)."""
+"""07: a better dispatcher. The first pass is trained too, and what it never says it never learns (paper 3.2 B)."""
 # %% the checkers of the three exercises
 import chapter
 import torch
@@ -46,7 +46,8 @@ chapter.start(__doc__, [check_1, check_2, check_3], __file__)
 chapter.section("by-hand")
 for need, row in PAPER_TABLE.items():
     low, high = evaluate.wilson(row[LABELS.index(need)], sum(row))
-    print(f"{need:<10}{row}  right {row[LABELS.index(need)]:>2} of {sum(row)}, interval {100 * low:5.1f} to {100 * high:5.1f} %")
+    print(f"{need:<10}{row}  right {row[LABELS.index(need)]:>2} of {sum(row)}, "
+          f"interval {100 * low:5.1f} to {100 * high:5.1f} %")
 for p in (0.5, 0.02):
     print(f"p = {p}: one of 4 samples says it {1 - (1 - p) ** 4:.4f}, the 4 rewards differ {1 - p ** 4 - (1 - p) ** 4:.4f}")
 
@@ -70,8 +71,8 @@ for need in (*LABELS, "all four"):
     mine = [i for i, e in enumerate(examples) if need in (e.answer, "all four")]
     cells = []
     for strategy in routes:
-        right = sum(rewards[strategy][i] for i in mine)
-        cells.append("{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (right / len(mine), *evaluate.wilson(right, len(mine))))))
+        right, n = sum(rewards[strategy][i] for i in mine), len(mine)
+        cells.append("{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (right / n, *evaluate.wilson(right, n)))))
     print(f"{need:<12}{len(mine):>9}{cells[0]:>24}{cells[1]:>24}")
 gain, low, high = evaluate.paired_difference(rewards["classifier"], rewards["prompt"])
 print(f"classifier minus prompt, same questions: {100 * gain:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
@@ -94,7 +95,7 @@ for how, opener in OPENERS.items():
 
 # %% a dispatcher with 20 numbers: what it starts with decides how soon it learns
 def learn(p_other, golds, updates=150, runs=16, lr=4.0):
-    """REINFORCE on a table of logits (need, label) plus one shared bias per label. -> p("other" | needs other), per update."""
+    """REINFORCE on logits (need, label) plus one shared bias per label. -> p("other" | needs other), per update."""
     g = torch.Generator().manual_seed(0)
     bias = torch.tensor([(1 - p_other) / 3] * 3 + [p_other]).log().repeat(runs, 1)              # (runs, 4)
     table, curve = torch.zeros(runs, 4, 4), []                                                  # (runs, need, label)

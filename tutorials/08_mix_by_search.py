@@ -29,7 +29,7 @@ def check_2(reader):
 def check_3(reader):
     top = np.array([0.7, 0.1, 0.2])
     mean = reader.exercise_3(lambda x: [(-float(((v - top) ** 2).sum()), 0.0) for v in x], [1 / 3] * 3, 0)
-    assert np.abs(np.asarray(mean) - top).max() < 0.08, f"the top is at 0.7, 0.1, 0.2; your search ends at {np.round(mean, 2)}"
+    assert np.abs(np.asarray(mean) - top).max() < 0.08, f"the top is at 0.7, 0.1, 0.2; yours is at {np.round(mean, 2)}"
     mean = reader.exercise_3(lambda x: [(0.5, -abs(float(v[0]) - 0.8)) for v in x], [0.2], 1)
     assert abs(mean[0] - 0.8) < 0.1, f"ties in the first entry are broken by the second: 0.8, not {mean[0]:.2f}"
     mean = reader.exercise_3(lambda x: [(0.4, -1.0) for _ in x], [1 / 3] * 3, 2)
@@ -133,7 +133,8 @@ steps = np.arange(1, 21)
 left.plot(steps, loose.T, color=plots.ORANGE, lw=0.6, alpha=0.6)
 left.plot(steps, loose.mean(0), color=plots.ORANGE, lw=2.5, label="ties cut anywhere (20 seeds, mean)")
 left.plot(steps, held.max(0), color=plots.BLUE, lw=2.5, label="t2mini: no elite among equals")
-left.set(xlabel="iteration", ylabel="distance of the mean from its start", title="a score that is always the same", ylim=(-0.03, 1.25))
+left.set(xlabel="iteration", ylabel="distance of the mean from its start", title="a score that is always the same",
+         ylim=(-0.03, 1.25))
 left.set_xticks(range(0, 21, 5))
 left.legend(frameon=False, fontsize=9, loc="upper left")
 mean = np.array([[1 / 3] * 3] + [h["mean"] for h in search.history])

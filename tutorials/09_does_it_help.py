@@ -33,7 +33,7 @@ def check_2(reader):
 def check_3(reader):
     for p, gain, want in ((0.5, 0.1, 193), (0.5, 0.05, 769), (0.8, 0.05, 492)):
         got = reader.exercise_3(p, gain)
-        assert abs(got - want) <= 1, f"near {100 * p:.0f} %, {100 * gain:.0f} points need {want} items for each arm, not {got}"
+        assert abs(got - want) <= 1, f"near {100 * p:.0f} %, {100 * gain:.0f} points need {want} items per arm, not {got}"
 
 
 chapter.start(__doc__, [check_1, check_2, check_3], __file__)
@@ -91,6 +91,9 @@ print(f"gains larger than their 95 % interval: {clear} of 9")
 rows = [json.loads(line) for line in (RESULTS / "foundation.jsonl").read_text().splitlines()]
 rows = list({(r["task"], r["arm"]): r for r in rows}.values())          # a row measured again replaces the old one
 of = {(r["task"], r["arm"]): r for r in rows}
+OWN = ("math", "code", "reasoning")                         # each with an expert of its own
+UNSEEN = tuple(f"{t}-unseen" for t in OWN)
+rows.sort(key=lambda r: (*OWN, *UNSEEN, r["task"]).index(r["task"]))
 
 
 def against(row, arm):
@@ -131,7 +134,6 @@ def compare(task, arm, other):
 
 chapter.section("verdicts")
 made = []
-OWN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
 print(f"{'question':<52}" + "".join(f"{t:>11}" for t in OWN))
 for text, cells in (
         ("own expert against base, own task", [compare(t, f"{t} expert", "base") for t in OWN]),
@@ -197,7 +199,8 @@ print(f"{'modules':<16}{'SVF':>10}{'LoRA r1':>10}{'LoRA r16':>12}{'full':>14}{'r
 for modules in ("q,v", "gate,up,down", ",".join(SHAPES)):
     found = [SHAPES[m] for m in modules.split(",")]
     svf, pairs, full = (30 * sum(f(s) for s in found) for f in (min, sum, math.prod))
-    print(f"{modules if len(found) < 7 else 'all seven':<16}{svf:>10,}{pairs:>10,}{16 * pairs:>12,}{full:>14,}{16 * pairs / svf:>11.0f}")
+    print(f"{modules if len(found) < 7 else 'all seven':<16}{svf:>10,}{pairs:>10,}{16 * pairs:>12,}{full:>14,}"
+          f"{16 * pairs / svf:>11.0f}")
 
 # %% the pictures
 plt = plots.pyplot()
@@ -217,7 +220,8 @@ for task in groups:
                       color=colour, capsize=3, ms=6)
         gain = against(r, "base")
         if gain:
-            right.errorbar(gain[0], y, xerr=[[gain[0] - gain[1]], [gain[2] - gain[0]]], fmt="o", color=colour, capsize=3, ms=6)
+            ends = [[gain[0] - gain[1]], [gain[2] - gain[0]]]
+            right.errorbar(gain[0], y, xerr=ends, fmt="o", color=colour, capsize=3, ms=6)
         ticks.append((y, r["arm"]))
         y += 1
     y += 0.5
@@ -246,7 +250,8 @@ for (seed, curve), colour, mark in zip(logs.items(), (plots.BLUE, plots.ORANGE, 
     ends = [evaluate.wilson(v * n, n) for _, v, n in curve]
     at = [s + 0.25 * (seed - 1) for s, _, _ in curve]
     right.errorbar(at, [100 * v for _, v, _ in curve], [[100 * (v - e[0]) for (_, v, _), e in zip(curve, ends)],
-                   [100 * (e[1] - v) for (_, v, _), e in zip(curve, ends)]], color=colour, marker=mark, capsize=3, label=f"seed {seed}")
+                   [100 * (e[1] - v) for (_, v, _), e in zip(curve, ends)]], color=colour, marker=mark, capsize=3,
+                   label=f"seed {seed}")
 right.set(xlabel="update", ylabel="right, % of validation", ylim=(0, 100),
           title=f"math expert, {len(logs)} training run{'s' * (len(logs) != 1)}")
 if logs:
