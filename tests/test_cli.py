@@ -112,7 +112,7 @@ def test_show_draws_a_picture(call, trained, home):
 
 def test_every_verb_has_help():
     """Fails if a verb's --help breaks, for instance through a percent sign in a help text."""
-    for verb in ("download", "ask", "train", "eval", "adapt", "show", "demo"):
+    for verb in ("download", "ask", "train", "eval", "adapt", "show", "demo", "doctor"):
         with pytest.raises(SystemExit) as e:
             cli.main([verb, "--help"])
         assert e.value.code == 0
