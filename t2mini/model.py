@@ -50,7 +50,7 @@ class KVCache:
         shape = (cfg.num_hidden_layers, batch, cfg.num_key_value_heads, length, cfg.head_dim)
         self.k = torch.zeros(shape, device=device, dtype=dtype)
         self.v = torch.zeros(shape, device=device, dtype=dtype)
-        self.positions = torch.zeros(batch, length, dtype=torch.long)
+        self.positions = torch.zeros(batch, length, device=device, dtype=torch.long)
         self.filled = 0
 
     def update(self, layer, k, v):
