@@ -36,9 +36,9 @@ demo: weights
 test: setup
 	@$(PY) -m pytest $(ARGS)
 
-## train-math: train the math expert from scratch into out/math.safetensors
+## train-math: train the math expert from scratch into out/math.safetensors (about 8 minutes)
 train-math: weights
-	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --steps=30 $(ARGS)
+	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70 $(ARGS)
 
 ## results: every score of the README again (30 minutes); DATA=folder adds the routing of real questions
 results: weights

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from . import adapt, reinforce, svf, tasks
 from .generate import generate
 
-PEERS = "transformers generate 20 tokens/s at batch 1, 150 at batch 64; PEFT LoRA pass 10-14 s, frozen 6.7-7.2 s"
+WIDTH = 46                      # of the names in the table
 
 
 def measured(model, run, repeats):
@@ -33,11 +33,11 @@ def measured(model, run, repeats):
     return sorted(out[1:])
 
 
-def report(name, seconds, text="", bound=None):
-    """One line of the table. -> the median."""
-    middle = statistics.median(seconds)
+def report(name, seconds, text="", bound=None, middle=None):
+    """One line of the table. -> the median, or `middle` where that is given."""
+    middle = middle or statistics.median(seconds)
     limit = "" if bound is None else f"   {100 * bound / middle:3.0f} % of the limit ({1000 * bound:.1f} ms)"
-    print(f"{name:<34}{1000 * middle:>10.1f} ms  [{1000 * seconds[0]:.1f}, {1000 * seconds[-1]:.1f}]  {text}{limit}", flush=True)
+    print(f"{name:<{WIDTH}}{1000 * middle:>10.1f} ms  [{1000 * seconds[0]:.1f}, {1000 * seconds[-1]:.1f}]  {text}{limit}", flush=True)
     return middle
 
 
@@ -91,7 +91,7 @@ def rollouts(model, tokenizer, out, repeats):
     math = generate(model, asked, 64, tokenizer.stop_ids, 0.8, samples=8)
     out |= {"rollout_tok_s": n / t, "rollout_gemm_share": work / rate / t, "gemm_gflops_64_rows": rate / 1e9,
             "row_efficiency": math.lengths.sum().item() / math.row_steps}
-    print(f"{'row efficiency on the math task':<34}{100 * out['row_efficiency']:>10.0f} %")
+    print(f"{'row efficiency on the math task':<{WIDTH}}{100 * out['row_efficiency']:>10.0f} %")
 
 
 def training(model, out, repeats):
@@ -130,20 +130,44 @@ def peak_memory(model, reset=False):
 
 
 def step(model, tokenizer, out, repeats):
-    """Updates of the math recipe from the base model on, whose answers are longest."""
-    cfg = reinforce.TrainConfig(max_tokens=32)
+    """The first updates of the math recipe, in which answers are longest: their mean is above that of a whole run."""
+    cfg = reinforce.TrainConfig(prompts=16, samples=6, max_tokens=40, must_stop=True)
     optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=cfg.lr, weight_decay=0.0)
     peak_memory(model, reset=True)
-    found = [reinforce.update(model, tokenizer, tasks.get("math"), cfg, i, optimizer)[0] for i in range(repeats + 1)][1:]
-    parts = {k: sorted(f[k] for f in found) for k in ("sec", "sec_sample", "sec_score", "sec_update")}
-    out["step_s"] = report("REINFORCE step, 12 x 8 answers", parts["sec"])
-    for name, key in (("  sampling", "sec_sample"), ("  scoring", "sec_score"), ("  gradient, Adam and fold", "sec_update")):
-        out[f"step_{key}"] = report(name, parts[key])
+    found = [reinforce.update(model, tokenizer, tasks.get("math"), cfg, i, optimizer)[0] for i in range(2 * repeats + 1)][1:]
+    for name, key in ((f"REINFORCE step, 16 x 6 answers, mean of {2 * repeats}", "sec"), ("  sampling", "sec_sample"),
+                      ("  scoring", "sec_score"), ("  gradient, Adam and fold", "sec_update")):
+        seconds = sorted(f[key] for f in found)
+        out["step_s" if key == "sec" else f"step_{key}"] = report(name, seconds, middle=statistics.mean(seconds))
     out["fold_s"] = report("  fold alone", measured(model, lambda: svf.fold(model), repeats))
     peak, weights = peak_memory(model), sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     out["train_peak_over_weights_mb"] = (peak - weights) / 1e6 if peak else None
-    print(f"{'peak memory above the weights':<34}{(peak - weights) / 1e6 if peak else float('nan'):>10.0f} MB")
+    print(f"{'peak memory above the weights':<{WIDTH}}{(peak - weights) / 1e6 if peak else float('nan'):>10.0f} MB")
     svf.reset(model)
+
+
+def forms(model, out, repeats, tokens=2048):
+    """The gradient of z in three ways on the largest matrix, against a pass without it: svf.py has the first."""
+    layer = max(svf.layers(model).values(), key=lambda layer: layer.W.numel())
+    (m, n), Sz = layer.W.shape, (layer.S * layer.z.detach()).to(model.dtype)
+    x = torch.randn(tokens, n, device=model.device).to(model.dtype).requires_grad_()
+    g = torch.randn(tokens, m, device=model.device).to(model.dtype)
+
+    def folded():                                           # svf.FoldedLinear: no m x n gradient
+        svf.FoldedLinear.apply(x, layer.z, layer.folded, layer.U, layer.S, layer.Vt, layer.from_y).backward(g)
+
+    def factored():                                         # y = ((x V) * S z) U^T, all by autograd
+        (((x @ layer.Vt.T) * Sz.requires_grad_()) @ layer.U.T).backward(g)
+
+    def dense():                                            # the m x n gradient of W', projected on u_i v_i^T
+        F.linear(x, layer.W).backward(g)
+        layer.S * ((layer.U.T @ (g.T @ x.detach())) * layer.Vt).sum(1)
+    frozen = statistics.median(measured(model, lambda: F.linear(x, layer.W).backward(g), repeats))
+    out["forms_over_frozen"] = {f.__name__: round(statistics.median(measured(model, f, repeats)) / frozen, 3)
+                                for f in (folded, factored, dense)}
+    print(f"{f'gradient of z, {m} x {n}, {tokens} tokens':<{WIDTH}}{1000 * frozen:>10.1f} ms without; times "
+          + ", ".join(f"{k} {v:.2f}" for k, v in out["forms_over_frozen"].items()))
+    layer.z.grad = None
 
 
 def decomposition(model, out):
@@ -207,7 +231,7 @@ def two_passes(model, tokenizer, out, repeats):
         second = report(f"second pass, {tokens} tokens", measured(
             model, lambda: generate(model, [tokenizer.prompt(question)], tokens, [-1], 0), repeats))
         out["first_over_second" if tokens == 128 else f"first_over_second_{tokens}_tokens"] = first / second
-        print(f"{'  first over second':<34}{100 * first / second:>10.1f} %")
+        print(f"{'  first over second':<{WIDTH}}{100 * first / second:>10.1f} %")
 
 
 def run(model, tokenizer, repeats=5):
@@ -221,9 +245,10 @@ def run(model, tokenizer, repeats=5):
     print(f"this machine: reads {read / 1e9:.0f} GB/s, multiplies {out['gemm_gflops']:.0f} GFLOP/s (2048 rows)")
     with torch.random.fork_rng(devices=[]):
         decode(model, out, read, repeats)
+        step(model, tokenizer, out, repeats)                # first: memory that other workloads took stays in the process
         rollouts(model, tokenizer, out, repeats)
         training(model, out, few)
-        step(model, tokenizer, out, few)
+        forms(model, out, few)
         decomposition(model, out)
         switching(model, out, few)
         search(model, out, few)

@@ -41,6 +41,11 @@ def uniforms(seed, row_ids, samples, count):
     return table
 
 
+def at_temperature(logits, temperature):
+    """logits (..., V) -> float32 logits / temperature; temperature 0 (arg-max) is scored at 1."""
+    return logits.float() if temperature in (0, 1) else logits.float() / temperature
+
+
 def draw(logits, u, temperature):
     """One token per row. logits (n, V), u (n,) in (0, 1] -> tokens (n,), their log-probabilities (n,).
 
@@ -48,7 +53,7 @@ def draw(logits, u, temperature):
     never drawn; torch.multinomial does the same at fifty times the cost on a CPU. temperature 0 takes the arg-max
     and reports log-probabilities at temperature 1.
     """
-    p = (logits.float() / (temperature or 1.0)).softmax(-1)
+    p = at_temperature(logits, temperature).softmax(-1)
     if temperature == 0:
         token = logits.argmax(-1)
     else:

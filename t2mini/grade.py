@@ -2,9 +2,8 @@
 What an example is, and when an answer to it is right (paper 3.2: the reward r(y_hat, y) is correctness).
 
 Kept:     one binary judgement per answer; the reward is 1.0 or 0.0.
-Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an
-          unparseable answer is wrong instead of a guess. Still open: prose after a code fence is not graded, but
-          earns the reward with the rest of the answer.
+Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an unparseable answer is wrong
+          instead of a guess, and prose after a code fence, which nobody grades, earns nothing (`graded_end`).
 """
 import hashlib
 import math
@@ -113,9 +112,18 @@ def find_choice(text, options):
 
 
 # ------------------------------------------------------------------------------------------------ code
+FENCE = re.compile(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", re.S | re.I)
+
+
+def graded_end(text):
+    """Where the judged part of a code answer ends: behind its first fenced block, unless nothing but space follows."""
+    fence = FENCE.search(text)
+    return fence.end() if fence and text[fence.end():].strip() else len(text)
+
+
 def find_code(text):
     """The Python code in an answer: the first fenced block (closed or cut off), else from the first def or import on."""
-    fence = re.search(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", text, re.S | re.I)
+    fence = FENCE.search(text)
     if fence:
         return fence[1]
     start = re.search(r"^(?:def|import|from) ", text, re.M)

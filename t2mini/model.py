@@ -42,27 +42,29 @@ class Config:
 class KVCache:
     """Keys and values of every layer, allocated once for `length` positions.
 
-    k, v: (L, B, G, length, D); positions (B, length): where each key stands in its text, which a sliding window asks
-    for. `filled` counts the slots written so far; all rows advance together, so ragged prompts are padded on the left.
+    k, v: a list of L tensors (B, G, length, D); positions (B, length): where each key stands in its text, which a
+    sliding window asks for. `filled` counts the slots written so far; all rows advance together, so ragged prompts are
+    padded on the left.
     """
 
     def __init__(self, cfg, batch, length, device, dtype):
-        shape = (cfg.num_hidden_layers, batch, cfg.num_key_value_heads, length, cfg.head_dim)
-        self.k = torch.zeros(shape, device=device, dtype=dtype)
-        self.v = torch.zeros(shape, device=device, dtype=dtype)
+        shape = (batch, cfg.num_key_value_heads, length, cfg.head_dim)
+        self.k, self.v = ([torch.zeros(shape, device=device, dtype=dtype) for _ in range(cfg.num_hidden_layers)]
+                          for _ in "kv")
         self.positions = torch.zeros(batch, length, device=device, dtype=torch.long)
         self.filled = 0
 
     def update(self, layer, k, v):
         """Write k, v (B, G, S, D) behind the filled part; return all keys and values (B, G, T, D) of this layer."""
-        end = self.filled + k.shape[2]
-        self.k[layer, :, :, self.filled:end] = k
-        self.v[layer, :, :, self.filled:end] = v
-        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+        all_k, all_v, S = self.k[layer], self.v[layer], k.shape[2]
+        all_k.narrow(2, self.filled, S).copy_(k)
+        all_v.narrow(2, self.filled, S).copy_(v)
+        return all_k.narrow(2, 0, self.filled + S), all_v.narrow(2, 0, self.filled + S)
 
     def select(self, rows):
         """Keep these rows, in this order; a row named twice is copied (one prompt, many samples)."""
-        self.k, self.v, self.positions = self.k[:, rows], self.v[:, rows], self.positions[rows]
+        self.k, self.v = [k[rows] for k in self.k], [v[rows] for v in self.v]
+        self.positions = self.positions[rows]
 
 
 # ---------------------------------------------------------------------------------------------- shared pieces
@@ -133,7 +135,7 @@ class LlamaAttention(nn.Module):
         q = self.q_norm(self.q_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, H, S, D)
         k = self.k_norm(self.k_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, G, S, D)
         v = self.v_proj(x).view(B, S, -1, self.cfg.head_dim).transpose(1, 2)
-        q, k = rotate(q, *rope), rotate(k, *rope)
+        q, k = rotate(torch.cat((q, k), 1), *rope).split((q.shape[1], k.shape[1]), 1)
         if cache is not None:
             k, v = cache.update(layer, k, v)
         return self.o_proj(attend(q, k, v, mask))

@@ -12,25 +12,26 @@ import torch.nn.functional as F
 
 SMALLEST = 1 << 16              # numbers in W; below that the call costs more than it saves
 ROWS = 64                       # the batch size the layout is chosen for
-
-
-def available(W):
-    """Can this matrix be packed here?"""
-    return (W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in (torch.bfloat16, torch.float32)
-            and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"))
+OPS = torch.ops.mkldnn
+ON = torch.backends.mkldnn.is_available() and all(hasattr(OPS, n) for n in ("_reorder_linear_weight", "_linear_pointwise"))
 
 
 def pack(W):
-    """The rearranged copy of W, kept on W as (version of W, copy): a W that was written to is packed again."""
-    kept = getattr(W, "packed", None)
-    if kept is None or kept[0] != W._version:
-        with torch.inference_mode(False), torch.no_grad():
-            kept = W.packed = W._version, torch.ops.mkldnn._reorder_linear_weight(W.detach().contiguous(), ROWS)
-    return kept[1]
+    """-> (version of W, its rearranged copy or None where that is of no use), kept on W: made anew once W is written to."""
+    useful = ON and W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in (torch.bfloat16, torch.float32)
+    if W.is_inference():                                    # such tensors do not count their versions
+        return None, None
+    with torch.inference_mode(False), torch.no_grad():
+        copy = OPS._reorder_linear_weight(W.detach().contiguous(), ROWS) if useful else None
+    W.packed = W._version, copy
+    return W.packed
 
 
 def linear(x, W):
     """x (..., n), W (m, n) -> x W^T (..., m)."""
-    if W.is_inference() or not available(W) or (x.requires_grad and torch.is_grad_enabled()):
+    if x.requires_grad and torch.is_grad_enabled():
         return F.linear(x, W)
-    return torch.ops.mkldnn._linear_pointwise(x, pack(W), None, "none", [], "")
+    kept = getattr(W, "packed", None)
+    if kept is None or kept[0] != W._version:
+        kept = pack(W)
+    return F.linear(x, W) if kept[1] is None else OPS._linear_pointwise.default(x, kept[1], None, "none", [], "")

@@ -68,24 +68,34 @@ def draw_log(path_log, path):
     save(fig, path)
 
 
-def draw_strategies(results, path):
-    """results: list of {task, arm, accuracy, ci95}. Grouped bars with intervals, one group per task."""
+def draw_results(results, path):
+    """results: list of {task, arm, accuracy, ci95}. One bar per task and arm with its interval; the unseen tasks, on
+    which the strategies compete, stand to the right of the trained ones."""
     plt = pyplot()
-    task_names, arms = (list(dict.fromkeys(r[k] for r in results)) for k in ("task", "arm"))
-    colours = [GREY, BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#D55E00"]
-    fig, ax = plt.subplots(figsize=(10, 4.4))
-    width = 0.8 / len(arms)
-    for a, arm in enumerate(arms):
-        for r in (r for r in results if r["arm"] == arm):
-            x = task_names.index(r["task"]) + (a - (len(arms) - 1) / 2) * width
-            low, high = r["ci95"]
-            ax.bar(x, 100 * r["accuracy"], width * 0.92, color=colours[a % 7],
-                   label=arm if r["task"] == task_names[0] else None)
-            ax.errorbar(x, 100 * r["accuracy"], [[100 * (r["accuracy"] - low)], [100 * (high - r["accuracy"])]],
-                        color="black", lw=1, capsize=2)
-    ax.set_xticks(range(len(task_names)), task_names)
-    ax.set(ylabel="right answers, % (bars: 95 % interval)", ylim=(0, 100))
-    ax.legend(frameon=False, ncols=min(4, len(arms)), loc="upper center", bbox_to_anchor=(0.5, 1.2), fontsize=9)
+    parts = [[r for r in results if r["task"].endswith("-unseen") == unseen] for unseen in (False, True)]
+    parts = [p for p in parts if p]
+    count = [len({(r["task"], r["arm"]) for r in p}) + len({r["task"] for r in p}) for p in parts]
+    fig, axes = plt.subplots(1, len(parts), figsize=(12, 4.6), sharey=True, squeeze=False,
+                             gridspec_kw={"width_ratios": count})
+    colours = {"base": GREY, "own expert": BLUE, "prompt": "#56B4E9", "classifier": BLUE, "CEM": GREEN, "uniform alpha": ORANGE,
+               "best single expert": "#CC79A7"}
+    for ax, part in zip(axes[0], parts):
+        x, middle = 0, {}
+        for task in dict.fromkeys(r["task"] for r in part):
+            mine = [r for r in part if r["task"] == task]
+            middle[x + (len(mine) - 1) / 2] = task
+            for r in mine:
+                low, high = r["ci95"]
+                ax.bar(x, 100 * r["accuracy"], 0.92, color=colours.get(r["arm"], "#D55E00"), label=r["arm"])
+                ax.errorbar(x, 100 * r["accuracy"], [[100 * (r["accuracy"] - low)], [100 * (high - r["accuracy"])]],
+                            color="black", lw=1, capsize=2)
+                x += 1
+            x += 1
+        ax.set_xticks(list(middle), middle.values())
+        ax.set(ylim=(0, 100), title="the experts' own tasks" if part is parts[0] else "tasks that no expert was trained on")
+        legend = dict(zip(*reversed(ax.get_legend_handles_labels())))
+        ax.legend(legend.values(), legend, frameon=False, ncols=3, fontsize=9, loc="upper left")
+    axes[0][0].set_ylabel("right answers, % (lines: 95 % interval)")
     save(fig, path)
 
 

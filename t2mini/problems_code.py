@@ -8,7 +8,7 @@ Why:   a 135M model is rewarded only where it is sometimes right, so a solution 
        What it has to learn is to take the constant, the comparison and the name exactly as asked, and to return.
        The calls hit the constant itself, its neighbours and empty input, so that `>` does not pass for `>=`.
 
-Tables: a kind is "kind types parameters | names | descriptions | body"; a line that starts with a space goes on.
+Tables: questions/code.txt. A kind is "kind types parameters | names | descriptions | body"; a line that starts with a space goes on.
         {a} and {b} stand for the arguments, {k} and {m} (numbers), {c} and {d} (texts) for the parameters.
         " ~ " parts descriptions that mean the same, "?" is short for "True if ..., and False otherwise", ";;" is a
         new line. Types: i whole number, p the same but not negative, n 0 to 9; l list of numbers, m the same but never
@@ -19,6 +19,7 @@ import random
 import textwrap
 
 from .grade import Example, same_value
+from .tables import read
 
 RANGES = {"letter": "a e i o u s t r n l c d m p b g".split(), "mark": "- _ / : + = * # | . , ; -- **".split(),
           "sep": ["-", ", ", "_", "/", " and ", ":", "+", " ", "; ", ".", "=", " or ", "*", "#", " | ", "--"],
@@ -38,117 +39,7 @@ def _table(text):
     return kinds
 
 
-SEEN = _table("""
-add i k=2-59 | add_{k} increase_by_{k} | {a} plus {k} ~ the sum of {a} and {k} | {a} + {k}
-subtract i k=2-59 | subtract_{k} minus_{k} | {a} minus {k} ~ {a} decreased by {k} | {a} - {k}
-times i k=2-59 | times_{k} multiply_by_{k} | {a} multiplied by {k} ~ {k} times {a} | {a} * {k}
-affine i k=2-14 m=1-15 | scale_and_shift transform | {k} times {a}, plus {m} | {k} * {a} + {m}
-sum_two ii | add_numbers plus total | the sum of {a} and {b} ~ {a} plus {b} | {a} + {b}
-product_two ii | multiply product times | the product of {a} and {b} ~ {a} multiplied by {b} | {a} * {b}
-even i | is_even even check_even | ? {a} is even | {a} % 2 == 0
-divisible i k=3-39 | divisible_by_{k} check_multiple | ? {a} is divisible by {k} | {a} % {k} == 0
-greater i k=2-59 | above_{k} is_greater_than_{k} | ? {a} is greater than {k} ~ ? {a} is more than {k} | {a} > {k}
-at_least i k=2-59 | at_least_{k} is_enough | ? {a} is at least {k} ~ ? {a} is {k} or more | {a} >= {k}
-between i k=1-11 m=15-39 | in_range is_between | ? {a} is between {k} and {m} (both included) | {k} <= {a} <= {m}
-difference ii | abs_diff distance difference | the absolute difference between {a} and {b} | abs({a} - {b})
-distance i k=2-59 | distance_to_{k} how_far | the absolute difference between {a} and {k} | abs({a} - {k})
-power i k=2-11 | power_{k} to_the_{k} | {a} raised to the power of {k} ~ {a} to the power {k} | {a} ** {k}
-remainder p k=3-39 | mod_{k} remainder | the remainder when {a} is divided by {k} | {a} % {k}
-quotient p k=2-29 | groups_of_{k} int_divide | {a} divided by {k}, rounded down to a whole number | {a} // {k}
-larger ii | larger bigger maximum_of_two | the larger of {a} and {b} ~ the maximum of {a} and {b} | max({a}, {b})
-at_most i k=5-59 | cap_at_{k} limit | the smaller of {a} and {k} ~ the minimum of {a} and {k} | min({a}, {k})
-clamp i k=1-11 m=15-29 | clamp restrict | {k} if {a} is below {k}, {m} if {a} is above {m}, otherwise {a}
-  | max({k}, min({a}, {m}))
-sign i | sign signum get_sign | 1 if {a} is positive, -1 if {a} is negative, and 0 if {a} is zero
-  | if {a} > 0: ;;     return 1 ;; return -1 if {a} < 0 else 0
-factorial n | factorial fact calculate_factorial | the factorial of {a}
-  | result = 1 ;; for i in range(2, {a} + 1): ;;     result *= i ;; return result
-sum_to n | sum_to_n triangle sum_up_to | the sum of all whole numbers from 1 to {a} | sum(range(1, {a} + 1))
-mean_two ii | average_of_two midpoint mean | the average of {a} and {b} | ({a} + {b}) / 2
-reverse_text s | reverse_string backwards reverse | the string {a} reversed ~ {a} written backwards | {a}[::-1]
-upper S | to_upper shout make_upper | the string {a} in upper case ~ {a} in capital letters | {a}.upper()
-lower S | to_lower whisper make_lower | the string {a} in lower case ~ {a} in small letters | {a}.lower()
-repeat s k=2-24 | repeat_{k} repeat_text | the string {a} repeated {k} times | {a} * {k}
-starts s c=letter | starts_with check_start | ? the string {a} starts with the letter {c!r} | {a}.startswith({c!r})
-ends s c=letter | ends_with check_end | ? the string {a} ends with the letter {c!r} | {a}.endswith({c!r})
-count_letter s c=letter | count_letter how_many | how many times {c!r} occurs in the string {a} | {a}.count({c!r})
-first_chars s k=2-9 | first_{k} prefix | the first {k} characters of the string {a} | {a}[:{k}]
-last_chars s k=2-9 | last_{k} suffix | the last {k} characters of the string {a} | {a}[-{k}:]
-join_two ss c=sep | join_strings combine | the string {a}, followed by {c!r}, followed by {b} | {a} + {c!r} + {b}
-append_text s c=ending | add_suffix finish | the string {a} with {c!r} added at the end | {a} + {c!r}
-prepend_text s c=ending | add_prefix begin | the string {a} with {c!r} added at the front | {c!r} + {a}
-palindrome s | is_palindrome palindrome same_backwards | ? the string {a} is a palindrome | {a} == {a}[::-1]
-word_count t | word_count count_words num_words | the number of words in the string {a} | len({a}.split())
-longer s k=2-8 | longer_than_{k} is_long | ? the string {a} has more than {k} characters | len({a}) > {k}
-split S c=mark | split_text parts | a list of the parts of the string {a} separated by {c!r} | {a}.split({c!r})
-join_words w c=sep | join_words join_all | a string of the words in {a} with {c!r} between them | {c!r}.join({a})
-length l | length count_items size | the number of elements in the list {a} | len({a})
-sum_list l | sum_list total add_all | the sum of all numbers in the list {a} | sum({a})
-max_list m | largest find_max maximum | the largest number in the list {a} | max({a})
-last m | last_element get_last last_item | the last element of the list {a} | {a}[-1]
-at_index m k=0-7 | item_{k} get_element | the element at index {k} of the list {a} (counting starts at 0) | {a}[{k}]
-sum_above l k=2-39 | sum_above_{k} sum_big | the sum of all numbers above {k} in the list {a}
-  | sum(v for v in {a} if v > {k})
-count_equal l k=2-39 | count_{k}s count_equal | how many times {k} occurs in the list {a} | {a}.count({k})
-count_above l k=2-39 | count_above_{k} count_big | how many numbers above {k} the list {a} has
-  | sum(v > {k} for v in {a})
-evens l | evens filter_even only_even | a list of the even numbers in the list {a} | [v for v in {a} if v % 2 == 0]
-keep_below l k=2-39 | below_{k} keep_small | a list of the numbers below {k} in the list {a}
-  | [v for v in {a} if v < {k}]
-times_each l k=2-39 | times_{k}_each scale_all | a list of all numbers in {a}, each multiplied by {k}
-  | [v * {k} for v in {a}]
-add_each l k=2-39 | add_{k}_to_all shift_all | a list with {k} added to each number in {a} | [v + {k} for v in {a}]
-reverse_list l | reverse_list reverse backwards | a list with the elements of the list {a} in reverse order | {a}[::-1]
-take l k=2-5 | first_{k} take_{k} | a list of the first {k} elements of the list {a} | {a}[:{k}]
-has_item l k=2-39 | has_{k} contains_{k} | ? {k} is in the list {a} | {k} in {a}
-mean m | average mean get_average | the average of the numbers in the list {a} | sum({a}) / len({a})
-lengths w | word_lengths lengths sizes | a list with the length of each word in the list {a} | [len(w) for w in {a}]
-longest v | longest_word find_longest | the longest word in the list {a} (the first one if tied) | max({a}, key=len)
-swap u | swap swap_pair exchange | a tuple with the two elements of the tuple {a} swapped | ({a}[1], {a}[0])
-sorted_keys d | sorted_keys keys_in_order get_keys | a sorted list of the keys of the dictionary {a} | sorted({a})
-lookup ds k=2-29 | find get_or_{k} | the value of {b} in the dictionary {a}, or {k} if it is missing | {a}.get({b}, {k})
-zip ll | pair_up zip_lists pairs | a list of tuples that pair the elements of the lists {a} and {b}, as long as the
-  shorter list | list(zip({a}, {b}))
-""")
-UNSEEN = _table("""
-from_constant i k=10-59 | left_from_{k} remaining | {k} minus {a} | {k} - {a}
-square_plus i k=2-49 | square_plus_{k} curve | the square of {a}, plus {k} | {a} ** 2 + {k}
-both_above ii k=2-39 | both_above_{k} both_big | ? {a} and {b} are both greater than {k} | {a} > {k} and {b} > {k}
-percent p k=3-59 | percent_{k} take_share | {k} percent of {a} | {a} * {k} / 100
-negate i | negate opposite flip_sign | {a} with the opposite sign | -{a}
-odd i | is_odd odd check_odd | ? {a} is odd | {a} % 2 != 0
-half i | half halve half_of | half of {a} | {a} / 2
-perimeter pp | perimeter fence_length | the perimeter of a rectangle with sides {a} and {b} | 2 * ({a} + {b})
-miles p | to_miles km_to_miles convert | the distance of {a} kilometers in miles (1 kilometer is 0.62 miles)
-  | {a} * 0.62
-digit_sum p | digit_sum sum_digits add_digits | the sum of the decimal digits of {a} | sum(int(ch) for ch in str({a}))
-without_letter s c=letter | remove_letter drop_letter | the string {a} with all letters {c!r} removed
-  | {a}.replace({c!r}, '')
-capitalize s | capitalize_first capital_start | the string {a} with its first letter in upper case | {a}.capitalize()
-swap_case S | swap_case invert_case | the string {a} with upper case and lower case exchanged | {a}.swapcase()
-wrap s c=mark | wrap surround | the string {a} with {c!r} in front of it and {c!r} behind it | {c!r} + {a} + {c!r}
-is_upper S | is_upper all_caps is_shouting | ? all letters in the string {a} are upper case | {a}.isupper()
-smallest m | smallest find_min lowest | the smallest number in the list {a} | min({a})
-first_item m | first_element get_first first_item | the first element of the list {a} | {a}[0]
-squares l | squares square_all square_each | a list with the square of every number in {a} | [v ** 2 for v in {a}]
-spread m | spread value_range | the difference between the largest and the smallest number in {a} | max({a}) - min({a})
-product_list m | product_of_list multiply_list prod_all | the product of all numbers in the list {a}
-  | result = 1 ;; for v in {a}: ;;     result *= v ;; return result
-drop l k=1-4 | drop_{k} skip_first | a list of the elements of the list {a} without the first {k} | {a}[{k}:]
-index mi | find_index position locate | the index of the first {b} in the list {a}, or -1 if {b} is not in the list
-  | {a}.index({b}) if {b} in {a} else -1
-cumulative l | cumulative_sums running_total prefix_sums | a list of the running totals of the list {a} (each element
-  plus all elements before it) | [sum({a}[:i + 1]) for i in range(len({a}))]
-is_sorted l | is_sorted ascending | ? the numbers in the list {a} never decrease from left to right | {a} == sorted({a})
-common ll | common intersection shared | a list of the elements of the list {a} that are also in {b}
-  | [v for v in {a} if v in {b}]
-remove_value l k=2-39 | without_{k} remove_{k} | a list of the numbers in {a} that are not {k}
-  | [v for v in {a} if v != {k}]
-all_below l k=5-39 | all_below_{k} all_small | ? all numbers in {a} are less than {k} | all(v < {k} for v in {a})
-words_with w c=letter | starting_words with_initial | a list of the words in {a} that start with {c!r}
-  | [w for w in {a} if w.startswith({c!r})]
-values_sum d | total_value sum_values add_values | the sum of the values of the dictionary {a} | sum({a}.values())
-""")
+SEEN, UNSEEN = (_table(read("code")[pool]) for pool in ("SEEN", "UNSEEN"))
 GENERIC = "f g func solve compute helper process my_function run".split()
 FRAMES = [  # seen
     "Write a Python function `{name}({args})` that returns {what}.",

@@ -9,72 +9,29 @@ Why:   the router must learn that "other" is broad. So there are questions and c
 import random
 
 from .grade import Example
+from .tables import read
 
 
 def _pairs(text):
     return [tuple(pair.strip().split("=")) for pair in text.replace("\n", " ").strip(" ;").split(";")]
 
 
-CAPITALS = _pairs("""France=Paris;Germany=Berlin;Spain=Madrid;Italy=Rome;Japan=Tokyo;China=Beijing;Russia=Moscow;
-Egypt=Cairo;Greece=Athens;Portugal=Lisbon;Austria=Vienna;Poland=Warsaw;Hungary=Budapest;Norway=Oslo;Sweden=Stockholm;
-Finland=Helsinki;Denmark=Copenhagen;Ireland=Dublin;England=London;Canada=Ottawa;Peru=Lima;Cuba=Havana;Kenya=Nairobi;
-Turkey=Ankara;Iran=Tehran;Iraq=Baghdad;Thailand=Bangkok;Vietnam=Hanoi;Belgium=Brussels;Argentina=Buenos Aires;
-Chile=Santiago;Australia=Canberra;South Korea=Seoul;Romania=Bucharest;Cyprus=Nicosia;Venezuela=Caracas""")
-SPANISH = _pairs("""dog=perro;cat=gato;house=casa;water=agua;friend=amigo;book=libro;sun=sol;moon=luna;milk=leche;
-red=rojo;green=verde;white=blanco;table=mesa;school=escuela;night=noche;love=amor;hand=mano;hello=hola;
-thank you=gracias;father=padre;mother=madre;door=puerta;city=ciudad;cheese=queso;fire=fuego""")
-FRENCH = _pairs("""dog=chien;cat=chat;house=maison;water=eau;bread=pain;friend=ami;book=livre;sun=soleil;moon=lune;
-milk=lait;red=rouge;green=vert;white=blanc;night=nuit;day=jour;love=amour;hand=main;fish=poisson;hello=bonjour;
-thank you=merci;door=porte;tree=arbre;city=ville;cheese=fromage;fire=feu;apple=pomme;horse=cheval""")
-AUTHORS = _pairs("""Hamlet=Shakespeare;Romeo and Juliet=Shakespeare;Macbeth=Shakespeare;Oliver Twist=Dickens;
-Emma=Austen;A Christmas Carol=Dickens;Great Expectations=Dickens;Pride and Prejudice=Austen;The Hobbit=Tolkien;
-Animal Farm=Orwell;The Lord of the Rings=Tolkien;War and Peace=Tolstoy;Anna Karenina=Tolstoy;Moby Dick=Melville;
-Don Quixote=Cervantes;The Odyssey=Homer;The Iliad=Homer;Dracula=Stoker;Frankenstein=Shelley;
-The Great Gatsby=Fitzgerald;The Old Man and the Sea=Hemingway;The Adventures of Tom Sawyer=Twain;Les Miserables=Hugo;
-Alice in Wonderland=Carroll;Treasure Island=Stevenson;The Jungle Book=Kipling;Crime and Punishment=Dostoevsky""")
-PROVERBS = _pairs("""An apple a day keeps the doctor=away;Actions speak louder than=words;Better late than=never;
-Practice makes=perfect;Honesty is the best=policy;The early bird catches the=worm;Birds of a feather flock=together;
-A picture is worth a thousand=words;All that glitters is not=gold;Time is=money;Don't judge a book by its=cover;
-Curiosity killed the=cat;Two wrongs don't make a=right;Where there's a will, there's a=way;
-Every cloud has a silver=lining;Rome wasn't built in a=day;The pen is mightier than the=sword;Haste makes=waste;
-Don't put all your eggs in one=basket;Blood is thicker than=water;Knowledge is=power;Don't cry over spilled=milk;
-Look before you=leap;Beauty is in the eye of the=beholder;Out of sight, out of=mind""")
+TEXT = read("other")
+CAPITALS, SPANISH, FRENCH, AUTHORS, PROVERBS, LANGUAGES, INVENTIONS = (_pairs(TEXT[name]) for name in (
+    "CAPITALS", "SPANISH", "FRENCH", "AUTHORS", "PROVERBS", "LANGUAGES", "INVENTIONS"))
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
 NEXT = [(a, b) for names in (DAYS, MONTHS) for a, b in zip(names, names[1:] + names[:1])]
 WORDS = """lantern breakfast mountain velvet orchid thunder pebble galaxy marble whisper canyon jasmine copper meadow
  puzzle ribbon saffron tunnel voyage walnut anchor blossom cactus dolphin ember falcon garden harbor island""".split()
-LANGUAGES = _pairs("""Brazil=Portuguese;Mexico=Spanish;Austria=German;Egypt=Arabic;Argentina=Spanish;
-Australia=English;Japan=Japanese;France=French;Italy=Italian;Russia=Russian;Cuba=Spanish;Greece=Greek;Poland=Polish;
-Sweden=Swedish;Peru=Spanish;Morocco=Arabic;Jamaica=English;Turkey=Turkish;Norway=Norwegian;Hungary=Hungarian;
-Chile=Spanish;Portugal=Portuguese""")
-INVENTIONS = _pairs("""the telephone=Bell;the theory of relativity=Einstein;the Mona Lisa=Vinci;
-the Ninth Symphony=Beethoven;the law of gravity=Newton;the Sistine Chapel ceiling=Michelangelo;The Magic Flute=Mozart;
-the Starry Night=Gogh;the theory of evolution=Darwin;the phonograph=Edison;penicillin=Fleming;radium=Curie;
-Guernica=Picasso;dynamite=Nobel""")
 
 # {t} topic, {n} name, {m} another name, {p} place, {h} time, {f} food, {s} sentence
-TOPIC = """autumn leaves;the ocean;an old lighthouse;friendship;a lost umbrella;the first snow;coffee;a night train;
-my cat;rainbows;homesickness;a garden in spring;the moon;volcanoes;honey bees;a rainy Sunday;jazz;chess;bicycles;
-electric cars;the Roman Empire;recycling;a broken clock;sleep;climate change;tea ceremonies;school uniforms;whales;
-working from home;a grandmother's kitchen;the Olympics;patience;black holes;public libraries;camping;a brave mouse;
-yoga;old photographs;bread;airports;time travel;learning the piano;moving to a new city;dinosaurs;courage;money;
-a haunted house;vaccines;street markets;fireflies;the northern lights;robots;mountains;
-a dragon who is afraid of the dark;gardening;running"""
 NAME = "Maria Tom Aisha Ben Chloe Daniel Elena Farid Grace Hiro Ivan Julia Kofi Lena Mateo Nora Omar Priya Sam Zoe"
 PLACE = "Rome;Lisbon;Kyoto;the Alps;New Zealand;Cape Town;Iceland;New York;Morocco;Vietnam;Scotland;Peru;Athens"
 HOUR = "3 pm;9:30;8 tonight;noon;10 am on Friday;half past four;5 pm on Tuesday;7 in the evening;a quarter to nine"
-FOOD = """lasagna;pancakes;chicken soup;banana bread;a vegetable curry;tomato sauce;apple pie;fried rice;guacamole;
-omelettes;a chocolate cake;lentil stew;roast potatoes;a Greek salad;pizza dough;mushroom risotto;tacos;fish pie;
-hummus;muffins"""
-SENTENCE = """The train was late again, so we walked home.;I would like a room with a view of the sea.;
-Where is the nearest pharmacy?;My sister has two dogs and a parrot.;The meeting has moved to next week.;
-She never forgot the summer in the hills.;Please close the window before you leave.;
-We have been friends since we were children.;The soup is too salty for me.;He opened the box and found an old letter.;
-It was raining, but the market was full of people.;Can you help me carry this?"""
 FILL = {"n": NAME.split(), "m": NAME.split()}
 FILL.update({slot: text.replace("\n", "").split(";")
-             for slot, text in dict(t=TOPIC, p=PLACE, h=HOUR, f=FOOD, s=SENTENCE).items()})
+             for slot, text in dict(t=TEXT["TOPIC"], p=PLACE, h=HOUR, f=TEXT["FOOD"], s=TEXT["SENTENCE"]).items()})
 SEEN = {  # name: (table or None, wordings)
     "capital": (CAPITALS, ["What is the capital of {0}?", "Name the capital city of {0}.", "capital of {0}"]),
     "spanish": (SPANISH, ["How do you say \"{0}\" in Spanish?", "Translate {0} to Spanish.", "Spanish for {0}?"]),

@@ -23,7 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import evaluate, svf, tasks
-from .generate import generate
+from .generate import at_temperature, generate
+from .grade import graded_end
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def pack(groups, device):
 
 def logprobs(model, x, target, temperature):
     """log pi(target) (N,) and the whole log-distribution (N, V) from states x (N, C)."""
-    logp = (model.head(x).float() / (temperature or 1.0)).log_softmax(-1)
+    logp = at_temperature(model.head(x), temperature).log_softmax(-1)
     return logp.gather(1, target[:, None])[:, 0], logp
 
 
@@ -144,6 +145,17 @@ def micro_batches(groups, budget=1024):
     return out + [batch] if batch else out
 
 
+def credited(tokenizer, example, tokens, text):
+    """The leading tokens of an answer that were graded: all, but for the prose that follows a code block.
+
+    That prose did not earn the reward, so its likelihood is left alone; the release strengthens it all the same.
+    """
+    end = graded_end(text) if example.match == "code" else len(text)
+    if end == len(text):
+        return tokens
+    return next(tokens[:n] for n in range(1, len(tokens) + 1) if len(tokenizer.decode(tokens[:n])) >= end)
+
+
 # ---------------------------------------------------------------------------------------------- one update
 def update(model, tokenizer, task, cfg, step, optimizer):
     """Sample, score, update: one step of REINFORCE. -> (numbers for the log, one sample as text)."""
@@ -162,19 +174,22 @@ def update(model, tokenizer, task, cfg, step, optimizer):
         earned = [r * float(stopped) for r, stopped in zip(earned, out.stopped.tolist())]
     reward = torch.tensor(earned).view(len(examples), cfg.samples)
     if cfg.as_released:
-        advantage, norm = 2 * reward - 1, float(len(examples))
+        answers, advantage = tokens, 2 * reward - 1
     else:
-        advantage, norm = advantages(reward, cfg.baseline), float(out.lengths.sum())
+        answers = [credited(tokenizer, examples[n // cfg.samples], t, texts[n]) for n, t in enumerate(tokens)]
+        advantage = advantages(reward, cfg.baseline)
+    total = float(sum(map(len, answers)))                                   # tokens
+    norm = float(len(examples)) if cfg.as_released else total
     t2 = time.time()
     # --- update ---
-    groups = [(p, tokens[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
+    groups = [(p, answers[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
     used = [i for i in range(len(groups)) if cfg.kl or bool((advantage[i] != 0).any())]     # the rest has no gradient
     optimizer.zero_grad(set_to_none=False)
     kl = 0.0
     for part in micro_batches([groups[i] for i in used]):
         stats = policy_gradient(model, [groups[used[j]] for j in part], [advantage[used[j]].tolist() for j in part],
                                 cfg.temperature, norm, cfg.kl)
-        kl += stats["kl"] * stats["tokens"] / float(out.lengths.sum())
+        kl += stats["kl"] * stats["tokens"] / total
     for group in optimizer.param_groups:
         group["lr"] = cfg.lr if cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
     z = [layer.z for layer in svf.layers(model).values()]

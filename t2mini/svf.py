@@ -40,26 +40,30 @@ class FoldedLinear(torch.autograd.Function):
 
         dL/dz_i = S_i sum_t (u_i . g_t)(v_i . x_t)
 
-    which is two thin products instead of the m x n gradient of W'. Where m > n (gate, up) dL/dx reuses the first of
-    them, g W' = ((g U) * S z) Vt: r x n instead of m x n multiplications per token.
+    which is two thin products instead of the m x n gradient of W'. The longer side is met once only: where m > n (gate,
+    up) dL/dx reuses the first product, g W' = ((g U) * S z) Vt; where m < n (down, k, v) the second is taken from the
+    output, v_i . x_t = (u_i . y_t) / (z_i S_i), unless a z is too small to divide by (`from_y`).
     """
 
     @staticmethod
-    def forward(ctx, x, z, W, U, S, Vt):
-        ctx.save_for_backward(x, z, W, U, S, Vt)
-        return linear(x, W)
+    def forward(ctx, x, z, W, U, S, Vt, from_y):
+        y = linear(x, W)
+        ctx.from_y = from_y
+        ctx.save_for_backward(y if from_y else x, z, W, U, S, Vt)
+        return y
 
     @staticmethod
     def backward(ctx, g):
-        x, z, W, U, S, Vt = ctx.saved_tensors
+        kept, z, W, U, S, Vt = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:
-            return g @ W, None, None, None, None, None
-        gU, xV = g @ U, x @ Vt.T                                                # (..., r) each
-        gz = S * (gU * xV).flatten(0, -2).sum(0, dtype=torch.float32)
+            return g @ W, None, None, None, None, None, None
+        gU = g @ U                                                              # (..., r)
+        other = kept @ U if ctx.from_y else kept @ Vt.T
+        gz = (gU * other).flatten(0, -2).sum(0, dtype=torch.float32) * (1 / z if ctx.from_y else S)
         gx = None
         if ctx.needs_input_grad[0]:
             gx = (gU * (S * z).to(gU.dtype)) @ Vt if len(U) > Vt.shape[1] else g @ W
-        return gx, gz, None, None, None, None
+        return gx, gz, None, None, None, None, None
 
 
 class SVF(nn.Module):
@@ -76,7 +80,7 @@ class SVF(nn.Module):
         self.W = W.T if getattr(base, "transposed", False) else W       # frozen, (out, in); GPT-2 stores the transpose
         self.U, self.S, self.Vt = U.to(dtype), S.clone(), Vt.to(dtype)  # (m, r), (r,), (r, n); no view of a mapped file
         self.z = nn.Parameter(torch.full_like(S, 0.1) if sigmoid else torch.ones_like(S))
-        self.folded = self.W
+        self.folded, self.from_y = self.W, len(self.U) < self.Vt.shape[1]
         self.bank = self.rows = None                                    # see `per_row`
 
     def scale(self):
@@ -91,6 +95,7 @@ class SVF(nn.Module):
         """W' = W + U diag(S * (z - 1)) Vt, the sum rounded once. Written as a change to W it is exact at z = 1, and the
         rounding of U and Vt touches only the change."""
         z = self.scale()
+        self.from_y = len(self.U) < self.Vt.shape[1] and bool((z.abs() > 0.1).all())
         if bool((z == 1).all()):
             self.folded = self.W
         else:
@@ -102,7 +107,7 @@ class SVF(nn.Module):
             Sz = self.bank[self.rows.index][:, None]                    # (B, 1, r)
             y = linear(linear(x, self.Vt) * Sz, self.U)
         elif torch.is_grad_enabled():
-            y = FoldedLinear.apply(x, self.scale(), self.folded, self.U, self.S, self.Vt)
+            y = FoldedLinear.apply(x, self.scale(), self.folded, self.U, self.S, self.Vt, self.from_y)
         else:
             y = linear(x, self.folded)
         return y if self.base.bias is None else y + self.base.bias

@@ -370,6 +370,21 @@ def test_cut_answers_earn_nothing_where_answers_must_stop(ready, words, monkeypa
     assert plain["reward"] == 1 and strict["reward"] == pytest.approx(1 - strict["cut"]) and 0 < strict["cut"] < 1
 
 
+def test_prose_behind_the_code_earns_nothing(loaded):
+    """Fails if ungraded text shares the reward, graded code does not, or an answer that ends with its code loses its
+    stop token, so that stopping there is never learnt (defect 19)."""
+    _, tokenizer = loaded
+    stop = min(tokenizer.stop_ids)
+    code = Example("", "", "code", name="f")
+    for text, graded in [("```python\ndef f(x):\n    return 1\n```\nThis é function", "```python\ndef f(x):\n    return 1\n```"),
+                         ("def f(x):\n    return 1\nand more", None), ("```\nx = 1", None), ("```\nx = 1\n```\n", None), ("", None)]:
+        tokens = tokenizer.encode(text) + [stop]
+        shown = tokenizer.decode(tokens)
+        kept = reinforce.credited(tokenizer, code, tokens, shown)
+        assert kept == (tokens if graded is None else tokenizer.encode(graded)), text
+        assert reinforce.credited(tokenizer, Example("", "1", "number"), tokens, shown) == tokens
+
+
 def test_update_clips_the_gradient_and_folds(ready, words):
     """Fails if the norm is not limited, or the next rollout runs on the weights before the step."""
     model, tokenizer, optimizer = ready

@@ -3,7 +3,7 @@ Every number of the README's results, from one command:
 
     python tutorials/foundation.py --data=PATH        (about 30 minutes on 2 CPU cores; stopped runs go on)
 
-Writes tutorials/results/foundation.jsonl (one JSON object per score) and tutorials/figures/strategies.png. All scores are
+Writes tutorials/results/foundation.jsonl (one JSON object per score) and tutorials/figures/results.png. All scores are
 greedy and on the test split. Nothing here trains or selects; CEM takes its ten shots from the val split.
 --data names a folder with gsm8k/test.jsonl, mbpp/mbpp.jsonl and arc/ARC-Challenge/*Test.jsonl for the routing of real
 questions; without it that part is left out.
@@ -60,11 +60,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the published question sets")
     parser.add_argument("--only", default="", help="only tasks whose name holds this")
-    parser.add_argument("--table", action="store_true", help="only print the scores so far as a table")
+    parser.add_argument("--table", action="store_true", help="only print the scores so far as a table, and draw them")
     args = parser.parse_args()
     OUT.parent.mkdir(exist_ok=True)
     done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
     if args.table:
+        draw(done)
         return table(done)
     model, tokenizer = weights.load()
     svf.attach(model, cache=experts.SVD_CACHE)
@@ -98,9 +99,21 @@ def main():
                 record({"task": f"real-{label}", "arm": arm, "n": len(rewards), "seed": 0, "split": "test",
                         "accuracy": sum(rewards) / len(rewards), "ci95": evaluate.wilson(sum(rewards), len(rewards)),
                         "rewards": rewards, "seconds": round(time.time() - t0, 1)})
-    drawn = [r for r in done if r["task"].endswith("-unseen")]
-    if drawn:
-        plots.draw_strategies(drawn, HERE / "figures" / "strategies.png")
+    draw(done)
+
+
+def draw(done):
+    """The README's picture: each expert on its own task, and every arm on the unseen ones."""
+    rows = []
+    for task in dict.fromkeys(r["task"] for r in done if r["task"] not in ("dispatch",) and not r["task"].startswith("real-")):
+        mine = {r["arm"]: r for r in done if r["task"] == task}
+        single = [r for arm, r in mine.items() if arm.endswith(" expert")]
+        name = "best single expert" if task.endswith("-unseen") else "own expert"
+        if single:
+            mine[name] = max(single, key=lambda r: r["accuracy"])
+        rows += [{**r, "arm": arm} for arm, r in mine.items() if not arm.endswith(" expert") or arm == name]
+    if rows:
+        plots.draw_results(rows, HERE / "figures" / "results.png")
 
 
 if __name__ == "__main__":

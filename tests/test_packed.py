@@ -1,0 +1,46 @@
+"""packed.linear is F.linear, whatever happened to the weight before."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from t2mini import packed
+
+needs_packing = pytest.mark.skipif(not packed.ON, reason="this torch build has no packed linear layer; F.linear is used")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(300, 256), (256, 300)])
+def test_equals_the_plain_product(dtype, shape):
+    """Fails if the packed product is another one (transposed, of a stale or of another matrix)."""
+    torch.manual_seed(0)
+    W = torch.randn(shape, dtype=dtype)
+    for rows in ((1,), (5,), (2, 3, 4)):
+        x = torch.randn(*rows, shape[1], dtype=dtype)
+        for weight in (W, W.flip(0), torch.nn.Parameter(W), W.T.contiguous().T):
+            tolerance = dict(rtol=1e-5, atol=1e-4) if dtype == torch.float32 else dict(rtol=1e-2, atol=0.2)
+            torch.testing.assert_close(packed.linear(x, weight), F.linear(x, weight), **tolerance)
+
+
+@needs_packing
+def test_a_weight_that_was_written_to_is_packed_again():
+    """Fails if the copy outlives a change of W in place."""
+    W, x = torch.randn(300, 256), torch.randn(4, 256)
+    with torch.inference_mode():
+        before = packed.linear(x, W)
+        made_here = torch.ones(300, 256)
+        assert torch.allclose(packed.linear(x, made_here), F.linear(x, made_here), atol=1e-4)
+    assert W.packed[1] is not None and torch.allclose(before, F.linear(x, W), atol=1e-4)
+    W.mul_(2)
+    assert torch.allclose(packed.linear(x, W), F.linear(x, W), atol=1e-4)
+    torch.testing.assert_close(packed.linear(x, W), 2 * before, rtol=1e-4, atol=1e-3)
+
+
+@needs_packing
+def test_gradients_take_the_plain_product():
+    """Fails if x loses its gradient, or a matrix too small to gain from it is copied."""
+    W, small = torch.randn(300, 256), torch.randn(8, 256)
+    x = torch.randn(4, 256, requires_grad=True)
+    packed.linear(x, W).sum().backward()
+    torch.testing.assert_close(x.grad, W.sum(0).expand(4, -1), rtol=1e-5, atol=1e-4)
+    packed.linear(x.detach(), small)
+    assert not hasattr(W, "packed") and small.packed[1] is None
