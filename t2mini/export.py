@@ -13,6 +13,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from . import svf, tokenizer
 from .configs import config_to_json
 from .gguf import read_gguf
@@ -79,7 +81,7 @@ def write_weights(tensors, folder):
     files = ["model.safetensors"] if len(shards) == 1 else [
         f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     for file, names in zip(files, shards):
-        svf.save_tensors(folder / file, {n: tensors[n] for n in names}, {"format": "pt"})
+        save_file({n: tensors[n].detach().contiguous().cpu() for n in names}, folder / file, {"format": "pt"})
     if len(shards) > 1:
         write_json(folder / "model.safetensors.index.json", {
             "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},

@@ -57,8 +57,8 @@ class KVCache:
     def update(self, layer, k, v):
         """Write k, v (B, G, S, D) behind the filled part; return all keys and values (B, G, T, D) of this layer."""
         all_k, all_v, S = self.k[layer], self.v[layer], k.shape[2]
-        all_k.narrow(2, self.filled, S).copy_(k)
-        all_v.narrow(2, self.filled, S).copy_(v)
+        all_k[:, :, self.filled:self.filled + S] = k
+        all_v[:, :, self.filled:self.filled + S] = v
         return all_k.narrow(2, 0, self.filled + S), all_v.narrow(2, 0, self.filled + S)
 
     def select(self, rows):

@@ -41,7 +41,7 @@ def build_parser():
     parser = Parser(prog="python -m t2mini", description="Transformer-Squared: self-adaptive language models.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
 
-    def verb(name, text, model=True, as_json=False, tuned=True):
+    def verb(name, text, model=True, as_json=False, tuned=True, runs_code=False):
         """A verb with the options that all verbs with a model share; tuned: it gives layers their z as a whole."""
         p = verbs.add_parser(name, help=text, description=text)
         if model:
@@ -53,6 +53,9 @@ def build_parser():
         if model and tuned:
             p.add_argument("--modules", default=svf.ALL, help=HELP["modules"])
             p.add_argument("--layers", choices=("all", "half"), default="all", help=HELP["layers"])
+        if runs_code:
+            p.add_argument("--allow-code", action="store_true",
+                           help="agree, once, that programs which the model writes run here in a sandbox (code tasks)")
         if as_json:
             p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         return p
@@ -66,9 +69,9 @@ def build_parser():
     p.add_argument("--max-tokens", type=int, default=128, help="longest answer")
     p.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
     p.add_argument("--seed", type=int, default=0, help="of sampling")
-    p = verb("train", "train an expert with REINFORCE", as_json=True, tuned=False)
+    p = verb("train", "train an expert with REINFORCE", as_json=True, tuned=False, runs_code=True)
     add_train_options(p)
-    p = verb("eval", "accuracy on a split", as_json=True)
+    p = verb("eval", "accuracy on a split", as_json=True, runs_code=True)
     p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
     p.add_argument("--expert", default="none", metavar="NAME|PATH|none", help="use this expert for every question")
     p.add_argument("--strategy", choices=STRATEGIES, help="adapt to each question instead")
@@ -77,7 +80,7 @@ def build_parser():
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
     p.add_argument("--seed", type=int, default=0, help="which examples of the split (and, for cem, which shots)")
     p.add_argument("--samples-file", metavar="PATH", help="write every question, answer and reward as JSON lines")
-    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True)
+    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True, runs_code=True)
     p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
     p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
@@ -96,7 +99,8 @@ def build_parser():
     p.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     p = verb("bench", "speed of every part, beside this machine's limits", as_json=True)
     p.add_argument("--repeats", type=int, default=5, help="of each measurement; the slowest ones run half as often")
-    verb("demo", "two-pass adaptation on built-in questions")
+    verb("demo", "two-pass adaptation on built-in questions", runs_code=True)
+    verb("doctor", "what this machine offers, what is missing, and the command that mends it", model=False, as_json=True)
     return parser, verbs.choices
 
 

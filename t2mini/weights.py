@@ -33,7 +33,7 @@ GGUF_GPT2 = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f",
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 PICKLED = ("pickles may run code and are not read. Convert to safetensors, in a throw-away environment: python -c \"from transformers "
            "import AutoModelForCausalLM as M; M.from_pretrained('FOLDER').save_pretrained('NEW-FOLDER')\"")
-DAMAGE = TypeError, AttributeError, ArithmeticError, IndexError     # what reading a list as a number, say, raises
+DAMAGE = TypeError, AttributeError, ArithmeticError, IndexError, RecursionError     # what reading a list as a number, say, raises
 
 
 def load(path=None, device=None, dtype=None):
