@@ -21,7 +21,7 @@ families = pytest.mark.parametrize("changes", [{}, MODERN, GPT2], ids=["llama", 
 
 
 class PythonIndexing(TorchFunctionMode):
-    """x[...], ~x and x.to(device) of fake CUDA tensors: a CPU build of PyTorch cannot do them, so they are spelt in other
+    """x[...], ~x, x.copy_ and x.to(device) of fake CUDA tensors: a CPU build of PyTorch cannot do them, so they are spelt in other
     operations here, which check the devices. What depends on numbers gets an answer: masks keep all, conditions hold."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -29,6 +29,8 @@ class PythonIndexing(TorchFunctionMode):
             return True
         if func is torch.Tensor.__invert__:
             return torch.logical_not(args[0])
+        if func is torch.Tensor.copy_:
+            return torch.ops.aten.copy(*args)
         if func is torch.Tensor.to and isinstance(args[1], torch.device):
             return torch.ops.aten._to_copy(args[0], device=args[1], dtype=args[2] if len(args) > 2 else None)
         if func not in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
