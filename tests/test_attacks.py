@@ -108,7 +108,7 @@ ATTACKS = {
     "every number at once": "return float('inf')",
 }
 # Those that do visible harm as soon as nothing locks, and little enough to be let loose in a test.
-HARMFUL = " ".join("""child that outlives, grandchild in its own session, other program, other program by spawn, shell,
+HARMFUL = " ".join("""grandchild in its own session, other program, other program by spawn, shell,
     child with a terminal, killing another process, reading /etc/passwd, listing a folder, writing outside, overwriting,
     deleting, renaming, truncating, symlink, making a folder, changed folder, connecting, sending a datagram,
     pair of sockets, memory read by ctypes, kernel called by ctypes, hook taken off, thread that outlives""".split()).split(", ")
