@@ -40,7 +40,7 @@ test: setup
 test-all: setup
 	@$(PY) -m pytest -m "slow or not slow" $(ARGS)
 
-## train-math: train the math expert from scratch into out/math.safetensors (about 8 minutes)
+## train-math: train the math expert from scratch into out/math.safetensors (12 minutes or less)
 train-math: weights
 	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70 $(ARGS)
 
