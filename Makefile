@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help setup weights demo test train-math results bench tutorials clean
+.PHONY: help setup weights demo test test-all train-math results bench tutorials clean
 
 ## help: list the targets (default)
 help:
@@ -28,15 +28,19 @@ $(VENV)/.installed: requirements.txt
 weights: setup
 	@$(PY) -m t2mini download
 
-## demo: two-pass adaptation on twelve questions, beside the base model's answers
+## demo: two-pass adaptation on twelve questions, beside the base model's answers (runs model-written code, sandboxed)
 demo: weights
-	@$(PY) -m t2mini demo $(ARGS)
+	@$(PY) -m t2mini demo --allow-code $(ARGS)
 
 ## test: run all tests on tiny models (no network beyond pip)
 test: setup
 	@$(PY) -m pytest $(ARGS)
 
-## train-math: train the math expert from scratch into out/math.safetensors (about 8 minutes)
+## test-all: the slow ones too: more kills, more damaged files, several processes
+test-all: setup
+	@$(PY) -m pytest -m "slow or not slow" $(ARGS)
+
+## train-math: train the math expert from scratch into out/math.safetensors (12 minutes or less)
 train-math: weights
 	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70 $(ARGS)
 

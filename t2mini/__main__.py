@@ -10,27 +10,45 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from .options import build_parser
+try:
+    from .options import build_parser
+except ModuleNotFoundError as e:
+    sys.exit(f"t2mini: the package {e.name} is missing; run `make setup`, then use .venv/bin/python")
 
 
-def open_model(args, modules=None, task=None):
-    """Model and tokenizer, SVF attached (unless modules is False), with a line that says what runs."""
+def open_model(args, modules=True, text=True):
+    """Model and tokenizer, SVF attached as --modules and --layers say, with a line that says what runs."""
     import torch
 
-    from . import experts, svf, weights
+    from . import experts, ranks, svf, weights
     if args.threads is not None and args.threads < 1:
         raise ValueError("--threads must be at least 1")
     if args.threads:
         torch.set_num_threads(args.threads)
     t0 = time.time()
-    model, tokenizer = weights.load(args.weights, args.device, args.dtype)
-    if tokenizer is None:
-        raise ValueError("this model folder has no tokenizer.json; text needs one")
-    if modules is not False:
-        svf.attach(model, modules or svf.ALL, experts.SVD_CACHE)
-    print(f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}, {torch.get_num_threads()} threads, "
-          f"ready in {time.time() - t0:.1f} s", file=sys.stderr)
+    model, tokenizer = weights.load(args.weights, ranks.start(args.device), args.dtype)
+    if text and tokenizer is None:
+        raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and writes text: put the "
+                         "checkpoint's tokenizer.json there")
+    if modules:
+        svf.attach(model, args.modules, experts.SVD_CACHE, progress=ranks.rank() == 0, depth=args.layers)
+    if ranks.rank() == 0:
+        print(f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}, {torch.get_num_threads()} "
+              f"threads{f' in each of {ranks.world()} processes' * (ranks.world() > 1)}, ready in {time.time() - t0:.1f} s",
+              file=sys.stderr)
     return model, tokenizer
+
+
+def agree(args, runs_code=True):
+    """Model-written programs run only for a user who has agreed to it, once; a file in out/ remembers."""
+    from . import experts
+    agreed = experts.OUT / "allow-code"
+    if args.allow_code:
+        agreed.parent.mkdir(parents=True, exist_ok=True)
+        agreed.touch()
+    elif runs_code and not agreed.exists():
+        raise ValueError("this judges answers by running programs that the model writes, in a sandbox "
+                         "(t2mini/sandbox.py says what it guards against); add --allow-code, once, to agree")
 
 
 def do_download(args):
@@ -104,20 +122,21 @@ def load_mixture(model, args):
 
 
 def do_train(args):
-    from . import experts, reinforce, tasks
+    from . import experts, ranks, reinforce, tasks
     cfg = reinforce.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(reinforce.TrainConfig)})
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
     if cfg.baseline not in ("group", "batch"):
         raise ValueError("--baseline must be group or batch")
-    tasks.get(cfg.task)                                     # a wrong name stops before the model is loaded
+    agree(args, tasks.get(cfg.task).runs_code)              # a wrong name stops before the model is loaded
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
         raise ValueError("--out must end in .safetensors")
     model, tokenizer = open_model(args, modules=False)
     try:
-        result = reinforce.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE)
+        result = reinforce.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE,
+                                 print if ranks.rank() == 0 else lambda text: None)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the last checkpoint is kept; add --resume to the same command to go on") from None
     print(f"wrote {out}; see it with `python -m t2mini show {out}`")
@@ -125,8 +144,9 @@ def do_train(args):
 
 
 def do_eval(args):
-    from . import arms, evaluate, tasks
+    from . import arms, evaluate, files, ranks, tasks
     task = tasks.get(args.task)
+    agree(args, task.runs_code)
     if args.n < 1:
         raise ValueError("--n must be at least 1")
     if (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None) > 1:
@@ -139,24 +159,26 @@ def do_eval(args):
               "strategy": args.strategy, "accuracy": sum(rewards) / len(rewards),
               "ci95": evaluate.wilson(sum(rewards), len(rewards)), "base_sha256": model.base_sha256,
               "seconds": round(time.time() - t0, 1), **extra}
-    if args.samples_file:
-        Path(args.samples_file).write_text("".join(json.dumps(
-            {"prompt": e.prompt, "gold": e.answer, "kind": e.kind, "text": t, "reward": r}) + "\n"
-            for e, t, r in zip(examples, texts, rewards)))
+    if args.samples_file and ranks.rank() == 0:
+        with files.replacing(args.samples_file) as f:
+            f.write("".join(json.dumps({"prompt": e.prompt, "gold": e.answer, "kind": e.kind, "text": t, "reward": r}) + "\n"
+                            for e, t, r in zip(examples, texts, rewards)).encode())
     print(f"{args.task} {args.split}: {evaluate.percent(sum(rewards), len(rewards))}  "
           f"({args.strategy or 'expert ' + args.expert}, {result['seconds']} s)")
     return result
 
 
 def do_adapt(args):
-    from . import arms, evaluate, experts, svf, tasks
+    from . import arms, evaluate, experts, ranks, svf, tasks
     task = tasks.get(args.task)
+    agree(args, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
     model, tokenizer = open_model(args)
     mixed, found = arms.search(args, model, tokenizer, task)
     out = Path(args.out or experts.OUT / "mixture.safetensors")
-    svf.save_expert(out, mixed, {"base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
-                                 "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
+    if ranks.rank() == 0:
+        svf.save_expert(out, mixed, {"base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
+                                     "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
     with svf.using(model, mixed):
         rewards = evaluate.score(model, tokenizer, task, examples, label="adapted")
     base = evaluate.score(model, tokenizer, task, examples, label="base")
@@ -197,6 +219,21 @@ def do_show(args):
         print(f"learning curve: {curve}")
 
 
+def do_export(args):
+    from . import download, experts, svf
+    from .export import export
+    out = Path(args.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):           # before minutes of decomposing
+        raise ValueError(f"{out} is not an empty folder; choose another --out")
+    model, _ = open_model(args, modules=False, text=False)
+    expert = meta = None
+    if args.expert != "none":
+        expert, meta = svf.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
+        svf.attach(model, expert, experts.SVD_CACHE)
+        svf.set_z(model, expert)
+    print(export(model, args.weights or download.find_weights(), out, expert, meta))
+
+
 def do_bench(args):
     from . import bench
     if args.repeats < 1:
@@ -206,9 +243,15 @@ def do_bench(args):
 
 def do_demo(args):
     from . import adapt, demo, experts
+    agree(args)
     model, tokenizer = open_model(args)
     loaded = experts.load(["dispatcher", *adapt.SKILLS], model, args.allow_other_base)
     return demo.run(model, tokenizer, loaded.pop("dispatcher"), loaded)
+
+
+def do_doctor(args):
+    from . import doctor
+    return doctor.run()
 
 
 def main(argv=None):
@@ -235,6 +278,10 @@ def main(argv=None):
     except (ValueError, RuntimeError, MemoryError) as e:
         print(f"t2mini: {str(e).splitlines()[0] if str(e) else type(e).__name__}", file=sys.stderr)
         return 1
+    finally:
+        if "torch" in sys.modules:
+            from . import ranks
+            ranks.stop()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ Changed:  the first pass always runs on the base weights or the dispatcher, neve
 Restores: whatever happens, the base model is back afterwards, bit for bit.
 """
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from . import evaluate, svf, tasks
+from . import evaluate, ranks, svf, tasks
 from .cem import cem
 from .generate import generate
 
@@ -42,14 +42,15 @@ class Route:
 def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
     """Strategy A (dispatcher None: the base model is asked) or B (`dispatcher`: that expert is). -> list of Route."""
     prompts = [tokenizer.prompt(tasks.dispatch_prompt(q), opener=tasks.DISPATCH_OPENER) for q in questions]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    routes, progress = [None] * len(prompts), evaluate.Progress(label, len(prompts))
+    asked = ranks.mine(range(len(prompts)))
+    order = sorted(asked, key=lambda i: len(prompts[i]))
+    routes, progress = [None] * len(prompts), evaluate.Progress(label, len(order))
     # Labels in both spellings; a probability is that of a label's first token, shared out among the four.
     spelt = {name: [tokenizer.encode(form) for form in (name, name.capitalize())] for name in tasks.LABELS}
     first = {name: [ids[0] for ids in forms] for name, forms in spelt.items()}
     stops = {*tokenizer.stop_ids, *(ids[0] for forms in spelt.values() for ids in forms if len(ids) == 1)}  # all is said
     few = dispatcher is not None and len(prompts) <= FEW
-    through_factors = svf.per_row(model, [dispatcher], [0] * len(prompts)) if few else nullcontext()
+    through_factors = svf.per_row(model, [dispatcher], [0] * len(asked)) if few else nullcontext()
     with svf.using(model, dispatcher if dispatcher and not few else {}), through_factors as rows:
         for at in range(0, len(order), batch):
             part = [prompts[i] for i in order[at:at + batch]]
@@ -62,7 +63,7 @@ def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
                 found = tasks.find_label(said)
                 routes[i] = Route(found or "other", said.strip(), dict(zip(first, share[n].tolist())), found is not None)
             progress.add(len(part))
-    return routes
+    return [Route(**r) for r in ranks.merged([asdict(routes[i]) for i in asked])]
 
 
 # ---------------------------------------------------------------------------------------------- second pass
@@ -102,6 +103,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
     """
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in shots]
     jobs = sorted(((k, s) for k in range(len(mixed)) for s in range(len(shots))), key=lambda job: len(prompts[job[1]]))
+    jobs = ranks.mine(jobs)
     right, sure = np.zeros((len(mixed), len(shots))), np.zeros((len(mixed), len(shots)))
     for at in range(0, len(jobs), batch):
         part = jobs[at:at + batch]
@@ -111,6 +113,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
         mean_logprob = (out.logprobs.sum(1) / out.lengths).tolist()
         for (k, s), reward, lp in zip(part, tasks.rewards([shots[s] for _, s in part], texts), mean_logprob):
             right[k, s], sure[k, s] = reward, reward * lp
+    right, sure = np.array(ranks.total([right.tolist(), sure.tolist()]))
     # no right answer: the tie-break has nothing to say, and must not look better than a real log-likelihood
     likelihood = np.where(right.sum(1) > 0, sure.sum(1) / np.maximum(right.sum(1), 1), -np.inf)
     return list(zip(right.mean(1).tolist(), likelihood.tolist()))

@@ -6,7 +6,7 @@ One arm of an experiment: answer these examples with a fixed expert, a fixed mix
 import sys
 import time
 
-from . import adapt, evaluate, experts, svf, tasks
+from . import adapt, evaluate, experts, ranks, svf, tasks
 
 
 def run(args, model, tokenizer, task, examples):
@@ -19,12 +19,12 @@ def run(args, model, tokenizer, task, examples):
         if args.task == "dispatch":                         # its questions are dispatch prompts: the first pass is all
             with svf.using(model, dispatcher or {}):
                 texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="first pass", opener=task.opener)
-            return tasks.rewards(examples, texts), texts, confusion(examples, texts)
+            return ranks.spread(tasks.rewards, examples, texts), texts, confusion(examples, texts)
         routes = adapt.route(model, tokenizer, questions, dispatcher, label="first pass")
         labels = [r.label for r in routes]
         chosen = experts.load(sorted(set(labels) - {"other"}), model, args.allow_other_base)
         texts = adapt.answer_routed(model, tokenizer, questions, labels, chosen, task.max_tokens, label="second pass")
-        return tasks.rewards(examples, texts), texts, {"routed": {k: labels.count(k) for k in tasks.LABELS},
+        return ranks.spread(tasks.rewards, examples, texts), texts, {"routed": {k: labels.count(k) for k in tasks.LABELS},
                                                        "unreadable": sum(not r.readable for r in routes)}
     if args.strategy == "cem":
         chosen, extra = search(args, model, tokenizer, task)
@@ -37,7 +37,7 @@ def run(args, model, tokenizer, task, examples):
         chosen, extra = experts.load([name], model, args.allow_other_base)[name] if name != "none" else {}, {}
     with svf.using(model, chosen):
         texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="answering", opener=task.opener)
-    return tasks.rewards(examples, texts), texts, extra
+    return ranks.spread(tasks.rewards, examples, texts), texts, extra
 
 
 def numbers(text, count):
@@ -77,7 +77,7 @@ def search(args, model, tokenizer, task):
         left = (time.time() - t0) / (i + 1) * (options["iterations"] - i - 1)
         alpha = " ".join(f"{a:.2f}" for a in s.best) if len(s.best) == len(names) else f"{len(s.best)} alphas"
         print(f"iteration {i + 1}: best {100 * s.best_score[0]:.0f} % of {len(shots)} shots, alpha {alpha}, {left:.0f} s left",
-              file=sys.stderr)
+              file=sys.stderr if ranks.rank() == 0 else sys.stdout)      # which the other ranks do not have
 
     mixed, found = adapt.adapt_cem(model, tokenizer, task, mixed_from, shots, options["per_matrix"],
                                    options["iterations"], options["population"], args.seed, report)

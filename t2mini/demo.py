@@ -21,6 +21,9 @@ def questions():
 
 def run(model, tokenizer, dispatcher, experts):
     """Print every question with its route, both answers and a closing table. -> dict of the counts."""
+    print("Twelve questions, each answered twice. Three of them are answered by programs that the model writes. These run "
+          "here, each in a\nprocess of its own that cannot open files, connect, or start others, for at most 2 seconds and in "
+          "256 MB (t2mini/sandbox.py).", flush=True)
     t0, asked = time.time(), questions()
     examples = [e for _, e in asked]
     routes = adapt.route(model, tokenizer, [e.prompt for e in examples], dispatcher, label="first pass")

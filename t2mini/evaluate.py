@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 
-from . import svf, tasks
+from . import ranks, svf, tasks
 from .generate import generate
 
 
@@ -18,7 +18,7 @@ class Progress:
     """One line on stderr with the share done and the time left; silent for the first two seconds."""
 
     def __init__(self, label, total):
-        self.label, self.total, self.done, self.t0, self.shown = label, total, 0, time.time(), 0.0
+        self.label, self.total, self.done, self.t0, self.shown = label if ranks.rank() == 0 else "", total, 0, time.time(), 0.0
 
     def add(self, n):
         """n more are done; print at most once a second."""
@@ -38,10 +38,12 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
     """Texts that the model, as its z stand now, answers to `questions` (user messages). Same order as asked.
 
     which: instead, question i is answered by experts[which[i]], all of them in the same batches (svf.per_row).
+    Several ranks share the questions; each gets all the answers.
     """
     prompts = [tokenizer.prompt(q, opener=opener) for q in questions]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))          # like lengths share a batch
-    texts, progress = [None] * len(prompts), Progress(label, len(prompts))
+    asked = ranks.mine(range(len(prompts)))
+    order = sorted(asked, key=lambda i: len(prompts[i]))                        # like lengths share a batch
+    texts, progress = [None] * len(prompts), Progress(label, len(order))
     for at in range(0, len(order), batch):
         part = order[at:at + batch]
         with svf.per_row(model, experts, [which[i] for i in part]) if which else nullcontext() as rows:
@@ -50,13 +52,13 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
         for n, i in enumerate(part):
             texts[i] = tokenizer.decode(out.tokens(n))
         progress.add(len(part))
-    return texts
+    return ranks.merged([texts[i] for i in asked])
 
 
 def score(model, tokenizer, task, examples, label=""):
     """Greedy accuracy per example: a list of 1.0 / 0.0."""
-    return tasks.rewards(examples, answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label,
-                                           opener=task.opener))
+    texts = answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label, opener=task.opener)
+    return ranks.spread(tasks.rewards, examples, texts)
 
 
 def wilson(right, n, sigma=1.96):

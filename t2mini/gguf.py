@@ -1,22 +1,34 @@
 """
 Read a GGUF file: metadata and tensors, de-quantised to float32 (the format the default weights come in).
 
-Kept:     GGUF version 2 and 3; F32, F16, BF16, Q8_0, Q4_0, Q4_1.
-Left out: K-quants and writing. An unsupported type is refused by its name.
+Kept:     GGUF version 2 and 3; F32, F16, BF16; blocks of 32: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1; of 256: Q4_K, Q5_K, Q6_K.
+Left out: writing, and the types below 4 bits. An unsupported type is refused by its number.
 Safety:   every count, length and offset is checked against the file's size before anything is allocated for it.
 """
 import mmap
 import struct
 from pathlib import Path
+from typing import Callable, NamedTuple
 
 import numpy as np
 import torch
 
 # id -> (name, values per block, bytes per block)
-TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 8: ("Q8_0", 32, 34),
-         30: ("BF16", 1, 2)}
+TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+         6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
+         14: ("Q6_K", 256, 210)}
+AT_ONCE = 1 << 20                           # values de-quantised at a time
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+
+
+class Lazy(NamedTuple):
+    """A tensor that is still in its file; `read(device, dtype)` fetches it, straight to where it is wanted."""
+    shape: tuple
+    read: Callable
+
+    def __call__(self, device="cpu", dtype=torch.float32):
+        return self.read(device, dtype)
 
 
 class Reader:
@@ -54,7 +66,7 @@ class Reader:
 
 
 def read_gguf(path):
-    """-> (metadata dict, tensors dict name -> function that gives the float32 torch tensor).
+    """-> (metadata dict, tensors dict name -> Lazy, which gives the torch tensor).
 
     Shapes are torch's (GGUF lists dimensions in reverse). Raises ValueError on a damaged or unsupported file and
     FileNotFoundError where there is none.
@@ -96,7 +108,7 @@ def read_gguf(path):
 
 
 def lazy_tensor(path, data, name, shape, kind, at):
-    """A function that de-quantises one tensor; type and extent are checked now, memory is used only when called."""
+    """One tensor as Lazy; type and extent are checked now, memory is used only when it is called."""
     if kind not in TYPES:
         raise ValueError(f"{path}: tensor {name!r} has GGUF type {kind}, which is not supported "
                          f"(supported: {', '.join(t[0] for t in TYPES.values())})")
@@ -110,27 +122,65 @@ def lazy_tensor(path, data, name, shape, kind, at):
     if at + size > len(data):
         raise ValueError(f"{path}: tensor {name!r} reaches past the end of the file (truncated; download it again)")
 
-    def read():
-        raw = np.frombuffer(data, np.uint8, size, at)
-        return torch.from_numpy(dequantize(raw, type_name)).view(shape)
-    return read
+    def read(device, dtype):                                # in pieces: the float32 form of all of it never exists
+        raw = np.frombuffer(data, np.uint8, size, at).reshape(-1, block_bytes)
+        out, rows = torch.empty(count, device=device, dtype=dtype), AT_ONCE // per_block
+        for i in range(0, len(raw), rows):
+            out[i * per_block:(i + rows) * per_block] = torch.from_numpy(dequantize(raw[i:i + rows], type_name))
+        return out.view(shape)
+    return Lazy(shape, read)
 
 
 def dequantize(raw, type_name):
-    """Bytes (n,) -> float32 values. Blocks of 32: Q8_0 d*q, Q4_0 d*(q - 8), Q4_1 d*q + min; d and min are float16."""
+    """Bytes of whole blocks -> float32 values (n,). q is the stored integer, d and min are float16 scales:
+
+    Q8_0 d*q, Q4_0 d*(q - 8), Q5_0 d*(q - 16), Q4_1 and Q5_1 d*q + min; the K types have 8 or 16 scales of their own in
+    each block of 256, themselves times d: see `k_quant`.
+    """
     if type_name == "F32":
-        return raw.view(np.float32).copy()
+        return raw.reshape(-1).view(np.float32).copy()
     if type_name == "F16":
-        return raw.view(np.float16).astype(np.float32)
+        return raw.reshape(-1).view(np.float16).astype(np.float32)
     if type_name == "BF16":                                 # the high half of a float32
-        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    blocks = raw.reshape(-1, {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}[type_name])
-    d = blocks[:, :2].copy().view(np.float16).astype(np.float32)            # (n_blocks, 1)
+        return (raw.reshape(-1).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    blocks = raw.reshape(-1, next(size for name, _, size in TYPES.values() if name == type_name))
+    if type_name.endswith("K"):
+        return k_quant(blocks, type_name).reshape(-1)
+    d = half(blocks[:, :2])                                 # (n_blocks, 1)
     if type_name == "Q8_0":
-        return (d * blocks[:, 2:].view(np.int8)).astype(np.float32).reshape(-1)
-    q = blocks[:, -16:]
-    q = np.concatenate((q & 15, q >> 4), 1).astype(np.float32)              # low nibbles are values 0-15, high 16-31
-    if type_name == "Q4_0":
-        return (d * (q - 8)).reshape(-1)
-    low = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
-    return (d * q + low).reshape(-1)
+        return (d * blocks[:, 2:].view(np.int8)).reshape(-1)
+    q = np.concatenate((blocks[:, -16:] & 15, blocks[:, -16:] >> 4), 1)     # low nibbles are values 0-15, high 16-31
+    if type_name[1] == "5":                                 # the fifth bits, value 0 in the lowest
+        q = q | np.unpackbits(blocks[:, -20:-16], 1, bitorder="little") << 4
+    q = q.astype(np.float32)
+    if type_name[3] == "1":
+        return (d * q + half(blocks[:, 2:4])).reshape(-1)
+    return (d * (q - {"4": 8, "5": 16}[type_name[1]])).reshape(-1)
+
+
+def half(b):
+    """(n, 2) bytes -> (n, 1) float32, read as float16."""
+    return np.ascontiguousarray(b).view(np.float16).astype(np.float32)
+
+
+def k_quant(b, type_name):
+    """Blocks (n, bytes) of 256 values -> (n, groups, values of a group) float32.
+
+    Q4_K, Q5_K: 8 groups, value = (d * scale) * q - (dmin * low); scale and low have 6 bits each, packed in 12 bytes.
+    Q6_K: 16 groups, value = (d * scale) * (q - 32), scale int8; the low 4 bits of q lie in `ql`, the high 2 in `qh`.
+    """
+    n = len(b)
+    if type_name == "Q6_K":
+        ql, qh = b[:, :128].reshape(n, 2, 1, 64), b[:, 128:192].reshape(n, 2, 1, 32)
+        low = (ql >> np.array([0, 4], np.uint8)[:, None]) & 15                      # (n, 2, 2, 64)
+        high = (qh >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & 3                # (n, 2, 4, 32)
+        q = (low.reshape(n, 16, 16) | high.reshape(n, 16, 16) << 4).astype(np.int8) - 32
+        return half(b[:, 208:])[:, :, None] * b[:, 192:208].view(np.int8).astype(np.float32)[:, :, None] * q
+    s = b[:, 4:16].reshape(n, 3, 4)                         # scales 0-3, lows 0-3 (6 bits each), then nibbles of 4-7
+    scale = np.concatenate((s[:, 0] & 63, (s[:, 2] & 15) | (s[:, 0] >> 6 << 4)), 1).astype(np.float32)
+    low = np.concatenate((s[:, 1] & 63, (s[:, 2] >> 4) | (s[:, 1] >> 6 << 4)), 1).astype(np.float32)
+    qs = b[:, -128:].reshape(n, 4, 1, 32)                   # each byte holds two values, 32 apart
+    q = ((qs >> np.array([0, 4], np.uint8)[:, None]) & 15).reshape(n, 8, 32)
+    if type_name == "Q5_K":                                 # bit g of byte i is the fifth bit of value i of group g
+        q = q | ((b[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None]) & 1) << 4
+    return (half(b[:, :2]) * scale)[:, :, None] * q - (half(b[:, 2:4]) * low)[:, :, None]

@@ -1,7 +1,8 @@
 """
 A decoder-only transformer in one file: the Llama family and GPT-2 (paper 4.1 uses Llama-3 and Mistral).
 
-Kept:     RMSNorm or LayerNorm, RoPE or learned positions, grouped-query attention, SwiGLU or GELU, a KV cache.
+Kept:     RMSNorm or LayerNorm, RoPE or learned positions, grouped-query attention, SwiGLU or GELU, a KV cache. What
+          Mistral, Qwen2 and Qwen3 add to Llama is a field of Config each: a window, biases, a norm of q and k.
 Left out: dropout and training of the base weights; here they are frozen, only SVF's z is ever trained.
 Names:    parameters are called as in the Hugging Face checkpoints, so open weights load by name.
 Letters:  B batch, S new positions, T all positions so far, H query heads, G key/value heads, D head size,
@@ -30,7 +31,10 @@ class Config:
     rope_theta: float = 100_000.0       # must be read from the checkpoint: a wrong base still gives fluent text
     norm_eps: float = 1e-5
     tie_word_embeddings: bool = True    # the output head reuses the embedding matrix
-    qkv_bias: bool = False
+    rope_factors: tuple = ()            # D/2 numbers that divide the rotation frequencies (Llama 3.1 and later)
+    sliding_window: int = 0             # a query sees this many positions, its own included; 0: all (Mistral v0.1)
+    qk_norm: bool = False               # RMSNorm of every query and key head before RoPE (Qwen3)
+    qkv_bias: bool = False              # Qwen2
     o_bias: bool = False
     mlp_bias: bool = False
 
@@ -38,26 +42,29 @@ class Config:
 class KVCache:
     """Keys and values of every layer, allocated once for `length` positions.
 
-    k, v: a list of L tensors (B, G, length, D). `filled` counts the positions written so far; all rows advance
-    together, so ragged prompts are padded on the left.
+    k, v: a list of L tensors (B, G, length, D); positions (B, length): where each key stands in its text, which a
+    sliding window asks for. `filled` counts the slots written so far; all rows advance together, so ragged prompts are
+    padded on the left.
     """
 
     def __init__(self, cfg, batch, length, device, dtype):
         shape = (batch, cfg.num_key_value_heads, length, cfg.head_dim)
         self.k, self.v = ([torch.zeros(shape, device=device, dtype=dtype) for _ in range(cfg.num_hidden_layers)]
                           for _ in "kv")
+        self.positions = torch.zeros(batch, length, device=device, dtype=torch.long)
         self.filled = 0
 
     def update(self, layer, k, v):
         """Write k, v (B, G, S, D) behind the filled part; return all keys and values (B, G, T, D) of this layer."""
         all_k, all_v, S = self.k[layer], self.v[layer], k.shape[2]
-        all_k.narrow(2, self.filled, S).copy_(k)
-        all_v.narrow(2, self.filled, S).copy_(v)
+        all_k[:, :, self.filled:self.filled + S] = k
+        all_v[:, :, self.filled:self.filled + S] = v
         return all_k.narrow(2, 0, self.filled + S), all_v.narrow(2, 0, self.filled + S)
 
     def select(self, rows):
         """Keep these rows, in this order; a row named twice is copied (one prompt, many samples)."""
         self.k, self.v = [k[rows] for k in self.k], [v[rows] for v in self.v]
+        self.positions = self.positions[rows]
 
 
 # ---------------------------------------------------------------------------------------------- shared pieces
@@ -97,9 +104,12 @@ class RMSNorm(nn.Module):
 
 
 def rope_tables(positions, cfg, dtype):
-    """cos, sin (B, 1, S, D/2) of the rotation angles position * theta^(-2i/D)."""
+    """cos, sin (B, 1, S, D/2) of the rotation angles position * theta^(-2i/D) / factor_i."""
     exponent = torch.arange(0, cfg.head_dim, 2, device=positions.device, dtype=torch.float32) / cfg.head_dim
-    angle = positions[:, None, :, None].float() * (1.0 / cfg.rope_theta ** exponent)
+    frequency = 1.0 / cfg.rope_theta ** exponent
+    if cfg.rope_factors:
+        frequency = frequency / torch.tensor(cfg.rope_factors, device=positions.device)
+    angle = positions[:, None, :, None].float() * frequency
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
@@ -118,11 +128,12 @@ class LlamaAttention(nn.Module):
         self.k_proj = nn.Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
         self.v_proj = nn.Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
         self.o_proj = nn.Linear(q, cfg.hidden_size, bias=cfg.o_bias)
+        self.q_norm, self.k_norm = ((RMSNorm(cfg.head_dim, cfg.norm_eps) if cfg.qk_norm else nn.Identity()) for _ in "qk")
 
     def forward(self, x, rope, mask, cache, layer):
         B, S, _ = x.shape
-        q = self.q_proj(x).view(B, S, -1, self.cfg.head_dim).transpose(1, 2)    # (B, H, S, D)
-        k = self.k_proj(x).view(B, S, -1, self.cfg.head_dim).transpose(1, 2)    # (B, G, S, D)
+        q = self.q_norm(self.q_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, H, S, D)
+        k = self.k_norm(self.k_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, G, S, D)
         v = self.v_proj(x).view(B, S, -1, self.cfg.head_dim).transpose(1, 2)
         q, k = rotate(torch.cat((q, k), 1), *rope).split((q.shape[1], k.shape[1]), 1)
         if cache is not None:
@@ -275,16 +286,22 @@ class Transformer(nn.Module):
         ids (B, S); positions (B, S), default: counting on from the cache; allowed (B or 1, S, T) boolean, True where a
         query may look, default: causal. Raises ValueError where the context is exceeded.
         """
-        B, S = ids.shape
+        (B, S), cfg = ids.shape, self.cfg
         past = cache.filled if cache is not None else 0
-        if past + S > self.cfg.max_position_embeddings and positions is None:
-            raise ValueError(f"{past + S} positions exceed this model's context of {self.cfg.max_position_embeddings}")
+        if past + S > cfg.max_position_embeddings and positions is None:
+            raise ValueError(f"{past + S} positions exceed this model's context of {cfg.max_position_embeddings}")
         if positions is None:
             positions = torch.arange(past, past + S, device=ids.device).expand(B, S)
         if allowed is None:
             allowed = causal(S, past + S, ids.device)
-        mask = additive_mask(allowed, self.cfg.num_attention_heads // self.cfg.num_key_value_heads, self.dtype)
-        body = self.model if self.cfg.family == "llama" else self.transformer
+        if cfg.sliding_window:                              # by position, not by slot: padding and packing move slots
+            keys = positions
+            if cache is not None:
+                cache.positions[:, past:past + S] = positions
+                keys = cache.positions[:, :past + S]
+            allowed = allowed & (positions[:, :, None] - keys[:, None, :] < cfg.sliding_window)     # (B, S, T)
+        mask = additive_mask(allowed, cfg.num_attention_heads // cfg.num_key_value_heads, self.dtype)
+        body = self.model if cfg.family == "llama" else self.transformer
         x = body(ids, positions, mask, cache)
         if cache is not None:
             cache.filled += S

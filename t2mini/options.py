@@ -7,7 +7,7 @@ import argparse
 import difflib
 from dataclasses import fields
 
-from . import adapt
+from . import adapt, svf
 from .reinforce import TrainConfig
 
 STRATEGIES = ("classifier", "prompt", "cem", "none")
@@ -41,8 +41,8 @@ def build_parser():
     parser = Parser(prog="python -m t2mini", description="Transformer-Squared: self-adaptive language models.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
 
-    def verb(name, text, model=True, as_json=False):
-        """A verb with the options that all verbs with a model share."""
+    def verb(name, text, model=True, as_json=False, tuned=True, runs_code=False):
+        """A verb with the options that all verbs with a model share; tuned: it gives layers their z as a whole."""
         p = verbs.add_parser(name, help=text, description=text)
         if model:
             p.add_argument("--weights", metavar="PATH", help=".gguf file or Hugging Face folder (default: the fetched one)")
@@ -50,6 +50,12 @@ def build_parser():
             p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
             p.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
             p.add_argument("--allow-other-base", action="store_true", help="load experts of another base model")
+        if model and tuned:
+            p.add_argument("--modules", default=svf.ALL, help=HELP["modules"])
+            p.add_argument("--layers", choices=("all", "half"), default="all", help=HELP["layers"])
+        if runs_code:
+            p.add_argument("--allow-code", action="store_true",
+                           help="agree, once, that programs which the model writes run here in a sandbox (code tasks)")
         if as_json:
             p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         return p
@@ -63,9 +69,9 @@ def build_parser():
     p.add_argument("--max-tokens", type=int, default=128, help="longest answer")
     p.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
     p.add_argument("--seed", type=int, default=0, help="of sampling")
-    p = verb("train", "train an expert with REINFORCE", as_json=True)
+    p = verb("train", "train an expert with REINFORCE", as_json=True, tuned=False, runs_code=True)
     add_train_options(p)
-    p = verb("eval", "accuracy on a split", as_json=True)
+    p = verb("eval", "accuracy on a split", as_json=True, runs_code=True)
     p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
     p.add_argument("--expert", default="none", metavar="NAME|PATH|none", help="use this expert for every question")
     p.add_argument("--strategy", choices=STRATEGIES, help="adapt to each question instead")
@@ -74,7 +80,7 @@ def build_parser():
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
     p.add_argument("--seed", type=int, default=0, help="which examples of the split (and, for cem, which shots)")
     p.add_argument("--samples-file", metavar="PATH", help="write every question, answer and reward as JSON lines")
-    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True)
+    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True, runs_code=True)
     p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
     p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
@@ -88,9 +94,13 @@ def build_parser():
     p = verb("show", "what an expert is: metadata, z per layer and module, a picture", model=False)
     p.add_argument("expert", metavar="EXPERT", help="name or path")
     p.add_argument("--picture", metavar="PATH", help="where to draw it (default: out/EXPERT.png)")
+    p = verb("export", "merged weights and an adapter folder that other tools read", tuned=False)
+    p.add_argument("--expert", required=True, metavar="NAME|PATH|none", help="what to merge; none exports the base weights")
+    p.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     p = verb("bench", "speed of every part, beside this machine's limits", as_json=True)
     p.add_argument("--repeats", type=int, default=5, help="of each measurement; the slowest ones run half as often")
-    verb("demo", "two-pass adaptation on built-in questions")
+    verb("demo", "two-pass adaptation on built-in questions", runs_code=True)
+    verb("doctor", "what this machine offers, what is missing, and the command that mends it", model=False, as_json=True)
     return parser, verbs.choices
 
 
@@ -112,6 +122,7 @@ HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts":
         "max_tokens": "longest sampled answer (0: the task's own limit)",
         "must_stop": "an answer that was cut off earns nothing",
         "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model", "clip": "largest gradient norm",
-        "modules": "which layers get a z", "seed": "of data and sampling", "val_every": "updates between validations",
+        "modules": "which matrices get a z", "layers": "which blocks: all or half (every second one)",
+        "seed": "of data and sampling", "val_every": "updates between validations",
         "val_n": "validation questions", "patience": "stop after so many validations without a new best",
         "as_released": "the released code's recipe, to compare"}

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from . import files
+
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 
 
@@ -100,7 +102,7 @@ def draw_results(results, path):
 
 
 def save(fig, path):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     fig.tight_layout()
-    fig.savefig(path)
+    with files.replacing(path) as f:
+        fig.savefig(f, format=Path(path).suffix.lstrip(".") or "png")
     pyplot().close(fig)

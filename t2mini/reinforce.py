@@ -15,14 +15,16 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import evaluate, svf, tasks
+from . import evaluate, files, ranks, svf, tasks
 from .generate import at_temperature, generate
 from .grade import graded_end
 
@@ -41,6 +43,7 @@ class TrainConfig:
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
     clip: float = 1.0           # largest gradient norm
     modules: str = svf.ALL      # which linear layers get a z
+    layers: str = "all"         # "half": every second block (paper A.1, for its 70B and vision models)
     seed: int = 0               # of data, sampling and nothing else: z starts at 1
     val_every: int = 10         # updates between validations
     val_n: int = 96             # validation questions; the best z on them is kept
@@ -55,13 +58,14 @@ def released(cfg):
 
 
 # ---------------------------------------------------------------------------------------------- equation 1
-def advantages(reward, baseline="group"):
+def advantages(reward, baseline="group", mean=None):
     """reward (groups, samples) -> reward minus its baseline; either baseline leaves the expected gradient as it is.
 
     "group", the mean over a question's answers, has less variance, but a question whose answers all earn the same then
     teaches nothing. Where that is nearly all of them (one-word answers, of which the model is sure), "batch" goes on.
+    mean: of all answers of the update, where `reward` holds only a part of them.
     """
-    return reward - (reward.mean(1, keepdim=True) if baseline == "group" else reward.mean())
+    return reward - (reward.mean(1, keepdim=True) if baseline == "group" else reward.mean() if mean is None else mean)
 
 
 def pack(groups, device):
@@ -157,53 +161,74 @@ def credited(tokenizer, example, tokens, text):
 
 # ---------------------------------------------------------------------------------------------- one update
 def update(model, tokenizer, task, cfg, step, optimizer):
-    """Sample, score, update: one step of REINFORCE. -> (numbers for the log, one sample as text)."""
+    """Sample, score, update: one step of REINFORCE. -> (numbers for the log, one sample or the problem as text).
+
+    With several ranks each takes some of the questions; all end with the same z. The step is skipped, and z and Adam
+    stay as they were, where log-probabilities, rewards or the gradient are not finite numbers on any rank.
+    """
     t0 = time.time()
     # --- sample ---
     examples = task.examples("train", cfg.prompts, seed=f"{cfg.seed}/{step}")
+    if len(examples) < ranks.world():
+        raise ValueError(f"{len(examples)} questions per update for {ranks.world()} processes; each needs one at least")
+    asked = ranks.mine(range(len(examples)))
+    examples = [examples[i] for i in asked]
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
     out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
-                   seed=cfg.seed * 100_003 + step)
+                   seed=cfg.seed * 100_003 + step, row_ids=asked)
     tokens = [out.tokens(n) for n in range(len(out.lengths))]
     texts = [tokenizer.decode(t) for t in tokens]
     t1 = time.time()
     # --- score ---
-    earned = tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
+    problem = "" if bool(out.logprobs.isfinite().all()) else "the model's log-probabilities are not finite numbers"
+    try:
+        earned = tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
+    except tasks.RewardError as e:
+        earned, problem = [0.0] * len(texts), str(e)
     if cfg.must_stop:
         earned = [r * float(stopped) for r, stopped in zip(earned, out.stopped.tolist())]
     reward = torch.tensor(earned).view(len(examples), cfg.samples)
+    spread = reward.std(1, unbiased=False)
+    answers = tokens if cfg.as_released else [
+        credited(tokenizer, examples[n // cfg.samples], t, texts[n]) for n, t in enumerate(tokens)]
+    # one sum over the ranks: from here on each of them knows the whole batch
+    n_credited, n_tokens, n_stopped, reward_sum, spread_sum, n_flat, n_groups, problems = ranks.total([float(x) for x in (
+        sum(map(len, answers)), out.lengths.sum(), out.stopped.sum(), reward.sum(), spread.sum(), (spread == 0).sum(),
+        len(examples), bool(problem))])
+    n_answers = n_groups * cfg.samples
     if cfg.as_released:
-        answers, advantage = tokens, 2 * reward - 1
+        advantage, norm = 2 * reward - 1, n_groups
     else:
-        answers = [credited(tokenizer, examples[n // cfg.samples], t, texts[n]) for n, t in enumerate(tokens)]
-        advantage = advantages(reward, cfg.baseline)
-    total = float(sum(map(len, answers)))                                   # tokens
-    norm = float(len(examples)) if cfg.as_released else total
+        advantage, norm = advantages(reward, cfg.baseline, reward_sum / n_answers), n_credited
     t2 = time.time()
     # --- update ---
     groups = [(p, answers[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
     used = [i for i in range(len(groups)) if cfg.kl or bool((advantage[i] != 0).any())]     # the rest has no gradient
     optimizer.zero_grad(set_to_none=False)
     kl = 0.0
-    for part in micro_batches([groups[i] for i in used]):
+    for part in micro_batches([groups[i] for i in used]) if not problems else ():
         stats = policy_gradient(model, [groups[used[j]] for j in part], [advantage[used[j]].tolist() for j in part],
                                 cfg.temperature, norm, cfg.kl)
-        kl += stats["kl"] * stats["tokens"] / total
+        kl += stats["kl"] * stats["tokens"] / n_credited
     for group in optimizer.param_groups:
         group["lr"] = cfg.lr if cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
     z = [layer.z for layer in svf.layers(model).values()]
+    kl, n_used = ranks.total([kl, float(len(used))])
+    ranks.add_gradients(z)
     grad_norm = float(torch.nn.utils.clip_grad_norm_(z, cfg.clip))
-    skipped = not math.isfinite(grad_norm)
-    if not skipped and used:
+    skipped = problems > 0 or not math.isfinite(grad_norm)
+    if not skipped and n_used:
         optimizer.step()
         svf.fold(model)
-    spread = reward.std(1, unbiased=False)
+        ranks.check_equal(z)
     shift = torch.cat([(layer.scale().detach() - 1).abs() for layer in svf.layers(model).values()]).mean()
-    numbers = {"reward": reward.mean().item(), "reward_spread": spread.mean().item(),
-               "flat_groups": (spread == 0).float().mean().item(), "grad_norm": grad_norm, "z_shift": shift.item(),
-               "answer_len": out.lengths.float().mean().item(), "cut": 1 - out.stopped.float().mean().item(), "kl": kl,
+    numbers = {"reward": reward_sum / n_answers, "reward_spread": spread_sum / n_groups,
+               "flat_groups": n_flat / n_groups, "grad_norm": grad_norm, "z_shift": shift.item(),
+               "answer_len": n_tokens / n_answers, "cut": 1 - n_stopped / n_answers, "kl": kl,
                "skipped": int(skipped), "sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
                "sec_update": time.time() - t2}
+    if skipped:
+        return numbers, "skipped: " + (problem or ("another rank's problem" if problems else "the gradient is not finite"))
     return numbers, f"{examples[0].prompt[-90:]!r} -> {texts[0][:160]!r} earns {earned[0]:.0f}"
 
 
@@ -211,13 +236,13 @@ def update(model, tokenizer, task, cfg, step, optimizer):
 def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     """Train and write `out` (expert), `out`.jsonl (log) and `out`.ckpt (for --resume). -> dict of results.
 
-    Selection uses the val split only. A step with a gradient that is not finite is skipped, counted, and after five in
-    a row training stops. Raises ValueError where --resume finds no checkpoint or one of other settings, or
-    the log would replace the task's own file.
+    Selection uses the val split only. A step whose numbers are not finite, or whose rewards are none, is skipped and
+    counted; after five in a row training stops. Raises ValueError where --resume finds no checkpoint or one of other
+    settings, the log would replace the task's own file, or another run is writing the same files.
     """
     cfg, out = (released(cfg) if cfg.as_released else cfg), Path(out)
     task = tasks.get(cfg.task)
-    svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released)
+    svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released, progress=ranks.rank() == 0, depth=cfg.layers)
     z = {name: layer.z for name, layer in svf.layers(model).items()}
     # Weight decay would pull z to 0, which erases the matrix; equation 1 pulls to the base model by its KL term.
     optimizer = torch.optim.AdamW(z.values(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=0.0)
@@ -225,15 +250,19 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     best, log_path, ckpt = svf.get_z(model), out.with_suffix(".jsonl"), out.with_suffix(".ckpt")
     if Path(cfg.task).resolve() == log_path.resolve():
         raise ValueError(f"the log of {out} would replace the task file {cfg.task}; choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if resume:
-        best = load_checkpoint(ckpt, cfg, model, optimizer, z, state)
-        rows = [r for r in log_path.read_text().splitlines() if json.loads(r)["step"] <= state["step"]]
-        log_path.write_text("".join(r + "\n" for r in rows))
-        log(f"resuming {out} after step {state['step']}")
+    if resume and not ckpt.exists():
+        raise ValueError(f"--resume: there is no checkpoint {ckpt}; start without --resume")
     val = task.examples("val", cfg.val_n, seed=0)           # selects the checkpoint; test data is never read here
-    t0 = time.time() - state["seconds"]
-    with open(log_path, "a" if resume else "w") as log_file:
+    with output(out, log_path, ckpt) as log_file:
+        if resume:
+            best = load_checkpoint(ckpt, cfg, model, optimizer, z, state)
+            log_file.truncate(end_of_step(log_path, state["step"]) if ranks.rank() == 0 else 0)
+            log(f"resuming {out} after step {state['step']}")
+        else:
+            if ranks.rank() == 0:                           # killed before its first checkpoint, a run must not find
+                ckpt.unlink(missing_ok=True)                # that of an earlier one
+            log_file.truncate(0)
+        t0 = time.time() - state["seconds"]
         while True:
             step = state["step"]
             if step % cfg.val_every == 0 or step == cfg.steps:
@@ -247,7 +276,9 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
                     log_file.write(json.dumps({"step": step, "val": right / len(val), "val_n": len(val)}) + "\n")
                 state["validated"], state["seconds"] = step, time.time() - t0
                 log_file.flush()
-                save_checkpoint(ckpt, cfg, model, optimizer, z, best, state)
+                os.fsync(log_file.fileno())                 # the log of a checkpoint is there when the checkpoint is
+                if ranks.rank() == 0:
+                    save_checkpoint(ckpt, cfg, model, optimizer, z, best, state)
             if step >= cfg.steps or state["stale"] >= cfg.patience or state["bad"] >= 5:
                 break
             numbers, sample = update(model, tokenizer, task, cfg, step, optimizer)
@@ -261,17 +292,46 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
             log(f"step {state['step']:4d} | " + " | ".join(
                 f"{k} {numbers[k]:.3g}" for k in ("reward", "reward_spread", "flat_groups", "grad_norm", "z_shift",
                                                   "answer_len", "kl", "sec")) + f" | {left / 60:.1f} min left")
-            if state["step"] % 5 == 1:
+            if state["step"] % 5 == 1 or numbers["skipped"]:
                 log("          " + sample)
-    if state["bad"] >= 5:
-        log("stopped: five steps in a row had a gradient that was not finite; the best expert so far is kept")
-    svf.save_expert(out, best, {
-        "base_model": model.name, "base_sha256": model.base_sha256, "task": cfg.task, "seed": cfg.seed,
-        "steps": state["step"], "best_step": state["best_step"], "val_accuracy": state["best_val"], "val_n": len(val),
-        "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules, "config": asdict(cfg),
-        "command": command(), "minutes": round((time.time() - t0) / 60, 2), "dtype": str(model.dtype),
-        "torch": torch.__version__, "threads": torch.get_num_threads()})
+        if state["bad"] >= 5:
+            log("stopped: five steps in a row had numbers that were not finite; the best expert so far is kept")
+        if ranks.rank() == 0:
+            svf.save_expert(out, best, {
+                "base_model": model.name, "base_sha256": model.base_sha256, "task": cfg.task, "seed": cfg.seed,
+                "steps": state["step"], "best_step": state["best_step"], "val_accuracy": state["best_val"],
+                "val_n": len(val), "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules,
+                "layers": cfg.layers, "config": asdict(cfg), "command": command(), "dtype": str(model.dtype),
+                "torch": torch.__version__, "threads": torch.get_num_threads(), "processes": ranks.world()})
     return {"task": cfg.task, "expert": str(out), "seed": cfg.seed, **state, "seconds": time.time() - t0}
+
+
+@contextmanager
+def output(out, log_path, ckpt):
+    """Hold a run's files so that no second run mixes with it. -> the log, open for appending; nothing on ranks above 0."""
+    if ranks.rank():
+        with tempfile.TemporaryFile("w") as nothing:
+            yield nothing
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.only_one(log_path), open(log_path, "a", encoding="utf-8") as log_file:
+        for path in (out, ckpt):
+            files.sweep(path)
+        yield log_file
+
+
+def end_of_step(path, step):
+    """Where, in bytes, the rows of a log up to and with `step` end. A row that a kill cut short ends it too."""
+    end = 0
+    with open(path, "rb") as f:
+        for row in f:
+            try:
+                if json.loads(row)["step"] > step or not row.endswith(b"\n"):
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            end += len(row)
+    return end
 
 
 def command():
@@ -287,23 +347,28 @@ def save_checkpoint(path, cfg, model, optimizer, z, best, state):
         tensors |= {f"z/{name}": p, f"best/{name}": best[name],
                     f"m/{name}": s.get("exp_avg", torch.zeros_like(p)), f"v/{name}": s.get("exp_avg_sq", torch.zeros_like(p)),
                     f"n/{name}": torch.as_tensor(s.get("step", 0.0), dtype=torch.float32)}
-    svf.save_tensors(path, tensors, {"config": asdict(cfg), "state": state, "base_sha256": model.base_sha256})
+    svf.save_tensors(path, tensors, {"config": asdict(cfg), "state": state, "base_sha256": model.base_sha256,
+                                     "dtype": str(model.dtype)})
 
 
 def load_checkpoint(path, cfg, model, optimizer, z, state):
-    """Fill z, optimizer and state from a checkpoint; -> the best z so far."""
+    """Fill z, optimizer and state from a checkpoint; -> the best z so far. Nothing is touched where it does not fit."""
     try:
         with safe_open(path, "pt", device=str(model.device)) as f:
             meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-    except FileNotFoundError:
-        raise ValueError(f"--resume: there is no checkpoint {path}; start without --resume") from None
-    except (SafetensorError, OSError) as e:
+        old, saved = json.loads(meta["config"]), json.loads(meta["state"])
+        whole = saved.keys() >= state.keys() and all(tensors[f"{kind}/{name}"].shape == (p.shape if kind != "n" else ())
+                                                     for name, p in z.items() for kind in ("z", "best", "m", "v", "n"))
+        base, dtype = meta["base_sha256"], meta["dtype"]
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
         raise ValueError(f"--resume: damaged checkpoint {path} ({e}); start without --resume") from None
-    old = json.loads(meta["config"])
     changed = [k for k, v in asdict(cfg).items() if old.get(k) != v]
-    if changed or meta["base_sha256"] != model.base_sha256:
-        raise ValueError(f"--resume: {path} was written with another {changed[0] if changed else 'base model'}")
-    state.update(json.loads(meta["state"]))
+    changed += ["base model"] * (base != model.base_sha256) + ["dtype"] * (dtype != str(model.dtype))
+    if changed:
+        raise ValueError(f"--resume: {path} was written with another {changed[0]}")
+    if not whole:
+        raise ValueError(f"--resume: damaged checkpoint {path} (its tensors do not fit); start without --resume")
+    state.update(saved)
     with torch.no_grad():
         for name, p in z.items():
             p.copy_(tensors[f"z/{name}"])

@@ -11,26 +11,24 @@ Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sen
 Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix; the gradient of z
           needs no dense weight gradient (`FoldedLinear`); rows with different z go through the factors (`per_row`).
 """
-import errno
 import hashlib
 import json
-import os
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from . import files
 from .packed import linear
 
 SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
          "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
 ALL = "q,k,v,o,gate,up,down"
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}     # what expert and cache files hold
 
 
 class FoldedLinear(torch.autograd.Function):
@@ -119,8 +117,12 @@ def layers(model):
     return {name: m for name, m in model.named_modules() if isinstance(m, SVF)}
 
 
-def targets(model, modules=ALL):
-    """Names of the linear layers that `modules` (such as "q,v" or "gate,up,down") selects."""
+def targets(model, modules=ALL, depth="all"):
+    """Names of the linear layers that `modules` (such as "q,v" or "gate,up,down") selects.
+
+    depth "half" takes every second block, from the first on. The paper tunes half of the layers of Llama-3-70B and does
+    not say which (A.1); these are spread over the whole depth.
+    """
     wanted = [m.strip() for m in modules.split(",")]
     unknown = [m for m in wanted if m not in SHORT]
     if unknown:
@@ -128,19 +130,24 @@ def targets(model, modules=ALL):
     ends = tuple("." + e for m in wanted for e in SHORT[m])
     if "qkv" not in wanted and "q" in wanted:                           # GPT-2 has q, k and v in one matrix
         ends += (".attn.c_attn",)
-    return [n for n, m in model.named_modules() if n.endswith(ends) and hasattr(m, "weight")]
+    if depth not in ("all", "half"):
+        raise ValueError(f"layers must be all or half, not {depth!r}")
+    return [n for n, m in model.named_modules() if n.endswith(ends) and hasattr(m, "weight")
+            and (depth == "all" or int(n.split(".")[2]) % 2 == 0)]          # model.layers.3... or transformer.h.3...
 
 
-def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True):
+def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="all"):
     """Swap every selected linear layer for an SVF view of itself. -> list of names.
 
-    cache: folder for the decompositions (created); None computes them anew. Raises RuntimeError when attached already.
+    modules, depth: see `targets`; or modules as a list of layer names. cache: folder for the decompositions (created);
+    None computes them anew. Raises RuntimeError when attached already.
     """
     if layers(model):
         raise RuntimeError("this model already has SVF layers; call svf.detach(model) first")
-    names, made, t0, shown = targets(model, modules), {}, time.time(), 0
-    if not names:
-        raise ValueError(f"no linear layer of this model is called {modules}")
+    names = targets(model, modules, depth) if isinstance(modules, str) else list(modules)
+    made, t0, shown = {}, time.time(), 0
+    if not names or not set(names) <= set(targets(model, ",".join(SHORT))):
+        raise ValueError(f"no linear layer of this model is called {modules if isinstance(modules, str) else names[:1]}")
     for i, name in enumerate(names):
         base = model.get_submodule(name).requires_grad_(False)
         W = base.weight.T if getattr(base, "transposed", False) else base.weight
@@ -181,15 +188,25 @@ def decompose(W, cache=None):
     raw = host.view(torch.uint8 if host.element_size() == 1 else torch.int16 if host.element_size() == 2 else torch.int32)
     key = hashlib.sha256(raw.numpy().tobytes() + f"{tuple(W.shape)} {W.dtype}".encode()).hexdigest()
     path = Path(cache) / f"{key[:32]}.safetensors"
+    factors = cached(path, key, W.device)
+    if factors is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.only_one(path.parent, wait=True):        # processes that start together share the work
+            factors = cached(path, key, W.device)
+            if factors is None:
+                files.sweep(path.parent / "*.safetensors")
+                factors = tuple(torch.linalg.svd(W.detach().float(), full_matrices=False))
+                save_tensors(path, dict(zip(("U", "S", "Vt"), factors)), {"key": key, "torch": torch.__version__})
+    return factors
+
+
+def cached(path, key, device):
+    """(U, S, Vt) of the cache file at path; None where there is none, or it is damaged or another matrix's."""
     try:
-        with safe_open(path, "pt", device=str(W.device)) as f:
-            if f.metadata()["key"] == key:
-                return f.get_tensor("U"), f.get_tensor("S"), f.get_tensor("Vt")
-    except (FileNotFoundError, SafetensorError, KeyError, TypeError):   # none yet, or damaged: compute it again
-        pass
-    U, S, Vt = torch.linalg.svd(W.detach().float(), full_matrices=False)
-    save_tensors(path, {"U": U, "S": S, "Vt": Vt}, {"key": key, "torch": torch.__version__})
-    return U, S, Vt
+        with safe_open(path, "pt", device=str(device)) as f:
+            return tuple(f.get_tensor(k) for k in ("U", "S", "Vt")) if f.metadata()["key"] == key else None
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError):
+        return None
 
 
 # ---------------------------------------------------------------------------------------------- z in and out
@@ -302,22 +319,20 @@ def per_row(model, experts, index):
 
 # ---------------------------------------------------------------------------------------------- expert files
 def save_tensors(path, tensors, metadata):
-    """Write a safetensors file atomically: a reader sees the old file or the whole new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file({k: t.detach().contiguous().cpu() for k, t in tensors.items()}, temp,
-                  {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
-        with open(temp, "rb") as f:
-            os.fsync(f.fileno())
-        os.chmod(temp, 0o644)                               # mkstemp makes files that only the owner can read
-        os.replace(temp, path)
-    except SafetensorError as e:                            # it wraps the system's error in its own
-        raise OSError(errno.ENOSPC if "os error 28" in str(e) or "code: 28" in str(e) else errno.EIO, str(e)) from None
-    finally:
-        Path(temp).unlink(missing_ok=True)
+    """Write a safetensors file, atomically; the same content always gives the same bytes.
+
+    (The library's own writer orders the metadata differently in every process.)
+    """
+    header, end = {"__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}}, 0
+    for name, t in sorted(tensors.items()):
+        start, end = end, end + t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)                         # the numbers start at a multiple of eight
+    with files.replacing(path) as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for _, t in sorted(tensors.items()):
+            f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def save_expert(path, expert, metadata):
@@ -340,7 +355,7 @@ def read_metadata(path):
     for k, v in meta.items():
         try:
             out[k] = json.loads(v) if k not in ("base_sha256", "command", "task") else v
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             out[k] = v
     return out
 
@@ -357,8 +372,11 @@ def load_expert(path, model, allow_other_base=False):
 
 def read_expert(path):
     """The z of an expert file whatever its base: dict name -> z (r,). ValueError where they are not finite vectors."""
-    with safe_open(path, "pt") as f:
-        expert = {name: f.get_tensor(name) for name in f.keys()}
+    try:
+        with safe_open(path, "pt") as f:
+            expert = {name: f.get_tensor(name) for name in f.keys()}
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f"{path}: damaged expert file ({e})") from None
     for name, z in expert.items():
         if z.dim() != 1 or not z.is_floating_point() or not bool(torch.isfinite(z).all()):
             raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")

@@ -9,9 +9,11 @@ Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, 
 """
 import difflib
 import json
+import math
 import random
 import re
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Callable
 
@@ -29,12 +31,13 @@ LABELS = ("code", "math", "reasoning", "other")     # "other" means: the base mo
 @dataclass(frozen=True)
 class Task:
     """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should give; opener: words
-    that every answer goes on from (dispatch only)."""
+    that every answer goes on from (dispatch only); runs_code: are answers judged by running them?"""
     name: str
     make: Callable
     max_tokens: int
     skill: str
     opener: str = ""
+    runs_code: bool = False
 
     def examples(self, split, n, seed=0):
         """n different examples of a split, the same ones for the same seed. ValueError where there are not so many."""
@@ -95,10 +98,10 @@ def unseen(make):
 
 BUILT_IN = {t.name: t for t in (
     Task("math", make_math, 64, "math"),
-    Task("code", make_code, 96, "code"),
+    Task("code", make_code, 96, "code", runs_code=True),
     Task("reasoning", make_reasoning, 24, "reasoning"),
     Task("math-unseen", unseen(make_math), 64, "math"),
-    Task("code-unseen", unseen(make_code), 96, "code"),
+    Task("code-unseen", unseen(make_code), 96, "code", runs_code=True),
     Task("reasoning-unseen", unseen(make_reasoning), 24, "reasoning"),
     Task("other", make_gradable_other, 48, "other"),
     Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER),
@@ -147,7 +150,7 @@ def from_jsonl(path):
             example = example_of(row)
         except json.JSONDecodeError as e:
             raise ValueError(f"{path} line {number}: " + (f"not JSON ({e.msg})" if line.strip() else "empty line")) from None
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise ValueError(f"{path} line {number}: {e}") from None
         found.setdefault(example.prompt, example)       # a repeated prompt must not sit in two splits
     if not found:
@@ -177,12 +180,31 @@ def example_of(row):
 
 
 # ---------------------------------------------------------------------------------------------- the reward
+class RewardError(ValueError):
+    """A judge failed or gave no usable number; the line names the example."""
+
+
 def rewards(examples, texts):
-    """1.0 or 0.0 for each (example, answer text). Code runs in the sandbox, all answers of the batch at once."""
+    """What each (example, answer text) earns: 1.0 or 0.0, or what the example's own judge says (`match` a function).
+
+    Code runs in the sandbox, all answers of the batch at once. Raises RewardError.
+    """
     jobs = [(find_code(t), e.name, [args for args, _ in e.calls]) for e, t in zip(examples, texts) if e.match == "code"]
     outcomes = iter(sandbox.call_many(jobs) if jobs else ())
-    return [float(passes(e, next(outcomes))) if e.match == "code" else float(right(e, t))
-            for e, t in zip(examples, texts)]
+    return [float(passes(e, next(outcomes))) if e.match == "code" else judged(e, t) for e, t in zip(examples, texts)]
+
+
+def judged(example, text):
+    """What one answer earns that needs no program to be run. Nothing but a finite number is a reward."""
+    judge = example.match if callable(example.match) else right
+    try:
+        earned = judge(example, text)
+        if isinstance(earned, Real) and math.isfinite(earned):
+            return float(earned)
+        problem = f"gave {earned!r:.60}, which is not a finite number,"
+    except Exception as e:
+        problem = f"raised {type(e).__name__} ({str(e)[:80]})"
+    raise RewardError(f"the reward {problem} for the answer {text[:80]!r} to {example.prompt[:80]!r}")
 
 
 def passes(example, outcome):

@@ -1,8 +1,9 @@
 """
 Open weights into the model: a GGUF file, or a Hugging Face folder of config.json and safetensors (paper 4.1).
 
-Kept:     every tensor of the file is used exactly once and every shape is checked; missing or extra ones stop the load.
-Left out: pickled checkpoints (`.bin`), which may run code. K-quants and rope scaling are refused by name.
+Kept:     every tensor of the file is used exactly once; missing, extra or misshapen ones stop the load before anything is
+          allocated. Tensors are read one at a time, straight to the device and dtype: an 8B model needs its own size.
+Left out: pickled checkpoints (`.bin`), which may run code.
 """
 import ctypes
 import hashlib
@@ -15,22 +16,31 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import tokenizer as tok
+from .configs import config_from_gguf, config_from_json, tied
 from .download import find_weights
-from .gguf import read_gguf
-from .model import Config, Transformer
+from .gguf import Lazy, read_gguf
+from .model import Transformer
 
 GGUF_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
               "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
               "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+              "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
               "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
               "ffn_down": "mlp.down_proj"}
-DAMAGE = TypeError, AttributeError, ArithmeticError, IndexError     # what reading a list as a number, say, raises
+GGUF_GPT2 = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f", "output": "lm_head", "attn_norm": "ln_1",
+             "ffn_norm": "ln_2", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_up": "mlp.c_fc",
+             "ffn_down": "mlp.c_proj"}
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED = ("pickles may run code and are not read. Convert to safetensors, in a throw-away environment: python -c \"from transformers "
+           "import AutoModelForCausalLM as M; M.from_pretrained('FOLDER').save_pretrained('NEW-FOLDER')\"")
+DAMAGE = TypeError, AttributeError, ArithmeticError, IndexError, RecursionError     # what reading a list as a number, say, raises
 
 
 def load(path=None, device=None, dtype=None):
     """Load open weights. -> (model, tokenizer), ready for `model(ids)` with ids (B, T) -> logits (B, T, V).
 
-    path    a .gguf file or a folder with config.json and *.safetensors; default: what `t2mini download` fetched
+    path    a .gguf file or a folder with config.json and *.safetensors (with or without an index); default: what
+            `t2mini download` fetched
     device  "cuda", "cpu", ...; default: CUDA when present
     dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where this device multiplies it faster
     The model gets `name`, `base_sha256` (of the weight files; experts are tied to it). The tokenizer is None where a
@@ -39,6 +49,10 @@ def load(path=None, device=None, dtype=None):
     path = Path(path) if path else find_weights()
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}; run `python -m t2mini download` or give --weights=PATH")
+    if path.is_file() and path.suffix in PICKLES:
+        raise ValueError(f"{path}: {PICKLED}")
+    if path.is_file() and path.suffix == ".safetensors":
+        raise ValueError(f"{path}: give the folder with its config.json instead of the file")
     keep_memory()
     device, dtype = pick(device, dtype)
     files, cfg, tensors, tokenizer = open_folder(path) if path.is_dir() else open_gguf(path)
@@ -49,6 +63,8 @@ def load(path=None, device=None, dtype=None):
     model.name = re.sub(r"\.(q\d\w*|f16|f32|bf16)$", "", path.stem.lower() if path.is_file() else path.resolve().name.lower())
     model.base_sha256 = file_hash(files)
     if tokenizer is not None:
+        if max(tokenizer.known) >= cfg.vocab_size:
+            raise ValueError(f"{path}: the tokenizer knows {max(tokenizer.known) + 1} tokens, the model {cfg.vocab_size}")
         model.valid_vocab = min(cfg.vocab_size, tokenizer.n_vocab)
     return model.eval().requires_grad_(False), tokenizer
 
@@ -63,6 +79,8 @@ def check_config(cfg, n_tensors):
         raise ValueError(f"weights do not fit the config: {cfg.num_hidden_layers} layers, but only {n_tensors} tensors")
     if not all(type(x) in (int, float) and 0 <= x < float("inf") for x in (cfg.rope_theta, cfg.norm_eps)):
         raise ValueError(f"rope_theta {cfg.rope_theta!r} or norm_eps {cfg.norm_eps!r} is not a usable number")
+    if not all(1e-6 < x < 1e6 for x in cfg.rope_factors) or type(cfg.sliding_window) is not int or cfg.sliding_window < 0:
+        raise ValueError(f"rope factors {cfg.rope_factors[:3]}... or sliding window {cfg.sliding_window!r} are not usable")
     whole = cfg.head_dim % 2 == 0 if cfg.family == "llama" else cfg.num_attention_heads * cfg.head_dim == cfg.hidden_size
     if cfg.num_attention_heads % cfg.num_key_value_heads or not whole:
         raise ValueError(f"{cfg.num_attention_heads} heads of size {cfg.head_dim} for {cfg.num_key_value_heads} key/value "
@@ -70,17 +88,17 @@ def check_config(cfg, n_tensors):
 
 
 def load_into(model, tensors, device, dtype):
-    """Fill a model on the meta device from `tensors`: name -> function that gives the tensor. Strict both ways."""
+    """Fill a model on the meta device from `tensors`: name -> Lazy. Strict both ways, and checked before it is read."""
     ours = dict(model.named_parameters())
     missing, extra = sorted(ours.keys() - tensors.keys()), sorted(tensors.keys() - ours.keys())
     if missing or extra:
         raise ValueError(f"weights do not fit the config: missing {missing[:3]}, unexpected {extra[:3]}")
     for name, p in ours.items():
-        t = tensors[name]()
-        if t.shape != p.shape:
-            raise ValueError(f"{name}: file has shape {tuple(t.shape)}, config says {tuple(p.shape)}")
+        if tuple(tensors[name].shape) != p.shape:
+            raise ValueError(f"{name}: file has shape {tuple(tensors[name].shape)}, config says {tuple(p.shape)}")
+    for name in ours:
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, torch.nn.Parameter(t.to(device, dtype), requires_grad=False))
+        setattr(model.get_submodule(parent), leaf, torch.nn.Parameter(tensors[name](device, dtype), requires_grad=False))
 
 
 def pick(device=None, dtype=None):
@@ -136,90 +154,125 @@ def file_hash(files):
 # ---------------------------------------------------------------------------------------------- GGUF
 def open_gguf(path):
     meta, raw = read_gguf(path)
-    arch = meta.get("general.architecture")
-    if arch != "llama":
-        raise ValueError(f"{path}: GGUF architecture {arch!r} is not supported (llama is)")
     try:
-        heads = meta["llama.attention.head_count"]
-        kv_heads = meta.get("llama.attention.head_count_kv", heads)
-        cfg = Config(vocab_size=len(meta["tokenizer.ggml.tokens"]), hidden_size=meta["llama.embedding_length"],
-                     num_hidden_layers=meta["llama.block_count"], num_attention_heads=heads,
-                     num_key_value_heads=kv_heads,
-                     head_dim=meta.get("llama.rope.dimension_count", meta["llama.embedding_length"] // heads),
-                     intermediate_size=meta["llama.feed_forward_length"],
-                     max_position_embeddings=meta["llama.context_length"],
-                     rope_theta=meta.get("llama.rope.freq_base", 10_000.0),
-                     norm_eps=meta["llama.attention.layer_norm_rms_epsilon"],
-                     tie_word_embeddings="output.weight" not in raw)
-        tokenizer = tok.from_gguf(meta)
+        cfg, tokenizer = config_from_gguf(meta, raw), tok.from_gguf(meta)
     except KeyError as e:
         raise ValueError(f"{path}: metadata {e} is missing (damaged file)") from None
     except DAMAGE as e:
         raise ValueError(f"{path}: metadata of a wrong kind: {type(e).__name__} {e} (damaged file)") from None
-    if "rope_freqs.weight" in raw or meta.get("llama.rope.scaling.type", "none") != "none":
-        raise ValueError(f"{path}: rope scaling is not supported")
-    tensors = {}
-    for name, read in raw.items():
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
+    gpt2, heads = cfg.family == "gpt2", {"attn_q": cfg.num_attention_heads, "attn_k": cfg.num_key_value_heads}
+    names, tensors = GGUF_GPT2 if gpt2 else GGUF_NAMES, {}
+    for name, lazy in raw.items():
+        if name == "rope_freqs.weight":                     # part of the config
+            continue
         part = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)", name)
-        if not part or part[2] not in GGUF_NAMES:
+        if not part or part[2] not in names:
             raise ValueError(f"{path}: unexpected tensor {name!r}")
-        ours = (f"model.layers.{part[1]}." if part[1] else "") + f"{GGUF_NAMES[part[2]]}.{part[3]}"
-        if part[2] in ("attn_q", "attn_k"):
-            read = unpermuted(read, heads if part[2] == "attn_q" else kv_heads)
-        tensors[ours] = read
+        layer, ours = part[1], f"{names[part[2]]}.{part[3]}"
+        if gpt2 and part[2] != "output":
+            ours = f"transformer.h.{layer}.{ours}" if layer else f"transformer.{ours}"
+        elif layer:
+            ours = f"model.layers.{layer}.{ours}"
+        if gpt2 and layer and len(lazy.shape) == 2:
+            lazy = transposed(lazy)
+        elif meta["general.architecture"] == "llama" and part[2] in heads:
+            lazy = unpermuted(lazy, heads[part[2]])
+        tensors[ours] = lazy
     return [path], cfg, tensors, tokenizer
 
 
-def unpermuted(read, heads):
+def transposed(lazy):
+    """GGUF keeps GPT-2's matrices as (out, in), Hugging Face as (in, out)."""
+    return Lazy(lazy.shape[::-1], lambda device, dtype: lazy(device, dtype).T.contiguous())
+
+
+def unpermuted(lazy, heads):
     """llama-type GGUF keeps the two halves of each rotary pair side by side; Hugging Face half a head apart."""
-    def rows_back():
-        w = read()
-        if not isinstance(heads, int) or heads < 1 or w.shape[0] % (2 * heads):
-            raise ValueError(f"a query or key matrix of shape {tuple(w.shape)} does not split into {heads} heads")
+    def rows_back(device, dtype):
+        w = lazy(device, dtype)
         return w.view(heads, w.shape[0] // heads // 2, 2, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
-    return rows_back
+    return Lazy(lazy.shape, rows_back)
 
 
 # ---------------------------------------------------------------------------------------------- Hugging Face folder
 def open_folder(folder):
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder}: no config.json here; expected a Hugging Face model folder or a .gguf file")
+    spec = read_json(folder / "config.json")
     try:
-        spec = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         cfg = config_from_json(spec)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, *DAMAGE) as e:
+    except (KeyError, *DAMAGE) as e:
         raise ValueError(f"{folder}/config.json: {type(e).__name__} {e} (damaged file?)") from None
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = any(folder.glob("*.bin"))
-        raise FileNotFoundError(f"{folder}: no *.safetensors file" + (
-            "; .bin files are pickles that may run code and are not read: convert them to safetensors" if pickled else ""))
-    tensors = {}
+    files, index = weight_files(folder)
+    tensors, unseen = {}, set(index)
     for path in files:
         try:
             with safe_open(path, "pt") as f:
-                names = list(f.keys())
+                found = {name: f.get_slice(name) for name in f.keys()}
+                found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in found.items()}
         except (SafetensorError, OSError) as e:
             raise ValueError(f"{path}: damaged safetensors file ({e}); download it again") from None
-        for name in names:
+        for name, (shape, kind) in found.items():
+            unseen.discard(name)
             ours = our_name(name, spec)
             if ours is None:
                 continue
             if ours in tensors:
                 raise ValueError(f"{path}: tensor {name!r} is in two files")
-            tensors[ours] = lambda path=path, name=name: read_safetensor(path, name)
-    eos = spec.get("eos_token_id")
-    eos = [eos] if isinstance(eos, int) else eos or []
+            if kind not in ("F64", "F32", "F16", "BF16"):
+                raise ValueError(f"{path}: tensor {name!r} holds {kind}; only plain floating-point weights are supported")
+            tensors[ours] = Lazy(shape, lambda device, dtype, path=path, name=name: read_safetensor(path, name, device, dtype))
+    if unseen:
+        raise ValueError(f"{folder}: the index names {sorted(unseen)[0]!r}, which its file does not hold (download it again)")
+    stop = set()
+    for said in (spec, read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}):
+        eos = said.get("eos_token_id")
+        stop |= set(eos if isinstance(eos, list) else [] if eos is None else [eos])
+    if not all(type(i) is int for i in stop):
+        raise ValueError(f"{folder}: eos_token_id {sorted(map(str, stop))} is not a number or a list of numbers")
     try:
-        tokenizer = tok.from_folder(folder, eos)
+        tokenizer = tok.from_folder(folder, stop)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, *DAMAGE) as e:
         raise ValueError(f"{folder}/tokenizer.json: {type(e).__name__} {e} (damaged file?)") from None
     return files, cfg, tensors, tokenizer
 
 
-def read_safetensor(path, name):
-    with safe_open(path, "pt") as f:
-        return f.get_tensor(name)
+def read_json(path):
+    """A JSON object from a file; anything else is a ValueError with the file's name."""
+    try:
+        spec = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise ValueError(f"{path}: {type(e).__name__} {e} (damaged file?)") from None
+    if not isinstance(spec, dict):
+        raise ValueError(f"{path}: not a JSON object (damaged file?)")
+    return spec
+
+
+def weight_files(folder):
+    """-> (the safetensors files of a folder, the names their index promises). The index, where there is one, decides."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not names or not all(
+                isinstance(f, str) and Path(f).name == f and f.endswith(".safetensors") for f in names.values()):
+            raise ValueError(f"{index}: weight_map must name .safetensors files of this folder (damaged file?)")
+        files = [folder / f for f in sorted(set(names.values()))]
+        for path in files:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: named by the index, but missing; download it")
+        return files, names
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = any(p.suffix in PICKLES for p in folder.iterdir())
+        raise FileNotFoundError(f"{folder}: no *.safetensors file" + (f"; {PICKLED}" if pickled else ""))
+    return files, {}
+
+
+def read_safetensor(path, name, device, dtype):
+    with safe_open(path, "pt", device=str(device)) as f:
+        return f.get_tensor(name).to(dtype)
 
 
 def our_name(name, spec):
@@ -231,37 +284,3 @@ def our_name(name, spec):
     if name.endswith("rotary_emb.inv_freq"):
         return None
     return None if name == "lm_head.weight" and tied(spec) else name
-
-
-def tied(spec):
-    return spec.get("tie_word_embeddings", spec["model_type"] == "gpt2")
-
-
-def config_from_json(spec):
-    """A Hugging Face config.json (as dict) -> Config. Raises ValueError naming what is not supported."""
-    kind = spec.get("model_type")
-    if kind == "gpt2":
-        if spec.get("activation_function", "gelu_new") != "gelu_new":
-            raise ValueError(f"activation {spec['activation_function']!r} is not supported (gelu_new is)")
-        if spec.get("scale_attn_by_inverse_layer_idx") or not spec.get("scale_attn_weights", True):
-            raise ValueError("GPT-2 with another scaling of the attention scores is not supported")
-        heads, size = spec["n_head"], spec["n_embd"]
-        return Config("gpt2", spec["vocab_size"], size, spec["n_layer"], heads, heads, size // heads,
-                      spec.get("n_inner") or 4 * size, spec["n_positions"], 0.0, spec["layer_norm_epsilon"], tied(spec))
-    if kind not in ("llama", "qwen2", "mistral"):
-        raise ValueError(f"model_type {kind!r} is not supported (llama, qwen2, mistral and gpt2 are)")
-    rope = spec.get("rope_parameters") or spec.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type != "default":
-        raise ValueError(f"rope type {rope_type!r} is not supported (default is)")
-    if spec.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"activation {spec['hidden_act']!r} is not supported (silu is)")
-    if spec.get("sliding_window") and spec.get("use_sliding_window", kind == "mistral"):
-        raise ValueError("sliding-window attention is not supported")
-    heads = spec["num_attention_heads"]
-    bias = spec.get("attention_bias", False)
-    return Config("llama", spec["vocab_size"], spec["hidden_size"], spec["num_hidden_layers"], heads,
-                  spec.get("num_key_value_heads") or heads, spec.get("head_dim") or spec["hidden_size"] // heads,
-                  spec["intermediate_size"], spec["max_position_embeddings"],
-                  rope.get("rope_theta", spec.get("rope_theta", 10_000.0)), spec["rms_norm_eps"], tied(spec),
-                  qkv_bias=bias or kind == "qwen2", o_bias=bias, mlp_bias=spec.get("mlp_bias", False))

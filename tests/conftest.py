@@ -1,5 +1,8 @@
 """Tiny models made on the spot: random weights, a byte vocabulary, no network, float32 on one thread."""
 import json
+import os
+import time
+import traceback
 
 import pytest
 import torch
@@ -62,3 +65,25 @@ def tiny_folder(tmp_path_factory):
 def loaded(tiny_folder):
     """(model, tokenizer) of the tiny folder, freshly loaded in float32."""
     return t2mini.load(tiny_folder, device="cpu", dtype="float32")
+
+
+def forked(work):
+    """Run work() in a copy of this process. -> its id; its exit status is 0 if work returned."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def wait_for(happened, seconds=60):
+    """Until it happens; an AssertionError if it never does."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)

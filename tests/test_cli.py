@@ -1,13 +1,16 @@
 """Every verb on a tiny random model, as a user would call it; bad input is one line, non-zero, and loses nothing."""
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
-from t2mini import experts
+from t2mini import experts, svf
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,7 +115,7 @@ def test_show_draws_a_picture(call, trained, home):
 
 def test_every_verb_has_help():
     """Fails if a verb's --help breaks, for instance through a percent sign in a help text."""
-    for verb in ("download", "ask", "train", "eval", "adapt", "show", "demo"):
+    for verb in ("download", "ask", "train", "eval", "adapt", "show", "demo", "doctor"):
         with pytest.raises(SystemExit) as e:
             cli.main([verb, "--help"])
         assert e.value.code == 0
@@ -188,3 +191,42 @@ def test_the_program_runs_as_a_program():
     """Fails if `python -m t2mini` itself is broken: no verb prints the help and is an error."""
     run = subprocess.run([sys.executable, "-m", "t2mini"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2 and "VERB" in run.stdout
+
+
+def test_half_of_the_layers(call, home):
+    """Fails if --layers=half tunes every block, is not remembered, or its expert cannot be used afterwards."""
+    status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=1", "--prompts=1", "--samples=2", "--val-every=1",
+                            "--val-n=2", "--layers=half", "--modules=q,up", f"--out={home}/half.safetensors")
+    assert status == 0, err
+    meta, expert = svf.read_metadata(home / "half.safetensors"), svf.read_expert(home / "half.safetensors")
+    assert sorted(expert) == ["model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj"] and meta["layers"] == "half"
+    for more, code in (([], 0), (["--layers=half", "--modules=q,up"], 0), (["--modules=q"], 1)):
+        status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--expert={home}/half.safetensors", *more)
+        assert status == code and (code == 0 or "no SVF layer" in err.splitlines()[-1])
+
+
+def test_export(call, home, trained, tiny_folder):
+    """Fails if the verb does not merge the expert, needs a tokenizer, or writes into a folder that holds something."""
+    path = home / "out" / "math.safetensors"                # two steps of training moved nothing: move half of it by hand
+    expert = {name: z * (1.1 if "up_proj" in name else 1.0) for name, z in svf.read_expert(path).items()}
+    svf.save_expert(path, expert, svf.read_metadata(path))
+    status, out, err = call("export", "--expert=math", f"--out={home}/merged")
+    assert status == 0 and out.strip().endswith("merged"), err
+    assert (home / "merged" / "adapter" / "adapter_config.json").is_file()
+    base, merged = (load_file(f / "model.safetensors") for f in (tiny_folder, home / "merged"))
+    moved = {k.removesuffix(".weight") for k in base if not torch.equal(base[k], merged[k])}
+    assert moved == {k for k in expert if "up_proj" in k} and len(moved) == 2
+    status, out, err = call("export", "--expert=math", f"--out={home}/merged")
+    assert status == 1 and "not an empty folder" in err and len(err.strip().splitlines()) == 1
+    assert call("export", "--expert=none", f"--out={home}/plain")[0] == 0 and not (home / "plain" / "adapter").exists()
+
+
+def test_text_verbs_say_that_the_tokenizer_is_missing(home, tiny_folder, capsys):
+    """Fails if a folder without tokenizer files ends in a traceback, or `export` refuses it."""
+    bare = Path(shutil.copytree(tiny_folder, home / "bare"))
+    (bare / "tokenizer.json").unlink()
+    shared = [f"--weights={bare}", "--device=cpu", "--dtype=float32"]
+    assert cli.main(["ask", *shared, "--expert=none", "Hi"]) == 1
+    err = capsys.readouterr().err.strip()
+    assert "bare has no tokenizer.json, and `ask` reads and writes text" in err and "\n" not in err
+    assert cli.main(["export", *shared, "--expert=none", f"--out={home}/copy"]) == 0

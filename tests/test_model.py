@@ -11,11 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import t2mini
 from t2mini import model as model_file
+from t2mini import svf
 from t2mini.generate import generate, left_pad, prefill
 from t2mini.model import Config, RMSNorm, Transformer, additive_mask, attend, causal
+from t2mini.reinforce import pack
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = ["llama", "llama_bias", "gpt2"]
+NAMES = ["llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "gpt2"]
 
 
 def golden(name):
@@ -24,21 +26,26 @@ def golden(name):
     return model, load_file(GOLDEN / f"{name}.reference.safetensors")
 
 
+FAMILIES = {"llama": {}, "gpt2": dict(family="gpt2", num_key_value_heads=6),
+            "modern": dict(sliding_window=5, qk_norm=True, qkv_bias=True, rope_factors=(1.0, 2.0, 3.0, 8.0))}
+
+
 def either(family):
-    """A random Llama with grouped queries, or a random GPT-2; both with 96 positions."""
-    gpt2 = dict(family="gpt2", num_key_value_heads=6, norm_eps=1e-5)
-    return random_model(3, max_position_embeddings=96, **(gpt2 if family == "gpt2" else {}))
+    """A random Llama with grouped queries, the same with all that later families add, or a GPT-2; 96 positions."""
+    return random_model(3, max_position_embeddings=96, **FAMILIES[family])
 
 
-both = pytest.mark.parametrize("family", ["llama", "gpt2"])
+both = pytest.mark.parametrize("family", FAMILIES)
 
 
 # ---------------------------------------------------------------------------------------------- against transformers
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_match_the_reference(name):
-    """Fails if RoPE pairs neighbours, its base is not read, heads are grouped in another order, GELU is not the tanh
-    form, an epsilon, a bias, a scale or a position is off, or GPT-2's q, k, v are cut in another order."""
+    """Fails if RoPE pairs neighbours, its base is not read or not scaled, heads are grouped in another order, GELU is not
+    the tanh form, an epsilon, a bias, a scale or a position is off, GPT-2's q, k, v are cut in another order, Mistral's
+    window is one off, or Qwen3's norm of q and k is missing or comes after RoPE."""
     model, ref = golden(name)
+    assert ref["ids"].shape == (2, 40)
     torch.testing.assert_close(model(ref["ids"]), ref["logits"], rtol=1e-5, atol=1e-5)
 
 
@@ -46,8 +53,39 @@ def test_logits_match_the_reference(name):
 def test_greedy_continuation_matches_the_reference(name):
     """Fails if decoding through the cache starts at a wrong position or overwrites a key; the reference has no cache."""
     model, ref = golden(name)
-    out = generate(model, ref["ids"].tolist(), 8, stop_ids=[], temperature=0)
+    out = generate(model, ref["ids"].tolist(), 32, stop_ids=[], temperature=0)
     assert torch.equal(out.ids, ref["continuation"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_svf_at_one_is_the_reference_and_z_reaches_every_family(name):
+    """Fails if a family's projections are missed, or the fused and transposed ones of GPT-2 decomposed the wrong way."""
+    model, ref = golden(name)
+    names = svf.attach(model, progress=False)
+    assert len(names) == (4 if name == "gpt2" else 7) * model.cfg.num_hidden_layers
+    svf.reset(model)
+    torch.testing.assert_close(model(ref["ids"]), ref["logits"], rtol=1e-5, atol=1e-5)
+    for layer in svf.layers(model).values():
+        dense = layer.U @ torch.diag(layer.S) @ layer.Vt
+        torch.testing.assert_close(dense, layer.base.weight.T if name == "gpt2" else layer.base.weight, rtol=0, atol=1e-5)
+        layer.z.data.mul_(1.1)
+    svf.fold(model)
+    assert (model(ref["ids"]) - ref["logits"]).abs().max() > 0.1
+
+
+def test_a_window_counts_positions_not_slots():
+    """Fails if the window is measured in columns of the batch: answers packed behind one prompt would lose its end."""
+    model = either("modern")
+    groups = [([1, 2, 3, 4, 5, 6], [[7, 8, 9, 10], [11, 12, 13], [14, 15]])]
+    ids, positions, allowed, row, col, target = pack(groups, "cpu")
+    packed = model(ids, positions, allowed)[row, col]
+    alone = torch.cat([model(torch.tensor([groups[0][0] + a[:-1]]))[0, 5:] for a in groups[0][1]])
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
+    wide = random_model(3, max_position_embeddings=96, **FAMILIES["modern"] | {"sliding_window": 0})
+    wide.load_state_dict(model.state_dict())
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(wide(ids)[:, :5], model(ids)[:, :5], rtol=0, atol=1e-6)
+    assert (wide(ids) - model(ids))[:, 5:].abs().amax(-1).min() > 1e-3
 
 
 def test_two_names_for_the_rope_base_mean_the_same():
@@ -218,7 +256,7 @@ def test_tied_and_untied_head():
 def test_gradients_reach_the_input(family):
     """Fails if a tensor is detached or overwritten in place on the way: z could then not be trained."""
     model = either(family)
-    norm = model.model.layers[0].input_layernorm if family == "llama" else model.transformer.h[0].ln_1
+    norm = model.transformer.h[0].ln_1 if family == "gpt2" else model.model.layers[0].input_layernorm
     norm.weight.requires_grad_(True)
     model.valid_vocab = 259
     model(torch.tensor([[1, 2, 3, 4]]))[..., :259].log_softmax(-1)[0, -1, 7].backward()

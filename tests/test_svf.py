@@ -124,6 +124,16 @@ def test_modules_choose_the_layers():
         svf.attach(llama, "q,query", progress=False)
     with pytest.raises(ValueError, match="no linear layer"):
         svf.attach(gpt2, "gate", progress=False)
+    assert svf.targets(llama, "q,down", "half") == [f"model.layers.0.{n}" for n in ("self_attn.q_proj", "mlp.down_proj")]
+    assert svf.targets(gpt2, "qkv", "half") == ["transformer.h.0.attn.c_attn"]
+    with pytest.raises(ValueError, match="all or half, not 'third'"):
+        svf.targets(llama, "q", "third")
+    names = ["model.layers.1.mlp.up_proj"]
+    assert svf.attach(llama, names, progress=False) == names == list(svf.layers(llama))
+    svf.detach(llama)
+    for wrong in ([], ["model.norm"], ["model.layers.9.mlp.up_proj"]):
+        with pytest.raises(ValueError, match="no linear layer"):
+            svf.attach(llama, wrong, progress=False)
     assert not svf.layers(llama) and not svf.layers(gpt2)
 
 
@@ -531,12 +541,11 @@ def test_failed_save_keeps_the_old_file(saved, monkeypatch):
     model, expert, path = saved
     old = path.read_bytes()
 
-    def half(tensors, temp, metadata):
-        with open(temp, "wb") as f:
-            f.write(old[:100])
+    def full(handle):
+        os.ftruncate(handle, 100)
         raise OSError("disk full")
 
-    monkeypatch.setattr(svf, "save_file", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
         svf.save_expert(path, random_expert(model, 1), META)
     assert path.read_bytes() == old and os.listdir(path.parent) == ["math.safetensors"]

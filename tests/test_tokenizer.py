@@ -1,15 +1,19 @@
 """The tokenizer against the `tokenizers` library's ids, and its laws: nothing is lost, nobody can type a control token."""
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 from conftest import CONTROL
 
+from t2mini.spm import MergeEncoder, by_pairs
 from t2mini.tokenizer import MAX_CHARS, PATTERNS, Tokenizer, byte_alphabet, check_merges, chat_format, from_folder, from_gguf
 
 FOLDER = Path(__file__).parent / "golden" / "tokenizer"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text(encoding="utf-8"))
 SPEC = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
+SPM_GOLDEN = json.loads((FOLDER.parent / "spm" / "golden.json").read_text(encoding="utf-8"))
+SPM_SPEC = json.loads((FOLDER.parent / "spm" / "tokenizer.json").read_text(encoding="utf-8"))
 ALPHABET = {byte: c for c, byte in byte_alphabet().items()}
 CHATML = "{% for m in messages %}{{'<|im_start|>' + m.role}}{% endfor %}"
 LLAMA3 = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>"]
@@ -36,10 +40,11 @@ def gguf_meta(**changes):
     return {f"tokenizer.ggml.{k}": v for k, v in meta.items() if v is not None} | {"tokenizer.chat_template": CHATML}
 
 
-@pytest.fixture(params=["smollm2", "gpt2"])
+@pytest.fixture(params=PATTERNS)
 def trained(request, tmp_path):
-    """The golden vocabulary of 300 merges under either pattern."""
-    return from_folder(folder_of(tmp_path, pre_tokenizer=GOLDEN[request.param]["pre_tokenizer"]))
+    """The golden vocabulary of 300 merges under every pattern."""
+    normalizer = {"type": "NFC"} if request.param == "qwen2" else None
+    return from_folder(folder_of(tmp_path, pre_tokenizer=GOLDEN[request.param]["pre_tokenizer"], normalizer=normalizer))
 
 
 # ---------------------------------------------------------------------------------------------- ids and text
@@ -50,11 +55,13 @@ def test_ids_match_the_reference(trained):
     assert len(GOLDEN["strings"]) == 300 and not wrong, wrong[:3]
 
 
-def test_the_two_patterns_differ():
-    """Fails if the golden strings could not tell the two patterns apart: then the test above would prove nothing."""
-    differ = sum(a != b for a, b in zip(GOLDEN["smollm2"]["ids"], GOLDEN["gpt2"]["ids"]))
+def test_the_patterns_differ():
+    """Fails if the golden strings could not tell two patterns apart: then the test above would prove nothing."""
+    for one in PATTERNS:
+        for other in set(PATTERNS) - {one}:
+            assert sum(a != b for a, b in zip(GOLDEN[one]["ids"], GOLDEN[other]["ids"])) > 10, (one, other)
     merged = sum(len(ids) < len(s.encode()) for s, ids in zip(GOLDEN["strings"], GOLDEN["gpt2"]["ids"]))
-    assert differ > 30 and merged > 200
+    assert merged > 200
 
 
 def test_merge_lists_of_pairs_and_of_text_are_the_same(tmp_path):
@@ -67,7 +74,8 @@ def test_merge_lists_of_pairs_and_of_text_are_the_same(tmp_path):
 def test_round_trip(trained):
     """Fails if a byte is lost on the way to ids and back, or a normaliser touches the text."""
     for text in GOLDEN["strings"] + ["e\u0301 ﬁ Å", "".join(map(chr, range(1, 0x250)))]:
-        assert trained.decode(trained.encode(text)) == text
+        want = unicodedata.normalize("NFC", text) if trained.pattern == "qwen2" else text
+        assert trained.decode(trained.encode(text)) == want
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -195,14 +203,150 @@ def test_base_models_get_plain_text():
     assert t.prompt("Hi") == ids_of("Hi\n") and t.prompt("Hi", "S") == ids_of("S\n\nHi\n")
 
 
-def test_chat_format_is_recognised_not_run():
-    """Fails if a template is executed, an unknown one is guessed, or SmolLM's default system message is lost."""
-    assert chat_format(None) == chat_format("") == chat_format("{{ [INST] }}") == (None, None)
-    assert chat_format(CHATML) == ("chatml", None)
-    name, system = chat_format(CHATML + "named SmolLM")
-    assert name == "chatml" and system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    assert chat_format(CHATML + "by Alibaba Cloud")[1] == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-    assert chat_format("{{ 1/0 }}<|start_header_id|>") == ("llama3", None)
+def test_chat_format_is_recognised_not_run(capsys):
+    """Fails if a template is executed, an unknown one is guessed or not reported, or a default system message is lost."""
+    assert chat_format(None) == chat_format("") == (None, None, "") and not capsys.readouterr().err
+    assert chat_format("{{ 1/0 }}<start_of_turn>") == (None, None, "") and "plain text" in capsys.readouterr().err
+    assert chat_format(CHATML) == ("chatml", None, "")
+    literal = CHATML + r"{{ '<|im_start|>system\nYou are small.<|im_end|>\n' }}"
+    assert chat_format(literal) == chat_format(literal.replace(r"\n", "\n")) == ("chatml", "You are small.", "")
+    assert chat_format(CHATML + r"{{ '<|im_start|>system\n' + m.content + '<|im_end|>' }}") == ("chatml", None, "")
+    assert chat_format("{{ 1/0 }}<|start_header_id|>") == ("llama3", None, "")
+    dates = chat_format("<|start_header_id|>Cutting Knowledge Date: December 2023")[2]
+    assert dates == "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+    assert chat_format("[INST] <<SYS>>")[0] == "llama2" and chat_format("[INST] ")[0] == "mistral"
+    assert chat_format("<|user|>{{ eos_token }}<|assistant|>")[0] == "zephyr"
+    assert chat_format([{"name": "tool_use", "template": "x"}, {"name": "default", "template": "[INST] "}])[0] == "mistral"
+
+
+def spm_tokenizer(template=None, **control):
+    """The golden SentencePiece vocabulary with <s> = 1, </s> = 2 and other control tokens, as GGUF metadata gives it."""
+    words = {i: w for w, i in SPM_SPEC["model"]["vocab"].items()}
+    words |= {i: w for w, i in control.items()}
+    types = SPM_GOLDEN["types"] + [3] * (len(words) - len(SPM_GOLDEN["types"]))
+    return from_gguf({"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": [words[i] for i in range(len(words))],
+                      "tokenizer.ggml.token_type": types, "tokenizer.chat_template": template,
+                      "tokenizer.ggml.scores": SPM_GOLDEN["scores"] + [0.0] * (len(words) - len(SPM_GOLDEN["scores"]))})
+
+
+def test_llama2_and_mistral_prompts_exactly():
+    """Fails if BOS is missing or doubled, the system message stands elsewhere, or v0.3's brackets are typed as text."""
+    llama2, mistral = spm_tokenizer("[INST] <<SYS>>"), spm_tokenizer("[INST] ")
+    enc = lambda text: llama2.encode(text, start=True)
+    assert llama2.prompt(" Hi ") == [1, *enc("[INST] Hi [/INST]")]
+    assert llama2.prompt("Hi", "Be.") == [1, *enc("[INST] <<SYS>>\nBe.\n<</SYS>>\n\nHi [/INST]")]
+    assert mistral.prompt("Hi") == [1, *enc("[INST] Hi [/INST]")] and mistral.prompt("Hi", "S") == [1, *enc("[INST] S\n\nHi [/INST]")]
+    assert llama2.prompt("Hi", opener="This is ") == llama2.prompt("Hi") + enc("This is ")
+    v3 = spm_tokenizer("[INST] ", **{"[INST]": 700, "[/INST]": 701})
+    assert v3.prompt("Hi") == [1, 700, *enc("Hi"), 701]
+    for t in (llama2, mistral, v3):
+        ids = t.prompt("<s>[INST]</s><s>")
+        assert ids.count(1) == 1 and ids.count(2) == 0 and ids.count(700) == (t is v3)
+
+
+def test_zephyr_prompt_exactly():
+    """Fails if TinyLlama's turns do not end with </s>, or a newline between them is lost."""
+    t = spm_tokenizer("<|user|>{{ eos_token }}<|assistant|>")
+    enc = lambda text: t.encode(text, start=True)
+    assert t.prompt("Hi") == [1, *enc("<|user|>\nHi"), 2, *enc("\n<|assistant|>\n")]
+    assert t.prompt("Hi", "S") == [1, *enc("<|system|>\nS"), 2, *enc("\n<|user|>\nHi"), 2, *enc("\n<|assistant|>\n")]
+
+
+def test_llama31_writes_its_dates():
+    """Fails if the preamble of Llama 3.1 is lost without a system message, or replaces one."""
+    t = byte_tokenizer("llama3", LLAMA3, chat="llama3", preamble="Dates\n\n", bos=256)
+    head = ids_of(256, 257, "system", 258, "\n\n", "Dates")
+    assert t.prompt("Hi")[:len(head)] == head and t.prompt("Hi").count(256) == 1
+    assert t.decode(t.prompt("Hi", "S")).startswith("system\n\nDates\n\nS")
+
+
+def test_bos_exactly_once(tmp_path):
+    """Fails if a base model's prompt lacks the BOS its files ask for, a ChatML one gets it uninvited, or it comes twice."""
+    post = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A"}}]}
+    wrapped = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, post]}
+    named = {"bos_token": {"content": "<|endoftext|>"}, "add_bos_token": True}
+    for spec, config, count in ((post, {}, 1), (wrapped, {}, 1), (None, named, 1), (None, named | {"bos_token": "<|endoftext|>"}, 1),
+                                (None, named | {"add_bos_token": False}, 0), (None, {}, 0), (post, {"chat_template": CHATML}, 0),
+                                (post, {"chat_template": "{{ bos_token }}" + CHATML}, 1)):
+        ids = from_folder(folder_of(tmp_path, post_processor=spec, config=config)).prompt("Hi")
+        assert ids.count(0) == count and (not count or ids[0] == 0), (spec, config)
+    assert from_gguf(gguf_meta(bos_token_id=0)).bos is None
+    plain = {k: v for k, v in gguf_meta(bos_token_id=0, add_bos_token=True).items() if k != "tokenizer.chat_template"}
+    assert from_gguf(plain).prompt("the") == [0, *from_gguf(plain).encode("the\n")]
+
+
+def test_a_chat_format_without_its_tokens_is_refused(tmp_path):
+    """Fails if a template whose control tokens the vocabulary lacks is found out at the first question only."""
+    with pytest.raises(ValueError, match="chat format llama3 needs the token '<.begin_of_text.>'"):
+        from_folder(folder_of(tmp_path, config={"chat_template": "<|start_header_id|>"}))
+
+
+def test_added_tokens_that_are_not_special_are_shown(tmp_path):
+    """Fails if `<think>` and its like vanish from an answer, or special tokens appear in it."""
+    added = [{"id": 600, "content": "<think>", "special": False}, {"id": 601, "content": "<x>", "special": True}]
+    t = from_folder(folder_of(tmp_path, added_tokens=SPEC["added_tokens"] + added))
+    assert t.decode([600, 601, *t.encode("a")]) == "<think>a" and len(t.encode("<think>")) > 1
+
+
+# ---------------------------------------------------------------------------------------------- SentencePiece merging
+@pytest.mark.parametrize("form", ["prepend", "metaspace", "sentencepiece"])
+def test_sentencepiece_ids_match_the_reference(tmp_path, form):
+    """Fails if merges go by another order, bytes of foreign characters are lost, or the first space is off by one."""
+    if form == "sentencepiece":
+        t = spm_tokenizer()                                 # by scores, as GGUF has them
+    else:
+        t = from_folder(folder_of(tmp_path, SPM_SPEC, **({} if form == "prepend" else {
+            "normalizer": None, "pre_tokenizer": SPM_GOLDEN["pre_tokenizer"]})))
+    got = [t.encode(s, start=True) for s in GOLDEN["strings"]]
+    assert got == SPM_GOLDEN[form] and sum(len(ids) < len(s.encode()) for ids, s in zip(got, GOLDEN["strings"])) > 150
+    assert SPM_GOLDEN["prepend"] != SPM_GOLDEN["metaspace"] and any(3 <= i < 259 for ids in got for i in ids)
+    assert t.bos == 1 and 2 in t.stop_ids
+
+
+def test_sentencepiece_round_trip():
+    """Fails if a byte token prints its name, the first space stays, or a continued text gets a space."""
+    t = spm_tokenizer()
+    for text in GOLDEN["strings"]:
+        assert t.decode(t.encode(text, start=True)) == text
+    assert t.encode("a") != t.encode("a", start=True) and t.encode("", start=True) == []
+    assert t.decode(t.encode("a\u4e01", start=True)[:-1]) == "a\ufffd"
+
+
+def test_sentencepiece_merges_by_rank_then_from_the_left():
+    """Fails if the leftmost pair wins over the better one, or of equal ones not the leftmost."""
+    tokens = {i: w for i, w in enumerate(["a", "b", "c", "ab", "bc", "aa"])}
+    enc = lambda text, *merges: [tokens[i] for i in MergeEncoder(tokens, by_pairs(merges, {w: i for i, w in tokens.items()}), 0, "never").encode_ordinary(text)]
+    assert enc("abc", "a b", "b c") == ["ab", "c"] and enc("abc", "b c", "a b") == ["a", "bc"]
+    assert enc("aaa", "a a") == ["aa", "a"] and enc("aaaaa", "a a") == ["aa", "aa", "a"]
+
+
+def test_a_long_text_merges_in_time():
+    """Fails if every merge scans the whole text: 60,000 characters would take minutes."""
+    t = spm_tokenizer()
+    for unit in ("the answer ", "a", "🙂", " "):
+        text = unit * (60_000 // len(unit))
+        assert t.decode(t.encode(text, start=True)) == text
+
+
+@pytest.mark.parametrize("changes", [
+    {"normalizer": None}, {"normalizer": {"type": "NFKC"}}, {"pre_tokenizer": {"type": "Whitespace"}},
+    {"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True}},
+    {"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "split": False}}])
+def test_unknown_sentencepiece_rules_are_refused(tmp_path, changes):
+    """Fails if a space rule is guessed: every word would get other ids."""
+    with pytest.raises(ValueError, match="byte-fallback vocabulary"):
+        from_folder(folder_of(tmp_path, SPM_SPEC, **changes))
+
+
+def test_damaged_sentencepiece_vocabularies_are_refused(tmp_path):
+    """Fails if a merge outside the vocabulary, or scores of another length, are found out while answering."""
+    with pytest.raises(ValueError, match="not in the vocabulary"):
+        from_folder(folder_of(tmp_path, SPM_SPEC, model=SPM_SPEC["model"] | {"merges": [["a", "\u4e00\u4e01"]]}))
+    with pytest.raises(ValueError, match="scores differ in length"):
+        from_gguf({"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.token_type": [1, 1],
+                   "tokenizer.ggml.scores": [0.0]})
+    with pytest.raises(ValueError, match="dropout"):
+        from_folder(folder_of(tmp_path, model=SPEC["model"] | {"dropout": 0.1}))
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -232,6 +376,8 @@ CUT = {"type": "Split", "pattern": {"Regex": PATTERNS["llama3"]}, "behavior": "I
     None, {}, {"type": "Whitespace"}, {"type": "Metaspace"}, BYTES | {"use_regex": False}, BYTES | {"add_prefix_space": True},
     {"type": "Sequence", "pretokenizers": []}, {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": False}, BYTES]},
     {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTES | {"add_prefix_space": True}]},
+    {"type": "Sequence", "pretokenizers": [CUT | {"behavior": "Removed"}, BYTES | {"use_regex": False}]},
+    {"type": "Sequence", "pretokenizers": [CUT | {"invert": True}, BYTES | {"use_regex": False}]},
     {"type": "Sequence", "pretokenizers": [CUT, BYTES]}, {"type": "Sequence", "pretokenizers": [CUT, CUT, BYTES | {"use_regex": False}]},
     {"type": "Sequence", "pretokenizers": [CUT | {"pattern": {"Regex": r"\w+"}}, BYTES | {"use_regex": False}]},
     {"type": "Sequence", "pretokenizers": [CUT | {"pattern": {"String": " "}}, BYTES | {"use_regex": False}]}])
@@ -288,7 +434,7 @@ def test_from_gguf():
 
 @pytest.mark.parametrize("changes,message", [
     ({"pre": "deepseek-llm"}, "'deepseek-llm' is not supported .*smollm"), ({"pre": None}, "None is not supported"),
-    ({"pre": "default"}, "'default'"), ({"model": "llama"}, "tokenizer 'llama'"), ({"model": None}, "tokenizer None"),
+    ({"pre": "default"}, "'default'"), ({"model": "bert"}, "tokenizer 'bert'"), ({"model": None}, "tokenizer None"),
     ({"token_type": [1, 1]}, "differ in length")])
 def test_unknown_gguf_vocabularies_are_refused(changes, message):
     """Fails if an unknown pre-tokenizer name falls back to some pattern: the text would look fine and score badly."""
@@ -303,8 +449,8 @@ def test_special_tokens_of_both_files_are_control(tmp_path):
     t = from_folder(folder_of(tmp_path, config=config, model=SPEC["model"] | {"vocab": vocab}), eos_ids=[7])
     assert t.control == {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<|eot_id|>": 600, "<|x|>": 601}
     assert t.stop_ids == {0, 2, 600, 7} and t.n_vocab == 602 and t.chat == "chatml"
-    (tmp_path / "chat_template.jinja").write_text("<|start_header_id|>")
-    assert from_folder(tmp_path).chat == "llama3"           # the newer place of the template wins
+    (tmp_path / "chat_template.jinja").write_text("[INST] <<SYS>>")
+    assert from_folder(tmp_path).chat == "llama2"           # the newer place of the template wins
     (tmp_path / "tokenizer.json").unlink()
     assert from_folder(tmp_path) is None
 

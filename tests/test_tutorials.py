@@ -13,7 +13,7 @@ import chapter  # noqa: E402
 import pages  # noqa: E402
 
 PAGES = pages.chapters()
-NO_WEIGHTS = ("04_a_reward_that_teaches",)                  # chapters whose scripts run here, in full
+NO_WEIGHTS = ("04_a_reward_that_teaches", "09_does_it_help")    # chapters whose scripts run here, in full
 IDS = [p.stem for p in PAGES]
 
 

@@ -12,7 +12,9 @@ from conftest import write_folder
 from safetensors.torch import load_file, save_file
 
 import t2mini
-from t2mini.gguf import dequantize, read_gguf
+from t2mini import gguf, weights
+from t2mini.configs import config_to_json
+from t2mini.gguf import TYPES, dequantize, read_gguf
 from t2mini.weights import config_from_json, file_hash, pick
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,6 +54,160 @@ def test_gguf_equals_folder():
     ours, theirs = dict(a.named_parameters()), dict(b.named_parameters())
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
     torch.testing.assert_close(a(REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2", "qwen3", "gpt2"])
+def test_gguf_of_other_families_equals_their_folder(name):
+    """Fails if Qwen's rows are unpermuted as Llama's are, GPT-2's matrices are not turned back, a bias or a norm of q and k
+    is lost, or the rope factors of Llama 3.1 are not read."""
+    (a, tokenizer), (b, _) = load32(GOLDEN / f"{name}.gguf"), load32(GOLDEN / name)
+    ours, theirs, ref = dict(a.named_parameters()), dict(b.named_parameters()), load_file(GOLDEN / f"{name}.reference.safetensors")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    assert replace(a.cfg, norm_eps=0, rope_factors=()) == replace(b.cfg, norm_eps=0, rope_factors=())
+    assert a.cfg.rope_factors == pytest.approx(b.cfg.rope_factors) and (len(a.cfg.rope_factors) == 4) == (name == "llama3")
+    torch.testing.assert_close(a(ref["ids"]), ref["logits"], rtol=1e-5, atol=1e-5)
+    assert tokenizer.pattern == {"llama3": "smollm2", "gpt2": "gpt2"}.get(name, "qwen2")
+
+
+def test_a_window_where_the_config_sets_one():
+    """Fails if Mistral's window is ignored, Qwen's unused one is not, or one as long as the context costs a mask."""
+    spec = json.loads((GOLDEN / "mistral" / "config.json").read_text())
+    size = lambda **keys: config_from_json(spec | keys).sliding_window
+    assert (size(), size(sliding_window=None), size(sliding_window=128), size(model_type="llama")) == (9, 0, 0, 0)
+    assert size(model_type="qwen2") == size(model_type="qwen2", use_sliding_window=True, max_window_layers=2) == 0
+    assert size(model_type="qwen3", use_sliding_window=True, max_window_layers=0) == 9
+
+
+def test_older_spellings_of_a_config():
+    """Fails if rope_scaling with its old key, or the first Llama's name of the context, is not read."""
+    new = json.loads((GOLDEN / "llama3" / "config.json").read_text())
+    old = {k: v for k, v in new.items() if k not in ("rope_parameters", "dtype", "max_position_embeddings")}
+    rope = {k: v for k, v in new["rope_parameters"].items() if k not in ("rope_theta", "rope_type")} | {"type": "llama3"}
+    old |= {"rope_theta": 100.0, "rope_scaling": rope, "torch_dtype": "float16", "max_sequence_length": 128}
+    assert config_from_json(old) == config_from_json(new) and config_from_json(new).rope_factors[3] == 8.0
+    for key in ("factor", "original_max_position_embeddings"):
+        with pytest.raises(KeyError, match=key):
+            config_from_json(new | {"rope_parameters": {k: v for k, v in new["rope_parameters"].items() if k != key}})
+
+
+def test_config_round_trip():
+    """Fails if a config written for a GGUF file is not the one that it was read from."""
+    for name in ("llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "gpt2"):
+        cfg = config_from_json(json.loads((GOLDEN / name / "config.json").read_text()))
+        assert config_from_json(config_to_json(cfg)) == cfg
+
+
+def shard(folder):
+    """Cut model.safetensors into two files with an index. -> the index (dict)."""
+    tensors = load_file(folder / "model.safetensors")
+    names, files = sorted(tensors), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for file, part in zip(files, (names[:7], names[7:])):
+        save_file({k: tensors[k] for k in part}, folder / file)
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")     # Mistral's folders hold such a copy
+    index = {"metadata": {}, "weight_map": {k: files[i >= 7] for i, k in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return index
+
+
+def test_the_index_decides(folder):
+    """Fails if a folder with an index reads other files too, or its hash covers them."""
+    shard(folder)
+    model, _ = load32(folder)
+    torch.testing.assert_close(model(REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+    assert model.base_sha256 == file_hash(sorted(folder.glob("model-*.safetensors")))
+
+
+def test_damaged_shards_and_indexes(folder):
+    """Fails if a missing shard, a name that its file lacks, a path out of the folder or a cut file is not one clear line."""
+    index, file = shard(folder), folder / "model.safetensors.index.json"
+    key = next(iter(index["weight_map"]))
+    for bad, message in (("{", "index.json"), ("[]", "not a JSON object"), ("{}", "weight_map"), ('{"weight_map": {}}', "weight_map"),
+                         (json.dumps({"weight_map": {key: "../x.safetensors"}}), "weight_map"),
+                         (json.dumps({"weight_map": {key: "/etc/x.safetensors"}}), "weight_map"),
+                         (json.dumps({"weight_map": {key: 5}}), "weight_map"), (json.dumps({"weight_map": {key: "x.bin"}}), "weight_map"),
+                         (json.dumps({"weight_map": index["weight_map"] | {"model.extra": index["weight_map"][key]}}), "'model.extra'")):
+        file.write_text(bad)
+        with pytest.raises(ValueError, match=message):
+            load32(folder)
+    file.write_text(json.dumps(index))
+    last = folder / "model-00002-of-00002.safetensors"
+    data = last.read_bytes()
+    last.write_bytes(data[:-1])
+    with pytest.raises(ValueError, match="00002-of-00002.safetensors: damaged"):
+        load32(folder)
+    last.unlink()
+    with pytest.raises(FileNotFoundError, match="00002-of-00002.*missing"):
+        load32(folder)
+
+
+def test_nothing_is_read_before_everything_is_checked(folder, monkeypatch):
+    """Fails if a tensor is loaded before the shapes of all of them are known to fit."""
+    change(folder, lambda t: t.update({"model.norm.weight": torch.ones(1)}))
+    monkeypatch.setattr(weights, "read_safetensor", lambda *a: pytest.fail("a tensor was read"))
+    with pytest.raises(ValueError, match="norm"):
+        load32(folder)
+    data = bytearray((GOLDEN / "llama.gguf").read_bytes())
+    at = data.index(b"output_norm.weight") + 18 + 4
+    data[at:at + 8] = struct.pack("<Q", 40)
+    (folder / "x.gguf").write_bytes(data)
+    monkeypatch.setattr("t2mini.gguf.dequantize", lambda *a: pytest.fail("a tensor was read"))
+    with pytest.raises(ValueError, match=r"norm.*\(40,\)"):
+        load32(folder / "x.gguf")
+
+
+def test_weights_go_straight_to_their_device_and_dtype(monkeypatch):
+    """Fails if a whole tensor is de-quantised to float32 first, or read on the CPU for another device."""
+    asked, real = [], weights.safe_open
+    monkeypatch.setattr(weights, "safe_open", lambda path, kind, device="cpu": asked.append(device) or real(path, kind, device="cpu"))
+    tensors = weights.open_folder(GOLDEN / "llama")[2]
+    tensors["model.norm.weight"](torch.device("cuda", 0), torch.bfloat16)
+    assert asked[-1] == "cuda:0"
+    pieces, plain = [], gguf.dequantize
+    monkeypatch.setattr(gguf, "AT_ONCE", 512)
+    monkeypatch.setattr(gguf, "dequantize", lambda raw, kind: pieces.append(len(raw)) or plain(raw, kind))
+    tensor = read_gguf(GOLDEN / "llama.gguf")[1]["token_embd.weight"](dtype=torch.bfloat16)
+    assert tensor.dtype == torch.bfloat16 and pieces == [512] * 6
+    assert torch.equal(tensor, load_file(GOLDEN / "llama" / "model.safetensors")["model.embed_tokens.weight"].bfloat16())
+
+
+def test_integer_weights_are_refused(folder):
+    """Fails if packed or 8-bit integers of some other quantisation are read as weights."""
+    change(folder, lambda t: t.update({"model.norm.weight": torch.ones(48, dtype=torch.int8)}))
+    with pytest.raises(ValueError, match="norm.weight' holds I8"):
+        load32(folder)
+
+
+def test_generation_config_adds_stop_ids(folder):
+    """Fails if the end tokens of only one file are used, or a list of them is not read."""
+    shutil.copy(GOLDEN / "tokenizer" / "tokenizer.json", folder)
+    reconfigure(folder, eos_token_id=[5, 6], vocab_size=64)
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    spec["model"] |= {"vocab": {w: i for w, i in spec["model"]["vocab"].items() if i < 64}, "merges": []}
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    (folder / "generation_config.json").write_text('{"eos_token_id": 7}')
+    assert load32(folder)[1].stop_ids == {0, 2, 5, 6, 7}
+    for bad, message in (("{", "generation_config.json"), ('{"eos_token_id": ["x"]}', "eos_token_id"), ("[]", "not a JSON object")):
+        (folder / "generation_config.json").write_text(bad)
+        with pytest.raises(ValueError, match=message):
+            load32(folder)
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(folder):
+    """Fails if a tokenizer of another model is accepted: its ids would index past the embedding."""
+    shutil.copy(GOLDEN / "tokenizer" / "tokenizer.json", folder)
+    with pytest.raises(ValueError, match="knows 559 tokens, the model 64"):
+        load32(folder)
+
+
+def test_pickles_and_lone_files_are_refused(tmp_path):
+    """Fails if a .bin or .pt file is opened at all, or the line does not say why and what to do."""
+    for name in ("pytorch_model.bin", "consolidated.00.pth", "x.pt", "x.ckpt"):
+        (tmp_path / name).write_bytes(b"PK" * 100)
+        with pytest.raises(ValueError, match="pickles may run code.*safetensors.*save_pretrained"):
+            load32(tmp_path / name)
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match="give the folder"):
+        load32(tmp_path / "model.safetensors")
 
 
 def test_a_loaded_model_is_frozen_named_and_hashed(folder):
@@ -206,7 +362,11 @@ def test_sizes_of_no_model(folder, keys):
 
 
 @pytest.mark.parametrize("keys,name", [
-    ({"model_type": "mamba"}, "mamba"), ({"hidden_act": "gelu"}, "gelu"), ({"sliding_window": 9, "model_type": "mistral"}, "sliding"),
+    ({"model_type": "mamba"}, "mamba"), ({"hidden_act": "gelu"}, "gelu"),
+    ({"sliding_window": 9, "use_sliding_window": True, "max_window_layers": 1, "model_type": "qwen2"}, "sliding window in some"),
+    ({"sliding_window": 9, "use_sliding_window": True, "model_type": "qwen3", "max_window_layers": 0,
+      "layer_types": ["sliding_attention", "full_attention"]}, "sliding window in some"),
+    ({"quantization_config": {"quant_method": "gptq"}}, "gptq"), ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "yarn"),
     ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "linear")])
 def test_what_is_not_supported_is_named(folder, keys, name):
@@ -235,9 +395,10 @@ def test_damaged_tokenizer_json(folder, text):
 
 
 # ---------------------------------------------------------------------------------------------- GGUF
-@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q8_0", "F16", "BF16"])
+@pytest.mark.parametrize("name", [t[0] for t in TYPES.values()])
 def test_dequantised_blocks_are_exact(name):
-    """Fails if nibbles are taken in another order, a scale is read unsigned, or an offset is 7 instead of 8."""
+    """Fails if nibbles or fifth bits are taken in another order, a scale is read unsigned, an offset is 7 instead of 8, or
+    the 6-bit scales of a K type are unpacked wrongly."""
     blocks = load_file(GOLDEN / "blocks.safetensors")
     got = dequantize(blocks[f"{name}.raw"].numpy(), name)
     assert got.dtype.name == "float32" and torch.equal(torch.from_numpy(got), blocks[f"{name}.values"])
@@ -291,8 +452,9 @@ REFUSED = [
     ("alignment 0 ", gguf_bytes(keys=[("general.alignment", 4, bytes(4))])),
     ("alignment 48 ", gguf_bytes(keys=[("general.alignment", 4, struct.pack("<I", 48))])),
     ("alignment 'x'", gguf_bytes(keys=[("general.alignment", 8, struct.pack("<Q", 1) + b"x")])),
-    ("type 12,.*Q4_0", gguf_bytes([("w", (256,), 12, 0)])),                 # Q4_K, with the list of what is supported
-    ("type 14,.*Q8_0", gguf_bytes([("w", (256,), 14, 0)])),
+    ("type 10,.*Q4_0", gguf_bytes([("w", (256,), 10, 0)])),                 # Q2_K, with the list of what is supported
+    ("type 16,.*Q6_K", gguf_bytes([("w", (256,), 16, 0)])),                 # IQ2_XXS
+    ("does not fit Q4_K", gguf_bytes([("w", (128,), 12, 0)])), ("past the end", gguf_bytes([("w", (512,), 14, 0)])),
     ("5 dimensions", gguf_bytes([("w", (1,) * 5, 0, 0)])), ("listed twice", gguf_bytes([("w", (1,), 0, 0)] * 2)),
     ("past the end", gguf_bytes([("w", (65,), 0, 0)])), ("past the end", gguf_bytes([("w", (1,), 0, BIG)])),
     ("past the end", gguf_bytes([("w", (BIG, BIG), 0, 0)])), ("does not fit Q8_0", gguf_bytes([("w", (33,), 8, 0)])),
@@ -379,15 +541,17 @@ def test_gguf_names(tmp_path, old, new, message):
 def test_gguf_architecture_and_rope_scaling(tmp_path):
     """Fails if another architecture, or a scaled RoPE, is read as a plain Llama."""
     at = GGUF.index(b"general.architecture") + 20 + 4 + 8
-    (tmp_path / "x.gguf").write_bytes(GGUF[:at] + b"qwen2" + GGUF[at + 5:])
-    with pytest.raises(ValueError, match="architecture 'qwen2' is not supported"):
+    (tmp_path / "x.gguf").write_bytes(GGUF[:at] + b"mamba" + GGUF[at + 5:])
+    with pytest.raises(ValueError, match="architecture 'mamba' is not supported"):
         load32(tmp_path / "x.gguf")
     keys = struct.unpack("<Q", GGUF[16:24])[0]
     scaling = struct.pack("<Q", 23) + b"llama.rope.scaling.type" + struct.pack("<IQ", 8, 6) + b"linear"
     end = header_end()
-    factors = struct.pack("<Q", 17) + b"rope_freqs.weight"      # Llama 3.1 keeps its scaling in such a tensor
-    for head in (GGUF[:16] + struct.pack("<Q", keys + 1) + scaling + GGUF[24:end],
-                 GGUF[:end].replace(struct.pack("<Q", 18) + b"output_norm.weight", factors)):
+    factors = struct.pack("<Q", 17) + b"rope_freqs.weight"      # of 48 factors where head size 8 has 4
+    for message, head in (("rope scaling 'linear' is not supported",
+                           GGUF[:16] + struct.pack("<Q", keys + 1) + scaling + GGUF[24:end]),
+                          (r"rope_freqs.weight has shape \(48,\), not \(4,\)",
+                           GGUF[:end].replace(struct.pack("<Q", 18) + b"output_norm.weight", factors))):
         (tmp_path / "x.gguf").write_bytes(head + bytes(-len(head) % 32) + GGUF[-(-end // 32) * 32:])
-        with pytest.raises(ValueError, match="rope scaling is not supported"):
+        with pytest.raises(ValueError, match=message):
             load32(tmp_path / "x.gguf")

@@ -1,0 +1,116 @@
+"""
+`t2mini doctor`: what this machine offers, what is here, and for everything that is missing the command that mends it.
+"""
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from . import download, experts, sandbox, svf, weights
+
+PACKAGES = "torch", "numpy", "tiktoken", "safetensors", "matplotlib", "pytest"
+
+
+def run():
+    """Print one line per fact, then what is missing. -> dict of the same."""
+    found, missing = {}, []
+
+    def fact(name, value):
+        found[name] = value
+        print(f"{name:>10}  {value}")
+
+    def lack(what, command):
+        missing.append({"what": what, "command": command})
+
+    packages(fact, lack)
+    machine(fact, lack)
+    locked = sandbox.features()
+    fact("sandbox", ", ".join(f"{name} {'locked' if on else 'NOT locked'}" for name, on in locked.items()))
+    if not all(locked.values()):
+        lack("a full sandbox: this system cannot lock everything (Linux on x86-64 or ARM64 can)",
+             "do not give --allow-code for models that you do not trust")
+    agreed = (experts.OUT / "allow-code").exists()
+    fact("consent", "model-written code may run in the sandbox" if agreed else "model-written code has not been allowed")
+    if not agreed:
+        lack("your consent to run model-written code (only code tasks need it)", "add --allow-code to one command")
+    bases = weight_files(fact, lack)
+    expert_files(fact, lack, bases)
+    print("\nnothing is missing" if not missing else "\nmissing:")
+    for m in missing:
+        print(f"  {m['what']}\n      {m['command']}")
+    return {**found, "missing": missing}
+
+
+def packages(fact, lack):
+    fact("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            lack(f"the package {name}", "make setup")
+    fact("packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def machine(fact, lack):
+    """Cores, memory, disk, CUDA, processes and the number format."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    fact("cores", f"{os.cpu_count()}, {usable} of them usable; torch takes {torch.get_num_threads()} threads (--threads)")
+    page = os.sysconf("SC_PAGE_SIZE") / 1e9
+    free = f", {os.sysconf('SC_AVPHYS_PAGES') * page:.1f} free" if "SC_AVPHYS_PAGES" in os.sysconf_names else ""
+    fact("memory", f"{os.sysconf('SC_PHYS_PAGES') * page:.1f} GB{free}")
+    fact("disk", f"{shutil.disk_usage(experts.ROOT).free / 1e9:.1f} GB free at {experts.ROOT}")
+    if not os.access(experts.ROOT, os.W_OK):
+        lack(f"the right to write to {experts.ROOT}", f"chmod u+w {experts.ROOT}, or copy the project to a folder of yours")
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    fact("cuda", ", ".join(f"{c.name} ({c.total_memory / 1e9:.0f} GB)" for c in cards) or "none, so the CPU is used")
+    ways = [name for name, on in (("gloo", dist.is_available() and dist.is_gloo_available()),
+                                  ("nccl", dist.is_available() and dist.is_nccl_available())) if on]
+    fact("processes", f"torchrun can use {' and '.join(ways)}" if ways else "this torch cannot run several")
+    _, dtype = weights.pick()
+    if cards:
+        why = "this card multiplies it natively" if dtype == torch.bfloat16 else "this card has no bfloat16"
+    else:
+        ms = {d: 1000 * min(weights.gemm_seconds(d) for _ in range(3)) for d in (torch.bfloat16, torch.float32)}
+        why = "4 products of 64x576 with 576x1536 take " + ", ".join(
+            f"{t:.2f} ms in {str(d).removeprefix('torch.')}" for d, t in ms.items())
+    fact("dtype", f"{str(dtype).removeprefix('torch.')} (--dtype): {why}")
+
+
+def weight_files(fact, lack):
+    """Every model under weights/ with its hash. -> {base_sha256: name}, what experts may belong to."""
+    bases, root = {}, download.ROOT / "weights"
+    default = download.MODELS[download.DEFAULT]
+    for path in sorted([*root.glob("*.gguf"), *(p.parent for p in root.glob("*/config.json"))]):
+        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+        if not files:
+            continue
+        sha = weights.file_hash(files)
+        bases[sha] = path.name
+        fact(path.name, f"sha256 {sha[:16]}..., {sum(f.stat().st_size for f in files) / 1e6:.0f} MB")
+        if path.name == Path(default.member).name and sha != default.sha256:
+            lack(f"the real {path.name}: this one is damaged or another file", "make weights")
+    if not any(name == Path(default.member).name for name in bases.values()):
+        lack("the default weights", "make weights")
+    return bases
+
+
+def expert_files(fact, lack, bases):
+    """Every expert, shipped or yours, with its hash and the base that it belongs to."""
+    for path in sorted([*experts.SHIPPED.glob("*/*.safetensors"), *experts.OUT.glob("*.safetensors")]):
+        mine = path.parent == experts.OUT
+        name = f"out/{path.name}" if mine else f"{path.parent.name}/{path.name}"
+        try:
+            meta, sha = svf.read_metadata(path), weights.file_hash([path])
+            svf.read_expert(path)
+        except (ValueError, OSError) as e:
+            lack(f"a readable {name} ({e})", f"rm {path}" if mine else f"git checkout {path}")
+            continue
+        base = bases.get(str(meta.get("base_sha256")))
+        fact(name, f"sha256 {sha[:16]}..., task {meta.get('task')}, base "
+             + (base or f"{str(meta.get('base_sha256'))[:16]}... which is not here"))
+

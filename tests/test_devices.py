@@ -1,0 +1,131 @@
+"""A GPU that is not there: every tensor must be made where the model is, or a run on CUDA would stop.
+
+FakeTensor and meta tensors have a device and a shape but no numbers; PyTorch refuses to mix theirs with the CPU's.
+"""
+import pytest
+import torch
+from conftest import random_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from t2mini import reinforce, svf, weights
+from t2mini.generate import generate
+from t2mini.gguf import Lazy
+from t2mini.model import Transformer
+
+MODERN = dict(sliding_window=5, qk_norm=True, qkv_bias=True, rope_factors=(1.0, 2.0, 3.0, 8.0))
+GPT2 = dict(family="gpt2", num_key_value_heads=6)
+families = pytest.mark.parametrize("changes", [{}, MODERN, GPT2], ids=["llama", "modern", "gpt2"])
+
+
+class PythonIndexing(TorchFunctionMode):
+    """x[...], ~x, x.copy_ and x.to(device) of fake CUDA tensors: a CPU build of PyTorch cannot do them, so they are spelt in other
+    operations here, which check the devices. What depends on numbers gets an answer: masks keep all, conditions hold."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.__bool__:
+            return True
+        if func is torch.Tensor.__invert__:
+            return torch.logical_not(args[0])
+        if func is torch.Tensor.copy_:
+            return torch.ops.aten.copy(*args)
+        if func is torch.Tensor.to and isinstance(args[1], torch.device):
+            return torch.ops.aten._to_copy(args[0], device=args[1], dtype=args[2] if len(args) > 2 else None)
+        if func not in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            return func(*args, **(kwargs or {}))
+        x, at = args[0], 0
+        keys = args[1] if isinstance(args[1], tuple) else (args[1],)
+        missing = x.dim() - sum(k is not None and k is not Ellipsis for k in keys)
+        keys = [k for key in keys for k in ([slice(None)] * missing if key is Ellipsis else [key])]
+        tensors = {}
+        for key in keys:
+            if key is None:
+                x = x.unsqueeze(at)
+            elif isinstance(key, int):
+                x, at = x.select(at, key), at - 1
+            elif isinstance(key, slice):
+                x = torch.ops.aten.slice.Tensor(x, at, key.start, key.stop)
+            elif key.dtype == torch.bool:
+                assert key.shape == x.shape[at:at + 1] and key.device == x.device
+                tensors[at] = torch.arange(len(key), device=key.device)
+            else:
+                tensors[at] = key
+            at += 1
+        index = [tensors.get(i) for i in range(max(tensors, default=-1) + 1)]
+        if func is torch.Tensor.__getitem__:
+            return torch.ops.aten.index.Tensor(x, index) if tensors else x
+        value = args[2] if isinstance(args[2], torch.Tensor) else torch.full((), args[2], dtype=x.dtype, device=x.device)
+        torch.ops.aten.index_put_(x, index, value) if tensors else torch.ops.aten.copy(x, value)
+
+
+def placed(cfg, device, dtype):
+    """The model as `load` builds it, its weights without numbers."""
+    with torch.device("meta"):
+        model = Transformer(cfg)
+    empty = lambda shape: Lazy(shape, lambda device, dtype: torch.empty(shape, device=device, dtype=dtype))
+    weights.load_into(model, {n: empty(tuple(p.shape)) for n, p in model.named_parameters()}, device, dtype)
+    return model.eval().requires_grad_(False)
+
+
+@families
+def test_forward_and_sampling_on_cuda(changes):
+    """Fails if a mask, a position, a table, a random number or a stop id stays on the CPU while the model is on CUDA."""
+    cfg = random_model(**changes).cfg
+    with FakeTensorMode(), PythonIndexing(), torch.no_grad():
+        model = placed(cfg, "cuda", torch.bfloat16)
+        model.valid_vocab = 259
+        out = generate.__wrapped__(model, [[1, 2, 3], [4, 5]], 4, [7, 9], temperature=0.8, samples=2)
+        assert {t.device.type for t in (out.ids, out.lengths, out.logprobs, out.stopped, out.first_logits)} == {"cuda"}
+        assert model.dtype == out.first_logits.dtype == torch.bfloat16 and out.ids.shape == (4, 4) and out.row_steps == 16
+
+
+@families
+def test_svf_on_cuda(changes):
+    """Fails if a factor, a z, a folded matrix or the bank of a mixed batch is left on the CPU, or in float32."""
+    cfg = random_model(**changes).cfg
+    with FakeTensorMode(), PythonIndexing(), torch.no_grad():
+        model = placed(cfg, "cuda", torch.bfloat16)
+        svf.attach(model, progress=False)
+        expert = {name: z * 1.1 for name, z in svf.get_z(model).items()}
+        for layer in svf.layers(model).values():            # set_z would look at numbers
+            layer.folded = (layer.W.float() + (layer.U * layer.scale().to(layer.U.dtype)) @ layer.Vt).to(layer.W.dtype)
+        found = {t.device.type for x in svf.layers(model).values() for t in (x.U, x.S, x.Vt, x.z, x.folded)}
+        assert found == {"cuda"} and {x.U.dtype for x in svf.layers(model).values()} == {torch.bfloat16}
+        with svf.per_row(model, [expert, {}], [0, 1]) as rows:
+            out = generate.__wrapped__(model, [[1, 2, 3], [4, 5]], 3, [7], temperature=0, rows=rows)
+        assert out.ids.device.type == rows.index.device.type == "cuda"
+
+
+@families
+def test_scoring_and_svf_gradient_off_the_cpu(changes, monkeypatch):
+    """Fails if packing, scoring or the gradient of z makes a tensor on the CPU (the meta device allows gradients)."""
+    model = placed(random_model(**changes).cfg, "meta", torch.bfloat16)
+    model.valid_vocab = 259
+    svf.attach(model, progress=False)
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: 0.0)
+    made = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            made.extend(t.device.type for t in pytree.tree_leaves(out) if isinstance(t, torch.Tensor))
+            return out
+
+    groups, plain = [([1, 2, 3], [[4, 5, 6], [7]]), ([8, 9], [[10, 11], [12]])], reinforce.pack
+    packed = plain(groups, "meta")                          # made of Python lists, so on the CPU at first
+    assert {t.device.type for t in packed} == {"meta"}
+    monkeypatch.setattr(reinforce, "pack", lambda groups, device: packed)
+    with Watch():
+        reinforce.policy_gradient(model, groups, [[1.0, -1.0], [0.5, -0.5]], kl=0.1)
+    assert set(made) == {"meta"} and len(made) > 200
+    assert all(x.z.grad.device.type == "meta" and x.z.grad.dtype == torch.float32 for x in svf.layers(model).values())
+
+
+def test_cuda_takes_bfloat16_where_it_can(monkeypatch):
+    """Fails if CUDA gets float32 by default, or a card without bfloat16 units gets bfloat16."""
+    for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+        assert weights.pick("cuda") == (torch.device("cuda"), dtype)
+        assert weights.pick("cuda", "float16")[1] == torch.float16

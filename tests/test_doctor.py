@@ -1,0 +1,62 @@
+"""doctor tells what is here, and names the command for everything that is not."""
+import json
+
+import pytest
+from test_cli import call, home     # noqa: F401
+
+from t2mini import __main__ as cli
+from t2mini import doctor, download, experts, sandbox, svf, weights
+
+
+@pytest.fixture
+def look(home, monkeypatch, capsys):     # noqa: F811
+    """A machine of its own: nothing in weights/, nothing shipped. -> function giving the JSON and the text."""
+    monkeypatch.setattr(download, "ROOT", home)
+    monkeypatch.setattr(experts, "SHIPPED", home / "shipped")
+
+    def run():
+        capsys.readouterr()
+        assert cli.main(["doctor", "--json"]) == 0
+        text = capsys.readouterr().out
+        return json.loads(text.splitlines()[-1]), text
+    return run
+
+
+def test_what_is_missing_comes_with_its_command(look, monkeypatch):
+    """Fails if an empty machine is called complete, or a gap is told without the command that mends it."""
+    monkeypatch.setattr(sandbox, "features", lambda: {"memory": True, "network": False, "files": True, "processes": True})
+    monkeypatch.setattr(doctor, "PACKAGES", (*doctor.PACKAGES, "no-such-package"))
+    found, text = look()
+    commands = {m["what"].split(":")[0]: m["command"] for m in found["missing"]}
+    assert commands["the package no-such-package"] == "make setup" and commands["the default weights"] == "make weights"
+    assert any("sandbox" in what for what in commands) and any("--allow-code" in command for command in commands.values())
+    assert all(m["command"] in text for m in found["missing"]) and "network NOT locked" in found["sandbox"]
+
+
+def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):     # noqa: F811
+    """Fails if weights or experts are not found, a hash is another file's, an expert is tied to the wrong base, or a damaged
+    one is passed over."""
+    (home / "weights").mkdir()
+    (home / "weights" / "tiny").symlink_to(tiny_folder)
+    (home / "weights" / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"not it")
+    model, _ = loaded
+    svf.attach(model, progress=False)
+    for name, base in (("a", model.base_sha256), ("b", "f" * 64)):
+        svf.save_expert(home / "out" / f"{name}.safetensors", svf.get_z(model), {"base_sha256": base, "task": "math"})
+    (home / "out" / "cut.safetensors").write_bytes((home / "out" / "a.safetensors").read_bytes()[:-5])
+    (home / "out" / "allow-code").touch()
+    found, _ = look()
+    assert found["tiny"].startswith(f"sha256 {model.base_sha256[:16]}...")
+    mine = weights.file_hash([home / "out" / "a.safetensors"])
+    assert found["out/a.safetensors"] == f"sha256 {mine[:16]}..., task math, base tiny"
+    assert "which is not here" in found["out/b.safetensors"] and "may run" in found["consent"]
+    what = {m["what"]: m["command"] for m in found["missing"]}
+    assert any("damaged or another file" in w and c == "make weights" for w, c in what.items())
+    assert any("out/cut.safetensors" in w and c.startswith("rm ") for w, c in what.items())
+
+
+def test_the_choice_of_numbers_is_explained(look):
+    """Fails if the dtype is named without its reason, or cores, memory and processes are left out."""
+    found, _ = look()
+    assert found["dtype"].split()[0] in ("bfloat16", "float32") and " ms in " in found["dtype"]
+    assert {"python", "packages", "cores", "memory", "disk", "cuda", "processes", "sandbox"} <= found.keys()

@@ -1,0 +1,132 @@
+"""What `export` writes loads back with the same logits, and is there whole or not at all."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import t2mini
+from t2mini import export as export_file
+from t2mini import svf, tokenizer
+from t2mini.export import export, tokenizer_files
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = ["llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "gpt2"]
+META = {"base_model": "tiny", "task": "math", "seed": 3, "config": {"lr": 0.1}}
+
+
+def tuned(path, modules=svf.ALL):
+    """A golden model in float32 that runs on a random expert. -> (model, expert)."""
+    model, _ = t2mini.load(path, device="cpu", dtype="float32")
+    svf.attach(model, modules, progress=False)
+    torch.manual_seed(0)
+    expert = {name: z + 0.2 * torch.randn_like(z) for name, z in svf.get_z(model).items()}
+    svf.set_z(model, expert)
+    return model, expert
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_merged_weights_load_back(name, tmp_path):
+    """Fails if a W' is forgotten, stored untransposed (GPT-2), or under another name than the checkpoint's."""
+    model, expert = tuned(GOLDEN / name)
+    export(model, GOLDEN / name, tmp_path / "out", expert, META)
+    before, after = (load_file(folder / "model.safetensors") for folder in (GOLDEN / name, tmp_path / "out"))
+    assert {k: t.shape for k, t in before.items()} == {k: t.shape for k, t in after.items()}
+    changed = {k.removesuffix(".weight") for k in after if not torch.equal(after[k], before[k].float())}
+    assert changed == set(expert)
+    again, _ = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
+    ids = load_file(GOLDEN / f"{name}.reference.safetensors")["ids"]
+    torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=1e-5)
+    spec = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert spec["torch_dtype"] == "float32" and "dtype" not in spec and spec["architectures"][0].endswith(("CausalLM", "LMHeadModel"))
+
+
+@pytest.mark.parametrize("name", ["llama", "llama3", "qwen2", "qwen3", "gpt2"])
+def test_gguf_becomes_a_folder(name, tmp_path):
+    """Fails if the config or the tokenizer written for a GGUF file differs from what was read from it."""
+    model, words = t2mini.load(GOLDEN / f"{name}.gguf", device="cpu", dtype="float32")
+    export(model, GOLDEN / f"{name}.gguf", tmp_path / "out")
+    again, same = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
+    ref = load_file(GOLDEN / f"{name}.reference.safetensors")
+    torch.testing.assert_close(again(ref["ids"]), ref["logits"], rtol=1e-5, atol=1e-5)
+    for text in ("the end, 123", " the", "a THE\n\nb"):
+        assert same.prompt(text) == words.prompt(text)
+    assert (same.stop_ids, same.pattern, same.chat, same.bos) == (words.stop_ids, words.pattern, words.chat, words.bos)
+    assert not (tmp_path / "out" / "adapter").exists()
+
+
+def test_shards_and_their_index(tmp_path, monkeypatch):
+    """Fails if a tensor falls between two shards, is in both, or the index names the wrong one."""
+    monkeypatch.setattr(export_file, "SHARD", 40_000)
+    model, _ = tuned(GOLDEN / "qwen3")
+    export(model, GOLDEN / "qwen3", tmp_path / "out")
+    files = sorted(p.name for p in (tmp_path / "out").glob("*.safetensors"))
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert len(files) > 2 and files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert {k: f for f in files for k in load_file(tmp_path / "out" / f)} == index["weight_map"]
+    assert index["metadata"]["total_size"] == sum(p.nbytes for p in t2mini.load(GOLDEN / "qwen3", "cpu", "float32")[0].parameters())
+    again, _ = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
+    ids = torch.arange(3, 30)[None]
+    torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=1e-5)
+
+
+def test_adapter_folder(tmp_path):
+    """Fails if z or the singular values are missing or misnamed, or the training facts are not in its README."""
+    model, expert = tuned(GOLDEN / "gpt2", "q,up")
+    export(model, GOLDEN / "gpt2", tmp_path / "out", expert, META)
+    folder = tmp_path / "out" / "adapter"
+    config, tensors = json.loads((folder / "adapter_config.json").read_text()), load_file(folder / "adapter_model.safetensors")
+    assert config["peft_type"] == "SVF" and config["target_modules"] == ["c_attn", "c_fc"]
+    assert config["base_model_name_or_path"] == "tiny" and config["base_sha256"] == model.base_sha256
+    assert len(tensors) == 8
+    for name, layer in svf.layers(model).items():
+        assert torch.equal(tensors[f"base_model.model.{name}.svf_z"], expert[name])
+        assert torch.equal(tensors[f"base_model.model.{name}.svf_sigma"], layer.S)
+    text = (folder / "README.md").read_text()
+    assert "| task | math |" in text and '{"lr": 0.1}' in text and f"{sum(z.numel() for z in expert.values()):,} numbers" in text
+
+
+def test_tokenizer_files_are_copied(tmp_path, tiny_folder):
+    """Fails if the folder loads without its tokenizer, or the copy differs."""
+    model, words = t2mini.load(tiny_folder, device="cpu", dtype="float32")
+    export(model, tiny_folder, tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tiny_folder / name).read_bytes()
+    assert t2mini.load(tmp_path / "out", "cpu", "float32")[1].prompt("Hi") == words.prompt("Hi")
+
+
+def test_nothing_is_overwritten_and_nothing_half_done(tmp_path, monkeypatch):
+    """Fails if a folder with files in it is written to, or a failure leaves a part behind."""
+    model, expert = tuned(GOLDEN / "llama", "q")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for out in ("full", "file"):
+        with pytest.raises(ValueError, match="not an empty folder"):
+            export(model, GOLDEN / "llama", tmp_path / out, expert)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(export_file, "write_adapter", fail)
+    with pytest.raises(OSError, match="No space"):
+        export(model, GOLDEN / "llama", tmp_path / "out", expert)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full"]
+    (tmp_path / "empty").mkdir()
+    assert export(model, GOLDEN / "llama", tmp_path / "empty") == tmp_path / "empty"
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
+
+
+def test_sentencepiece_vocabulary_of_a_gguf_file(tmp_path):
+    """Fails if the merges written for a scored vocabulary, its space rule or its BOS differ from the scores' own order."""
+    golden = json.loads((GOLDEN / "spm" / "golden.json").read_text(encoding="utf-8"))
+    strings = json.loads((GOLDEN / "tokenizer" / "golden.json").read_text(encoding="utf-8"))["strings"]
+    words = {i: w for w, i in json.loads((GOLDEN / "spm" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"].items()}
+    meta = {f"tokenizer.ggml.{k}": v for k, v in {
+        "model": "llama", "tokens": [words[i] for i in range(len(words))], "scores": golden["scores"],
+        "token_type": golden["types"], "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}.items()}
+    for name, content in tokenizer_files(meta).items():
+        (tmp_path / name).write_text(json.dumps(content))
+    t = tokenizer.from_folder(tmp_path, [2])
+    assert [t.encode(s, start=True) for s in strings] == golden["sentencepiece"] and t.bos == 1 and t.stop_ids == {2}

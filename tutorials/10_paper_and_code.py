@@ -1,0 +1,305 @@
+"""10: what the paper says, what its code does. Every difference that matters here, each with its measured effect."""
+# %% the checkers of the three exercises
+import math
+import re
+
+import chapter
+import numpy as np
+import torch
+
+from t2mini import adapt, evaluate, experts, grade, plots, reinforce, svf, tasks
+from t2mini.generate import generate
+from t2mini.model import Config, Transformer
+
+
+def check_1(reader):
+    S, p = torch.tensor([4.0, 2.0, 1.0]), torch.tensor([0.1, 1.0, -2.0])
+    layer = svf.SVF(torch.nn.Linear(3, 3, bias=False), torch.eye(3), S, torch.eye(3), sigmoid=True)
+    with torch.no_grad():
+        layer.z.copy_(p)
+    want, got = layer.scale().detach(), reader.exercise_1(S, p)
+    assert torch.allclose(got, want, atol=1e-5), (f"z is {[round(v, 3) for v in want.tolist()]}, not "
+                                                  f"{[round(v, 3) for v in got.tolist()]}: S * z must add up to what S does")
+
+
+def check_2(reader):
+    for tuned, base in (([0.9, 0.1], [0.5, 0.5]), ([0.2, 0.3, 0.5], [0.5, 0.25, 0.25])):
+        tuned, base = torch.tensor(tuned), torch.tensor(base)
+        want = float((tuned * (tuned / base).log()).sum()), float((base * (base / tuned).log()).sum())
+        got = [float(v) for v in reader.exercise_2(tuned, base)]
+        assert all(abs(a - b) < 1e-4 for a, b in zip(got, want)), (
+            f"the paper's KL is {want[0]:.4f} and the release's {want[1]:.4f}, not {got[0]:.4f} and {got[1]:.4f}: "
+            "the first argument is the one that averages")
+
+
+def check_3(reader):
+    for text, want in (("so it is 42.", 42), ("The total is 1,080 dollars.", 1080), ("It fell to -5 degrees", -5),
+                       ("2.5 km", 2.5), ("no idea", None), ("1,234,567", 1234567), ("that makes -1,080", -1080)):
+        got = reader.exercise_3(text)
+        assert got == want, f"{text!r} holds {want}, not {got}"
+
+
+chapter.start(__doc__, [check_1, check_2, check_3], __file__)
+
+
+def released_scale(S, s):
+    """What the release multiplies S by, given its positive or negative raw scales s: the sum of S stays what it was."""
+    return s * (S.sum() / (S * s).sum())
+
+
+# %% alpha = 0, and the sum that is divided by
+chapter.section("alpha-zero")
+S, z_a, z_b = torch.tensor([4.0, 2.0, 1.0]), torch.tensor([1.2, 1.0, 1.0]), torch.tensor([1.0, 0.8, 1.0])
+print("release:", released_scale(S, 0 * z_a + 0 * z_b).tolist())
+print("t2mini: ", svf.mix([{"w": z_a}, {"w": z_b}], [0.0, 0.0])["w"].tolist())
+alpha = np.clip(1 / 3 + 0.5 * np.random.default_rng(0).standard_normal((100_000, 3)), 0, 1)     # its first population
+zero = (alpha == 0).all(1).mean()
+print(f"all three weights of a matrix are zero: {100 * zero:.1f} % of draws; of 96 matrices at least one: "
+      f"{100 * (1 - (1 - zero) ** 96):.0f} % of members")
+
+# %% which way the KL points
+chapter.section("kl")
+tuned, base = torch.tensor([0.9, 0.1]), torch.tensor([0.5, 0.5])
+print(f"paper, KL(tuned || base): {float((tuned * (tuned / base).log()).sum()):.3f}")
+print(f"release, KL(base || tuned): {float((base * (base / tuned).log()).sum()):.3f}")
+sure = torch.tensor([1 - 1e-6, 1e-6])
+print(f"tuned nearly certain: {float((sure * (sure / base).log()).sum()):.2f} and "
+      f"{float((base * (base / sure).log()).sum()):.2f}")
+
+# %% Adam in bfloat16
+chapter.section("precision")
+STEPS, second = 2000, {}
+for dtype in (torch.float32, torch.bfloat16):
+    z = torch.nn.Parameter(torch.ones(1, dtype=dtype))
+    adam = torch.optim.Adam([z], lr=2e-3)
+    second[dtype] = []
+    for step in range(1 + STEPS):                           # one gradient of 1, then none at all
+        z.grad = torch.full_like(z, float(step == 0))
+        adam.step()
+        second[dtype].append(float(adam.state[z]["exp_avg_sq"]))
+    print(f"{str(dtype)[6:]:<9} second moment after one gradient {second[dtype][0]:.2e}, "
+          f"{STEPS} steps later {second[dtype][-1]:.2e}")
+for dtype in (torch.float32, torch.bfloat16):
+    z = torch.ones(1, dtype=dtype)
+    for _ in range(100):
+        z += 2e-3                                           # a step of the paper's size
+    print(f"{str(dtype)[6:]:<9} z = 1 after 100 steps of 0.002: {float(z):.3f}")
+
+# %% one greedy answer or several sampled ones: the direction of the update
+chapter.section("greedy")
+p, r = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.0, 0.0, 1.0])
+exact = p * (r - (p * r).sum())
+greedy = -(torch.eye(3)[0] - p)                             # reward -1 for the likeliest answer, which is wrong
+for name, g in (("exact", exact), ("greedy", greedy)):
+    print(f"{name:<7}" + " ".join(f"{v:+.2f}" for v in g)
+          + f"   to the right answer: {float(g[2] / g.abs().max()):.2f} of the largest push")
+
+# %% graders
+chapter.section("graders")
+
+
+def released_number(text):
+    """The released rule: the last piece of digits with an optional point."""
+    found = re.findall(r"\d*\.?\d+", text)
+    return float(found[-1]) if found else None
+
+
+print(f"{'said':<34}{'gold':<8}{'release pays':>13}{'t2mini pays':>13}")
+for said, gold in (("It is 1,080.", "2,080"), ("It is -5.", "5"), ("12 eggs, as 3 were broken.", "12"), ("It is 42.", "42")):
+    pays = released_number(said) == released_number(gold), grade.find_number(said) == grade.to_number(gold)
+    print(f"{said:<34}{gold:<8}{int(pays[0]):>13}{int(pays[1]):>13}")
+questions = tasks.get("reasoning").examples("test", 400)
+lucky = [e.options[2 if len(e.options) == 3 else 0] == e.answer for e in questions]             # its fixed guess
+silent = tasks.rewards(questions, [""] * len(questions))
+print(f"an empty answer to {len(questions)} multiple-choice questions earns {100 * np.mean(lucky):.1f} % as released, "
+      f"{100 * np.mean(silent):.1f} % here")
+
+
+# %% the stop token, and long answers, on a random two-layer model (chapter 04)
+def tiny_model(seed):
+    torch.manual_seed(seed)
+    model = Transformer(Config(vocab_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                               num_key_value_heads=2, head_dim=8, intermediate_size=64)).requires_grad_(False).eval()
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3 if "embed" in name else weight.shape[1] ** -0.5)
+    svf.attach(model, progress=False)
+    return model
+
+
+def learn_to_stop(seed, with_stop, updates=25):
+    """Pay for answers that stop within 8 tokens. -> share that stops in the last five updates."""
+    model, rates = tiny_model(seed), []
+    optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=0.05, weight_decay=0.0)
+    prompts = [[1, 2, 3], [4, 5], [6, 8, 9], [10, 11]]
+    for step in range(updates):
+        out = generate(model, prompts, 8, [0], samples=8, seed=step)
+        reward = out.stopped.float().view(4, 8)
+        groups, advantage = [], reinforce.advantages(reward)
+        kept = []
+        for i, prompt in enumerate(prompts):
+            said = [out.tokens(8 * i + k) for k in range(8)]
+            said = said if with_stop else [t[:-1] if t[-1] == 0 else t for t in said]           # the release leaves it out
+            groups.append((prompt, [t for t in said if t]))
+            kept.append([a for t, a in zip(said, advantage[i].tolist()) if t])
+        optimizer.zero_grad()
+        reinforce.policy_gradient(model, groups, kept, norm=float(out.lengths.sum()))
+        optimizer.step()
+        svf.fold(model)
+        rates.append(float(reward.mean()))
+    return rates
+
+
+chapter.section("stop")
+print(f"{'answers that stop, %, in updates':<34}{'1 to 5':>9}{'6 to 10':>9}{'21 to 25':>9}")
+for with_stop in (True, False):
+    rates = 100 * torch.tensor([learn_to_stop(seed, with_stop) for seed in range(4)]).mean(0)
+    print(f"stop token {'in the likelihood' if with_stop else 'left out':<23}" + "".join(
+        f"{float(rates[part].mean()):>9.0f}" for part in (slice(5), slice(5, 10), slice(20, 25))))
+
+chapter.section("length")
+model = tiny_model(0)
+for length in (4, 16, 64):
+    answer, norms = torch.randint(1, 16, (length,), generator=torch.Generator().manual_seed(1)).tolist(), []
+    for norm in (1.0, float(length)):
+        model.zero_grad()
+        reinforce.policy_gradient(model, [([1, 2, 3], [answer])], [[1.0]], norm=norm)
+        norms.append(math.sqrt(sum(float((layer.z.grad ** 2).sum()) for layer in svf.layers(model).values())))
+    print(f"answer of {length:>2} tokens: gradient {norms[0]:6.2f} summed, {norms[1]:6.3f} per token")
+
+# %% elites among equals (chapter 08): the release cuts them where sorting happens to
+chapter.section("elites")
+rng, walked = np.random.default_rng(0), []
+for _ in range(200):
+    mean, std = np.full(3, 1 / 3), np.full(3, 0.5)
+    for _ in range(50):
+        x = np.clip(mean + std * rng.standard_normal((32, 3)), 0, 1)
+        mean, std = x[:6].mean(0), x[:6].std(0)             # 32 equal scores, 6 elites
+    walked.append((np.linalg.norm(mean - 1 / 3), std.max()))
+print(f"flat score, 50 iterations of 32, 200 searches: the mean walks {np.mean(walked, 0)[0]:.2f}, the deviation falls from "
+      f"0.5 to {np.mean(walked, 0)[1]:.3f}")
+
+# %% now the real model: its loss on a plain paragraph
+model, tokenizer = chapter.load()
+layers = svf.layers(model)
+TEXT = ("The ferry leaves the harbour at seven in the morning and reaches the island before noon. Most passengers sit on the "
+        "upper deck, where the wind is strong but the view is better. In winter the boat runs only twice a week, so people on "
+        "the island buy flour, rice and coffee in the autumn and keep them in dry rooms behind the kitchen.")
+ids = torch.tensor([tokenizer.encode(TEXT)])
+LOSSES = {}
+
+
+@torch.inference_mode()
+def loss(name, expert=None):
+    """Mean next-token loss (nats) on the paragraph with an expert's z, printed and kept for the picture."""
+    with svf.using(model, expert or {}):
+        logits = model(ids)[0, :-1].float()
+    LOSSES[name] = float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
+    return LOSSES[name]
+
+
+chapter.section("start")
+torch.manual_seed(0)
+print(f"base model: {loss('base model'):.2f} nats per token")
+noisy = {n: released_scale(l.S, torch.sigmoid(0.1 + 0.01 * torch.randn_like(l.S))) for n, l in layers.items()}
+print(f"released start, a logit of 0.1 and the sum of S kept: {loss('released start: logit 0.1', noisy):.2f}")
+literal = {n: 0.1 + 1e-3 ** 0.5 * torch.randn_like(l.S) for n, l in layers.items()}
+print(f"Table 6 read literally, z = 0.1: {loss('Table 6 literally: z = 0.1', literal):.2f}; "
+      f"all {model.cfg.vocab_size:,} tokens equally likely would be {math.log(model.cfg.vocab_size):.2f}")
+
+chapter.section("mixing")
+expert = experts.load(["math"], model)["math"]
+half = 1 / (1 + math.exp(-0.1))                             # sigmoid(0.1): the z = 1 of the logit form
+logit = {n: torch.logit((half * z).clamp(1e-4, 1 - 1e-4)) for n, z in expert.items()}
+one_hot = {n: released_scale(layers[n].S, p) for n, p in logit.items()}             # alpha = (1, 0, 0) on logits, as released
+same = {n: released_scale(layers[n].S, torch.sigmoid(p)) for n, p in logit.items()}
+ours = svf.mix([expert, {}, {}], [1.0, 0.0, 0.0])
+print("largest difference of our one-hot mixture from the expert: "
+      f"{max(float((ours[n] - expert[n]).abs().max()) for n in ours):.1e}")
+for name, z in (("math expert", expert), ("the same as logits, through the sigmoid", same), ("one-hot, as released", one_hot)):
+    far = torch.cat([v - 1 for v in z.values()])
+    print(f"{name:<40} mean |z - 1| {float(far.abs().mean()):.3f}, negative {100 * float((far < -1).float().mean()):.1f} %, "
+          f"loss {loss(name, z):.2f}")
+
+chapter.section("rebuild")
+with torch.inference_mode():
+    for layer in layers.values():
+        layer.folded = ((layer.U.bfloat16() * layer.S.bfloat16()) @ layer.Vt.bfloat16()).to(layer.W.dtype)
+    rebuilt = model(ids)[0, :-1].float()
+    svf.fold(model)                                         # z = 1 again: W plus a change of nothing
+    exactly = model(ids)[0, :-1].float()
+    with svf.at_base(model):                                # the stored matrices themselves
+        base_logits = model(ids)[0, :-1].float()
+print(f"z = 1, matrices rebuilt from bfloat16 factors: logits move by up to {float((rebuilt - base_logits).abs().max()):.2f}")
+print(f"z = 1, written as W plus a change: by {float((exactly - base_logits).abs().max()):.2f}")
+
+# %% rollouts: what one greedy answer hides
+chapter.section("rollouts")
+task = tasks.get("math")
+drawn = task.examples("train", 12)
+prompts = [tokenizer.prompt(e.prompt) for e in drawn]
+for name, temperature, samples in (("greedy", 0.0, 1), ("sampled", 0.8, 8)):
+    out = generate(model, prompts, 32, tokenizer.stop_ids, temperature, samples)
+    said = [out.tokens(n) for n in range(len(out.lengths))]
+    reward = np.reshape(tasks.rewards([e for e in drawn for _ in range(samples)], [tokenizer.decode(t) for t in said]),
+                        (12, samples))
+    print(f"{name:<8} {samples} per question: mean reward {reward.mean():.2f}, questions with a right answer "
+          f"{100 * (reward.max(1) > 0).mean():.0f} %, with both kinds {100 * (reward.std(1) > 0).mean():.0f} %")
+plain = [[t for t in s if t not in tokenizer.stop_ids] for s in said]
+other = [tokenizer.encode(tokenizer.decode(t)) != t for t in plain]
+print(f"sampled answers whose text gives other tokens when encoded again: {100 * np.mean(other):.0f} %")
+
+# %% the first pass
+chapter.section("first-pass")
+examples = tasks.get("dispatch").examples("test", 32)
+asked = [e.prompt for e in examples]
+
+
+def route(opener=tasks.DISPATCH_OPENER, expert=None, tokens=tasks.DISPATCH_TOKENS):
+    with svf.using(model, expert or {}):
+        return evaluate.answers(model, tokenizer, asked, tokens, opener=opener)
+
+
+plain, loaded, unopened = route(), route(expert=experts.load(["code"], model)["code"]), route("", tokens=8)
+changed = np.mean([tasks.find_label(a) != tasks.find_label(b) for a, b in zip(plain, loaded)])
+print(f"first pass with the code expert left loaded: {100 * changed:.0f} % of {len(asked)} routes change")
+for name, texts in (("one dispatch prompt with its opener", plain), ("another prompt: no opener", unopened)):
+    readable = np.mean([tasks.find_label(t) is not None for t in texts])
+    spelt = np.mean([tasks.find_label(t) in re.findall(r"[a-z]+", t, re.A) for t in texts])    # "Math" holds "ath"
+    print(f"{name:<36} names a label {100 * readable:.0f} %, in its exact spelling {100 * spelt:.0f} %")
+
+# %% the second pass of "other"
+chapter.section("other")
+other = tasks.get("other")
+examples = other.examples("test", 32)
+loaded = {"base": {}, **experts.load(adapt.MIXED, model)}
+texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * 4, other.max_tokens, experts=list(loaded.values()),
+                         which=[n // 32 for n in range(128)])
+rewards = np.reshape(tasks.rewards(examples * 4, texts), (4, 32))
+for k, name in enumerate(loaded):
+    same = np.mean([texts[32 * k + i] == texts[i] for i in range(32)])
+    print(f"{name + ' loaded':<18} right {evaluate.percent(rewards[k].sum(), 32)}, "
+          f"same text as the base model {100 * same:.0f} %")
+
+# %% the picture
+plt = plots.pyplot()
+fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.9), gridspec_kw={"width_ratios": [1.15, 1]})
+names = ["base model", "released start: logit 0.1", "Table 6 literally: z = 0.1", "math expert", "one-hot, as released"]
+colours = [plots.GREY, plots.BLUE, plots.ORANGE, plots.BLUE, plots.ORANGE]
+left.barh(range(5), [LOSSES[n] for n in names], color=colours)
+for i, n in enumerate(names):
+    left.text(LOSSES[n] + 0.15, i, f"{LOSSES[n]:.1f}", va="center", fontsize=10)
+left.axvline(math.log(model.cfg.vocab_size), color="black", lw=1, ls=":")
+left.text(math.log(model.cfg.vocab_size) + 0.3, 4.75, "all tokens equally likely", fontsize=9)
+left.set_yticks(range(5), names)
+left.set_ylim(5.0, -0.6)
+left.set(xlabel="next-token loss, nats per token", title="the same model, read in five ways")
+left.set_xlim(0, max(max(LOSSES.values()), 11) * 1.12)
+for (dtype, values), colour in zip(second.items(), (plots.BLUE, plots.ORANGE)):
+    right.plot(range(1, len(values) + 1), values, color=colour, lw=2.5, label=str(dtype)[6:])
+right.set_yscale("log")
+right.set(xlabel="Adam steps after one gradient of 1", ylabel="second moment (log scale)", title="bfloat16 never forgets",
+          ylim=(1e-4, 2e-3))
+right.legend(frameon=False)
+fig.tight_layout()
+chapter.save(fig, "10_paper_and_code")
