@@ -1,4 +1,4 @@
-"""00: two passes, one minute. First find out what a question needs, then answer it with the right expert (paper 3.2)."""
+"""00: two passes, one minute. First find out what a question needs, then answer it with that expert (paper 3.2)."""
 # %% the checkers of the three exercises
 import textwrap
 import time
@@ -14,7 +14,7 @@ def check_1(reader):
     got = reader.exercise_1(dict(p))
     assert set(got) == set(p), "one share for each of the four labels"
     assert abs(sum(got.values()) - 1) < 1e-6, "the four shares must add up to 1"
-    assert abs(got["math"] - 0.6) < 1e-6, f"math has 0.12 of the 0.20 that go to labels, a share of 0.6, not {got['math']:.3f}"
+    assert abs(got["math"] - 0.6) < 1e-6, f"math has 0.12 of the 0.20 of all labels, a share of 0.6, not {got['math']:.3f}"
 
 
 def check_2(reader):
@@ -27,11 +27,11 @@ def check_2(reader):
             return said if len(calls) == 1 else "the answer"
 
         got = reader.exercise_2("How much is 2 + 2?", ask, dict(z))
-        assert got == "the answer" and len(calls) == 2, "ask twice: once what the question needs, once the question itself"
+        assert got == "the answer" and len(calls) == 2, "ask twice: what the question needs, then the question itself"
         assert calls[0] == (tasks.dispatch_prompt("How much is 2 + 2?"), None), (
             "the first pass asks tasks.dispatch_prompt(question), with no expert")
         assert calls[1][0] == "How much is 2 + 2?", "the second pass asks the question as it was"
-        assert calls[1][1] == want, f"when the first pass said {said!r}, the second must run on {want}, not {calls[1][1]}"
+        assert calls[1][1] == want, f"the first pass said {said!r}: the second must run on {want}, not {calls[1][1]}"
 
 
 def check_3(reader):
@@ -79,19 +79,28 @@ right = {"adapted": tasks.rewards(examples, adapted), "base": tasks.rewards(exam
 chapter.section("before-and-after")
 firsts = [EACH * i for i in range(len(tasks.LABELS))]
 mark = lambda reward: "right" if reward else "wrong"
+
+
+def shown(text, width, most):
+    """An answer in at most `most` lines of at most `width` characters, as a list."""
+    lines = [part for line in text.strip().splitlines() for part in textwrap.wrap(line, width)]
+    return lines if len(lines) <= most else [*lines[:most - 1], lines[most - 1][:width - 4].rstrip() + " ..."]
+
+
 for i in firsts:
     print(questions[i])
-    print(f"  first pass  {labels[i]}  (" + "  ".join(f"{k} {100 * s:.0f}%" for k, s in routes[i].probabilities.items()) + ")")
+    shares = "  ".join(f"{k} {100 * s:.0f}%" for k, s in routes[i].probabilities.items())
+    print(f"  first pass  {labels[i]}  ({shares})")
     for name, texts in (("base", base), ("adapted", adapted)):
-        print(textwrap.indent(f"{name:<8}[{mark(right[name][i])}] {texts[i].strip()}", "  "))
+        print(f"  {name:<8}[{mark(right[name][i])}] " + ("\n" + " " * 18).join(shown(texts[i], 90, 5)))
 
 # %% all of them
 chapter.section("counts")
 print(f"{'skill':<11}{'questions':>10}{'routed right':>14}{'base right':>12}{'adapted right':>15}")
 for skill in (*tasks.LABELS, "all"):
     mine = [i for i, (s, _) in enumerate(asked) if skill in (s, "all")]
-    counts = [sum(labels[i] == asked[i][0] for i in mine)] + [sum(right[k][i] for i in mine) for k in ("base", "adapted")]
-    print(f"{skill:<11}{len(mine):>10}{counts[0]:>14}{counts[1]:>12.0f}{counts[2]:>15.0f}")
+    routed, *found = [sum(labels[i] == asked[i][0] for i in mine), *(sum(right[k][i] for i in mine) for k in right)]
+    print(f"{skill:<11}{len(mine):>10}{routed:>14}{found[1]:>12.0f}{found[0]:>15.0f}")
 
 # %% what it costs, and what is left behind
 chapter.section("seconds")
@@ -111,10 +120,8 @@ ax.set(xlim=(0, 3), ylim=(len(firsts) + 0.02, -0.3))
 
 def cell(column, row, text, reward=None):
     """Text in a cell, at most five short lines; a reward marks it right (blue) or wrong (orange)."""
-    lines = [w for line in text.strip().splitlines() for w in textwrap.wrap(line, 43)]
-    if len(lines) > 5:
-        lines = [*lines[:4], lines[4].rstrip()[:38] + " ..."]
-    ax.text(0.05 + column, row + 0.1, "\n".join(lines), va="top", fontsize=9.5, family="monospace" if column else None)
+    ax.text(0.05 + column, row + 0.1, "\n".join(shown(text, 43, 5)), va="top", fontsize=9.5,
+            family="monospace" if column else None)
     if reward is not None:
         colour = plots.BLUE if reward else plots.ORANGE
         ax.plot([0.02 + column] * 2, [row + 0.06, row + 0.94], color=colour, lw=5)
@@ -126,7 +133,8 @@ for column, title in enumerate(("question → first pass", "base model", "adapte
 for row, i in enumerate(firsts):
     ax.axhline(row, color=plots.GREY, lw=0.8)
     cell(0, row, questions[i])
-    ax.text(0.05, row + 0.93, f"→ {labels[i]} ({100 * routes[i].probabilities[labels[i]]:.0f} %)", fontsize=11, weight="bold")
+    ax.text(0.05, row + 0.93, f"→ {labels[i]} ({100 * routes[i].probabilities[labels[i]]:.0f} %)", fontsize=11,
+            weight="bold")
     cell(1, row, base[i], right["base"][i])
     cell(2, row, adapted[i], right["adapted"][i])
 chapter.save(fig, "00_two_passes")

@@ -22,7 +22,7 @@ def check_1(reader):
     x = random(4, 6) + 2
     got = reader.exercise_1(x, norm.weight.data, 1e-5)
     assert got.shape == x.shape, f"the shape stays {tuple(x.shape)}"
-    assert torch.allclose(got, norm(x), atol=1e-5), "divide each row by the root of its mean square; no mean is taken off"
+    assert torch.allclose(got, norm(x), atol=1e-5), "divide each row by the root of its mean square; take no mean off"
 
 
 def check_2(reader):
@@ -31,14 +31,14 @@ def check_2(reader):
     assert torch.allclose(got[-1], F.scaled_dot_product_attention(q[None], k[None], v[None])[0, -1], atol=1e-5), (
         "the last token sees everything, and its row is wrong already: softmax(q k^T / root of D) v")
     want = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-    assert torch.allclose(got, want, atol=1e-5), "token t may look at tokens 0 to t only: the first row must be v[0] itself"
+    assert torch.allclose(got, want, atol=1e-5), "token t may look at tokens 0 to t only: the first row must be v[0]"
 
 
 def check_3(reader):
     x, cfg = random(7, 8), Config(head_dim=8, rope_theta=50.0)
     want = rotate(x[None, None], *rope_tables(torch.arange(7)[None], cfg, torch.float32))[0, 0]
     got = reader.exercise_3(x, 50.0)
-    assert torch.allclose(got.norm(dim=1), x.norm(dim=1), atol=1e-4), "a rotation changes no length; some of yours changed"
+    assert torch.allclose(got.norm(dim=1), x.norm(dim=1), atol=1e-4), "a rotation changes no length; yours does"
     assert torch.allclose(got, want, atol=1e-4), "dimension i turns together with i + D/2, by position * theta^(-2i/D)"
 
 
@@ -50,7 +50,7 @@ x = torch.tensor([[1.0, 7.0]])
 show = lambda t: "(" + ", ".join(f"{v:.2f}" for v in t.flatten().tolist()) + ")"
 print("RMSNorm   of (1, 7):", show(RMSNorm(2, 0.0)(x).detach()))
 print("LayerNorm of (1, 7):", show(F.layer_norm(x, (2,), eps=0.0)))
-q, k, v = torch.ones(1, 1, 1, 1), torch.tensor([0.0, math.log(3)]).view(1, 1, 2, 1), torch.tensor([4.0, 8.0]).view(1, 1, 2, 1)
+q, k, v = (torch.tensor(t).view(1, 1, -1, 1) for t in ([1.0], [0.0, math.log(3)], [4.0, 8.0]))
 print(f"attention: {float(attend(q, k, v, torch.zeros(1, 1, 1, 2))):.2f}")
 for far in (0, 100):                                        # the same two vectors, 2 apart, here and 100 positions later
     cos, sin = rope_tables(torch.tensor([[5 + far, 3 + far]]), Config(head_dim=2), torch.float32)
@@ -79,7 +79,8 @@ lists = []
 for family, model in tiny.items():
     body, first = ("transformer.", "h.0.") if family == "GPT-2" else ("model.", "layers.0.")
     found = [(n.removeprefix(body).replace(".weight", ""), tuple(p.shape)) for n, p in model.named_parameters()]
-    lists.append([f"{n:<35}{str(s):<10}" for n, s in found if n.startswith(first) or n.count(".") < 1 + n.endswith("bias")])
+    kept = [(n, s) for n, s in found if n.startswith(first) or n.count(".") < 1 + n.endswith("bias")]
+    lists.append([f"{n:<35}{str(s):<10}" for n, s in kept])
 print(f"{'GPT-2':<47}Llama")
 for i in range(max(map(len, lists))):
     print("".join(f"{column[i] if i < len(column) else '':<47}" for column in lists).rstrip())
@@ -107,7 +108,7 @@ for part, count in {**parts, "all": sum(parts.values())}.items():
 # %% next-token probabilities, beside those of another program
 chapter.section("reference")
 reference = json.loads((chapter.HERE / "results" / "next-token.json").read_text())
-print("reference:", ", ".join(f"{k} {v}" for k, v in reference["versions"].items()))
+print("reference:", ", ".join(f"{k} {v.rpartition('.')[0]}" for k, v in reference["versions"].items()))
 
 
 @torch.inference_mode()

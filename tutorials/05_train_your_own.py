@@ -14,13 +14,14 @@ from t2mini import evaluate, experts, plots, reinforce, svf, tasks
 
 
 def check_1(reader):
-    for prompt, answer, options in (("Is ice cold?", "yes", ["yes", "no"]), ('He said "stop".\nWho spoke?', "he", ["he", "she"])):
+    for prompt, answer, options in (("Is ice cold?", "yes", ["yes", "no"]),
+                                    ('He said "stop".\nWho spoke?', "he", ["he", "she"])):
         line = reader.exercise_1(prompt, answer, options)
-        assert isinstance(line, str) and "\n" not in line.rstrip("\n"), "one line of text: a line break inside must be escaped"
+        assert isinstance(line, str) and "\n" not in line.rstrip("\n"), "one line of text: escape a line break inside"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as e:
-            raise AssertionError(f"{line!r} is not JSON ({e.msg}); does the prompt hold a quote? json.dumps knows how") from None
+            raise AssertionError(f"{line!r} is not JSON ({e.msg}); json.dumps knows how to write quotes") from None
         example = tasks.example_of(row)
         assert (example.prompt, example.answer, example.match) == (prompt, answer, "choice"), f"the row means {example}"
         assert example.options == tuple(options), f"the options are {example.options}, not {tuple(options)}"
@@ -75,7 +76,7 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-full = read(chapter.HERE / "results" / "math-training.jsonl")
+full = read(chapter.HERE / "results" / "math-0.jsonl")
 print(f"before training: validation {full[0]['val']:.2f} of {full[0]['val_n']} questions")
 table(full, 10)
 
@@ -84,11 +85,11 @@ print(f"update 1: grad_norm {full[1]['grad_norm']:.4f}, z_shift {full[1]['z_shif
 
 # %% a task of your own: one JSON object per line
 chapter.section("own-task")
-THINGS = ("lamp chair kettle jacket radio blanket clock wallet mirror teapot bicycle camera pillow guitar ladder bottle towel "
-          "printer candle carpet drill heater scarf table vase").split()
-MONEY = ("I want my money back for the {x}.", "Please refund the {x}.", "I paid twice for the {x}.", "How much is the {x}?",
-         "You charged me too much for the {x}.", "The bill for the {x} is wrong.", "Is there a discount on the {x}?",
-         "Can I pay for the {x} in two parts?")
+THINGS = ("lamp chair kettle jacket radio blanket clock wallet mirror teapot bicycle camera pillow guitar ladder bottle "
+          "towel printer candle carpet drill heater scarf table vase").split()
+MONEY = ("I want my money back for the {x}.", "Please refund the {x}.", "I paid twice for the {x}.",
+         "How much is the {x}?", "You charged me too much for the {x}.", "The bill for the {x} is wrong.",
+         "Is there a discount on the {x}?", "Can I pay for the {x} in two parts?")
 OTHER = ("My {x} has not arrived yet.", "The driver did not bring the {x}.", "Where is the {x} I ordered?",
          "Please send the {x} to my office.", "The {x} is broken.", "My {x} stopped working.",
          "One part of the {x} is cracked.", "The {x} makes a strange noise.")
@@ -149,7 +150,8 @@ fig, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, gridspec_kw={"wid
 for ax, log, title in ((axes[0], full, "full run: the math expert, 70 updates"), (axes[1], own, "short run: your own file")):
     val = [r for r in log if "val" in r]
     low, high = zip(*(evaluate.wilson(r["val"] * r["val_n"], r["val_n"]) for r in val))
-    ax.plot([r["step"] for r in log if "reward" in r], [r["reward"] for r in log if "reward" in r], color=plots.ORANGE, lw=1.4,
+    steps = [r for r in log if "reward" in r]
+    ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=plots.ORANGE, lw=1.4,
             label="reward of sampled answers (train)")
     ax.errorbar([r["step"] for r in val], [r["val"] for r in val],
                 [[r["val"] - a for r, a in zip(val, low)], [b - r["val"] for r, b in zip(val, high)]],

@@ -1,4 +1,4 @@
-"""06: ask the model what it needs. The base model routes questions by itself, and how it is asked matters (paper 3.2 A)."""
+"""06: ask the model what it needs. The base model routes by itself, and how it is asked matters (paper 3.2 A)."""
 # %% the checkers of the three exercises
 import chapter
 import torch
@@ -18,9 +18,10 @@ def check_2(reader):
     needs = ["math", "math", "code", "other", "math"]
     said = ["math", "reasoning", "code", None, None]
     got = reader.exercise_2(needs, said)
-    assert got["math"]["math"] == 1 and got["math"]["reasoning"] == 1, f"one math question was called reasoning; you have {got['math']}"
+    assert got["math"]["math"] == 1 and got["math"]["reasoning"] == 1, (
+        f"of the math questions one was called math and one reasoning; you have {got['math']}")
     assert got["math"]["unreadable"] == 1, "an answer that names no label (None) counts in the column unreadable"
-    assert got["other"]["other"] == 0, "the question that needs other got an unreadable answer: that is not a right answer"
+    assert got["other"]["other"] == 0, "the question that needs other got an unreadable answer, which is not right"
     assert all(sum(row.values()) == needs.count(k) for k, row in got.items()), "each row must add up to its questions"
     assert set(got) == set(tasks.LABELS) and all(set(row) == {*tasks.LABELS, "unreadable"} for row in got.values()), (
         "four rows, five columns, and zeros where nothing is")
@@ -32,7 +33,8 @@ def check_3(reader):
     assert isinstance(got, dict) and abs(sum(got.values()) - 1) < 1e-6, "return shares, and make them add up to 1 again"
     assert max(got, key=got.get) == "code", (
         "against the model's habit of saying math, code rose by half: it must win now. Divide, do not subtract")
-    assert abs(got["code"] - 1.5 / (1.5 + 5 / 6 + 1.25 + 1)) < 1e-6, f"code has 1.5 of 4.583, a share of 0.327, not {got['code']:.3f}"
+    assert abs(got["code"] - 1.5 / (1.5 + 5 / 6 + 1.25 + 1)) < 1e-6, (
+        f"code has 1.5 of 4.583, a share of 0.327, not {got['code']:.3f}")
     flat = reader.exercise_3(dict(prior), prior)
     assert all(abs(v - 0.25) < 1e-6 for v in flat.values()), "a question that moves nothing must get four equal shares"
 
@@ -42,7 +44,7 @@ chapter.start(__doc__, [check_1, check_2, check_3], __file__)
 # %% from a routing table to a score, on paper
 chapter.section("by-hand")
 table = {"math": 6, "reasoning": 3, "other": 1}             # ten math questions, by what the first pass said
-chance = {"math": 0.6, "reasoning": 0.2, "other": 0.3}      # that an expert (other: the base model) gets a math question right
+chance = {"math": 0.6, "reasoning": 0.2, "other": 0.3}      # of a right answer, by expert (other: the base model)
 print(f"routed right: {table['math']} of {sum(table.values())}")
 print(f"answered right, expected: {sum(table[k] * chance[k] for k in table):.1f} of 10")
 print(f"with every question routed right: {10 * chance['math']:.1f}; with the base model: {10 * chance['other']:.1f}")
@@ -65,8 +67,8 @@ for k, row in counts.items():
 
 # %% the same questions, asked in other words
 chapter.section("wordings")
-BOXED = ('Which skill does the message above need: "code", "math", "reasoning" or "other"? Put one of these four words into '
-         "\\boxed{}.")
+BOXED = ('Which skill does the message above need: "code", "math", "reasoning" or "other"? Put one of these four words '
+         "into \\boxed{}.")
 
 
 def ask(build, opener, max_tokens):
@@ -84,7 +86,8 @@ def ask(build, opener, max_tokens):
 
 # The model's habit: what it says, on average, whatever the question is. Taken from train questions.
 habit_from = [e.prompt for k in tasks.LABELS for e in tasks.get(k).examples("train", 10, seed=0)]
-habit = {k: sum(r.probabilities[k] for r in adapt.route(model, tokenizer, habit_from)) / len(habit_from) for k in tasks.LABELS}
+usual = [r.probabilities for r in adapt.route(model, tokenizer, habit_from)]
+habit = {k: sum(p[k] for p in usual) / len(usual) for k in tasks.LABELS}
 
 
 def against_habit(share):
