@@ -46,6 +46,7 @@ def run():
 
 
 def packages(fact, lack):
+    """Python and the six packages with their versions; what is not installed is lacking."""
     fact("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     versions = {}
     for name in PACKAGES:

@@ -50,6 +50,7 @@ class Reader:
         return bytes(self.take(self.number("Q"))).decode("utf-8", "replace")
 
     def value(self, kind):
+        """One metadata value of the numbered kind; ValueError for an unknown kind or an array longer than the file."""
         if kind in SCALARS:
             return self.number(SCALARS[kind])
         if kind == STRING:

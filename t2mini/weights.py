@@ -153,6 +153,7 @@ def file_hash(files):
 
 # ---------------------------------------------------------------------------------------------- GGUF
 def open_gguf(path):
+    """A .gguf file -> ([its path], Config, name -> Lazy, Tokenizer). ValueError where it is damaged or not supported."""
     meta, raw = read_gguf(path)
     try:
         cfg, tokenizer = config_from_gguf(meta, raw), tok.from_gguf(meta)
@@ -198,6 +199,7 @@ def unpermuted(lazy, heads):
 
 # ---------------------------------------------------------------------------------------------- Hugging Face folder
 def open_folder(folder):
+    """A Hugging Face folder -> (safetensors paths, Config, name -> Lazy, Tokenizer or None). ValueError as above."""
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder}: no config.json here; expected a Hugging Face model folder or a .gguf file")
     spec = read_json(folder / "config.json")
