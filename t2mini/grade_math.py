@@ -1,0 +1,243 @@
+"""
+Is a final answer written in LaTeX the gold answer? (paper 4.1: MATH; here its 500-problem subset)
+
+How:      the answer is found in the text, tidied (units, dollars, thousands, \\left, \\dfrac), split into a list, a tuple,
+          an interval, a set or a matrix, and each entry is compared as text, else as a value. Values are exact fractions
+          as long as no root or pi is in them; a letter has a fixed odd value, so that x(x+1) equals x^2+x.
+Changed:  mends defects of the released grader: nothing is equal within a tolerance (only rounding of roots is
+          forgiven), 50 is not 0.5, braces count, and an answer that is missing or cannot be read is wrong.
+Safe:     a small parser knows + - * / ^, fractions and roots; texts and powers are bounded; nothing is evaluated.
+"""
+import math
+import re
+from fractions import Fraction
+
+LONGEST, MOST_BITS = 300, 4096          # characters of an answer; size of a numerator or denominator
+NAMED = "text|textbf|textit|mbox|mathrm|mathbf|operatorname"
+PAIRS = {"(": ")", "[": "]"}
+
+
+def find_final(text):
+    """The final answer in a text (its end, if it is long): the last \\boxed{}, else what follows the last "answer is", else the last formula."""
+    text = text[-4000:]
+    if (at := max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))) >= 0:
+        start, depth = text.index("{", at) + 1, 1
+        for end in range(start, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
+            if not depth:
+                return text[start:end]
+        return ""                                           # cut off: there is no answer
+    said = re.findall(r"answer(?:[^.\n=:]{0,40}? is\b|\s*:|\s*=)\s*:?\s*(.+)|####\s*(.+)", text, re.I)
+    line = "".join(said[-1]) if said else text.strip()
+    formulas = re.findall(r"\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", line, re.S)
+    if formulas:
+        return "".join(formulas[0 if said else -1])
+    return re.split(r"\.(?:\s|$)", line.replace("**", ""))[0]
+
+
+def same_answer(got, gold):
+    """Do two LaTeX texts say the same? A list of solutions has no order, a tuple and a matrix have."""
+    if not got.strip() or max(len(got), len(gold)) > LONGEST:
+        return False
+    got, gold = tidy(got), tidy(gold)
+    got = got if "=" in gold else got.rpartition("=")[2].strip()                # 5 + 3 = 8 says 8
+    return bool(got) and (got == gold or same_parts(parts(got), parts(gold)))
+
+
+def tidy(s):
+    """One spelling for what is written in several: no units, no dollars, no spaces that mean nothing, no `x =`."""
+    s = s.strip().strip("$").replace("\u2212", "-").replace("\u03c0", "\\pi").replace("\u221a", "\\sqrt").replace("\u221e", "\\infty")
+    s = re.sub(r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|limits)(?![a-zA-Z])", "", s)
+    s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
+    s = re.sub(r",\s*\\!\s*(?=\d)", "", s.replace("{,}", ","))                                                           # 10,\!080
+    s = re.sub(r"(?<!\\)\\[!,;: ]|\\q?quad\b|~|\\\\(?=\s*$)", " ", s)
+    if not re.search(r"[(\[{]\s*-?\d+,", s):                                                         # 58,500, no pair
+        s = re.sub(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda found: found[0].replace(",", ""), s)
+    s = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\u00b0|\\?%|\\?\$", "", s)
+    words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
+    s = re.sub(words, " ", s) if re.sub(words, "", s).strip() else re.sub(words, r"\1", s)          # a unit, or the answer
+    if not re.search(r"\\\w+\W*$", s):                                                               # 3 cm^2, not 3 \pi
+        s = re.sub(r"(?<=[\d})])\s*(?!pi\b)[a-zA-Z]{2,}(?:[\s.]+[a-zA-Z]{2,})*(?:\^\s*\{?\d\}?)?[\s.]*$", "", s)
+    s = re.sub(r"^\s*(?:[a-zA-Z](?:\([a-zA-Z]\))?|\\[a-z]+)\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)", "", s)
+    s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)                                    # 1 4/5
+    s = re.sub(r"_\{(\w+)\}", r"_\1", s)
+    return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
+
+
+def parts(s):
+    """LaTeX -> ("", text) for one entry, else (kind, entries); kind is "list", the brackets, or "matrix"."""
+    s = s.strip()
+    if found := re.fullmatch(r"\\begin\{([pbv]?)matrix\}(.*)\\end\{\1matrix\}", s, re.S):
+        rows = [row.split("&") for row in found[2].strip().removesuffix("\\\\").split("\\\\")]
+        return f"matrix of {len(rows)}", [parts(entry) for row in rows for entry in row]
+    for between, kind in ((r"\\cup(?![a-z])", "list"), (r",|;|\\text\{ ?(?:and|or) ?\}|\b(?:and|or)\b", "list")):
+        entries = split(s, between)
+        if len(entries) > 1:
+            return kind, [parts(v) for e in entries for v in both_signs(e)]
+    if s.startswith("\\{") and s.endswith("\\}"):
+        inner = parts(s[2:-2])
+        return inner if inner[0] == "list" else ("list", [inner])
+    if s[:1] in PAIRS and s[-1:] in (")", "]") and len(entries := split(s[1:-1], ",")) > 1:
+        return s[0] + s[-1], [parts(e) for e in entries]
+    if len(both_signs(s)) > 1:
+        return "list", [parts(v) for v in both_signs(s)]
+    return "", s
+
+
+def split(s, between):
+    """Cut at `between` where no bracket or brace is open."""
+    depth, at, out = 0, 0, []
+    for found in re.finditer(rf"(?P<open>\\?[({{\[])|(?P<close>\\?[)}}\]])|(?:{between})", s):
+        if found["open"] or found["close"]:
+            depth += 1 if found["open"] else -1
+        elif depth == 0:
+            out, at = out + [s[at:found.start()]], found.end()
+    return out + [s[at:]]
+
+
+def both_signs(s):
+    """'1 \\pm 2' -> both numbers."""
+    s = s.replace("\u00b1", "\\pm ")
+    return [s.replace("\\pm", sign) for sign in "+-"] if s.count("\\pm") == 1 else [s]
+
+
+def same_parts(a, b):
+    """Kinds equal and entries equal, in any order for a list."""
+    if a[0] != b[0]:
+        return False
+    if not a[0]:
+        return same_entry(a[1], b[1])
+    if len(a[1]) != len(b[1]):
+        return False
+    if a[0] != "list":
+        return all(map(same_parts, a[1], b[1]))
+    left = list(b[1])
+    for entry in a[1]:
+        match = next((i for i, other in enumerate(left) if same_parts(entry, other)), None)
+        if match is None:
+            return False
+        left.pop(match)
+    return True
+
+
+def same_entry(a, b):
+    """One entry against one: equal texts, equations with equal sides, or equal values."""
+    plain = [re.sub(r"\s(?!\d)|(?<!\d)\s", "", e) for e in (a, b)]
+    plain = [e.lower() if re.search(r"[a-zA-Z]{3}", e) else e for e in plain]
+    if plain[0] == plain[1] or plain[0].strip("()") == plain[1].strip("()") != "":
+        return True
+    if a.count("=") == b.count("=") == 1:
+        a, b = (f"{left}-({right})" for left, right in (a.split("="), b.split("=")))
+    try:
+        a, b = value(a), value(b)
+        return a == b if isinstance(a, Fraction) and isinstance(b, Fraction) else abs(a - b) <= 1e-9 * abs(b)
+    except (ValueError, ArithmeticError, RecursionError):
+        return False
+
+
+# ------------------------------------------------------------------------------------------------ the value of a formula
+TOKEN = re.compile(r"\s*(\d*\.?\d+|\\[a-zA-Z]+|[a-zA-Z]|\*\*|\S)")
+PRODUCT = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
+
+
+def value(s):
+    """A formula -> Fraction, or complex where roots, pi or i are in it. ValueError for anything else."""
+    if re.search(r"(?<!\\)(?<![a-zA-Z])(?!sqrt)[a-zA-Z]{3,}|^\s*(?!pi)[a-zA-Z]{2,}\s*$", s):   # words are not products of letters
+        raise ValueError("words")
+    s, at = re.sub(r"(?<!\\)\b(sqrt|pi)\b", r"\\\1", s), 0
+
+    def peek():
+        found = TOKEN.match(s, at)
+        return found[1] if found else ""
+
+    def take(wanted="", digit=False):
+        """The next token (of a number only its first digit, as \\frac43 means), which must be `wanted` if given."""
+        nonlocal at
+        token = peek()
+        if not token or wanted and token != wanted:
+            raise ValueError(f"expected {wanted or 'more'}")
+        token = token[0] if digit and token[0].isdigit() else token
+        at = s.index(token, at) + len(token)
+        return token
+
+    def total():
+        sum_, sign = Fraction(0), -1 if peek() == "-" else 1
+        if peek() in ("-", "+"):
+            take()
+        while True:
+            sum_ += sign * product()
+            if peek() not in ("-", "+"):
+                return sum_
+            sign = -1 if take() == "-" else 1
+
+    def product():
+        found = power()
+        while True:
+            step = PRODUCT.get(peek())
+            if step:
+                take()
+            elif not re.match(r"[({a-zA-Z\\]", peek()):     # two numbers side by side are no product
+                return found
+            factor = -power() if step and peek() == "-" and take() else power()
+            found = bounded(found * factor if step != -1 else found / factor)
+
+    def power():
+        base = atom()
+        if peek() in ("^", "**"):
+            take()
+            sign = -1 if peek() == "-" and take() else 1
+            exponent = sign * atom(digit=True)
+            if exponent == Fraction(1, 2):
+                return root(base, 2)
+            if not isinstance(exponent, Fraction) or exponent.denominator != 1 or abs(exponent) > 64:
+                raise ValueError("power")
+            bounded(base, abs(int(exponent)))
+            return base ** int(exponent)
+        return base
+
+    def atom(digit=False):
+        nonlocal at
+        token = take(digit=digit)
+        if token[0].isdigit() or token[0] == ".":
+            whole = Fraction(token)
+            mixed = not digit and re.match(r"\s*\\frac\s*(?:\{\d+\}|\d)\s*(?:\{\d+\}|\d)", s[at:])
+            return bounded(whole + atom() if mixed and "." not in token else whole)
+        if token in "({[" and token:
+            inside = total()
+            take({"(": ")", "{": "}", "[": "]"}[token])
+            return inside
+        if token == "\\frac":
+            return atom(digit=True) / atom(digit=True)
+        if token == "\\sqrt":
+            degree = atom() if peek() == "[" else 2
+            return root(atom(digit=True), degree)
+        if token == "\\pi":
+            return complex(math.pi)
+        if token == "i":
+            return 1j
+        if re.fullmatch("[a-zA-Z]", token):
+            return Fraction(10_007 + 997 * ord(token), 1_009)
+        raise ValueError(f"unknown {token}")
+
+    found = total()
+    if peek():
+        raise ValueError("more than one formula")
+    return found
+
+
+def bounded(v, times=1):
+    """v, unless it (or its power) has too many digits."""
+    if isinstance(v, Fraction) and times * max(v.numerator.bit_length(), v.denominator.bit_length()) > MOST_BITS:
+        raise ValueError("too many digits")
+    return v
+
+
+def root(v, degree):
+    """The degree-th root: exact where it is a fraction, else complex."""
+    if degree not in (2, 3, 4):
+        raise ValueError("root")
+    if isinstance(v, Fraction) and v >= 0:
+        exact = Fraction(*(round(float(n) ** (1 / float(degree))) for n in (v.numerator, v.denominator)))
+        if exact ** int(degree) == v:
+            return exact
+    return complex(v) ** (1 / float(degree))
