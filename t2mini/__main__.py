@@ -5,6 +5,7 @@ All bad input ends here as one line on stderr and a non-zero exit; a traceback i
 """
 import errno
 import json
+import os
 import sys
 import time
 from dataclasses import fields
@@ -54,6 +55,11 @@ def agree(args, runs_code=True):
 def do_download(args):
     from .download import download
     print(download(args.name))
+
+
+def do_datasets(args):
+    from . import datasets
+    return datasets.report(args.data)
 
 
 def do_ask(args):
@@ -263,6 +269,8 @@ def main(argv=None):
     if not args.verb:
         parser.print_help()
         return 2
+    if getattr(args, "data", None):
+        os.environ["T2MINI_DATA"] = args.data               # whoever asks for a task by name finds it
     try:
         result = globals()["do_" + args.verb](args)
         if getattr(args, "json", False):

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-MATCHES = ("number", "exact", "choice", "contains", "code", "label", "open")
+MATCHES = ("number", "exact", "choice", "contains", "code", "label", "math", "open")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Example:
     key      what the question is about, without its wording; the split is a hash of this (see `split_of`)
     options  the texts of the choices, in the order shown (choice)
     calls    hidden tests (code): a tuple of (arguments, expected value); `name` is the function's name
+    check    how the values that come back are judged: "" close and of like type, "==" as Python does, or a program whose
+             verdict(*values) is run in a sandbox of its own; before and after: program text around the answer's (code)
     """
     prompt: str
     answer: str
@@ -34,6 +36,9 @@ class Example:
     options: tuple = ()
     calls: tuple = ()
     name: str = ""
+    check: str = ""
+    before: str = ""
+    after: str = ""
 
 
 def split_of(example):
@@ -104,6 +109,8 @@ def find_choice(text, options):
     by_letter = letters.index(by_letter.upper()) if by_letter else None
     low, named = text.lower(), []
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
+        if by_letter is not None and options[i].upper() in letters:         # "C" is the third, even where one reads "C"
+            continue
         # longest first, and taken out of the text: "hot dog" does not name "dog" as well
         rest = re.sub(rf"(?<!\w){re.escape(options[i].lower())}(?!\w)", "_", low)
         named, low = (named + [i], rest) if rest != low else (named, low)
@@ -123,11 +130,11 @@ def graded_end(text):
 
 
 def find_code(text):
-    """The Python code in an answer: the first fenced block (closed or cut off), else from the first def or import on."""
+    """The Python code in an answer: the first fenced block (closed or cut off), else from its first line of Python on."""
     fence = FENCE.search(text)
     if fence:
         return fence[1]
-    start = re.search(r"^(?:def|import|from) ", text, re.M)
+    start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
     return text[start.start():] if start else text
 
 

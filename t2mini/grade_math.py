@@ -18,8 +18,8 @@ PAIRS = {"(": ")", "[": "]"}
 
 
 def find_final(text):
-    """The final answer in a text (its end, if it is long): the last \\boxed{}, else what follows the last "answer is", else the last formula."""
-    text = text[-4000:]
+    """The final answer in a text: the last \\boxed{}, else what follows the last "answer is", else the last formula."""
+    text = text[-4000:]                                     # the end is what counts, and the search stays short
     if (at := max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))) >= 0:
         start, depth = text.index("{", at) + 1, 1
         for end in range(start, len(text)):
@@ -46,10 +46,11 @@ def same_answer(got, gold):
 
 def tidy(s):
     """One spelling for what is written in several: no units, no dollars, no spaces that mean nothing, no `x =`."""
-    s = s.strip().strip("$").replace("\u2212", "-").replace("\u03c0", "\\pi").replace("\u221a", "\\sqrt").replace("\u221e", "\\infty")
+    for sign, command in ("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e", "\\infty"), ("{,}", ","):
+        s = s.replace(sign, command)
     s = re.sub(r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|limits)(?![a-zA-Z])", "", s)
     s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
-    s = re.sub(r",\s*\\!\s*(?=\d)", "", s.replace("{,}", ","))                                                           # 10,\!080
+    s = re.sub(r",\s*\\!\s*(?=\d)", "", s)                                                          # 10,\!080
     s = re.sub(r"(?<!\\)\\[!,;: ]|\\q?quad\b|~|\\\\(?=\s*$)", " ", s)
     if not re.search(r"[(\[{]\s*-?\d+,", s):                                                         # 58,500, no pair
         s = re.sub(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda found: found[0].replace(",", ""), s)
@@ -142,9 +143,9 @@ PRODUCT = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
 
 def value(s):
     """A formula -> Fraction, or complex where roots, pi or i are in it. ValueError for anything else."""
-    if re.search(r"(?<!\\)(?<![a-zA-Z])(?!sqrt)[a-zA-Z]{3,}|^\s*(?!pi)[a-zA-Z]{2,}\s*$", s):   # words are not products of letters
+    if re.search(r"(?<!\\)(?<![a-zA-Z])(?!sqrt)[a-zA-Z]{3,}|^\s*(?!pi)[a-zA-Z]{2,}\s*$", s):         # no products
         raise ValueError("words")
-    s, at = re.sub(r"(?<!\\)\b(sqrt|pi)\b", r"\\\1", s), 0
+    s, at = re.sub(r"(?<![\\a-zA-Z])(sqrt|pi)(?![a-zA-Z])", r"\\\1", s), 0
 
     def peek():
         found = TOKEN.match(s, at)

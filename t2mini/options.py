@@ -41,7 +41,7 @@ def build_parser():
     parser = Parser(prog="python -m t2mini", description="Transformer-Squared: self-adaptive language models.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
 
-    def verb(name, text, model=True, as_json=False, tuned=True, runs_code=False):
+    def verb(name, text, model=True, as_json=False, tuned=True, runs_code=False, asks=False):
         """A verb with the options that all verbs with a model share; tuned: it gives layers their z as a whole."""
         p = verbs.add_parser(name, help=text, description=text)
         if model:
@@ -56,12 +56,16 @@ def build_parser():
         if runs_code:
             p.add_argument("--allow-code", action="store_true",
                            help="agree, once, that programs which the model writes run here in a sandbox (code tasks)")
+        if asks:
+            p.add_argument("--data", metavar="DIR", help="folder with the published questions (default: $T2MINI_DATA); "
+                           "see `python -m t2mini datasets`")
         if as_json:
             p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         return p
 
     p = verb("download", "fetch open weights into weights/", model=False)
     p.add_argument("name", nargs="?", default="smollm2-135m-instruct", help="which model; a wrong name lists them")
+    verb("datasets", "published questions: where they are, and what of them is in --data", model=False, as_json=True, asks=True)
     p = verb("ask", "answer a question, or several, in two passes", as_json=True)
     p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch")
     p.add_argument("--strategy", choices=STRATEGIES, default="classifier", help="how the first pass decides")
@@ -69,19 +73,19 @@ def build_parser():
     p.add_argument("--max-tokens", type=int, default=128, help="longest answer")
     p.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
     p.add_argument("--seed", type=int, default=0, help="of sampling")
-    p = verb("train", "train an expert with REINFORCE", as_json=True, tuned=False, runs_code=True)
+    p = verb("train", "train an expert with REINFORCE", as_json=True, tuned=False, runs_code=True, asks=True)
     add_train_options(p)
-    p = verb("eval", "accuracy on a split", as_json=True, runs_code=True)
-    p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
+    p = verb("eval", "accuracy on a split", as_json=True, runs_code=True, asks=True)
+    p.add_argument("--task", required=True, help="built-in or published name, or a .jsonl file")
     p.add_argument("--expert", default="none", metavar="NAME|PATH|none", help="use this expert for every question")
     p.add_argument("--strategy", choices=STRATEGIES, help="adapt to each question instead")
     p.add_argument("--alpha", metavar="A,B,C", help="a fixed mixture of the math, code and reasoning experts instead")
-    p.add_argument("--n", type=int, default=200, help="examples")
+    p.add_argument("--n", type=int, default=200, help="examples; more than there are: all of a published set")
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
     p.add_argument("--seed", type=int, default=0, help="which examples of the split (and, for cem, which shots)")
     p.add_argument("--samples-file", metavar="PATH", help="write every question, answer and reward as JSON lines")
-    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True, runs_code=True)
-    p.add_argument("--task", required=True, help="built-in name or a .jsonl file")
+    p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True, runs_code=True, asks=True)
+    p.add_argument("--task", required=True, help="built-in or published name, or a .jsonl file")
     p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
     p.add_argument("--shots", type=int, default=10, help="solved examples (val split)")
@@ -116,7 +120,7 @@ def add_train_options(p):
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
 
 
-HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts": "questions per update",
+HELP = {"task": "built-in or published name, or a .jsonl file", "steps": "updates", "prompts": "questions per update",
         "samples": "answers per question", "baseline": "mean reward of the question's answers (group) or of the whole update (batch)",
         "temperature": "of sampling and scoring",
         "max_tokens": "longest sampled answer (0: the task's own limit)",

@@ -33,6 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 MAX_CODE, MAX_RESULT = 20_000, 64_000       # characters of the program, bytes of the answer
+LATE = {"strptime": "_strptime", "most_common": "heapq"}    # what a method imports when it is first called
 STARTUP = 20.0                              # seconds for the interpreter to start, on however busy a machine
 
 # Harmless modules that a small function may want. Nothing can be opened later, so those named are imported first.
@@ -90,13 +91,15 @@ if request["probe"]:
     os.write(pipe, b"+V" + ascii((active,)).encode())
     os._exit(0)
 
+dicts = [dict] + [getattr(sys.modules.get("collections"), name, dict) for name in ("Counter", "defaultdict", "OrderedDict")]
+
 def text(v, depth=0):
     """A literal for v. Exact types only: a subclass could lie in its __repr__."""
     kind = type(v)
     if kind in (int, float, str, bool, bytes, complex, type(None)):
         return ascii(v)
-    if kind is dict and depth < 20:
-        return "{" + "".join(text(k, depth + 1) + ":" + text(x, depth + 1) + "," for k, x in v.items()) + "}"
+    if kind in dicts and depth < 20:
+        return "{" + "".join(text(k, depth + 1) + ":" + text(x, depth + 1) + "," for k, x in dict.items(v)) + "}"
     if kind in (list, tuple, set) and depth < 20:
         inside = "".join(text(x, depth + 1) + "," for x in v)
         return {list: f"[{inside}]", tuple: f"({inside})", set: f"{{{inside}}}" if v else "set()"}[kind]
@@ -189,7 +192,7 @@ def _run(code, name, inputs, seconds, memory_mb, probe=False):
     if len(code) > MAX_CODE:
         return Outcome(None, "the program is too long")
     words = set(re.findall(r"\w+", code)) if "import" in code else set()
-    modules = sorted(words & MODULES) + ["_strptime"] * ("strptime" in words)       # datetime imports it when called
+    modules = sorted(words & MODULES) + [LATE[word] for word in sorted(words & LATE.keys())]
     request = marshal.dumps({"code": code, "name": name, "inputs": [marshal.dumps(tuple(args)) for args in inputs],
                              "limits": (("CPU", math.ceil(seconds) + 1), ("AS", memory_mb << 20), *LIMITS),
                              "modules": modules + ["_socket"] * probe, "filter": _filter(), "probe": probe})

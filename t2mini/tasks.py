@@ -5,11 +5,12 @@ Built in: math, code, reasoning (an expert each), their `-unseen` counterparts m
           training never shows, other (needs no expert) and dispatch (which of the four does a question need?).
 Splits:   train, val and test are disjoint by construction: a hash of an example's content decides (grade.split_of).
           train trains, val selects checkpoints and gives few-shot examples, test is only ever scored.
+Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours (datasets.py).
 Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice, contains) is a task too.
 """
 import difflib
-import json
 import math
+import operator
 import random
 import re
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Callable
 
-from . import sandbox
+from . import datasets, grade_math, sandbox
 from .grade import (Example, find_choice, find_code, find_number, normal, same_value, split_of, to_number)
 from .problems_code import make_code
 from .problems_math import make_math
@@ -108,27 +109,37 @@ BUILT_IN = {t.name: t for t in (
 )}
 
 
-def get(name):
-    """A built-in task by name, or a task made of the user's .jsonl file. ValueError for anything else."""
+def get(name, data=None):
+    """A built-in task by name, a published one from the folder `data`, or one made of the user's .jsonl file.
+
+    ValueError for anything else, and where the data are missing or wrong.
+    """
     if name in BUILT_IN:
         return BUILT_IN[name]
+    if name in datasets.SETS:
+        of, splits = datasets.SETS[name], datasets.load(name, datasets.folder_of(data))
+        return ListTask(name, lambda: splits, of.max_tokens, of.skill, runs_code=of.skill == "code")
     if str(name).endswith(".jsonl"):
         return from_jsonl(name)
-    near = difflib.get_close_matches(name, BUILT_IN, 1)
+    known = [*BUILT_IN, *datasets.SETS]
+    near = difflib.get_close_matches(name, known, 1)
     raise ValueError(f"unknown task {name!r}" + (f"; did you mean {near[0]}?" if near else "") +
-                     f" Choose from {', '.join(BUILT_IN)} or give a .jsonl file")
+                     f" Choose from {', '.join(known)} or give a .jsonl file")
 
 
 # ---------------------------------------------------------------------------------------------- your own examples
-class JsonlTask(Task):
+class ListTask(Task):
+    """A task whose examples are all there: make() -> {split: tuple of Examples}."""
+
     def examples(self, split, n, seed=0):
-        """Up to n different examples of a split, in an order that the seed decides."""
+        """Up to n different examples of a split (all of them where n is larger), in an order that the seed decides."""
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
-        rows = [e for i, e in enumerate(self.make()) if {8: "val", 9: "test"}.get(i % 10, "train") == split]
+        rows = list(self.make().get(split, ()))
         if not rows:
-            raise ValueError(f"{self.name}: no examples for the {split} split (rows 9 and 10 of every ten are val and "
-                             f"test); the file needs at least 10 different rows")
+            has = ", ".join(f"{len(v)} in {k}" for k, v in self.make().items())
+            raise ValueError(f"{self.name} has no examples in its {split} split ({has}); of a file of yours, rows 9 and 10 "
+                             "of every ten are val and test, so it needs at least 10 different rows")
         random.Random(seed).shuffle(rows)
         return rows[:n]
 
@@ -142,21 +153,17 @@ def from_jsonl(path):
     if not path.exists():
         raise FileNotFoundError(f"no task file at {path}")
     found = {}
-    text = path.read_text(encoding="utf-8-sig", errors="replace")       # -sig: without the mark that some editors add
-    # not splitlines(), which also cuts at the line separators that JSON allows inside a text
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+    for number, row in datasets.read_rows(path):
         try:
-            row = json.loads(line)
             example = example_of(row)
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{path} line {number}: " + (f"not JSON ({e.msg})" if line.strip() else "empty line")) from None
         except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise ValueError(f"{path} line {number}: {e}") from None
         found.setdefault(example.prompt, example)       # a repeated prompt must not sit in two splits
     if not found:
         raise ValueError(f"{path}: the file is empty")
-    rows = tuple(found.values())
-    return JsonlTask(str(path), lambda: rows, 96, "other")
+    splits = {s: tuple(e for i, e in enumerate(found.values()) if {8: "val", 9: "test"}.get(i % 10, "train") == s)
+              for s in SPLITS}
+    return ListTask(str(path), lambda: splits, 96, "other")
 
 
 def example_of(row):
@@ -189,9 +196,8 @@ def rewards(examples, texts):
 
     Code runs in the sandbox, all answers of the batch at once. Raises RewardError.
     """
-    jobs = [(find_code(t), e.name, [args for args, _ in e.calls]) for e, t in zip(examples, texts) if e.match == "code"]
-    outcomes = iter(sandbox.call_many(jobs) if jobs else ())
-    return [float(passes(e, next(outcomes))) if e.match == "code" else judged(e, t) for e, t in zip(examples, texts)]
+    passed = iter(tested([(e, find_code(t)) for e, t in zip(examples, texts) if e.match == "code"]))
+    return [float(next(passed)) if e.match == "code" else judged(e, t) for e, t in zip(examples, texts)]
 
 
 def judged(example, text):
@@ -207,10 +213,25 @@ def judged(example, text):
     raise RewardError(f"the reward {problem} for the answer {text[:80]!r} to {example.prompt[:80]!r}")
 
 
-def passes(example, outcome):
+def tested(programs):
+    """[(example, program text), ...] -> which of them pass their tests."""
+    outcomes = sandbox.call_many([(f"{e.before}{code}\n{e.after}", e.name, [args for args, _ in e.calls])
+                                  for e, code in programs]) if programs else []
+    # values that a published program judges: it runs afterwards, and elsewhere than the program that made them
+    judged = [n for n, (e, _) in enumerate(programs) if e.check not in ("", "==") and outcomes[n].values is not None]
+    jobs = [(programs[n][0].check, "verdict", [outcomes[n].values]) for n in judged]
+    verdicts = dict(zip(judged, sandbox.call_many(jobs) if jobs else ()))
+    return [passes(e, outcomes[n], verdicts.get(n)) for n, (e, _) in enumerate(programs)]
+
+
+def passes(example, outcome, verdict=None):
     """All hidden tests hold. The values are compared here: the sandboxed program never sees what is expected."""
-    return outcome.values is not None and len(outcome.values) == len(example.calls) and all(
-        same_value(got, want) for got, (_, want) in zip(outcome.values, example.calls))
+    if outcome.values is None or len(outcome.values) != len(example.calls):
+        return False
+    if example.check not in ("", "=="):
+        return verdict is not None and verdict.values == (True,)
+    same = operator.eq if example.check == "==" else same_value
+    return all(same(got, want) for got, (_, want) in zip(outcome.values, example.calls))
 
 
 def right(example, text):
@@ -218,6 +239,8 @@ def right(example, text):
     if example.match == "number":
         got, want = find_number(text), to_number(example.answer)
         return got is not None and abs(got - want) <= 1e-6 * max(1.0, abs(want))
+    if example.match == "math":
+        return grade_math.same_answer(grade_math.find_final(text), example.answer)
     if example.match == "choice":
         i = find_choice(text, example.options)
         return i is not None and example.options[i] == example.answer

@@ -1,0 +1,100 @@
+"""
+Published unit tests -> calls whose values are compared outside the sandbox (paper 4.1: MBPP and HumanEval).
+
+What the program under test may see is its arguments, never what is expected of it. There are three ways, best first:
+
+    calls    `assert f(1, [2]) == 3`: the literals on the left are the arguments, the one on the right stays outside.
+    cases    `assert int(f(Pair(1, 2))) == 3`: the left side runs behind the program, the literal stays outside. A hostile
+             program could read the left sides and change what `int` means there, so as to return another value: it may
+             return any value anyway.
+    replay   everything else (loops, tolerances, random arguments): `check` first runs on the reference solution and each
+             call is noted; the program gets the calls alone; then `check` runs on the values that came back, in a
+             sandbox of its own. Neither of these programs ever shares an interpreter with the one under test.
+
+Nothing of a data file runs outside the sandbox.
+"""
+import ast
+import textwrap
+
+from . import sandbox
+
+RECORD = """
+def t2mini_record():
+    import copy, random
+    calls = []
+    def candidate(*args):
+        calls.append((copy.deepcopy(args), {name}(*args)))
+        return calls[-1][1]
+    random.seed(0)
+    check(candidate)
+    return calls
+"""
+VERDICT = """
+def verdict(*values):
+    import random
+    turn = iter(values)
+    random.seed(0)
+    check(lambda *args: next(turn))
+    return True
+"""
+
+
+def tests_of(check, name, reference, setup=""):
+    """`check`, the text of a function check(candidate) made of asserts -> (way, fields of an Example).
+
+    name       the function to be written; reference: a right program; setup: text that runs behind the program
+    Raises ValueError where the text is no such function, or the reference does not pass it.
+    """
+    try:
+        function = next(node for node in ast.parse(check).body if isinstance(node, ast.FunctionDef) and node.name == "check")
+        candidate = function.args.args[0].arg
+    except (SyntaxError, StopIteration, IndexError, ValueError):
+        raise ValueError("the tests are not a function check(candidate)") from None
+    body = [node for node in function.body if not (
+        isinstance(node, ast.Expr) or isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant))]
+    pairs = [sides(node, candidate) for node in body]
+    if not body or None in pairs:
+        return "replay", replay(check, name, reference)
+    expected = [right for _, right in pairs]
+    if not setup and all(is_call(left, candidate, literal) for left, _ in pairs):
+        inputs = [tuple(ast.literal_eval(arg) for arg in left.args) for left, _ in pairs]
+        return "calls", {"calls": tuple(zip(inputs, expected)), "name": name, "check": "=="}
+    left = ", ".join(f"lambda: {ast.unparse(left)}" for left, _ in pairs)
+    cases = f"\n{setup}\n{candidate} = {name}\ndef t2mini_case(i):\n    return [{left}][i]()\n"
+    return "cases", {"calls": tuple(((i,), value) for i, value in enumerate(expected)), "name": "t2mini_case",
+                     "after": cases, "check": "=="}
+
+
+def sides(node, candidate):
+    """`assert left == literal` -> (left, value); `assert f(x)` -> (bool(f(x)), True); None for anything else."""
+    if not isinstance(node, ast.Assert):
+        return None
+    test = node.test
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Eq, ast.Is)):
+        return (test.left, ast.literal_eval(test.comparators[0])) if literal(test.comparators[0]) else None
+    true = not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not))
+    call = test if true else test.operand
+    return (ast.Call(ast.Name("bool"), [call], []), true) if is_call(call, candidate) else None
+
+
+def is_call(node, name, argument=lambda node: True):
+    return (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+            and not node.keywords and all(map(argument, node.args)))
+
+
+def literal(node):
+    try:
+        ast.literal_eval(node)
+        return True
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
+def replay(check, name, reference):
+    """Note the calls that `check` makes of the reference. -> fields of an Example."""
+    program = f"{reference}\n{textwrap.dedent(check)}\n"
+    outcome = sandbox.call_function(program + RECORD.format(name=name), "t2mini_record", [()])
+    if not outcome.values or not outcome.values[0]:
+        raise ValueError(f"the reference solution does not pass its tests here ({outcome.error or 'no calls'})")
+    return {"calls": tuple((tuple(args), value) for args, value in outcome.values[0]), "name": name,
+            "check": program + VERDICT}

@@ -1,0 +1,259 @@
+"""
+Published questions (paper 4.1): GSM8K, MBPP and ARC-Easy, and the unseen MATH-500, HumanEval and ARC-Challenge.
+
+Files:    never part of this project. `python -m t2mini datasets` says where each is published; put them into a folder as
+          listed there and give it with --data=DIR, or once for all as T2MINI_DATA=DIR.
+Hash:     sha256 of the fields that are read, as JSON with sorted keys, one row after the other: the same questions in
+          other line ends, another order of fields or as one JSON array are the same data.
+Splits:   the published ones. Where there is no val, a hash takes a tenth of the train questions for it, or, of a set that
+          only has a test, a tenth of that: those are the few-shot pool, and the test does without them. A question
+          that is in two published splits stays in the later one (test before val before train).
+Prompts:  zero-shot; the same text samples, scores and trains.
+"""
+import ast
+import functools
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+from .asserts import tests_of
+from .grade import Example, split_of, to_number
+
+FOLDER = "T2MINI_DATA"                  # the environment variable that --data sets
+
+
+@dataclass(frozen=True)
+class File:
+    """path below the data folder (`or_`: its other name), rows, sha256 of the content; split "" is told by the row."""
+    split: str
+    path: str
+    rows: int
+    sha256: str
+    or_: str = ""
+
+
+@dataclass(frozen=True)
+class Set:
+    """make(row) -> Example; fields: those that are read (a.b is b inside a); skill, max_tokens: see tasks.Task."""
+    where: str
+    licence: str
+    skill: str
+    max_tokens: int
+    fields: tuple
+    make: Callable
+    files: tuple
+    split: Callable = None
+
+
+# ---------------------------------------------------------------------------------------------- a row -> an Example
+def gsm8k(row):
+    """The number behind #### is the gold answer; a comma in it is no decimal point."""
+    gold = row["answer"].rpartition("####")[2].strip()
+    if to_number(gold) is None:
+        raise ValueError("`answer` does not end in #### and a number")
+    return Example(row["question"], gold, "number", key=row["question"])
+
+
+def arc(row):
+    """Options get the letters A, B, ... in their order, whatever they are called in the file (some rows have 1 to 4)."""
+    question, choices = row["question"], row["question"]["choices"]
+    options = tuple(c["text"].strip() for c in choices)
+    gold = [o for o, c in zip(options, choices) if c["label"] == row["answerKey"]]
+    if len(gold) != 1 or not 2 <= len(options) <= 10:
+        raise ValueError(f"`answerKey` {row['answerKey']!r} is not one of the labels")
+    listed = "\n".join(f"{letter}) {option}" for letter, option in zip("ABCDEFGHIJ", options))
+    return Example(ARC.format(question=question["stem"], options=listed), gold[0], "choice", f"{len(options)} options",
+                   "\n".join([question["stem"].strip(), *sorted(options)]), options)
+
+
+ARC = "{question}\n{options}\nAnswer with the letter of the right option."
+
+
+def mbpp(row):
+    """The prompt shows the first of the three asserts, which names the function; all three are the test."""
+    defined = {n.name for n in ast.parse(row["code"]).body if isinstance(n, ast.FunctionDef)}
+    named = [n.id for n in ast.walk(ast.parse(row["test_list"][0])) if isinstance(n, ast.Name) and n.id in defined]
+    if not named:
+        raise ValueError("the first test calls no function that `code` defines")
+    check = f"def check({named[0]}):\n" + "".join(f"    {line.strip()}\n" for line in row["test_list"])
+    way, tests = tests_of(check, named[0], row["code"], row["test_setup_code"])
+    return Example(MBPP.format(text=row["text"].strip(), test=row["test_list"][0].strip()), row["code"], "code", way,
+                   row["text"].strip(), **tests)
+
+
+MBPP = "{text}\nThe function must pass this test: `{test}`\nAnswer with the Python function in a code block."
+
+
+def humaneval(row):
+    """Signature and docstring are shown and also precede the answer's program, which may use their imports and helpers."""
+    way, tests = tests_of(row["test"], row["entry_point"], row["prompt"] + row["canonical_solution"])
+    return Example(HUMANEVAL.format(prompt=row["prompt"].strip()), row["prompt"] + row["canonical_solution"], "code", way,
+                   row["prompt"], before=row["prompt"] + "\n", **tests)
+
+
+HUMANEVAL = "Complete this Python function. Answer with the whole function in a code block.\n```python\n{prompt}\n```"
+
+
+def math500(row):
+    """LaTeX, compared by grade_math.py."""
+    if not row["answer"].strip():
+        raise ValueError("`answer` is empty")
+    return Example(row["problem"] + MATH, row["answer"], "math", row["subject"], row["problem"])
+
+
+MATH = "\nPut the final answer in \\boxed{}."
+
+ARC_FIELDS = ("question.stem", "question.choices", "answerKey")
+ARC_HOME = "https://allenai.org/data/arc (ARC-V1-Feb2018.zip)"
+SETS = {
+    "gsm8k": Set("https://github.com/openai/grade-school-math (grade_school_math/data)", "MIT", "math", 256,
+                 ("question", "answer"), gsm8k, (
+                     File("train", "gsm8k/train.jsonl", 7473, "937e90ecc5698135a95d098621de3388f3b63bec4dbd8fc1b349adf8612890aa"), File("test", "gsm8k/test.jsonl", 1319, "5b736e25f3d1e6cdeef6b3d89e3dc71a7e3c20288f93f1bda635f6fbeb4f41b5"))),
+    "mbpp": Set("https://github.com/google-research/google-research (mbpp)", "CC BY 4.0", "code", 192,
+                ("text", "code", "task_id", "test_setup_code", "test_list"), mbpp,
+                (File("", "mbpp/mbpp.jsonl", 974, "88d6c9528082d64e117875a947d56845f4e8adc4770cfbd947ab764045e83c0b"),),
+                # as published: 11-510 test, 511-600 validation, 601-974 train, and 1-10 for a prompt: no training either
+                lambda row: "test" if 11 <= row["task_id"] <= 510 else "train" if row["task_id"] > 600 else "val"),
+    "arc-easy": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 16, ARC_FIELDS, arc, tuple(
+        File(split, f"arc/ARC-Easy/ARC-Easy-{name}.jsonl", rows, h) for split, name, rows, h in (
+            ("train", "Train", 2251, "0eeb309dff8d3301f5b7e16baebcfecd68ade022221a48da8d863c0af7d1b2ff"), ("val", "Dev", 570, "495db971d3c24a4fbe8182f30f6f4ee471f0851a0e9f688efe34b7c23272e02e"), ("test", "Test", 2376, "80ddd16daecff27ea6d2970f0be22bf0147bd99dafc162444c744fce34d2e274")))),
+    "arc-challenge": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 16, ARC_FIELDS, arc, tuple(
+        File(split, f"arc/ARC-Challenge/ARC-Challenge-{name}.jsonl", rows, h) for split, name, rows, h in (
+            ("train", "Train", 1119, "39754a6f27b69abb233c6d15b8605c9c85f567d260856e4b19e8e995fa7f74eb"), ("val", "Dev", 299, "c61d9b6681864f1785dd0250463184e9af9f275ac548cc4ecf396946b887d64a"), ("test", "Test", 1172, "7ee1f703d1bbacd1f16a296e7fc619663544653e308a3585d8f696e619a77685")))),
+    "math-500": Set("https://huggingface.co/datasets/HuggingFaceH4/MATH-500", "MIT", "math", 320,
+                    ("problem", "answer", "subject"), math500,
+                    (File("test", "math500/test.jsonl", 500, "5d3f11d3881b89452cbc837f43ea368162be8f321b41a3cdc5610d18876533d7", "math500/math500_test.json"),)),
+    "humaneval": Set("https://github.com/openai/human-eval (data/HumanEval.jsonl.gz, unpacked)", "MIT", "code", 256,
+                     ("prompt", "entry_point", "canonical_solution", "test"), humaneval,
+                     (File("test", "humaneval/HumanEval.jsonl", 164, "5adfd180c42a17d557f30d6ef3022e6605ac4b2e77067add7697f1bb8ab2436a"),)),
+}
+
+
+# ---------------------------------------------------------------------------------------------- files
+def read_rows(path):
+    """[(line or row number, object)] of a .jsonl file, or of a .json file that holds one list.
+
+    ValueError naming what is not JSON; FileNotFoundError.
+    """
+    text = Path(path).read_text(encoding="utf-8-sig", errors="replace")     # -sig: without the mark that some editors add
+    if Path(path).suffix == ".json":
+        try:
+            rows = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{path}: not JSON ({e})") from None
+        if not isinstance(rows, list):
+            raise ValueError(f"{path}: must hold one list of rows")
+        return list(enumerate(rows, 1))
+    found = []
+    # not splitlines(), which also cuts at the line separators that JSON allows inside a text
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+        try:
+            found.append((number, json.loads(line)))
+        except (ValueError, RecursionError) as e:
+            problem = f"not JSON ({getattr(e, 'msg', e)})" if line.strip() else "empty line"
+            raise ValueError(f"{path} line {number}: {problem}") from None
+    return found
+
+
+def locate(folder, file):
+    """The file's path in the folder, under its first name or its other one; the first where there is none."""
+    first, *other = (Path(folder, name) for name in (file.path, file.or_) if name)
+    return other[0] if other and not first.exists() and other[0].exists() else first
+
+
+def pick(row, field):
+    """row["a"]["b"] for "a.b". ValueError where it is not there."""
+    for key in field.split("."):
+        if not isinstance(row, dict) or key not in row:
+            raise ValueError(f"`{field}` is missing")
+        row = row[key]
+    return row
+
+
+def content_hash(rows, fields):
+    """sha256 of what is read of the rows: see the head of this file."""
+    digest = hashlib.sha256()
+    for _, row in rows:
+        digest.update(json.dumps([pick(row, f) for f in fields], sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def folder_of(data=None):
+    """The data folder: `data`, else T2MINI_DATA. ValueError with what to do where there is none."""
+    folder = data or os.environ.get(FOLDER)
+    if not folder:
+        raise ValueError("published questions are read from a folder of yours: give --data=DIR "
+                         "(`python -m t2mini datasets` says what to put there)")
+    if not Path(folder).is_dir():
+        raise ValueError(f"no folder at {folder}; --data must name the one that holds the published files")
+    return str(folder)
+
+
+@functools.lru_cache(maxsize=None)
+def load(name, folder):
+    """{split: tuple of Examples, in the published order} of a set. ValueError naming the file and line that is wrong.
+
+    Published tests of code are run once, in the sandbox, where they are no plain calls (asserts.py).
+    """
+    set_, found = SETS[name], {}
+    has_val = set_.split or any(f.split == "val" for f in set_.files)
+    for file in set_.files:
+        path = locate(folder, file)
+        if not path.exists():
+            raise ValueError(f"{path} is missing; `python -m t2mini datasets` says where {name} is published")
+        for number, row in read_rows(path):
+            try:
+                for field in set_.fields:
+                    pick(row, field)
+                example = set_.make(row)
+                split = set_.split(row) if set_.split else file.split
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, SyntaxError) as e:
+                said = f"`{e.args[0]}` is missing" if isinstance(e, KeyError) else e
+                raise ValueError(f"{path} line {number}: {said}") from None
+            if not has_val and file is set_.files[0] and split_of(example) == "val":
+                split = "val"
+            found.setdefault(split, []).append(example)
+    later = {}
+    for split in ("test", "val", "train"):
+        for e in found.get(split, ()):
+            later.setdefault(e.key, split)
+    return {split: tuple(e for e in rows if later[e.key] == split) for split, rows in found.items()}
+
+
+# ---------------------------------------------------------------------------------------------- the verb
+def report(data=None, say=print):
+    """What there is, where it is published, and what of it is in the data folder. -> list of dicts, one per file."""
+    folder = folder_of(data) if data or os.environ.get(FOLDER) else None
+    out = []
+    for name, set_ in SETS.items():
+        say(f"{name}: {set_.licence}, {set_.where}")
+        for file in set_.files:
+            state = state_of(folder, file, set_.fields) if folder else ""
+            say(f"    {file.path:<42} {file.rows:>5} rows  {file.sha256}  {state}".rstrip())
+            out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows, "sha256": file.sha256,
+                        "state": state})
+        if folder and all(o["state"] != "missing" for o in out if o["name"] == name):
+            splits = load(name, folder)
+            ways = Counter(e.kind for rows in splits.values() for e in rows if e.match == "code")
+            n = sum(map(len, splits.values()))
+            say("    " + ", ".join(f"{s} {len(splits[s])}" for s in ("train", "val", "test") if s in splits)
+                + f"; left out because they repeat a question of a later split: {sum(f.rows for f in set_.files) - n}"
+                + (f"; tests as {', '.join(f'{k} {v}' for k, v in ways.most_common())}" if ways else ""))
+    say("sha256 is of the content that is read, not of the file's bytes" + ("" if folder else "; --data=DIR checks a folder"))
+    return out
+
+
+def state_of(folder, file, fields):
+    """present, missing, or what is wrong with a file of the folder, in a few words."""
+    path = locate(folder, file)
+    if not path.exists():
+        return "missing"
+    try:
+        rows = read_rows(path)
+        return "present" if content_hash(rows, fields) == file.sha256 else f"other content ({len(rows)} rows)"
+    except ValueError as e:
+        return f"unreadable ({e})"
