@@ -28,17 +28,20 @@ FOLDER = "T2MINI_DATA"                  # the environment variable that --data s
 
 @dataclass(frozen=True)
 class File:
-    """path below the data folder (`or_`: its other name), rows, sha256 of the content; split "" is told by the row."""
+    """A line of FILES; `other` is the path's other name."""
     split: str
-    path: str
     rows: int
     sha256: str
-    or_: str = ""
+    path: str
+    other: str = ""
 
 
 @dataclass(frozen=True)
 class Set:
-    """make(row) -> Example; fields: those that are read (a.b is b inside a); skill, max_tokens: see tasks.Task."""
+    """make(row) -> Example; fields: those that are read (a.b is b inside a); split(row), where the file holds several.
+
+    skill, max_tokens: see tasks.Task.
+    """
     where: str
     licence: str
     skill: str
@@ -107,29 +110,42 @@ def math500(row):
 
 MATH = "\nPut the final answer in \\boxed{}."
 
-ARC_FIELDS = ("question.stem", "question.choices", "answerKey")
-ARC_HOME = "https://allenai.org/data/arc (ARC-V1-Feb2018.zip)"
+# task, split (* where a row's number tells it), rows, sha256 of the content, path below the data folder or another | path
+FILES = """
+gsm8k          train 7473 937e90ecc5698135a95d098621de3388f3b63bec4dbd8fc1b349adf8612890aa gsm8k/train.jsonl
+gsm8k          test  1319 5b736e25f3d1e6cdeef6b3d89e3dc71a7e3c20288f93f1bda635f6fbeb4f41b5 gsm8k/test.jsonl
+mbpp           *      974 88d6c9528082d64e117875a947d56845f4e8adc4770cfbd947ab764045e83c0b mbpp/mbpp.jsonl
+arc-easy       train 2251 0eeb309dff8d3301f5b7e16baebcfecd68ade022221a48da8d863c0af7d1b2ff arc/ARC-Easy/ARC-Easy-Train.jsonl
+arc-easy       val    570 495db971d3c24a4fbe8182f30f6f4ee471f0851a0e9f688efe34b7c23272e02e arc/ARC-Easy/ARC-Easy-Dev.jsonl
+arc-easy       test  2376 80ddd16daecff27ea6d2970f0be22bf0147bd99dafc162444c744fce34d2e274 arc/ARC-Easy/ARC-Easy-Test.jsonl
+arc-challenge  train 1119 39754a6f27b69abb233c6d15b8605c9c85f567d260856e4b19e8e995fa7f74eb arc/ARC-Challenge/ARC-Challenge-Train.jsonl
+arc-challenge  val    299 c61d9b6681864f1785dd0250463184e9af9f275ac548cc4ecf396946b887d64a arc/ARC-Challenge/ARC-Challenge-Dev.jsonl
+arc-challenge  test  1172 7ee1f703d1bbacd1f16a296e7fc619663544653e308a3585d8f696e619a77685 arc/ARC-Challenge/ARC-Challenge-Test.jsonl
+math-500       test   500 5d3f11d3881b89452cbc837f43ea368162be8f321b41a3cdc5610d18876533d7 math500/test.jsonl|math500/math500_test.json
+humaneval      test   164 5adfd180c42a17d557f30d6ef3022e6605ac4b2e77067add7697f1bb8ab2436a humaneval/HumanEval.jsonl
+"""
+
+
+def files(name):
+    """The lines of FILES about a set -> tuple of File."""
+    lines = [line.split() for line in FILES.split("\n") if line.split()[:1] == [name]]
+    return tuple(File(split, int(rows), h, *path.split("|")) for _, split, rows, h, path in lines)
+
+
+ARC_HOME, ARC_FIELDS = "https://allenai.org/data/arc (ARC-V1-Feb2018.zip)", ("question.stem", "question.choices", "answerKey")
 SETS = {
     "gsm8k": Set("https://github.com/openai/grade-school-math (grade_school_math/data)", "MIT", "math", 256,
-                 ("question", "answer"), gsm8k, (
-                     File("train", "gsm8k/train.jsonl", 7473, "937e90ecc5698135a95d098621de3388f3b63bec4dbd8fc1b349adf8612890aa"), File("test", "gsm8k/test.jsonl", 1319, "5b736e25f3d1e6cdeef6b3d89e3dc71a7e3c20288f93f1bda635f6fbeb4f41b5"))),
+                 ("question", "answer"), gsm8k, files("gsm8k")),
+    # as published: 11-510 test, 511-600 validation, 601-974 train, and 1-10 for prompts, which here are in val too
     "mbpp": Set("https://github.com/google-research/google-research (mbpp)", "CC BY 4.0", "code", 192,
-                ("text", "code", "task_id", "test_setup_code", "test_list"), mbpp,
-                (File("", "mbpp/mbpp.jsonl", 974, "88d6c9528082d64e117875a947d56845f4e8adc4770cfbd947ab764045e83c0b"),),
-                # as published: 11-510 test, 511-600 validation, 601-974 train, and 1-10 for a prompt: no training either
+                ("text", "code", "task_id", "test_setup_code", "test_list"), mbpp, files("mbpp"),
                 lambda row: "test" if 11 <= row["task_id"] <= 510 else "train" if row["task_id"] > 600 else "val"),
-    "arc-easy": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 16, ARC_FIELDS, arc, tuple(
-        File(split, f"arc/ARC-Easy/ARC-Easy-{name}.jsonl", rows, h) for split, name, rows, h in (
-            ("train", "Train", 2251, "0eeb309dff8d3301f5b7e16baebcfecd68ade022221a48da8d863c0af7d1b2ff"), ("val", "Dev", 570, "495db971d3c24a4fbe8182f30f6f4ee471f0851a0e9f688efe34b7c23272e02e"), ("test", "Test", 2376, "80ddd16daecff27ea6d2970f0be22bf0147bd99dafc162444c744fce34d2e274")))),
-    "arc-challenge": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 16, ARC_FIELDS, arc, tuple(
-        File(split, f"arc/ARC-Challenge/ARC-Challenge-{name}.jsonl", rows, h) for split, name, rows, h in (
-            ("train", "Train", 1119, "39754a6f27b69abb233c6d15b8605c9c85f567d260856e4b19e8e995fa7f74eb"), ("val", "Dev", 299, "c61d9b6681864f1785dd0250463184e9af9f275ac548cc4ecf396946b887d64a"), ("test", "Test", 1172, "7ee1f703d1bbacd1f16a296e7fc619663544653e308a3585d8f696e619a77685")))),
+    "arc-easy": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 16, ARC_FIELDS, arc, files("arc-easy")),
+    "arc-challenge": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 16, ARC_FIELDS, arc, files("arc-challenge")),
     "math-500": Set("https://huggingface.co/datasets/HuggingFaceH4/MATH-500", "MIT", "math", 320,
-                    ("problem", "answer", "subject"), math500,
-                    (File("test", "math500/test.jsonl", 500, "5d3f11d3881b89452cbc837f43ea368162be8f321b41a3cdc5610d18876533d7", "math500/math500_test.json"),)),
+                    ("problem", "answer", "subject"), math500, files("math-500")),
     "humaneval": Set("https://github.com/openai/human-eval (data/HumanEval.jsonl.gz, unpacked)", "MIT", "code", 256,
-                     ("prompt", "entry_point", "canonical_solution", "test"), humaneval,
-                     (File("test", "humaneval/HumanEval.jsonl", 164, "5adfd180c42a17d557f30d6ef3022e6605ac4b2e77067add7697f1bb8ab2436a"),)),
+                     ("prompt", "entry_point", "canonical_solution", "test"), humaneval, files("humaneval")),
 }
 
 
@@ -161,8 +177,8 @@ def read_rows(path):
 
 def locate(folder, file):
     """The file's path in the folder, under its first name or its other one; the first where there is none."""
-    first, *other = (Path(folder, name) for name in (file.path, file.or_) if name)
-    return other[0] if other and not first.exists() and other[0].exists() else first
+    first, other = Path(folder, file.path), Path(folder, file.other)
+    return other if file.other and not first.exists() and other.exists() else first
 
 
 def pick(row, field):
@@ -232,28 +248,37 @@ def report(data=None, say=print):
     for name, set_ in SETS.items():
         say(f"{name}: {set_.licence}, {set_.where}")
         for file in set_.files:
-            state = state_of(folder, file, set_.fields) if folder else ""
-            say(f"    {file.path:<42} {file.rows:>5} rows  {file.sha256}  {state}".rstrip())
+            state, rows = state_of(folder, file, set_.fields) if folder else ("", 0)
+            say(f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}".rstrip())
             out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows, "sha256": file.sha256,
-                        "state": state})
-        if folder and all(o["state"] != "missing" for o in out if o["name"] == name):
-            splits = load(name, folder)
-            ways = Counter(e.kind for rows in splits.values() for e in rows if e.match == "code")
-            n = sum(map(len, splits.values()))
-            say("    " + ", ".join(f"{s} {len(splits[s])}" for s in ("train", "val", "test") if s in splits)
-                + f"; left out because they repeat a question of a later split: {sum(f.rows for f in set_.files) - n}"
-                + (f"; tests as {', '.join(f'{k} {v}' for k, v in ways.most_common())}" if ways else ""))
+                        "state": state, "found": rows})
+        mine = [o for o in out if o["name"] == name]
+        if all(o["found"] for o in mine):
+            say(f"    {in_use(name, folder, sum(o['found'] for o in mine))}")
     say("sha256 is of the content that is read, not of the file's bytes" + ("" if folder else "; --data=DIR checks a folder"))
     return out
 
 
 def state_of(folder, file, fields):
-    """present, missing, or what is wrong with a file of the folder, in a few words."""
+    """(present, missing, or what is wrong with a file of the folder, number of rows)."""
     path = locate(folder, file)
     if not path.exists():
-        return "missing"
+        return "missing", 0
     try:
         rows = read_rows(path)
-        return "present" if content_hash(rows, fields) == file.sha256 else f"other content ({len(rows)} rows)"
+        return ("present" if content_hash(rows, fields) == file.sha256 else f"other content, {len(rows)} rows"), len(rows)
     except ValueError as e:
-        return f"unreadable ({e})"
+        return f"unreadable: {str(e).removeprefix(str(path)).lstrip(': ')}", 0
+
+
+def in_use(name, folder, rows):
+    """What becomes of the rows of a set, in one line."""
+    try:
+        splits = load(name, folder)
+    except ValueError as e:
+        return str(e)
+    sizes = ", ".join(f"{s} {len(splits[s])}" for s in ("train", "val", "test") if s in splits)
+    repeated = rows - sum(map(len, splits.values()))
+    ways = Counter(e.kind for found in splits.values() for e in found if e.match == "code")
+    return (sizes + f", left out as a later split has them {repeated}" * (repeated > 0)
+            + f"; tests as {', '.join(f'{k} {v}' for k, v in ways.most_common())}" * bool(ways))

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from t2mini import adapt, arms, evaluate, experts, plots, svf, tasks, weights     # noqa: E402
+from t2mini import adapt, arms, datasets, evaluate, experts, plots, svf, tasks, weights     # noqa: E402
 
 OUT = HERE / "results" / "foundation.jsonl"
 
@@ -37,11 +37,10 @@ def todo():
 
 def real_questions(data):
     """{class: 100 questions} of published test sets that nothing here was trained or tuned on."""
-    lines = lambda name: [json.loads(x) for x in next(data.glob(name)).read_text().splitlines()]
-    arc = [q["question"] for q in lines("arc/ARC-Challenge/*[Tt]est*.jsonl")[:100]]
-    return {"math": [r["question"] for r in lines("gsm8k/test.jsonl")[:100]],
-            "code": [r["text"] for r in lines("mbpp/mbpp.jsonl") if 11 <= r["task_id"] <= 510][:100],
-            "reasoning": [q["stem"] + "\n" + "\n".join(f"{c['label']}) {c['text']}" for c in q["choices"]) for q in arc]}
+    of = {label: datasets.load(name, data)["test"][:100]
+          for label, name in (("math", "gsm8k"), ("code", "mbpp"), ("reasoning", "arc-challenge"))}
+    return {label: [e.prompt.removesuffix(datasets.ARC) if label == "reasoning" else e.key for e in rows]
+            for label, rows in of.items()}
 
 
 def table(done):

@@ -1,0 +1,407 @@
+"""Published questions from tiny hand-written files in the published formats, and the graders that judge their answers."""
+import json
+import os
+import random
+
+import pytest
+
+from t2mini import __main__ as cli
+from t2mini import asserts, datasets, sandbox, tasks
+from t2mini.grade import Example, find_choice
+from t2mini.grade_math import LONGEST, find_final, same_answer, value
+
+LETTERS = "ABCDEFGHIJ"
+
+
+def arc_row(i, key="B", labels="ABCD", stem=None):
+    return {"id": f"row {i}", "question": {"stem": stem or f"Which of these is thing {i}?", "choices": [
+        {"text": f"thing {i * (n == 1)}{'x' * n}", "label": label} for n, label in enumerate(labels)]}, "answerKey": key}
+
+
+def mbpp_row(task_id, tests, code="def f(x):\n    return x + 1\n", text=None, setup=""):
+    return {"text": text or f"Write task {task_id}.", "code": code, "task_id": task_id, "test_setup_code": setup,
+            "test_list": tests, "challenge_test_list": []}
+
+
+def human_row(name, prompt, solution, test):
+    return {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": name, "canonical_solution": solution, "test": test}
+
+
+POLY = human_row("half", 'from typing import List\n\ndef twice(x):\n    return 2 * x\n\n\ndef half(x: float) -> float:\n    """ x / 2 """\n',
+                 "    return x / 2\n", "\n\nMETADATA = {}\n\ndef check(candidate):\n    import random\n    for i in range(5):\n"
+                 "        x = random.randint(0, 99)\n        assert abs(twice(candidate(x)) - x) < 1e-6\n")
+LIST = human_row("first", 'def first(l):\n    """ the first """\n', "    return l[0]\n", "def check(candidate):\n"
+                 "    # Check some\n    assert True, 'this prints'\n    assert candidate([1, 2]) == 1, 'msg'\n    assert candidate(['a']) == 'a'\n")
+YES = human_row("even", 'def even(n):\n    """ even? """\n', "    return n % 2 == 0\n",
+                "def check(candidate):\n    assert candidate(1 + 1)\n    assert not candidate(3)\n    print\n")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """(a data folder that holds a little of everything, write(path, rows) that changes a file of it)"""
+    def write(path, rows):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(rows) if path.endswith(".json") else "".join(
+            (r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+        datasets.load.cache_clear()
+    answers = ["5 + 3 = <<5+3=8>>8\n#### 8", "#### -5", "It is 1,080.\n#### 1,080"]
+    for split, n in (("train", 60), ("test", 9)):
+        write(f"gsm8k/{split}.jsonl", [{"question": f"{split} {i}", "answer": answers[i % 3]} for i in range(n)])
+    for split, name, n in (("Train", "Easy", 8), ("Dev", "Easy", 6), ("Test", "Easy", 6), ("Train", "Challenge", 4),
+                           ("Dev", "Challenge", 4), ("Test", "Challenge", 4)):
+        rows = [arc_row(i + 100 * ["Train", "Dev", "Test"].index(split)) for i in range(n)]
+        write(f"arc/ARC-{name}/ARC-{name}-{split}.jsonl", rows)
+    write("mbpp/mbpp.jsonl", [mbpp_row(i, [f"assert f({i}) == {i + 1}", "assert f(0) == 1"]) for i in (1, 10, 11, 510, 511, 600, 601, 974)])
+    write("math500/math500_test.json", [{"problem": f"p {i}", "solution": "s", "answer": f"\\frac{{{i}}}{{7}}", "subject": "Algebra",
+                                         "level": 1, "unique_id": f"t/{i}"} for i in range(60)])
+    write("humaneval/HumanEval.jsonl", [POLY, LIST, YES] + [{**LIST, "prompt": f"# {i}\n" + LIST["prompt"]} for i in range(30)])
+    return tmp_path, write
+
+
+# ---------------------------------------------------------------------------------------------- splits
+@pytest.mark.parametrize("name, sizes", [("gsm8k", None), ("mbpp", (2, 4, 2)), ("arc-easy", (8, 6, 6)), ("arc-challenge", (4, 4, 4)),
+                                         ("math-500", None), ("humaneval", None)])
+def test_splits_never_share_a_question(data, name, sizes):
+    """Fails if a question is in two splits, one is lost, or the seed does not decide the order."""
+    task = tasks.get(name, data[0])
+    rows = {s: tasks.datasets.load(name, str(data[0])).get(s, ()) for s in tasks.SPLITS}
+    keys = [{e.key for e in rows[s]} for s in tasks.SPLITS]
+    assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
+    assert sizes is None or tuple(map(len, keys)) == sizes
+    assert sum(map(len, rows.values())) == sum(len(datasets.read_rows(datasets.locate(data[0], f)))
+                                               for f in datasets.SETS[name].files)
+    assert (task.skill == "code") == task.runs_code and task.max_tokens > 0
+    all_of_it = task.examples("test", 10**6)
+    assert len(all_of_it) == len(rows["test"]) and all_of_it[:2] == task.examples("test", 2) and task.examples("test", 0) == []
+    assert task.examples("test", 99, 1) == task.examples("test", 99, 1)
+    assert len({task.examples("test", 1, seed)[0].key for seed in range(20)}) > 1
+
+
+def test_val_is_carved_out_where_none_is_published(data):
+    """Fails if there is no val, if it comes out of the test although there is a train, or order or other rows decide."""
+    gsm, math = (datasets.load(name, str(data[0])) for name in ("gsm8k", "math-500"))
+    assert 0 < len(gsm["val"]) < 20 and all(e.prompt.startswith("train") for e in gsm["val"]) and len(gsm["test"]) == 9
+    assert 0 < len(math["val"]) < 20 and set(math) == {"val", "test"}
+    rows = [row for _, row in datasets.read_rows(data[0] / "math500/math500_test.json")]
+    data[1]("math500/math500_test.json", rows[:30][::-1])
+    fewer = datasets.load("math-500", str(data[0]))
+    assert {e.key for e in fewer["val"]} <= {e.key for e in math["val"]} and not {e.key for e in fewer["test"]} & {
+        e.key for e in math["val"]}
+    with pytest.raises(ValueError, match="math-500 has no examples in its train split"):
+        tasks.get("math-500", data[0]).examples("train", 1)
+
+
+def test_a_question_in_two_published_splits_stays_in_the_later_one(data):
+    """Fails if a test question is trained on, also where its options are in another order."""
+    row = arc_row(1, stem="Asked twice?")
+    turned = json.loads(json.dumps(row))
+    turned["question"]["choices"].reverse()
+    data[1]("arc/ARC-Easy/ARC-Easy-Train.jsonl", [turned, arc_row(7)])
+    data[1]("arc/ARC-Easy/ARC-Easy-Test.jsonl", [row])
+    found = datasets.load("arc-easy", str(data[0]))
+    assert [len(found[s]) for s in tasks.SPLITS] == [1, 6, 1] and "twice" not in found["train"][0].prompt
+
+
+# ---------------------------------------------------------------------------------------------- rows
+def test_gsm8k_gold_is_the_number_behind_the_marks(data):
+    """Fails if the sign or a comma is lost (the release reads 1,080 as 80), or another number of the solution is taken."""
+    by = {e.prompt: e for rows in datasets.load("gsm8k", str(data[0])).values() for e in rows}
+    eight, minus, comma = (by[f"test {i}"] for i in range(3))
+    assert [e.answer for e in (eight, minus, comma)] == ["8", "-5", "1,080"]
+    said = ["8", "It is -5.", "$1,080", "5", "5", "2,080"]
+    assert tasks.rewards([eight, minus, comma] * 2, said) == [1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("labels, key, right", [("ABCD", "B", "B"), ("1234", "1", "A"), ("1234", "4", "D"), ("ABC", "C", "C"),
+                                                ("ABCDE", "E", "E"), ("12345", "5", "E"), ("BADC", "A", "B")])
+def test_arc_labels(labels, key, right):
+    """Fails if digits, three or five options, or labels out of order give another gold answer (the release: never right)."""
+    example = datasets.arc(arc_row(3, key, labels))
+    assert len(example.options) == len(labels) and f"\n{LETTERS[len(labels) - 1]}) " in example.prompt
+    assert f"\n{LETTERS[len(labels)]}) " not in example.prompt
+    assert tasks.rewards([example] * 10, list(LETTERS)) == [float(letter == right) for letter in LETTERS]
+    assert tasks.rewards([example] * 3, [key if key.isdigit() else "1", "", example.answer]) == [0, 0, 1]
+
+
+def test_an_option_may_be_a_letter():
+    """Fails if the third letter is unreadable because the first option is the text "C" (carbon)."""
+    assert [find_choice(t, ("C", "NO2", "O2")) for t in ("(C)", "C", "The answer is A", "A) C")] == [2, 2, 0, 0]
+
+
+def test_mbpp_prompt_names_the_function_and_shows_one_test(data):
+    """Fails if a hidden assert is shown, or the published ids are in another split."""
+    found = datasets.load("mbpp", str(data[0]))
+    assert [sorted(e.calls[0][0][0] for e in found[s]) for s in tasks.SPLITS] == [[601, 974], [1, 10, 511, 600], [11, 510]]
+    example = found["test"][0]
+    assert "assert f(11) == 12" in example.prompt and "f(0)" not in example.prompt and example.name == "f"
+
+
+# ---------------------------------------------------------------------------------------------- published tests
+def answer(code):
+    return f"Sure.\n```python\n{code}\n```\nDone."
+
+
+NODE = "class Node:\n    def __init__(self, v): self.v = v\n"
+WAYS = [  # way, tests, setup, a right program, wrong ones
+    ("calls", ["assert f(1) == 2", "assert f(-1) == 0"], "", "def f(x): return x + 1", ["def f(x): return 2", "def f(x): return '2'"]),
+    ("calls", ["assert f('a') == True"], "", "def f(x): return 1", ["def f(x): return 'True'", "def f(x): return 0"]),
+    ("calls", ["assert f('aab') == {'a': 2, 'b': 1}"], "", "from collections import Counter\ndef f(x): return Counter(x)",
+     ["class D(dict): pass\ndef f(x): return D(a=2, b=1)", "def f(x): return {'a': 2}"]),
+    ("calls", ["assert f([1]) == [(1, 1)]"], "", "from collections import Counter\ndef f(x): return Counter(x).most_common(1)",
+     ["def f(x): return [[1, 1]]"]),
+    ("cases", ["assert set(f([1, 2])) == {1, 2}"], "", "def f(x): return x[::-1]", ["def f(x): return [1]"]),
+    ("cases", ["assert f((1, 2.5), int) == [2.5]"], "", "def f(x, t): return [v for v in x if type(v) is not t]", ["def f(x, t): return x"]),
+    ("cases", ["assert f(n) == 3"], "n = Node(3)", NODE + "def f(n): return n.v", [NODE + "def f(n): return 4", "def f(n): return 3"]),
+    ("replay", ["assert f(4) == len('four')"], "", "def f(x): return 4", ["def f(x): return 5"]),
+    ("replay", ["assert abs(f(4) - 0.1) < 1e-6"], "", "def f(x): return 0.1 + 1e-9", ["def f(x): return 0.2", "def f(x): return 'x'"])]
+
+
+@pytest.mark.parametrize("way, tests, setup, right, wrong", WAYS)
+def test_three_ways_to_run_asserts(way, tests, setup, right, wrong):
+    """Fails if a published assert is run in another way than stated, a right program earns nothing or a wrong one something."""
+    example = datasets.mbpp(mbpp_row(11, tests, right, setup=setup))
+    assert example.kind == way
+    assert tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)]) == [1.0] + [0.0] * len(wrong)
+
+
+def test_humaneval_in_three_ways(data):
+    """Fails if imports and helpers of the prompt are missing, a loop is not run, or a truth value is taken for True."""
+    half, first, even = (datasets.humaneval(r) for r in (POLY, LIST, YES))
+    assert [e.kind for e in (half, first, even)] == ["replay", "calls", "cases"] and len(half.calls) == 5
+    rows = [(half, "def half(x: List) -> float:\n    return twice(x) / 4", 1), (half, "def half(x):\n    return 1.0", 0),
+            (half, "def half(x):\n    return x // 2", 0), (half, "def half(x): pass", 0), (half, "", 0),
+            (half, "def half(x):\n    return x / 2 + 1e-9", 1),
+            (first, "def first(l): return l[-2] if len(l) > 1 else 'a'", 1), (first, "def first(l): return 1", 0), (first, "x = 1", 0),
+            (even, "def even(n): return (n + 1) % 2 * 'yes'", 1), (even, "def even(n): return True", 0)]
+    assert tasks.rewards([e for e, _, _ in rows], [answer(c) for _, c, _ in rows]) == [w for _, _, w in rows]
+    assert tasks.rewards([half, first, even], [answer(e.answer) for e in (half, first, even)]) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("row", [mbpp_row(11, ["assert set(f(1)) == {77123}"], "def f(x): return [77123]"),
+                                 mbpp_row(11, ["assert f(1) == 77123"], "def f(x): return 77123"),
+                                 mbpp_row(11, ["assert f(1) == 77122 + 1"], "def f(x): return 77123")])
+def test_the_program_never_meets_what_is_expected(monkeypatch, row):
+    """Fails if an expected value or a published test is sent into the sandbox that runs the answer."""
+    sent, example = [], datasets.mbpp(row)
+    run = sandbox.call_many
+    monkeypatch.setattr(sandbox, "call_many", lambda jobs: sent.extend(jobs) or run(jobs))
+    spy = "import sys\ndef f(*a): return [k for k in sys._getframe(1).f_globals if 'check' in k or 'verdict' in k]"
+    assert tasks.rewards([example] * 2, [spy, "def f(x):\n    return 1"]) == [0.0, 0.0]
+    assert all("7712" not in repr(job) for job in sent if "MARK" not in job[0] and job[1] != "verdict")
+    assert all("def f(*a)" not in job[0] and "return 1" not in job[0] for job in sent if job[1] == "verdict")
+
+
+HOSTILE = ["import os\nos._exit(0)", "raise SystemExit(0)", "def f(x): raise SystemExit(0)",
+           "class E:\n    def __eq__(s, o): return True\n    def __sub__(s, o): return 0\ndef f(x): return E()",
+           "def verdict(*a): return True\ndef check(c): pass\ndef f(x): return 5",
+           "import builtins\nbuiltins.abs = lambda x: 0\nbuiltins.set = lambda x: x\ndef f(x): return 5",
+           "def t2mini_case(i): return 3\nraise KeyboardInterrupt", "print('+V(True,)')\ndef f(x): return 5",
+           "import random\nrandom.seed = lambda x: 1 / 0\ndef f(x): return 5", "def f(x): return float('nan')",
+           "def f(x): return [[1]] * 10 ** 5"]
+
+
+@pytest.mark.parametrize("test", ["assert abs(f(4) - 0.1) < 1e-6", "assert set(f(4)) == {3, 9}", "assert f(4) == (0.1, 7)"])
+def test_hostile_programs_earn_nothing(test):
+    """Fails if ending early, redefining what judges, or values equal to everything pass a published test."""
+    right = "def f(x): return 0.1" if "abs" in test else "def f(x): return [3, 9]" if "set" in test else "def f(x): return 0.1, 7"
+    example = datasets.mbpp(mbpp_row(11, [test], right))
+    assert tasks.rewards([example] * (len(HOSTILE) + 1), [*map(answer, HOSTILE), answer(right)]) == [0.0] * len(HOSTILE) + [1.0]
+
+
+def test_a_judge_that_is_not_true_pays_nothing():
+    """Fails if a replay without a verdict, or another value than True, counts as passed."""
+    e = Example("p", "", "code", calls=(((1,), 2),), name="f", check="def verdict(*v): return 1")
+    ok = sandbox.Outcome((2,))
+    assert tasks.passes(e, ok, sandbox.Outcome((True,))) and not tasks.passes(e, ok) and not tasks.passes(e, ok, sandbox.Outcome(None))
+    assert not tasks.passes(e, sandbox.Outcome(None, "timeout"), sandbox.Outcome((True,)))
+
+
+@pytest.mark.parametrize("check, says", [("x = 1", "no function"), ("def check(", "not a function"), ("def check(): pass", "not a function"),
+                                         ("def check(c):\n    assert c(1) == len('a') + 9", "does not pass its tests"),
+                                         ("def check(c):\n    for i in []: c(i)", "no calls")])
+def test_tests_that_cannot_be_used_say_so(check, says):
+    """Fails if a broken published test is dropped or passes silently."""
+    with pytest.raises(ValueError, match="not a function check" if "function" in says else says):
+        asserts.tests_of(check, "f", "def f(x): return x")
+
+
+# ---------------------------------------------------------------------------------------------- files
+BAD = [("gsm8k/train.jsonl", "gsm8k", '{"question": "q"}', "`answer` is missing"), ("gsm8k/train.jsonl", "gsm8k", "", "empty line"),
+       ("gsm8k/train.jsonl", "gsm8k", "{", "not JSON"), ("gsm8k/train.jsonl", "gsm8k", "[1]", "`question` is missing"),
+       ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": "no mark"}', "does not end in ####"),
+       ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": "#### 3 or 4"}', "does not end in ####"),
+       ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": 7}', "no attribute"),
+       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", json.dumps(arc_row(1, "E")), "'E' is not one of the labels"),
+       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", '{"question": "q", "answerKey": "A"}', "`question.stem` is missing"),
+       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", '{"question": {"stem": "q", "choices": [{}]}, "answerKey": "A"}', "`text` is missing"),
+       ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, ["assert g(1) == 2"])), "calls no function"),
+       ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, [])), "index"),
+       ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, ["assert f(1) == len('ab') + 1"])), "does not pass its tests"),
+       ("humaneval/HumanEval.jsonl", "humaneval", json.dumps({**YES, "test": "x"}), "not a function check")]
+
+
+@pytest.mark.parametrize("path, name, line, says", BAD)
+def test_bad_rows_are_named(data, path, name, line, says):
+    """Fails if a damaged file is a traceback, or its error does not name file and line."""
+    good = (data[0] / path).read_text().splitlines()[0]
+    data[1](path, [good, line])
+    with pytest.raises(ValueError, match=rf"{data[0]}/{path} line 2: .*{says}"):
+        tasks.get(name, data[0])
+
+
+def test_a_missing_folder_file_or_list_is_one_line(data, monkeypatch, tmp_path):
+    """Fails if a missing file is a traceback, or the message does not say what to do."""
+    monkeypatch.delenv(datasets.FOLDER, raising=False)
+    with pytest.raises(ValueError, match="give --data=DIR"):
+        tasks.get("gsm8k")
+    with pytest.raises(ValueError, match="no folder at nowhere"):
+        tasks.get("gsm8k", "nowhere")
+    (data[0] / "gsm8k/test.jsonl").unlink()
+    datasets.load.cache_clear()
+    with pytest.raises(ValueError, match="test.jsonl is missing; .* says where gsm8k is published"):
+        tasks.get("gsm8k", data[0])
+    for text, says in (("{", "not JSON"), ('{"a": 1}', "one list")):
+        (data[0] / "math500/math500_test.json").write_text(text)
+        datasets.load.cache_clear()
+        with pytest.raises(ValueError, match=says):
+            tasks.get("math-500", data[0])
+    with pytest.raises(ValueError, match="did you mean humaneval"):
+        tasks.get("humanevl")
+    monkeypatch.setenv(datasets.FOLDER, str(data[0]))
+    assert tasks.get("mbpp").examples("test", 9)
+
+
+def test_the_hash_is_of_the_content(data):
+    """Fails if line ends, the order of fields or the kind of file change the hash, or a changed answer does not."""
+    folder, write = data
+    fields = datasets.SETS["math-500"].fields
+    of = lambda path: datasets.content_hash(datasets.read_rows(folder / path), fields)     # noqa: E731
+    rows = [row for _, row in datasets.read_rows(folder / "math500/math500_test.json")]
+    write("math500/test.jsonl", [dict(reversed(r.items())) for r in rows])
+    (folder / "crlf.jsonl").write_bytes("\r\n".join(map(json.dumps, rows)).encode())
+    assert of("math500/test.jsonl") == of("math500/math500_test.json") == of("crlf.jsonl")
+    write("other.jsonl", [{**rows[0], "answer": "0"}, *rows[1:]])
+    write("fewer.jsonl", rows[1:])
+    assert len({of(p) for p in ("crlf.jsonl", "other.jsonl", "fewer.jsonl")}) == 3
+
+
+def test_the_verb_says_what_is_there(data, capsys, monkeypatch):
+    """Fails if a missing, changed or unreadable file is called present, or the verb needs a folder to say where data are."""
+    monkeypatch.delenv(datasets.FOLDER, raising=False)
+    assert cli.main(["datasets"]) == 0 and "https://allenai.org/data/arc" in capsys.readouterr().out
+    monkeypatch.setenv(datasets.FOLDER, "")                     # put back afterwards: --data sets it
+    (data[0] / "gsm8k/test.jsonl").unlink()
+    data[1]("mbpp/mbpp.jsonl", ["{"])
+    file = datasets.SETS["humaneval"].files[0]
+    right = datasets.content_hash(datasets.read_rows(data[0] / file.path), datasets.SETS["humaneval"].fields)
+    monkeypatch.setitem(datasets.SETS, "humaneval", tasks.replace(datasets.SETS["humaneval"], files=(tasks.replace(file, sha256=right),)))
+    assert cli.main(["datasets", f"--data={data[0]}", "--json"]) == 0
+    out = capsys.readouterr().out
+    states = {row["path"]: row["state"] for row in json.loads(out.splitlines()[-1])}
+    assert states["gsm8k/test.jsonl"] == "missing" and states["gsm8k/train.jsonl"] == "other content, 60 rows"
+    assert states["mbpp/mbpp.jsonl"].startswith("unreadable: line 1: not JSON") and states["humaneval/HumanEval.jsonl"] == "present"
+    assert "tests as calls 31, replay 1, cases 1" in out
+    assert cli.main(["datasets", "--data=nowhere"]) == 1 and "no folder at nowhere" in capsys.readouterr().err
+
+
+def test_eval_reads_the_folder(data, tiny_folder, capsys, monkeypatch, tmp_path):
+    """Fails if --data does not reach the verb, or --n cannot mean the whole split."""
+    from t2mini import experts
+    monkeypatch.setattr(experts, "OUT", tmp_path / "out")
+    monkeypatch.setattr(experts, "SVD_CACHE", tmp_path / "svd")
+    monkeypatch.setenv(datasets.FOLDER, "")
+    args = [f"--weights={tiny_folder}", "--dtype=float32", "--device=cpu", "--json"]
+    assert cli.main(["eval", "--task=arc-easy", f"--data={data[0]}", "--n=9999", *args]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["n"] == 6
+    assert cli.main(["eval", "--task=mbpp", f"--data={data[0]}", *args]) == 1 and "--allow-code" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- MATH
+SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1}{2}", r"\tfrac12"), ("50%", "50"), (r"50\%", "50"),
+        ("1{,}000", "1000"), ("10,080", r"10,\!080"), (r"\$32,348", r"\$32,\!348"), ("58500", "58,500"), ("$18.90$", r"\$18.90"),
+        (r"3\sqrt{13}", r"\sqrt{117}"), (r"\sqrt{12}", r"2\sqrt3"), (r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}"), ("2pi", r"2\pi"),
+        (r"\sqrt[3]{8}", "2"), ("1 4/5", r"1\frac{4}{5}"), ("9/5", r"1\frac45"), ("-1 4/5", r"-\frac95"), ("x=5", "5"), ("5", "x = 5"),
+        ("2,1", "1,2"), (r"1\pm\sqrt{19}", r"1-\sqrt{19},1+\sqrt{19}"), ("x+1", "1+x"), ("(b+2)(a+5)", "(a+5)(b+2)"),
+        ("ab+2a+5b+10", "(a+5)(b+2)"), ("9i+6", "6+9i"), ("East", r"\text{east}"), ("C", r"\text{(C)}"), ("52_8", "52_{8}"),
+        ("864 square inches", r"864 \mbox{ inches}^2"), ("15 cm^2", r"15\mbox{ cm}^2"), ("145 degrees", r"145^\circ"), ("145\u00b0", r"145^\circ"),
+        (r"\left(3,\frac{\pi}{2}\right)", r"( 3, \pi/2 )"), ("(2,\u221e)", r"(2,\infty)"), ("[-2,7]", r"x \in [-2,7]"),
+        (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"), (r"\{2, 1\}", "1,2"), ("5+3=8", "8"), ("2^3", "8"), ("-2^2", "-4"),
+        (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"), ("11z+5x-7y = -4", "5x - 7y + 11z + 4 = 0"),
+        (r"2\cdot-3", "-6"), ("3^{1/2}", r"\sqrt{3}"), ("(" * 60 + "1" + ")" * 60, "1")]
+DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"), ("0.333333333", r"\frac{1}{3}"), ("80", "1,080"), ("-5", "5"),
+             ("", "5"), ("?", "5"), ("(1,2)", "(2,1)"), ("[1,2)", "(1,2)"), ("1,2,2", "1,2,1"), ("1,2", "12"), ("3 4", "34"), ("3 4", "12"),
+             ("x+1", "y+1"), ("6-9i", "6+9i"), ("seat", r"\text{east}"), ("B", r"\text{(C)}"), ("52", "52_8"), ("1/0", "5"), ("5/0", "1/0"),
+             (r"\infty", "5"), (r"\begin{pmatrix}2\\1\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("two", "2"), ("12 and 13", "12"),
+             (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("5x-7y+11z+5=0", "5x - 7y + 11z + 4 = 0"),
+             ("9^9^9^9", "5"), ("2^{2^{9}}", "5"), ("2^{100000}", "5"), ("9" * 290, "9" * 289 + "8"), ("1e3", "1000"), ("no", r"\text{on}"),
+             ("1" * (LONGEST + 1), "1" * (LONGEST + 1)), ("None", "0"), ("__import__('os')", "0"), (r"\sqrt{-1}", "1")]
+
+
+@pytest.mark.parametrize("got, gold, want", [(*p, True) for p in SAME] + [(*p, False) for p in DIFFERENT])
+def test_latex_answers(got, gold, want):
+    """Fails if two spellings of one answer differ, or two answers are taken for one (a tolerance, lost braces, factor 100)."""
+    assert same_answer(got, gold) == want
+    assert not want or "=" in got or same_answer(gold, got)
+
+
+@pytest.mark.parametrize("text, want", [
+    (r"So \boxed{1} or rather $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"), (r"\boxed{a{b}\}c}", r"a{b}\}c"), (r"x \boxed{12", ""),
+    ("The answer is 5. Hope that helps", "5"), (r"the answer is: $\frac12$.", r"\frac12"), ("The answer is 3.5.", "3.5"), ("#### 7", "7"),
+    ("**Answer: 42**", "42"), ("Thus $a=1$ and $b = 2$", "b = 2"), ("42", "42"), ("", ""), (r"\[ x = 4 \]", " x = 4 "),
+    ("The final answer to it is $7$, not $8$", "7")])
+def test_final_answers_are_found(text, want):
+    """Fails if an earlier formula, the rest of a sentence or half a box is read as the answer."""
+    assert find_final(text) == want
+
+
+def test_no_answer_is_wrong_and_long_ones_end():
+    """Fails if an unreadable answer earns something, or one takes long: each of these grew with the power of its length."""
+    example = Example("p", "5", "math")
+    bombs = ["1" + "ab" * 148, "1 " + "aa." * 95 + "!", "\\text{" * 49, "{" * 299, "-" * 299, "\\pm" * 99, "\\sqrt" * 59, "\\frac" * 59,
+             "2^" * 149, "((x+1)^64)^64", "x^64" * 70, "1\\frac{1}{2}" * 20, "\\cup" * 74, "((((x+9)^60)^60)^60)^60", "9" * 299]
+    assert tasks.rewards([example] * len(bombs), bombs) == [0.0] * len(bombs)
+    assert tasks.rewards([example] * 5, ["", "I do not know.", "\\boxed{}", "The answer is", "\\boxed{5"]) == [0.0] * 5
+    assert tasks.rewards([example] * 3, ["\\[" * 20_000, "$" * 50_000, "\\boxed{" * 20_000]) == [0.0] * 3
+    for text in bombs:
+        try:
+            found = value(text)
+            assert not hasattr(found, "numerator") or found.numerator.bit_length() < 9000
+        except (ValueError, ArithmeticError, RecursionError):
+            pass
+
+
+# ---------------------------------------------------------------------------------------------- the real files, where they are
+REAL = os.environ.get(datasets.FOLDER)
+if REAL:
+    def test_real_files_are_those_that_are_known():
+        """Fails if a file of the folder has other content than the hashes say."""
+        assert {row["state"] for row in datasets.report(REAL, say=lambda text: None)} == {"present"}
+
+    @pytest.mark.parametrize("name", list(datasets.SETS))
+    def test_real_gold_answers_earn(name):
+        """Fails if a published answer is judged wrong, or splits of real data share a question."""
+        found = datasets.load(name, REAL)
+        rows = [e for split in found.values() for e in split]
+        keys = [{e.key for e in split} for split in found.values()]
+        assert len(set.union(*keys)) == sum(map(len, keys))
+        texts = [answer(e.answer) if e.match == "code" else f"({LETTERS[e.options.index(e.answer)]})" if e.options else
+                 f"So the answer is ${e.answer}$." if e.match == "math" else f"#### {e.answer}" for e in rows]
+        wrong = [e.key for e, r in zip(rows, tasks.rewards(rows, texts)) if not r]
+        assert wrong in ([], ["Write a function to sum all amicable numbers from 1 to a specified number."])   # needs over 2 s
+
+    def test_real_math_answers_differ():
+        """Fails if two different answers of the set are taken for one."""
+        gold = [e.answer for split in datasets.load("math-500", REAL).values() for e in split]
+        rng = random.Random(0)
+        for want in gold:
+            for wrapped in (f"\\boxed{{{want}}}", f"The answer is ${want}$", f" $$ {want} $$ ", f"It is $x$. Then \\boxed{{ {want} }}."):
+                assert same_answer(find_final(wrapped), want), want
+        equal = {(a, b) for a in gold for b in rng.sample(gold, 20) if a != b and same_answer(a, b)}
+        allowed = [{"36", "36^\\circ"}, {"15", "15\\mbox{ cm}^2"}, {"\\frac14", "\\frac{1}{4}"}]
+        values = [p for p in equal if set(p) not in allowed and value_of(p[0]) != value_of(p[1])]
+        assert not values
+
+    def value_of(text):
+        """By its digits alone: what both spellings of one number share."""
+        return "".join(c for c in text.replace("dfrac", "frac") if c.isdigit())
