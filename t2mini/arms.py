@@ -23,7 +23,8 @@ def run(args, model, tokenizer, task, examples):
         routes = adapt.route(model, tokenizer, questions, dispatcher, label="first pass")
         labels = [r.label for r in routes]
         chosen = experts.load(sorted(set(labels) - {"other"}), model, args.allow_other_base)
-        texts = adapt.answer_routed(model, tokenizer, questions, labels, chosen, task.max_tokens, label="second pass")
+        texts = adapt.answer_routed(model, tokenizer, questions, labels, chosen, task.max_tokens, label="second pass",
+                                    opener=task.opener)
         return ranks.spread(tasks.rewards, examples, texts), texts, {"routed": {k: labels.count(k) for k in tasks.LABELS},
                                                        "unreadable": sum(not r.readable for r in routes)}
     if args.strategy == "cem":

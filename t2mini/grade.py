@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-MATCHES = ("number", "exact", "choice", "contains", "code", "label", "math", "open")
+MATCHES = ("number", "exact", "choice", "quoted", "contains", "code", "label", "math", "open")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Example:
              function (example, answer text) -> reward
     kind     the template or family that made it, for break-downs
     key      what the question is about, without its wording; the split is a hash of this (see `split_of`)
-    options  the texts of the choices, in the order shown (choice)
+    options  the texts of the choices, in the order shown (choice; quoted, where the answer goes on behind an opened ")
     calls    hidden tests (code): a tuple of (arguments, expected value); `name` is the function's name
     check    how the values that come back are judged: "" close and of like type, "==" as Python does, or a program whose
              verdict(*values) is run in a sandbox of its own; before and after: program text around the answer's (code)
@@ -109,14 +109,22 @@ def find_choice(text, options):
     by_letter = letters.index(by_letter.upper()) if by_letter else None
     low, named = text.lower(), []
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
-        if by_letter is not None and options[i].upper() in letters:         # "C" is the third, even where one reads "C"
-            continue
         # longest first, and taken out of the text: "hot dog" does not name "dog" as well
         rest = re.sub(rf"(?<!\w){re.escape(options[i].lower())}(?!\w)", "_", low)
         named, low = (named + [i], rest) if rest != low else (named, low)
     if len(named) == 1:
         return named[0] if by_letter in (None, named[0]) else None
     return by_letter if not named else None
+
+
+def find_quoted(text, options):
+    """Index of the option that the text says up to its first quotation mark, in full, or None."""
+    said = text.split('"')[0]
+    for spelling in (str.strip, normal):                    # "Rr" is not "rr", but else capitals and full stops do not count
+        found = [i for i, option in enumerate(options) if spelling(option) == spelling(said)]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ code

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Callable
 
 from . import datasets, grade_math, sandbox
-from .grade import (Example, find_choice, find_code, find_number, normal, same_value, split_of, to_number)
+from .grade import (Example, find_choice, find_code, find_number, find_quoted, normal, same_value, split_of, to_number)
 from .problems_code import make_code
 from .problems_math import make_math
 from .problems_other import make_other
@@ -32,7 +32,7 @@ LABELS = ("code", "math", "reasoning", "other")     # "other" means: the base mo
 @dataclass(frozen=True)
 class Task:
     """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should give; opener: words
-    that every answer goes on from (dispatch only); runs_code: are answers judged by running them?"""
+    that every answer goes on from; runs_code: are answers judged by running them?"""
     name: str
     make: Callable
     max_tokens: int
@@ -118,7 +118,7 @@ def get(name, data=None):
         return BUILT_IN[name]
     if name in datasets.SETS:
         of, splits = datasets.SETS[name], datasets.load(name, datasets.folder_of(data))
-        return ListTask(name, lambda: splits, of.max_tokens, of.skill, runs_code=of.skill == "code")
+        return ListTask(name, lambda: splits, of.max_tokens, of.skill, of.opener, of.skill == "code")
     if str(name).endswith(".jsonl"):
         return from_jsonl(name)
     known = [*BUILT_IN, *datasets.SETS]
@@ -243,6 +243,9 @@ def right(example, text):
         return grade_math.same_answer(grade_math.find_final(text), example.answer)
     if example.match == "choice":
         i = find_choice(text, example.options)
+        return i is not None and example.options[i] == example.answer
+    if example.match == "quoted":
+        i = find_quoted(text, example.options)
         return i is not None and example.options[i] == example.answer
     if example.match == "label":
         return find_label(text) == example.answer

@@ -2,12 +2,13 @@
 import json
 import os
 import random
+from contextlib import nullcontext
 
 import pytest
 
 from t2mini import __main__ as cli
 from t2mini import asserts, datasets, sandbox, tasks
-from t2mini.grade import Example, find_choice
+from t2mini.grade import Example, find_quoted
 from t2mini.grade_math import LONGEST, find_final, same_answer, value
 
 LETTERS = "ABCDEFGHIJ"
@@ -118,15 +119,32 @@ def test_gsm8k_gold_is_the_number_behind_the_marks(data):
 def test_arc_labels(labels, key, right):
     """Fails if digits, three or five options, or labels out of order give another gold answer (the release: never right)."""
     example = datasets.arc(arc_row(3, key, labels))
-    assert len(example.options) == len(labels) and f"\n{LETTERS[len(labels) - 1]}) " in example.prompt
-    assert f"\n{LETTERS[len(labels)]}) " not in example.prompt
-    assert tasks.rewards([example] * 10, list(LETTERS)) == [float(letter == right) for letter in LETTERS]
-    assert tasks.rewards([example] * 3, [key if key.isdigit() else "1", "", example.answer]) == [0, 0, 1]
+    assert len(example.options) == len(labels) and all(f'"{o}"' in example.prompt for o in example.options)
+    said = [f'{option}". The others are not.' for option in example.options]
+    assert tasks.rewards([example] * len(labels), said) == [float(letter == right) for letter in LETTERS[:len(labels)]]
+    assert tasks.rewards([example] * 4, [key, right, "", "A"]) == [0, 0, 0, 0]
 
 
-def test_an_option_may_be_a_letter():
-    """Fails if the third letter is unreadable because the first option is the text "C" (carbon)."""
-    assert [find_choice(t, ("C", "NO2", "O2")) for t in ("(C)", "C", "The answer is A", "A) C")] == [2, 2, 0, 0]
+@pytest.mark.parametrize("text, want", [('Ww". It', 2), ("WW", 1), ("ww", None), ('sun."', 3), ("The sun", 3), ("sun or Ww", None), ("", None),
+                                        ("C", 0), ('sun" is wrong, "WW', 3), ("it is the sun", None), ('"sun"', None), ("sunny", None)])
+def test_quoted_options(text, want):
+    """Fails if capitals that matter are lost, the words behind the closing mark count, or a part or more than one option does."""
+    assert find_quoted(text, ("C", "WW", "Ww", "sun.")) == want
+
+
+def test_openers_reach_the_second_pass(monkeypatch):
+    """Fails if the strategies of `eval` ask in other words than training and a fixed expert do."""
+    from argparse import Namespace
+
+    from t2mini import adapt, arms, evaluate
+    seen, task = [], tasks.Task("t", None, 4, "math", 'It is "')
+    monkeypatch.setattr(adapt, "route", lambda m, t, questions, d, label="": [adapt.Route("other", "other", {})] * len(questions))
+    monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))
+    monkeypatch.setattr(adapt.svf, "using", lambda model, z: nullcontext())
+    for strategy in ("prompt", None):
+        args = Namespace(task="t", strategy=strategy, expert="none", alpha=None, allow_other_base=False)
+        assert arms.run(args, None, None, task, [Example("p", "7", "number")])[0] == [1.0]
+    assert set(seen) == {'It is "'}
 
 
 def test_mbpp_prompt_names_the_function_and_shows_one_test(data):
@@ -385,7 +403,7 @@ if REAL:
         rows = [e for split in found.values() for e in split]
         keys = [{e.key for e in split} for split in found.values()]
         assert len(set.union(*keys)) == sum(map(len, keys))
-        texts = [answer(e.answer) if e.match == "code" else f"({LETTERS[e.options.index(e.answer)]})" if e.options else
+        texts = [answer(e.answer) if e.match == "code" else f'{e.answer}". Yes' if e.options else
                  f"So the answer is ${e.answer}$." if e.match == "math" else f"#### {e.answer}" for e in rows]
         wrong = [e.key for e, r in zip(rows, tasks.rewards(rows, texts)) if not r]
         assert wrong in ([], ["Write a function to sum all amicable numbers from 1 to a specified number."])   # needs over 2 s

@@ -39,7 +39,8 @@ def real_questions(data):
     """{class: 100 questions} of published test sets that nothing here was trained or tuned on."""
     of = {label: datasets.load(name, data)["test"][:100]
           for label, name in (("math", "gsm8k"), ("code", "mbpp"), ("reasoning", "arc-challenge"))}
-    return {label: [e.prompt.removesuffix(datasets.ARC) if label == "reasoning" else e.key for e in rows]
+    listed = lambda e: "".join(f"\n{letter}) {option}" for letter, option in zip("ABCDE", e.options))
+    return {label: [e.prompt.partition("\nOptions: ")[0] + listed(e) if e.options else e.key for e in rows]
             for label, rows in of.items()}
 
 
