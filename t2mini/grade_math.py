@@ -187,7 +187,7 @@ def value(s):
         if peek() in ("^", "**"):
             take()
             sign = -1 if peek() == "-" and take() else 1
-            exponent = sign * atom(digit=True)
+            exponent = sign * atom()
             if exponent == Fraction(1, 2):
                 return root(base, 2)
             if not isinstance(exponent, Fraction) or exponent.denominator != 1 or abs(exponent) > 64:

@@ -168,6 +168,7 @@ WAYS = [  # way, tests, setup, a right program, wrong ones
      ["class D(dict): pass\ndef f(x): return D(a=2, b=1)", "def f(x): return {'a': 2}"]),
     ("calls", ["assert f([1]) == [(1, 1)]"], "", "from collections import Counter\ndef f(x): return Counter(x).most_common(1)",
      ["def f(x): return [[1, 1]]"]),
+    ("cases", ["assert f(1) == 4"], "K = 3", "def f(x): return x + K", ["def f(x): return x"]),
     ("cases", ["assert set(f([1, 2])) == {1, 2}"], "", "def f(x): return x[::-1]", ["def f(x): return [1]"]),
     ("cases", ["assert f((1, 2.5), int) == [2.5]"], "", "def f(x, t): return [v for v in x if type(v) is not t]", ["def f(x, t): return x"]),
     ("cases", ["assert f(n) == 3"], "n = Node(3)", NODE + "def f(n): return n.v", [NODE + "def f(n): return 4", "def f(n): return 3"]),
@@ -191,6 +192,7 @@ def test_humaneval_in_three_ways(data):
             (half, "def half(x):\n    return x // 2", 0), (half, "def half(x): pass", 0), (half, "", 0),
             (half, "def half(x):\n    return x / 2 + 1e-9", 1),
             (first, "def first(l): return l[-2] if len(l) > 1 else 'a'", 1), (first, "def first(l): return 1", 0), (first, "x = 1", 0),
+            (half, "def half(x): return x", 0), (half, "def half(x): return 0.5 * x", 1), (half, "def half(x): return -x", 0),
             (even, "def even(n): return (n + 1) % 2 * 'yes'", 1), (even, "def even(n): return True", 0)]
     assert tasks.rewards([e for e, _, _ in rows], [answer(c) for _, c, _ in rows]) == [w for _, _, w in rows]
     assert tasks.rewards([half, first, even], [answer(e.answer) for e in (half, first, even)]) == [1, 1, 1]
@@ -232,6 +234,7 @@ def test_a_judge_that_is_not_true_pays_nothing():
     e = Example("p", "", "code", calls=(((1,), 2),), name="f", check="def verdict(*v): return 1")
     ok = sandbox.Outcome((2,))
     assert tasks.passes(e, ok, sandbox.Outcome((True,))) and not tasks.passes(e, ok) and not tasks.passes(e, ok, sandbox.Outcome(None))
+    assert not tasks.passes(e, ok, sandbox.Outcome((False,))) and not tasks.passes(e, ok, sandbox.Outcome((None,)))
     assert not tasks.passes(e, sandbox.Outcome(None, "timeout"), sandbox.Outcome((True,)))
 
 
@@ -296,12 +299,15 @@ def test_the_hash_is_of_the_content(data):
     fields = datasets.SETS["math-500"].fields
     of = lambda path: datasets.content_hash(datasets.read_rows(folder / path), fields)     # noqa: E731
     rows = [row for _, row in datasets.read_rows(folder / "math500/math500_test.json")]
-    write("math500/test.jsonl", [dict(reversed(r.items())) for r in rows])
+    write("math500/test.jsonl", [{**dict(reversed(r.items())), "level": 9} for r in rows])
     (folder / "crlf.jsonl").write_bytes("\r\n".join(map(json.dumps, rows)).encode())
     assert of("math500/test.jsonl") == of("math500/math500_test.json") == of("crlf.jsonl")
     write("other.jsonl", [{**rows[0], "answer": "0"}, *rows[1:]])
     write("fewer.jsonl", rows[1:])
     assert len({of(p) for p in ("crlf.jsonl", "other.jsonl", "fewer.jsonl")}) == 3
+    row = {"question": {"stem": "q", "choices": [{"text": "a", "label": "A"}]}, "answerKey": "A"}
+    turned = {**row, "question": {"choices": [{"label": "A", "text": "a"}], "stem": "q"}}
+    assert len({datasets.content_hash([(1, r)], datasets.ARC_FIELDS) for r in (row, turned)}) == 1
 
 
 def test_the_verb_says_what_is_there(data, capsys, monkeypatch):
@@ -344,7 +350,7 @@ SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1
         ("ab+2a+5b+10", "(a+5)(b+2)"), ("9i+6", "6+9i"), ("East", r"\text{east}"), ("C", r"\text{(C)}"), ("52_8", "52_{8}"),
         ("864 square inches", r"864 \mbox{ inches}^2"), ("15 cm^2", r"15\mbox{ cm}^2"), ("145 degrees", r"145^\circ"), ("145\u00b0", r"145^\circ"),
         (r"\left(3,\frac{\pi}{2}\right)", r"( 3, \pi/2 )"), ("(2,\u221e)", r"(2,\infty)"), ("[-2,7]", r"x \in [-2,7]"),
-        (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"), (r"\{2, 1\}", "1,2"), ("5+3=8", "8"), ("2^3", "8"), ("-2^2", "-4"),
+        (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"), (r"\{2, 1\}", "1,2"), ("5+3=8", "8"), ("2^3", "8"), ("2^10", "1024"), ("x^{-1}", r"\frac1x"), ("-2^2", "-4"),
         (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"), ("11z+5x-7y = -4", "5x - 7y + 11z + 4 = 0"),
         (r"2\cdot-3", "-6"), ("3^{1/2}", r"\sqrt{3}"), ("(" * 60 + "1" + ")" * 60, "1")]
 DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"), ("0.333333333", r"\frac{1}{3}"), ("80", "1,080"), ("-5", "5"),
@@ -366,7 +372,7 @@ def test_latex_answers(got, gold, want):
 @pytest.mark.parametrize("text, want", [
     (r"So \boxed{1} or rather $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"), (r"\boxed{a{b}\}c}", r"a{b}\}c"), (r"x \boxed{12", ""),
     ("The answer is 5. Hope that helps", "5"), (r"the answer is: $\frac12$.", r"\frac12"), ("The answer is 3.5.", "3.5"), ("#### 7", "7"),
-    ("**Answer: 42**", "42"), ("Thus $a=1$ and $b = 2$", "b = 2"), ("42", "42"), ("", ""), (r"\[ x = 4 \]", " x = 4 "),
+    ("**Answer: 42**", "42"), (r"\boxed{7}" + " x" * 2500 + " so $8$", "8"), ("Thus $a=1$ and $b = 2$", "b = 2"), ("42", "42"), ("", ""), (r"\[ x = 4 \]", " x = 4 "),
     ("The final answer to it is $7$, not $8$", "7")])
 def test_final_answers_are_found(text, want):
     """Fails if an earlier formula, the rest of a sentence or half a box is read as the answer."""
