@@ -96,7 +96,8 @@ def test_config_round_trip():
     """Fails if a config written for a GGUF file is not the one that it was read from."""
     for name in ("llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "gpt2"):
         cfg = config_from_json(json.loads((GOLDEN / name / "config.json").read_text()))
-        assert config_from_json(config_to_json(cfg)) == cfg
+        for changes in ({}, {"sliding_window": 9}) if name in ("mistral", "qwen2", "qwen3") else ({},):
+            assert config_from_json(config_to_json(replace(cfg, **changes))) == replace(cfg, **changes)
 
 
 def shard(folder):
@@ -391,8 +392,9 @@ def test_damaged_config(folder, text):
                                   {"num_hidden_layers": 10 ** 8}, {"num_hidden_layers": -1}, {"hidden_size": 2 ** 40},
                                   {"hidden_size": 48.0}, {"head_dim": 7}, {"vocab_size": [64]}, {"rms_norm_eps": "small"},
                                   {"rope_parameters": {"rope_theta": None}}, {"rope_parameters": [5]}])
-def test_sizes_of_no_model(folder, keys):
+def test_sizes_of_no_model(folder, keys, monkeypatch):
     """Fails if a nonsensical size is built before it is checked: 10^8 layers would run for hours."""
+    monkeypatch.setattr(weights, "Transformer", lambda cfg: pytest.fail("a model was built"))
     reconfigure(folder, **keys)
     with pytest.raises(ValueError):
         load32(folder)
@@ -523,8 +525,9 @@ def outcome(path, data):
     return "loads"
 
 
-def test_every_cut_of_a_gguf_is_refused(tmp_path):
-    """Fails if a truncated file loads, hangs or raises something else, wherever the download stopped."""
+def test_every_cut_of_a_gguf_is_refused(tmp_path, monkeypatch):
+    """Fails if a truncated file loads, hangs, raises something else or is read until it ends, wherever the download stopped."""
+    monkeypatch.setattr(weights, "Transformer", lambda cfg: pytest.fail("a model was built"))
     cuts = [*range(0, 64), *range(64, header_end(), 7), *range(header_end(), len(GGUF), 4001), len(GGUF) - 33]
     for cut in cuts:
         (tmp_path / "cut.gguf").write_bytes(GGUF[:cut])
