@@ -177,8 +177,8 @@ def do_adapt(args):
     mixed, found = arms.search(args, model, tokenizer, task)
     out = Path(args.out or experts.OUT / "mixture.safetensors")
     if ranks.rank() == 0:
-        svf.save_expert(out, mixed, {"base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
-                                     "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
+        experts.save_expert(out, mixed, {"base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
+                                         "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
     with svf.using(model, mixed):
         rewards = evaluate.score(model, tokenizer, task, examples, label="adapted")
     base = evaluate.score(model, tokenizer, task, examples, label="base")
@@ -192,7 +192,7 @@ def do_adapt(args):
 
 
 def do_show(args):
-    from . import experts, plots, svf
+    from . import experts, plots
     path = Path(args.expert)
     if path.suffix != ".safetensors":
         hits = [p for p in [experts.OUT / f"{args.expert}.safetensors",
@@ -200,7 +200,7 @@ def do_show(args):
         if not hits:
             raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
         path = hits[0]
-    meta, expert = svf.read_metadata(path), svf.read_expert(path)
+    meta, expert = experts.read_metadata(path), experts.read_expert(path)
     for key in sorted(meta):
         print(f"{key:>18}  {meta[key]}")
     for title, value in (("mean |z - 1|", lambda z: float((z - 1).abs().mean())), ("smallest z", lambda z: float(z.min())),
@@ -228,7 +228,7 @@ def do_export(args):
     model, _ = open_model(args, modules=False, text=False)
     expert = meta = None
     if args.expert != "none":
-        expert, meta = svf.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
+        expert, meta = experts.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
         svf.attach(model, expert, experts.SVD_CACHE)
         svf.set_z(model, expert)
     print(export(model, args.weights or download.find_weights(), out, expert, meta))

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from . import svf, tokenizer
 from .configs import config_to_json
+from .files import save_tensors
 from .gguf import read_gguf
 from .spm import SPACE
 
@@ -93,7 +94,7 @@ def write_adapter(folder, model, expert, meta):
     folder.mkdir()
     tensors = {f"base_model.model.{name}.svf_z": z for name, z in expert.items()}
     tensors |= {f"base_model.model.{name}.svf_sigma": layer.S for name, layer in svf.layers(model).items() if name in expert}
-    svf.save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", "base_sha256": model.base_sha256})
+    save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", "base_sha256": model.base_sha256})
     write_json(folder / "adapter_config.json", {
         "peft_type": "SVF", "task_type": "CAUSAL_LM", "inference_mode": True, "revision": None,
         "base_model_name_or_path": meta.get("base_model", model.name), "base_sha256": model.base_sha256,

@@ -12,7 +12,6 @@ Forms:    during a rollout z stands still, so W' is built once (`fold`) and used
           needs no dense weight gradient (`FoldedLinear`); rows with different z go through the factors (`per_row`).
 """
 import hashlib
-import json
 import sys
 import time
 from contextlib import contextmanager
@@ -28,7 +27,6 @@ from .packed import linear
 SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
          "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
 ALL = "q,k,v,o,gate,up,down"
-DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}     # what expert and cache files hold
 
 
 class FoldedLinear(torch.autograd.Function):
@@ -196,7 +194,7 @@ def decompose(W, cache=None):
             if factors is None:
                 files.sweep(path.parent / "*.safetensors")
                 factors = tuple(torch.linalg.svd(W.detach().float(), full_matrices=False))
-                save_tensors(path, dict(zip(("U", "S", "Vt"), factors)), {"key": key, "torch": torch.__version__})
+                files.save_tensors(path, dict(zip(("U", "S", "Vt"), factors)), {"key": key, "torch": torch.__version__})
     return factors
 
 
@@ -315,69 +313,3 @@ def per_row(model, experts, index):
     finally:
         for layer in found.values():
             layer.bank = layer.rows = None
-
-
-# ---------------------------------------------------------------------------------------------- expert files
-def save_tensors(path, tensors, metadata):
-    """Write a safetensors file, atomically; the same content always gives the same bytes.
-
-    (The library's own writer orders the metadata differently in every process.)
-    """
-    header, end = {"__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}}, 0
-    for name, t in sorted(tensors.items()):
-        start, end = end, end + t.numel() * t.element_size()
-        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)                         # the numbers start at a multiple of eight
-    with files.replacing(path) as f:
-        f.write(len(text).to_bytes(8, "little") + text)
-        for _, t in sorted(tensors.items()):
-            f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-
-
-def save_expert(path, expert, metadata):
-    """expert: dict name -> z (r,). metadata: at least `base_sha256`; see reinforce.py for the rest."""
-    save_tensors(path, {name: z.float() for name, z in expert.items()}, {"format": "t2mini-svf-1", **metadata})
-
-
-def read_metadata(path):
-    """The metadata of an expert file, numbers parsed. Raises ValueError where the file is not one."""
-    try:
-        with safe_open(path, "pt") as f:
-            meta = f.metadata() or {}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no expert file at {path}") from None
-    except (SafetensorError, OSError) as e:
-        raise ValueError(f"{path}: damaged expert file ({e})") from None
-    if meta.get("format") != "t2mini-svf-1":
-        raise ValueError(f"{path}: not an expert file (no t2mini metadata)")
-    out = {}
-    for k, v in meta.items():
-        try:
-            out[k] = json.loads(v) if k not in ("base_sha256", "command", "task") else v
-        except (ValueError, RecursionError):
-            out[k] = v
-    return out
-
-
-def load_expert(path, model, allow_other_base=False):
-    """-> (dict name -> z (r,) on the model's device, metadata). Refuses an expert of another base model (ValueError)."""
-    meta = read_metadata(path)
-    if meta.get("base_sha256") != model.base_sha256 and not allow_other_base:
-        raise ValueError(f"{path} was trained on another base ({meta.get('base_model', '?')}, "
-                         f"{str(meta.get('base_sha256'))[:12]}...; this is {model.base_sha256[:12]}...); its z belong to "
-                         f"other singular vectors. --allow-other-base loads it all the same")
-    return {name: z.to(model.device) for name, z in read_expert(path).items()}, meta
-
-
-def read_expert(path):
-    """The z of an expert file whatever its base: dict name -> z (r,). ValueError where they are not finite vectors."""
-    try:
-        with safe_open(path, "pt") as f:
-            expert = {name: f.get_tensor(name) for name in f.keys()}
-    except (SafetensorError, OSError) as e:
-        raise ValueError(f"{path}: damaged expert file ({e})") from None
-    for name, z in expert.items():
-        if z.dim() != 1 or not z.is_floating_point() or not bool(torch.isfinite(z).all()):
-            raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")
-    return expert

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
-from t2mini import experts, svf
+from t2mini import experts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -198,7 +198,7 @@ def test_half_of_the_layers(call, home):
     status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=1", "--prompts=1", "--samples=2", "--val-every=1",
                             "--val-n=2", "--layers=half", "--modules=q,up", f"--out={home}/half.safetensors")
     assert status == 0, err
-    meta, expert = svf.read_metadata(home / "half.safetensors"), svf.read_expert(home / "half.safetensors")
+    meta, expert = experts.read_metadata(home / "half.safetensors"), experts.read_expert(home / "half.safetensors")
     assert sorted(expert) == ["model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj"] and meta["layers"] == "half"
     for more, code in (([], 0), (["--layers=half", "--modules=q,up"], 0), (["--modules=q"], 1)):
         status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--expert={home}/half.safetensors", *more)
@@ -208,8 +208,8 @@ def test_half_of_the_layers(call, home):
 def test_export(call, home, trained, tiny_folder):
     """Fails if the verb does not merge the expert, needs a tokenizer, or writes into a folder that holds something."""
     path = home / "out" / "math.safetensors"                # two steps of training moved nothing: move half of it by hand
-    expert = {name: z * (1.1 if "up_proj" in name else 1.0) for name, z in svf.read_expert(path).items()}
-    svf.save_expert(path, expert, svf.read_metadata(path))
+    expert = {name: z * (1.1 if "up_proj" in name else 1.0) for name, z in experts.read_expert(path).items()}
+    experts.save_expert(path, expert, experts.read_metadata(path))
     status, out, err = call("export", "--expert=math", f"--out={home}/merged")
     assert status == 0 and out.strip().endswith("merged"), err
     assert (home / "merged" / "adapter" / "adapter_config.json").is_file()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from test_cli import home     # noqa: F401
 
 from t2mini import __main__ as cli
-from t2mini import ranks, reinforce, svf, tasks
+from t2mini import experts, ranks, reinforce, svf, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,7 +68,7 @@ def test_ranks_give_the_z_of_one_process(home, tiny_folder, paid, n, more):     
     rows = [[json.loads(r) for r in p.with_suffix(".jsonl").read_text().splitlines()] for p in (one, many)]
     for x, y in zip(*rows, strict=True):
         assert x.keys() == y.keys() and all(x[k] == pytest.approx(y[k], abs=2e-4) for k in x if not k.startswith("sec"))
-    meta = svf.read_metadata(many)
+    meta = experts.read_metadata(many)
     assert meta["processes"] == n and sorted(p.name for p in many.parent.iterdir()) == ["e.ckpt", "e.jsonl", "e.safetensors"]
     said = [(home / f"out{r}").read_text() for r in range(n)]
     assert "step    3" in said[0] and not any(said[1:])     # one rank talks

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import t2mini
-from t2mini import evaluate, reinforce, svf, tasks
+from t2mini import evaluate, experts, reinforce, svf, tasks
 from t2mini.generate import generate
 from t2mini.grade import Example
 from t2mini.model import Conv1D
@@ -451,7 +451,7 @@ def test_training_stops_after_five_gradients_that_are_not_finite(loaded, words, 
     result = train(*loaded, config(steps=30, val_every=100), tmp_path / "e.safetensors", log=said.append)
     assert result["step"] == 11 and result["bad"] == 5 and result["skipped"] == 9 and "five" in said[-1]
     assert [r["skipped"] for r in rows_of(tmp_path / "e.jsonl")[1:]] == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1]
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert len(expert) == 6 and meta["steps"] == 11 and meta["best_step"] == 0
 
 
@@ -484,7 +484,7 @@ def test_training_writes_log_and_expert(loaded, words, tmp_path):
     fields = {"step", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len", "cut", "kl", "skipped",
               "sec", "sec_sample", "sec_score", "sec_update"}
     assert all(r.keys() == fields for r in rows if "val" not in r) and rows[0].keys() == {"step", "val", "val_n"}
-    expert, meta = svf.load_expert(out, model)
+    expert, meta = experts.load_expert(out, model)
     assert expert.keys() == svf.layers(model).keys() and result["step"] == meta["steps"] == 4
     assert TrainConfig(**meta["config"]) == cfg and meta["base_sha256"] == model.base_sha256 and meta["seed"] == 0
     assert {"base_model", "task", "best_step", "val_accuracy", "val_n", "parameterisation", "modules", "command", "dtype",
@@ -507,7 +507,7 @@ def test_the_best_expert_on_validation_is_kept(loaded, words, monkeypatch, tmp_p
     monkeypatch.setattr(evaluate, "score", score)
     result = train(*loaded, config(steps=40, patience=3), tmp_path / "e.safetensors", log=quiet)
     assert result["step"] == 8 and result["best_step"] == 2 and result["best_val"] == 0.75 and len(seen) == 5
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", model)
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", model)
     assert all(torch.equal(z, seen[1][n]) for n, z in expert.items()) and meta["val_accuracy"] == 0.75
     assert any(not torch.equal(seen[1][n], seen[2][n]) for n in expert)
 
@@ -525,7 +525,7 @@ def test_training_on_a_jsonl_file_that_never_pays(loaded, tmp_path):
     mine = tmp_path / "mine.jsonl"
     mine.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": "supercalifragilistic"}) + "\n" for i in range(20)))
     train(*loaded, config(task=str(mine), steps=2, max_tokens=3, prompts=2), tmp_path / "e.safetensors", log=quiet)
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert all((z == 1).all() for z in expert.values()) and meta["val_accuracy"] == 0 and meta["val_n"] == 2
     assert all(r["grad_norm"] == 0 for r in rows_of(tmp_path / "e.jsonl") if "val" not in r)
 
@@ -646,5 +646,5 @@ def test_released_recipe_trains_logits(loaded, words, tmp_path):
     logits = load_file(tmp_path / "e.ckpt")
     assert all(layer.sigmoid for layer in svf.layers(model).values()) and len(svf.layers(model)) == 6
     assert all(0.08 < t.mean() < 0.12 and (t != 0.1).any() for k, t in logits.items() if k.startswith("z/"))
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", model)
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", model)
     assert meta["parameterisation"] == "sigmoid" and all(abs(z.mean() - 1) < 0.05 for z in expert.values())

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from t2mini import svf
+from t2mini import experts, svf
 from t2mini.model import Conv1D
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [200, 3, 200, 3, 1, 0]])
@@ -481,18 +481,18 @@ def saved(tmp_path):
     """(model with SVF layers, its expert, the file it was saved to)"""
     model = attached(modules="q,down")
     expert = random_expert(model)
-    svf.save_expert(tmp_path / "new" / "math.safetensors", expert, META)
+    experts.save_expert(tmp_path / "new" / "math.safetensors", expert, META)
     return model, expert, tmp_path / "new" / "math.safetensors"
 
 
 def test_expert_file_round_trip(saved):
     """Fails if z loses bits on disk, numbers come back as text, or a text that looks like a number becomes one."""
     model, expert, path = saved
-    loaded, meta = svf.load_expert(path, model)
+    loaded, meta = experts.load_expert(path, model)
     assert loaded.keys() == expert.keys() and all(torch.equal(loaded[n], expert[n]) for n in expert)
     assert all(z.dtype == torch.float32 for z in loaded.values())
     assert meta == {"format": "t2mini-svf-1", **META}
-    assert all(torch.equal(z, expert[n]) for n, z in svf.read_expert(path).items())
+    assert all(torch.equal(z, expert[n]) for n, z in experts.read_expert(path).items())
     assert [p.name for p in path.parent.iterdir()] == ["math.safetensors"]
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -502,9 +502,9 @@ def test_expert_of_another_base_is_refused(saved):
     model, expert, path = saved
     model.base_sha256 = "f" * 64
     with pytest.raises(ValueError, match="another base.*allow-other-base") as e:
-        svf.load_expert(path, model)
+        experts.load_expert(path, model)
     assert "\n" not in str(e.value)
-    assert svf.load_expert(path, model, allow_other_base=True)[0].keys() == expert.keys()
+    assert experts.load_expert(path, model, allow_other_base=True)[0].keys() == expert.keys()
 
 
 def test_damaged_expert_files_are_refused_in_one_line(saved):
@@ -515,7 +515,7 @@ def test_damaged_expert_files_are_refused_in_one_line(saved):
 
     def refused(match, error=ValueError):
         with pytest.raises(error, match=match) as e:
-            svf.load_expert(path, model)
+            experts.load_expert(path, model)
         assert type(e.value) is error and "\n" not in str(e.value) and "math.safetensors" in str(e.value)
 
     for cut in (0, 5, 100, len(whole) - 1):
@@ -526,9 +526,9 @@ def test_damaged_expert_files_are_refused_in_one_line(saved):
     save_file({"a": torch.ones(2)}, path)
     refused("not an expert file")
     for bad in (float("nan"), float("inf")):
-        svf.save_expert(path, expert | {name: torch.full((48,), bad)}, META)
+        experts.save_expert(path, expert | {name: torch.full((48,), bad)}, META)
         refused("not a vector of finite numbers")
-    svf.save_expert(path, expert | {name: torch.ones(4, 12)}, META)
+    experts.save_expert(path, expert | {name: torch.ones(4, 12)}, META)
     refused("not a vector of finite numbers")
     path.unlink()
     refused("no expert file", FileNotFoundError)
@@ -547,7 +547,7 @@ def test_failed_save_keeps_the_old_file(saved, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
-        svf.save_expert(path, random_expert(model, 1), META)
+        experts.save_expert(path, random_expert(model, 1), META)
     assert path.read_bytes() == old and os.listdir(path.parent) == ["math.safetensors"]
 
 
@@ -555,5 +555,5 @@ def test_new_expert_replaces_the_old_file(saved):
     """Fails if saving over an existing expert keeps any of its layers."""
     model, expert, path = saved
     name = next(iter(expert))
-    svf.save_expert(path, {name: torch.zeros(48)}, META)
-    assert load_file(path).keys() == {name} and (svf.load_expert(path, model)[0][name] == 0).all()
+    experts.save_expert(path, {name: torch.zeros(48)}, META)
+    assert load_file(path).keys() == {name} and (experts.load_expert(path, model)[0][name] == 0).all()
