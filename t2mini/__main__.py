@@ -17,10 +17,10 @@ except ModuleNotFoundError as e:
 
 
 def open_model(args, modules=True, text=True):
-    """Model and tokenizer, SVF attached as --modules and --layers say, with a line that says what runs."""
+    """Model and tokenizer, SVF attached as --modules and --layers say (or as --expert needs), with a line that says what runs."""
     import torch
 
-    from . import experts, ranks, svf, weights
+    from . import experts, ranks, weights
     if args.threads is not None and args.threads < 1:
         raise ValueError("--threads must be at least 1")
     if args.threads:
@@ -30,8 +30,10 @@ def open_model(args, modules=True, text=True):
     if text and tokenizer is None:
         raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and writes text: put the "
                          "checkpoint's tokenizer.json there")
-    if modules:
-        svf.attach(model, args.modules, experts.SVD_CACHE, progress=ranks.rank() == 0, depth=args.layers)
+    if modules:                                             # an expert of another method brings its own layers
+        name = getattr(args, "expert", None) or "none"
+        meta = experts.read_metadata(experts.find(name, model)) if name != "none" else {}
+        experts.attach(model, meta, args.modules, args.layers)
     if ranks.rank() == 0:
         print(f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}, {torch.get_num_threads()} "
               f"threads{f' in each of {ranks.world()} processes' * (ranks.world() > 1)}, ready in {time.time() - t0:.1f} s",
@@ -127,8 +129,6 @@ def do_train(args):
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-    if cfg.baseline not in ("group", "batch"):
-        raise ValueError("--baseline must be group or batch")
     agree(args, tasks.get(cfg.task).runs_code)              # a wrong name stops before the model is loaded
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
@@ -203,6 +203,9 @@ def do_show(args):
     meta, expert = experts.read_metadata(path), experts.read_expert(path)
     for key in sorted(meta):
         print(f"{key:>18}  {meta[key]}")
+    if meta.get("method", "svf") != "svf":
+        print(f"\n{sum(t.numel() for t in expert.values()):,} numbers of {meta['method']} in {len(expert)} tensors")
+        return
     for title, value in (("mean |z - 1|", lambda z: float((z - 1).abs().mean())), ("smallest z", lambda z: float(z.min())),
                          ("largest z", lambda z: float(z.max()))):
         modules, grid = plots.by_layer_and_module(expert, value)
@@ -229,7 +232,7 @@ def do_export(args):
     expert = meta = None
     if args.expert != "none":
         expert, meta = experts.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
-        svf.attach(model, expert, experts.SVD_CACHE)
+        experts.attach(model, meta, expert)
         svf.set_z(model, expert)
     print(export(model, args.weights or download.find_weights(), out, expert, meta))
 

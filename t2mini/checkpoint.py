@@ -51,10 +51,10 @@ def command():
 
 def save(path, cfg, model, optimizer, z, best, state):
     """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the counters."""
-    tensors = {}
+    tensors = {f"best/{name}": t for name, t in best.items()}
     for name, p in z.items():
         s = optimizer.state.get(p, {})
-        tensors |= {f"z/{name}": p, f"best/{name}": best[name],
+        tensors |= {f"z/{name}": p,
                     f"m/{name}": s.get("exp_avg", torch.zeros_like(p)), f"v/{name}": s.get("exp_avg_sq", torch.zeros_like(p)),
                     f"n/{name}": torch.as_tensor(s.get("step", 0.0), dtype=torch.float32)}
     files.save_tensors(path, tensors, {"config": asdict(cfg), "state": state, "base_sha256": model.base_sha256,
@@ -68,7 +68,9 @@ def load(path, cfg, model, optimizer, z, state):
             meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
         old, saved = json.loads(meta["config"]), json.loads(meta["state"])
         whole = saved.keys() >= state.keys() and all(tensors[f"{kind}/{name}"].shape == (p.shape if kind != "n" else ())
-                                                     for name, p in z.items() for kind in ("z", "best", "m", "v", "n"))
+                                                     for name, p in z.items() for kind in ("z", "m", "v", "n"))
+        best = {name: tensors[f"best/{name}"] for name in svf.get_z(model)}
+        whole = whole and all(best[name].shape == t.shape for name, t in svf.get_z(model).items())
         base, dtype = meta["base_sha256"], meta["dtype"]
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
         raise ValueError(f"--resume: damaged checkpoint {path} ({e}); start without --resume") from None
@@ -86,4 +88,4 @@ def load(path, cfg, model, optimizer, z, state):
                 optimizer.state[p] = {"step": tensors[f"n/{name}"].cpu(), "exp_avg": tensors[f"m/{name}"],
                                       "exp_avg_sq": tensors[f"v/{name}"]}
     svf.fold(model)
-    return {name: tensors[f"best/{name}"] for name in z}
+    return best

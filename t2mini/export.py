@@ -53,7 +53,7 @@ def export(model, source, out, expert=None, meta=None):
         spec |= {"torch_dtype": str(model.dtype).removeprefix("torch.")}
         spec.pop("dtype", None)                             # the newer name of the same; one of them must not lie
         write_json(temp / "config.json", spec)
-        if expert is not None:
+        if expert is not None and (meta or {}).get("method", "svf") == "svf":   # of other methods: the merged weights only
             write_adapter(temp / "adapter", model, expert, meta or {})
         os.chmod(temp, 0o755)                               # mkdtemp makes a folder that only its owner can read
         os.replace(temp, out)
@@ -63,8 +63,9 @@ def export(model, source, out, expert=None, meta=None):
 
 
 def merged(model):
-    """dict name in the checkpoint -> tensor, with W' for every SVF layer."""
-    out = {n.replace(".base.", "."): p for n, p in model.named_parameters() if not n.endswith(".z")}
+    """dict name in the checkpoint -> tensor, with W' for every tuned layer."""
+    added = svf.trained(model).values()
+    out = {n.replace(".base.", "."): p for n, p in model.named_parameters() if all(p is not z for z in added)}
     for name, layer in svf.layers(model).items():
         out[f"{name}.weight"] = layer.folded.T if getattr(layer.base, "transposed", False) else layer.folded
     return out

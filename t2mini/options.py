@@ -7,7 +7,7 @@ import argparse
 import difflib
 from dataclasses import fields
 
-from . import adapt, svf
+from . import adapt, lora, svf
 from .reinforce import TrainConfig
 
 STRATEGIES = ("classifier", "prompt", "cem", "none")
@@ -17,7 +17,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows a default where there is one."""
 
     def _get_help_string(self, action):
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default in (None, False, "") else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,17 +111,19 @@ def add_train_options(p):
         if f.type in (bool, "bool"):
             p.add_argument(flag, action="store_true", help=HELP[f.name])
         else:
-            p.add_argument(flag, type=type(f.default), default=f.default, help=HELP[f.name])
+            p.add_argument(flag, type=type(f.default), default=f.default, choices=CHOICES.get(f.name), help=HELP[f.name])
     p.add_argument("--out", metavar="PATH", help="the expert file (default: out/TASK.safetensors)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
 
 
+CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch")}
 HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts": "questions per update",
         "samples": "answers per question", "baseline": "mean reward of the question's answers (group) or of the whole update (batch)",
         "temperature": "of sampling and scoring",
         "max_tokens": "longest sampled answer (0: the task's own limit)",
         "must_stop": "an answer that was cut off earns nothing",
         "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model", "clip": "largest gradient norm",
+        "method": "what is trained: z (svf), or a baseline", "rank": "of LoRA", "lora_alpha": "LoRA's change is B A alpha / rank",
         "modules": "which matrices get a z", "layers": "which blocks: all or half (every second one)",
         "seed": "of data and sampling", "val_every": "updates between validations",
         "val_n": "validation questions", "patience": "stop after so many validations without a new best",

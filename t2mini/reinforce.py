@@ -15,12 +15,12 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from . import checkpoint, evaluate, experts, ranks, svf, tasks
+from . import checkpoint, evaluate, experts, lora, ranks, svf, tasks
 from .generate import at_temperature, generate
 from .grade import graded_end
 
@@ -38,9 +38,12 @@ class TrainConfig:
     lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
     clip: float = 1.0           # largest gradient norm
-    modules: str = svf.ALL      # which linear layers get a z
+    method: str = "svf"         # what is trained: svf, or a baseline of lora.py: lora, ia3
+    modules: str = ""           # which linear layers get a z; "" takes the method's own list (lora.METHODS)
+    rank: int = 16              # LoRA: of its change to each matrix
+    lora_alpha: float = 32.0    # LoRA: the change is B A alpha / rank
     layers: str = "all"         # "half": every second block (paper A.1, for its 70B and vision models)
-    seed: int = 0               # of data, sampling and nothing else: z starts at 1
+    seed: int = 0               # of data, sampling and LoRA's A; z starts at 1
     val_every: int = 10         # updates between validations
     val_n: int = 96             # validation questions; the best z on them is kept
     patience: int = 4           # stop after so many validations without a new best
@@ -208,7 +211,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
         kl += stats["kl"] * stats["tokens"] / n_credited
     for group in optimizer.param_groups:
         group["lr"] = cfg.lr if cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
-    z = [layer.z for layer in svf.layers(model).values()]
+    z = list(svf.trained(model).values())
     kl, n_used = ranks.total([kl, float(len(used))])
     ranks.add_gradients(z)
     grad_norm = float(torch.nn.utils.clip_grad_norm_(z, cfg.clip))
@@ -217,9 +220,8 @@ def update(model, tokenizer, task, cfg, step, optimizer):
         optimizer.step()
         svf.fold(model)
         ranks.check_equal(z)
-    shift = torch.cat([(layer.scale().detach() - 1).abs() for layer in svf.layers(model).values()]).mean()
     numbers = {"reward": reward_sum / n_answers, "reward_spread": spread_sum / n_groups,
-               "flat_groups": n_flat / n_groups, "grad_norm": grad_norm, "z_shift": shift.item(),
+               "flat_groups": n_flat / n_groups, "grad_norm": grad_norm, "z_shift": svf.shift(model),
                "answer_len": n_tokens / n_answers, "cut": 1 - n_stopped / n_answers, "kl": kl,
                "skipped": int(skipped), "sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
                "sec_update": time.time() - t2}
@@ -237,9 +239,15 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     settings, the log would replace the task's own file, or another run is writing the same files.
     """
     cfg, out = (released(cfg) if cfg.as_released else cfg), Path(out)
+    cfg = replace(cfg, modules=cfg.modules or lora.METHODS[cfg.method])
     task = tasks.get(cfg.task)
-    svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released, progress=ranks.rank() == 0, depth=cfg.layers)
-    z = {name: layer.z for name, layer in svf.layers(model).items()}
+    if cfg.method == "svf":
+        svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released, progress=ranks.rank() == 0, depth=cfg.layers)
+    else:
+        lora.attach(model, cfg.method, cfg.modules, cfg.layers, cfg.rank, cfg.lora_alpha, cfg.seed)
+    z = svf.trained(model)
+    count = sum(p.numel() for p in z.values())
+    log(f"{cfg.method}: {count:,} trained numbers on {len(svf.layers(model))} matrices")
     # Weight decay would pull z to 0, which erases the matrix; equation 1 pulls to the base model by its KL term.
     optimizer = torch.optim.AdamW(z.values(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=0.0)
     state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0, "skipped": 0, "bad": 0}
@@ -297,6 +305,6 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
                 "base_model": model.name, "base_sha256": model.base_sha256, "task": cfg.task, "seed": cfg.seed,
                 "steps": state["step"], "best_step": state["best_step"], "val_accuracy": state["best_val"],
                 "val_n": len(val), "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules,
-                "layers": cfg.layers, "config": asdict(cfg), "command": checkpoint.command(), "dtype": str(model.dtype),
+                "layers": cfg.layers, "method": cfg.method, "parameters": count, "config": asdict(cfg), "command": checkpoint.command(), "dtype": str(model.dtype),
                 "torch": torch.__version__, "threads": torch.get_num_threads(), "processes": ranks.world()})
     return {"task": cfg.task, "expert": str(out), "seed": cfg.seed, **state, "seconds": time.time() - t0}
