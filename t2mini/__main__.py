@@ -17,7 +17,7 @@ except ModuleNotFoundError as e:
 
 
 def open_model(args, modules=True, text=True):
-    """Model and tokenizer, SVF attached as --modules and --layers say (or as --expert needs), with a line that says what runs."""
+    """Model and tokenizer, SVF attached as --modules and --layers say, or as --expert needs, and a line that says what runs."""
     import torch
 
     from . import experts, ranks, weights
@@ -129,7 +129,8 @@ def do_train(args):
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-    agree(args, tasks.get(cfg.task).runs_code)              # a wrong name stops before the model is loaded
+    cfg = reinforce.settled(cfg)                            # a wrong word stops before the model is loaded
+    agree(args, tasks.get(cfg.task).runs_code)
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
         raise ValueError("--out must end in .safetensors")

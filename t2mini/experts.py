@@ -91,6 +91,7 @@ def read_expert(path):
     except (SafetensorError, OSError) as e:
         raise ValueError(f"{path}: damaged expert file ({e})") from None
     for name, z in expert.items():
-        if z.dim() != (2 if name.endswith((".A", ".B")) else 1) or not z.is_floating_point() or not bool(torch.isfinite(z).all()):
+        dims = 2 if name.endswith((".A", ".B")) else 1      # LoRA's factors
+        if z.dim() != dims or not z.is_floating_point() or not bool(torch.isfinite(z).all()):
             raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")
     return expert

@@ -8,7 +8,7 @@ import difflib
 from dataclasses import fields
 
 from . import adapt, lora, svf
-from .reinforce import TrainConfig
+from .recipe import DEPARTURES, TrainConfig
 
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 
@@ -110,15 +110,21 @@ def add_train_options(p):
         flag = "--" + f.name.replace("_", "-")
         if f.type in (bool, "bool"):
             p.add_argument(flag, action="store_true", help=HELP[f.name])
+        elif f.name == "as_released":
+            p.add_argument(flag, nargs="?", default="", const="all", metavar="A,B", help=HELP[f.name])
         else:
             p.add_argument(flag, type=type(f.default), default=f.default, choices=CHOICES.get(f.name), help=HELP[f.name])
     p.add_argument("--out", metavar="PATH", help="the expert file (default: out/TASK.safetensors)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
 
 
-CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch")}
+CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch", "none"), "objective": ("reward", "next-token"),
+           "tie": ("none", "matrix", "layer", "module")}
 HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts": "questions per update",
-        "samples": "answers per question", "baseline": "mean reward of the question's answers (group) or of the whole update (batch)",
+        "samples": "answers per question",
+        "baseline": "mean reward of the question's answers (group) or of the whole update (batch), or nothing (none)",
+        "objective": "earn rewards with sampled answers, or imitate the gold ones",
+        "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
         "temperature": "of sampling and scoring",
         "max_tokens": "longest sampled answer (0: the task's own limit)",
         "must_stop": "an answer that was cut off earns nothing",
@@ -127,4 +133,4 @@ HELP = {"task": "built-in name or a .jsonl file", "steps": "updates", "prompts":
         "modules": "which matrices get a z", "layers": "which blocks: all or half (every second one)",
         "seed": "of data and sampling", "val_every": "updates between validations",
         "val_n": "validation questions", "patience": "stop after so many validations without a new best",
-        "as_released": "the released code's recipe, to compare"}
+        "as_released": f"the released code's choices, to compare: {', '.join(DEPARTURES)}; nothing named: all"}

@@ -60,8 +60,9 @@ def draw_log(path_log, path):
     steps = [r for r in rows if "reward" in r]
     val = [r for r in rows if "val" in r]
     fig, ax = plt.subplots(figsize=(7, 4))
-    ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=GREY, lw=1.2,
-            label="reward of sampled answers (train)")
+    if steps:                                               # next-token training samples nothing
+        ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=GREY, lw=1.2,
+                label="reward of sampled answers (train)")
     error = [1.96 * (r["val"] * (1 - r["val"]) / r["val_n"]) ** 0.5 for r in val]
     ax.errorbar([r["step"] for r in val], [r["val"] for r in val], error, color=BLUE, marker="o", capsize=3,
                 label=f"greedy accuracy, validation (n={val[0]['val_n'] if val else 0})")

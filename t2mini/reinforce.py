@@ -8,6 +8,8 @@ Changed:  several answers per question and their mean reward as baseline (the re
           are sampled at temperature 1 and scored at it. The stop token is part of the answer: stopping is learnt too.
           The sum over tokens is divided by the tokens of the whole batch: one constant per step, so the direction is
           that of the plain sum (the unbiased one) and the size does not depend on the answers' length.
+Beside:   --objective=next-token imitates gold answers through the same lines, as answers that were sampled and paid 1;
+          --as-released=... goes back to the released code's choices, one at a time or all (recipe.py).
 Left out: importance ratios and clipping of them: sampler and scorer are the same weights, one update per batch.
 Run:      python -m t2mini train --task=math
 """
@@ -15,7 +17,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,37 +25,7 @@ import torch
 from . import checkpoint, evaluate, experts, lora, ranks, svf, tasks
 from .generate import at_temperature, generate
 from .grade import graded_end
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    task: str = "math"          # which task pays the reward
-    steps: int = 40             # updates
-    prompts: int = 12           # questions per update
-    samples: int = 8            # answers per question
-    baseline: str = "group"     # mean reward of the question's answers, or "batch": of all answers of the update
-    max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
-    must_stop: bool = False     # an answer cut off at max_tokens earns nothing: else code is followed by endless prose
-    temperature: float = 0.8    # of sampling and of scoring; at 1.0 a small model wanders off too often to be right
-    lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
-    kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
-    clip: float = 1.0           # largest gradient norm
-    method: str = "svf"         # what is trained: svf, or a baseline of lora.py: lora, ia3
-    modules: str = ""           # which linear layers get a z; "" takes the method's own list (lora.METHODS)
-    rank: int = 16              # LoRA: of its change to each matrix
-    lora_alpha: float = 32.0    # LoRA: the change is B A alpha / rank
-    layers: str = "all"         # "half": every second block (paper A.1, for its 70B and vision models)
-    seed: int = 0               # of data, sampling and LoRA's A; z starts at 1
-    val_every: int = 10         # updates between validations
-    val_n: int = 96             # validation questions; the best z on them is kept
-    patience: int = 4           # stop after so many validations without a new best
-    as_released: bool = False   # the released recipe: see `released`
-
-
-def released(cfg):
-    """The released code's recipe, to compare: one greedy answer, reward +-1, no baseline, summed log-probs, sigmoid."""
-    return TrainConfig(**{**asdict(cfg), "as_released": True, "samples": 1, "prompts": cfg.prompts * cfg.samples,
-                          "temperature": 0.0, "lr": 2e-3, "kl": 0.0, "clip": 1e-3, "modules": "gate,up,down"})
+from .recipe import TrainConfig, settled     # noqa: F401 (callers say reinforce.TrainConfig)
 
 
 # ---------------------------------------------------------------------------------------------- equation 1
@@ -62,8 +34,10 @@ def advantages(reward, baseline="group", mean=None):
 
     "group", the mean over a question's answers, has less variance, but a question whose answers all earn the same then
     teaches nothing. Where that is nearly all of them (one-word answers, of which the model is sure), "batch" goes on.
-    mean: of all answers of the update, where `reward` holds only a part of them.
+    "none": the reward itself. mean: of all answers of the update, where `reward` holds only a part of them.
     """
+    if baseline == "none":
+        return reward
     return reward - (reward.mean(1, keepdim=True) if baseline == "group" else reward.mean() if mean is None else mean)
 
 
@@ -173,46 +147,56 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     asked = ranks.mine(range(len(examples)))
     examples = [examples[i] for i in asked]
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
-    out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
-                   seed=cfg.seed * 100_003 + step, row_ids=asked)
-    tokens = [out.tokens(n) for n in range(len(out.lengths))]
-    texts = [tokenizer.decode(t) for t in tokens]
+    given = cfg.objective == "next-token"                   # the gold answers, as if sampled and paid 1
+    if given:
+        texts, stopped, finite = [tasks.gold(e) for e in examples], [True] * len(examples), True
+        tokens = [tokenizer.answer(t, task.opener) for t in texts]
+        longest = max(len(p) + len(t) for p, t in zip(prompts, tokens))
+        if longest > model.cfg.max_position_embeddings:
+            raise ValueError(f"a question with its gold answer has {longest} tokens, which exceeds this model's context of "
+                             f"{model.cfg.max_position_embeddings}")
+    else:
+        out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
+                       seed=cfg.seed * 100_003 + step, row_ids=asked)
+        tokens = [out.tokens(n) for n in range(len(out.lengths))]
+        texts = [tokenizer.decode(t) for t in tokens]
+        stopped, finite = out.stopped.tolist(), bool(out.logprobs.isfinite().all())
     t1 = time.time()
     # --- score ---
-    problem = "" if bool(out.logprobs.isfinite().all()) else "the model's log-probabilities are not finite numbers"
+    problem = "" if finite else "the model's log-probabilities are not finite numbers"
     try:
-        earned = tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
+        earned = [1.0] * len(texts) if given else tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
     except tasks.RewardError as e:
         earned, problem = [0.0] * len(texts), str(e)
     if cfg.must_stop:
-        earned = [r * float(stopped) for r, stopped in zip(earned, out.stopped.tolist())]
+        earned = [r * float(s) for r, s in zip(earned, stopped)]
     reward = torch.tensor(earned).view(len(examples), cfg.samples)
     spread = reward.std(1, unbiased=False)
-    answers = tokens if cfg.as_released else [
+    answers = tokens if "all" in cfg.as_released else [
         credited(tokenizer, examples[n // cfg.samples], t, texts[n]) for n, t in enumerate(tokens)]
     # one sum over the ranks: from here on each of them knows the whole batch
     n_credited, n_tokens, n_stopped, reward_sum, spread_sum, n_flat, n_groups, problems = ranks.total([float(x) for x in (
-        sum(map(len, answers)), out.lengths.sum(), out.stopped.sum(), reward.sum(), spread.sum(), (spread == 0).sum(),
+        sum(map(len, answers)), sum(map(len, tokens)), sum(stopped), reward.sum(), spread.sum(), (spread == 0).sum(),
         len(examples), bool(problem))])
     n_answers = n_groups * cfg.samples
-    if cfg.as_released:
-        advantage, norm = 2 * reward - 1, n_groups
-    else:
-        advantage, norm = advantages(reward, cfg.baseline, reward_sum / n_answers), n_credited
+    mean, norm = reward_sum / n_answers, n_groups if "all" in cfg.as_released else n_credited
+    if "signed" in cfg.as_released:
+        reward, mean = 2 * reward - 1, 2 * mean - 1
+    advantage = advantages(reward, cfg.baseline, mean)
     t2 = time.time()
     # --- update ---
     groups = [(p, answers[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
     used = [i for i in range(len(groups)) if cfg.kl or bool((advantage[i] != 0).any())]     # the rest has no gradient
     optimizer.zero_grad(set_to_none=False)
-    kl = 0.0
+    kl = loss = 0.0
     for part in micro_batches([groups[i] for i in used]) if not problems else ():
         stats = policy_gradient(model, [groups[used[j]] for j in part], [advantage[used[j]].tolist() for j in part],
                                 cfg.temperature, norm, cfg.kl)
-        kl += stats["kl"] * stats["tokens"] / n_credited
+        kl, loss = kl + stats["kl"] * stats["tokens"] / n_credited, loss + stats["loss"]
     for group in optimizer.param_groups:
-        group["lr"] = cfg.lr if cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
+        group["lr"] = cfg.lr if "all" in cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
     z = list(svf.trained(model).values())
-    kl, n_used = ranks.total([kl, float(len(used))])
+    kl, loss, n_used = ranks.total([kl, loss, float(len(used))])
     ranks.add_gradients(z)
     grad_norm = float(torch.nn.utils.clip_grad_norm_(z, cfg.clip))
     skipped = problems > 0 or not math.isfinite(grad_norm)
@@ -220,11 +204,12 @@ def update(model, tokenizer, task, cfg, step, optimizer):
         optimizer.step()
         svf.fold(model)
         ranks.check_equal(z)
-    numbers = {"reward": reward_sum / n_answers, "reward_spread": spread_sum / n_groups,
-               "flat_groups": n_flat / n_groups, "grad_norm": grad_norm, "z_shift": svf.shift(model),
-               "answer_len": n_tokens / n_answers, "cut": 1 - n_stopped / n_answers, "kl": kl,
-               "skipped": int(skipped), "sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
-               "sec_update": time.time() - t2}
+    numbers = {"loss": loss} if given else {
+        "reward": reward_sum / n_answers, "reward_spread": spread_sum / n_groups, "flat_groups": n_flat / n_groups}
+    numbers |= {"grad_norm": grad_norm, "z_shift": svf.shift(model),
+                "answer_len": n_tokens / n_answers, "cut": 1 - n_stopped / n_answers, "kl": kl,
+                "skipped": int(skipped), "sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
+                "sec_update": time.time() - t2}
     if skipped:
         return numbers, "skipped: " + (problem or ("another rank's problem" if problems else "the gradient is not finite"))
     return numbers, f"{examples[0].prompt[-90:]!r} -> {texts[0][:160]!r} earns {earned[0]:.0f}"
@@ -238,14 +223,16 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     counted; after five in a row training stops. Raises ValueError where --resume finds no checkpoint or one of other
     settings, the log would replace the task's own file, or another run is writing the same files.
     """
-    cfg, out = (released(cfg) if cfg.as_released else cfg), Path(out)
-    cfg = replace(cfg, modules=cfg.modules or lora.METHODS[cfg.method])
+    cfg, out = settled(cfg), Path(out)
     task = tasks.get(cfg.task)
     if cfg.method == "svf":
-        svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released, progress=ranks.rank() == 0, depth=cfg.layers)
+        svf.attach(model, cfg.modules, cache, sigmoid="sigmoid" in cfg.as_released, progress=ranks.rank() == 0,
+                   depth=cfg.layers, tie=cfg.tie)
     else:
         lora.attach(model, cfg.method, cfg.modules, cfg.layers, cfg.rank, cfg.lora_alpha, cfg.seed)
     z = svf.trained(model)
+    for p in z.values() if "bf16" in cfg.as_released else ():
+        p.data = p.data.bfloat16()
     count = sum(p.numel() for p in z.values())
     log(f"{cfg.method}: {count:,} trained numbers on {len(svf.layers(model))} matrices")
     # Weight decay would pull z to 0, which erases the matrix; equation 1 pulls to the base model by its KL term.
@@ -294,8 +281,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
             log_file.write(json.dumps({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}}) + "\n")
             log_file.flush()
             log(f"step {state['step']:4d} | " + " | ".join(
-                f"{k} {numbers[k]:.3g}" for k in ("reward", "reward_spread", "flat_groups", "grad_norm", "z_shift",
-                                                  "answer_len", "kl", "sec")) + f" | {left / 60:.1f} min left")
+                f"{k} {numbers[k]:.3g}" for k in ("loss", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift",
+                                                  "answer_len", "kl", "sec") if k in numbers) + f" | {left / 60:.1f} min left")
             if state["step"] % 5 == 1 or numbers["skipped"]:
                 log("          " + sample)
         if state["bad"] >= 5:
@@ -304,7 +291,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
             experts.save_expert(out, best, {
                 "base_model": model.name, "base_sha256": model.base_sha256, "task": cfg.task, "seed": cfg.seed,
                 "steps": state["step"], "best_step": state["best_step"], "val_accuracy": state["best_val"],
-                "val_n": len(val), "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules,
-                "layers": cfg.layers, "method": cfg.method, "parameters": count, "config": asdict(cfg), "command": checkpoint.command(), "dtype": str(model.dtype),
-                "torch": torch.__version__, "threads": torch.get_num_threads(), "processes": ranks.world()})
+                "val_n": len(val), "parameterisation": "sigmoid" if "sigmoid" in cfg.as_released else "z",
+                "modules": cfg.modules, "layers": cfg.layers, "method": cfg.method, "parameters": count, "config": asdict(cfg),
+                "command": checkpoint.command(), "dtype": str(model.dtype), "torch": torch.__version__,
+                "threads": torch.get_num_threads(), "processes": ranks.world()})
     return {"task": cfg.task, "expert": str(out), "seed": cfg.seed, **state, "seconds": time.time() - t0}

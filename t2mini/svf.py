@@ -90,9 +90,10 @@ class SVF(nn.Module):
 
     def scale(self):
         """Effective z (r,): what multiplies S. Differentiable in the trained parameter."""
+        z = self.z.float().expand_as(self.S)                            # a tied z is one number for all of S
         if not self.sigmoid:
-            return self.z
-        s = torch.sigmoid(self.z)
+            return z
+        s = torch.sigmoid(z)
         return s * (self.S.sum() / (self.S * s).sum())                  # the release's rescale: sum(S * z) = sum(S)
 
     def trained(self):
@@ -172,11 +173,13 @@ def chosen(model, modules, depth="all"):
     return names
 
 
-def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="all"):
+def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="all", tie="none"):
     """Swap every selected linear layer for an SVF view of itself. -> list of names.
 
     modules, depth: see `targets`; or modules as a list of layer names. cache: folder for the decompositions (created);
-    None computes them anew. Raises RuntimeError when attached already.
+    None computes them anew. tie: z is a single number for each "matrix", for all matrices of a block ("layer"), or for all
+    of one kind over the blocks ("module"); layers that share it have the same parameter. Raises RuntimeError when
+    attached already.
     """
     names, made, t0, shown = chosen(model, modules, depth), {}, time.time(), 0
     for i, name in enumerate(names):
@@ -192,6 +195,11 @@ def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="
             print(f"\rdecomposing {i + 1}/{len(names)} matrices, {left:3.0f} s left ", end="", file=sys.stderr, flush=True)
     if shown:
         print(file=sys.stderr)
+    if tie != "none":
+        kind = {"matrix": lambda n: n, "layer": lambda n: n.split(".")[2], "module": lambda n: n.split(".", 3)[3]}[tie]
+        shared = {kind(name): nn.Parameter(torch.ones(1, device=layer.S.device)) for name, layer in made.items()}
+        for name, layer in made.items():
+            layer.z = shared[kind(name)]
     swap(model, made)                                       # all or none: a failure above leaves the model as it was
     if sigmoid:
         fold(model)

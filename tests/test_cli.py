@@ -131,6 +131,8 @@ BAD = [
     (["train", "--task=math", "--steps=0"], "--steps must be"),
     (["train", "--task=math", "--out=x.bin"], "must end in .safetensors"),
     (["train", "--task=math", "--modules=nose", "--steps=1"], "unknown module"),
+    (["train", "--task=math", "--as-released=greed"], "unknown departure 'greed'"),
+    (["train", "--task=math", "--method=lora", "--tie=layer"], "only --method=svf"),
     (["adapt", "--task=math", "--shots=0"], "at least 1"),
     (["ask", "hi", "--strategy=cem"], "run `python -m t2mini adapt"),
     (["ask", ""], "question is empty"),
@@ -185,6 +187,20 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
     monkeypatch.setattr(reinforce, "update", real)
     status, out, err = call(*args, "--resume")
     assert status == 0 and "resuming" in out
+
+
+@pytest.mark.parametrize("more, parameters", [
+    (["--objective=next-token"], 544), (["--objective=next-token", "--method=ia3", "--lr=0.1"], 256), (["--tie=module"], 7),
+    (["--as-released"], 288), (["--as-released=greedy,bf16", "--tie=layer"], 2), (["--baseline=none"], 544)])
+def test_training_switches(call, home, more, parameters):
+    """Fails if a switch is not reachable from the command line, or the expert it makes cannot be used like any other."""
+    out = home / "e.safetensors"
+    status, said, err = call("train", f"--task={home}/mine.jsonl", "--steps=2", "--prompts=2", "--samples=2", "--val-every=1",
+                             "--val-n=2", f"--out={out}", *more)
+    assert status == 0 and f" {parameters} trained numbers" in said, err
+    assert experts.read_metadata(out)["parameters"] == parameters
+    assert call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--expert={out}")[0] == 0
+    assert call("show", out, f"--picture={home}/z.png")[0] == 0
 
 
 def test_the_program_runs_as_a_program():

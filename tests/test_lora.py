@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from test_cli import call, home, last_json     # noqa: F401
+from test_cli import call, home     # noqa: F401
 from test_reinforce import config, interrupt_at, quiet, rows_of, same_file, toy, without_clock, words     # noqa: F401
 from test_svf import IDS, both, either, layer_of, shapes
 
@@ -195,7 +195,8 @@ def test_parameter_counts(loaded, words, tmp_path):     # noqa: F811
 @methods
 def test_training_earns_more(loaded, words, tmp_path, method):     # noqa: F811
     """Fails if the loop's updates do not reach the weights that sample."""
-    cfg = config(steps=15, prompts=4, samples=8, val_every=100, modules=svf.ALL, method=method, lr=0.02 if method == "lora" else 0.05)
+    cfg = config(steps=15, prompts=4, samples=8, val_every=100, modules=svf.ALL, method=method,
+                 lr=0.02 if method == "lora" else 0.05)
     reinforce.train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
     reward = [r["reward"] for r in rows_of(tmp_path / "e.jsonl") if "reward" in r]
     assert sum(reward[-3:]) / 3 > sum(reward[:3]) / 3 + 0.3

@@ -380,6 +380,30 @@ def test_get_z_is_the_effective_z():
     assert all((z == 1).all() and not z.requires_grad for z in expert.values())
 
 
+@pytest.mark.parametrize("family, modules", [("llama", "q,up,down"), ("gpt2", "qkv,o,down")])
+@pytest.mark.parametrize("tie", ["matrix", "layer", "module"])
+def test_the_gradient_of_a_tied_z_is_the_sum_over_what_it_scales(family, modules, tie):
+    """Fails if a tie joins the wrong matrices (GPT-2 calls two of a block c_proj), or a share of the gradient is lost."""
+    free, tied = attached(family, modules), attached(family, modules, tie=tie)
+    for model in (free, tied):
+        with torch.no_grad():
+            for p in svf.trained(model).values():
+                p.fill_(1.25)
+        svf.fold(model)
+        model(IDS).square().sum().backward()
+    assert torch.equal(free(IDS), tied(IDS))
+    assert all(torch.equal(z, svf.get_z(free)[n]) for n, z in svf.get_z(tied).items())
+    groups = {}
+    for name, layer in svf.layers(free).items():
+        key = {"matrix": name, "layer": ".0." in name, "module": name.replace(".0.", ".").replace(".1.", ".")}[tie]
+        groups.setdefault(key, []).append(layer.z.grad.sum())
+    got = [p.grad for p in svf.trained(tied).values()]
+    assert len(got) == {"matrix": 6, "layer": 2, "module": 3}[tie]
+    torch.testing.assert_close(torch.cat(got), torch.stack([torch.stack(g).sum() for g in groups.values()]), rtol=1e-3, atol=1e-2)
+    svf.reset(tied)
+    assert torch.equal(tied(IDS), either(family)(IDS))
+
+
 # ---------------------------------------------------------------------------------------------- mixtures
 def test_mixtures():
     """Fails if alpha multiplies z instead of z - 1, a missing layer counts as 0, or experts are taken out of order."""
