@@ -46,7 +46,8 @@ def draw_expert(expert, meta, path):
     left.set(xlabel="module", ylabel="layer", title="mean |z - 1|")
     fig.colorbar(image, ax=left)
     z = torch.cat([z.flatten() for z in expert.values()])
-    right.hist(z.numpy(), bins=120, color=BLUE, log=True)
+    spread = None if z.max() - z.min() > 1e-3 else (float(z.min()) - 0.5, float(z.max()) + 0.5)     # rounding is no spread
+    right.hist(z.numpy(), bins=120, range=spread, color=BLUE, log=True)
     right.axvline(1, color="black", lw=1, ls=":")
     right.set(xlabel="z (1 = base model)", ylabel="how many (log scale)", title=f"all {len(z):,} z")
     fig.suptitle(f"expert '{meta.get('task', '?')}' of {meta.get('base_model', '?')}, seed {meta.get('seed', '?')}")
