@@ -63,7 +63,9 @@ class KVCache:
 
     def select(self, rows):
         """Keep these rows, in this order; a row named twice is copied (one prompt, many samples)."""
-        self.k, self.v = [k[rows] for k in self.k], [v[rows] for v in self.v]
+        for layers in (self.k, self.v):
+            for i, old in enumerate(layers):                # one by one: the old and the new cache never exist at once
+                layers[i] = old[rows]
         self.positions = self.positions[rows]
 
 

@@ -110,7 +110,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
     return {"loss": loss, "kl": total_kl / len(target), "tokens": len(target)}
 
 
-def micro_batches(groups, budget=1024):
+def micro_batches(groups, budget=512):
     """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
     size = [len(p) + sum(map(len, answers)) for p, answers in groups]
     batch, out = [], []

@@ -115,8 +115,10 @@ class SVF(nn.Module):
         if bool((z == 1).all()):
             self.folded = self.W
         else:
+            if self.folded is self.W:
+                self.folded, self.W.packed = torch.empty_like(self.W), None     # packed.py's copy of W is seldom used now
             change = (self.U * (self.S * (z - 1)).to(self.U.dtype)) @ self.Vt               # (m, n)
-            self.folded = (self.W.float() + change).to(self.W.dtype)
+            torch.add(self.W, change, out=self.folded)                          # in place: no new memory at each update
 
     def forward(self, x):
         if self.bank is not None:                                       # one z per row of the batch

@@ -232,6 +232,22 @@ def test_folded_equals_the_dense_product(kind):
         torch.testing.assert_close(layer(x).double(), want, rtol=0, atol=1e-5)
 
 
+def test_folding_again_takes_no_new_memory():
+    """Fails if every fold allocates a new W', or writes into the base weight that `folded` is at z = 1."""
+    layer, W, _ = seen_by_svf("wide")
+    kept = W.clone()
+    layer.z.data.fill_(1.5)
+    layer.fold()
+    first = layer.folded.data_ptr()
+    layer.z.data.fill_(0.5)
+    layer.fold()
+    assert layer.folded.data_ptr() == first
+    torch.testing.assert_close(layer.folded, 0.5 * kept, rtol=0, atol=1e-5)
+    layer.z.data.fill_(1.0)
+    layer.fold()
+    assert layer.folded is layer.W and torch.equal(layer.W, kept)
+
+
 @shapes
 def test_per_row_equals_folded(kind):
     """Fails if a row reads its neighbour's z, S is left out or applied twice, the bias is missed, or select() does not
