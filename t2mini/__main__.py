@@ -238,6 +238,24 @@ def do_export(args):
     print(export(model, args.weights or download.find_weights(), out, expert, meta))
 
 
+def do_reproduce(args):
+    import difflib
+
+    from . import reproduce
+    if args.name == "all":
+        return print(reproduce.listing())
+    if args.name not in reproduce.ALL:
+        near = difflib.get_close_matches(args.name, reproduce.ALL, 1)
+        raise ValueError(f"unknown experiment {args.name!r}" + (f"; did you mean {near[0]}?" if near else "") +
+                         f" Choose from {', '.join(reproduce.ALL)}; `all` lists them")
+    out = Path(args.out) if args.out else None
+    if args.draw:
+        return reproduce.draw(reproduce.read((out or reproduce.RESULTS) / f"{args.name}.json"), out or reproduce.FIGURES)
+    agree(args)
+    model, tokenizer = open_model(args, modules=False)
+    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out)
+
+
 def do_bench(args):
     from . import bench
     if args.repeats < 1:

@@ -216,12 +216,13 @@ def update(model, tokenizer, task, cfg, step, optimizer):
 
 
 # ---------------------------------------------------------------------------------------------- the loop
-def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
+def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch=None):
     """Train and write `out` (expert), `out`.jsonl (log) and `out`.ckpt (for --resume). -> dict of results.
 
     Selection uses the val split only. A step whose numbers are not finite, or whose rewards are none, is skipped and
-    counted; after five in a row training stops. Raises ValueError where --resume finds no checkpoint or one of other
-    settings, the log would replace the task's own file, or another run is writing the same files.
+    counted; after five in a row training stops. watch(step) is called at every validation, on the z of that step, and
+    decides nothing. Raises ValueError where --resume finds no checkpoint or one of other settings, the log would replace
+    the task's own file, or another run is writing the same files.
     """
     cfg, out = settled(cfg), Path(out)
     task = tasks.get(cfg.task)
@@ -265,6 +266,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
                     log(f"step {step:4d} | validation {evaluate.percent(right, len(val))}"
                         f"{'  (best so far)' if state['stale'] == 0 else ''}")
                     log_file.write(json.dumps({"step": step, "val": right / len(val), "val_n": len(val)}) + "\n")
+                    if watch:
+                        watch(step)
                 state["validated"], state["seconds"] = step, time.time() - t0
                 log_file.flush()
                 os.fsync(log_file.fileno())                 # the log of a checkpoint is there when the checkpoint is
