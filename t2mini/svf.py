@@ -325,8 +325,9 @@ def mix(experts, alpha, plain=False):
 
     z = 1 + sum_k alpha_k (z_k - 1). With plain=True the paper's z = sum_k alpha_k z_k, where alpha = 0 erases W.
     """
-    names = sorted({name for e in experts for name in e})
-    out = {}
+    names, out = sorted({name for e in experts for name in e}), {}
+    if any(name.endswith(".A") for name in names):
+        raise ValueError("LoRA experts cannot be mixed number by number: the mean of two B A is not the product of the means")
     for name in names:
         a = alpha[name] if isinstance(alpha, dict) else alpha
         ones = torch.ones_like(next(e[name] for e in experts if name in e))

@@ -189,6 +189,13 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
     assert status == 0 and "resuming" in out
 
 
+def test_switches_are_checked_before_the_model_is_loaded(call, home):
+    """Fails if a run says that it cannot be what was asked for only after the weights are there."""
+    for more in ("--as-released=greed", "--tie=layer"):
+        status, _, err = call("train", f"--task={home}/mine.jsonl", "--method=lora", more)
+        assert status == 1 and len(err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("more, parameters", [
     (["--objective=next-token"], 544), (["--objective=next-token", "--method=ia3", "--lr=0.1"], 256), (["--tie=module"], 7),
     (["--as-released"], 288), (["--as-released=greedy,bf16", "--tie=layer"], 2), (["--baseline=none"], 544)])

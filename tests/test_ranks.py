@@ -123,12 +123,13 @@ def test_collectives(tmp_path):
         assert ranks.mine(items) == items[r::3] and ranks.spread(lambda part: [len(t) for t in part], items) == [3 + 1] * 7
         assert ranks.merged(ranks.mine(items)) == items and ranks.merged(ranks.mine(items[:1])) == items[:1]
         assert ranks.merged([]) == [] and ranks.total([[r, 1], [0.5, r]]) == [[3, 3], [1.5, 3]]
-        a, b = (torch.nn.Parameter(torch.zeros(s)) for s in (3, 2))
+        a, b, c = (torch.nn.Parameter(torch.zeros(s, dtype=t)) for s, t in
+                   ((3, torch.float32), (2, torch.float32), (2, torch.bfloat16)))
         if r:
-            b.grad = torch.full((2,), float(r))             # rank 0 has no gradient at all
-        ranks.add_gradients([a, b])
-        assert a.grad.tolist() == [0, 0, 0] and b.grad.tolist() == [3, 3]
-        ranks.check_equal([a, b])
+            b.grad, c.grad = torch.full((2,), float(r)), torch.full((2,), float(r), dtype=c.dtype)   # rank 0 has none at all
+        ranks.add_gradients([a, b, c])
+        assert a.grad.tolist() == [0, 0, 0] and b.grad.tolist() == c.grad.tolist() == [3, 3] and c.grad.dtype == c.dtype
+        ranks.check_equal([a, b, c])
         ranks.stop()
 
     assert launch(3, work, tmp_path) == [0, 0, 0], [(tmp_path / f"err{r}").read_text() for r in range(3)]

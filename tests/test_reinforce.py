@@ -646,7 +646,7 @@ def test_next_token_is_the_gold_answers_likelihood(ready, words, monkeypatch):
     monkeypatch.setattr(words, "examples", lambda *args, **kw: asked)
     monkeypatch.setattr(reinforce, "generate", None)
     monkeypatch.setattr(tasks, "rewards", None)
-    cfg = settled(config(objective="next-token", samples=7, clip=1e9))
+    cfg = settled(config(objective="next-token", samples=7, temperature=0.5, clip=1e9))
     assert (cfg.samples, cfg.prompts, cfg.temperature) == (1, 3, 1.0)
     numbers, text = reinforce.update(model, tokenizer, words, cfg, 0, optimizer)
     got = torch.cat([layer.z.grad for layer in svf.layers(model).values()])
@@ -664,13 +664,16 @@ def test_next_token_is_the_gold_answers_likelihood(ready, words, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["svf", "lora", "ia3"])
-def test_next_token_training_lowers_the_loss(loaded, words, tmp_path, method):
+def test_next_token_training_lowers_the_loss(loaded, words, monkeypatch, tmp_path, method):
     """Fails if a method cannot be trained on gold answers, or its log cannot be drawn."""
     cfg = config(steps=12, objective="next-token", method=method, val_every=100, modules=svf.ALL, lr=0.03)
     train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
     loss = [r["loss"] for r in rows_of(tmp_path / "e.jsonl") if "loss" in r]
     assert len(loss) == 12 and loss[-1] < loss[0] - 1
+    shown = []
+    monkeypatch.setattr(plots, "save", lambda fig, path: shown.extend(fig.axes[0].get_legend().get_texts()))
     plots.draw_log(tmp_path / "e.jsonl", tmp_path / "e.png")
+    assert [t.get_text()[:6] for t in shown] == ["greedy"]  # and no reward of answers that nobody sampled
     assert experts.read_metadata(tmp_path / "e.safetensors")["config"]["objective"] == "next-token"
 
 
@@ -722,7 +725,8 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
         assert settled(cfg) == cfg and {f: v for f, v in asdict(cfg).items() if getattr(plain, f) != v and f != "as_released"} \
             == {"greedy": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}, "sigmoid": {},
                 "no-baseline": {"baseline": "none"}, "bf16": {"lr": 2e-3},
-                "no-baseline, signed": {"baseline": "none"}}.get(named, {})
+                "no-baseline, signed": {"baseline": "none"},
+                "greedy,signed": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}}.get(named, {})
         groups, (temperature, norm, _), optimizer = batch_of(model, tokenizer, words, monkeypatch, cfg, step=2)
         assert norm == sum(len(a) for _, answers, _ in groups for a in answers)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.lr / 2)            # still the cosine, at step 2 of 4
@@ -740,6 +744,7 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
     assert run("no-baseline")[1] == near([1.0] * 4 + [0.0] * 8)
     assert run("signed")[1] == near([2 * a for a in usual])
     assert run("no-baseline, signed")[1] == near([1.0] * 4 + [-1.0] * 8)
+    assert run("greedy,signed")[1] == near([4 / 3] * 4 + [-2 / 3] * 8)
     for named in ("sigmoid", "bf16"):
         assert run(named)[1] == near(usual)
 
@@ -748,7 +753,8 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
     ({"as_released": "greedy,sign"}, "unknown departure 'sign'"),
     ({"as_released": "greedy", "objective": "next-token"}, "samples nothing"),
     ({"as_released": "all", "objective": "next-token"}, "sigmoid"),
-    ({"as_released": "sigmoid", "method": "lora"}, "only --method=svf"), ({"tie": "layer", "method": "ia3"}, "only --method=svf"),
+    ({"as_released": "sigmoid", "method": "lora"}, "only --method=svf"),
+    ({"tie": "layer", "method": "ia3"}, "only --method=svf"),
     ({"tie": "module", "as_released": "sigmoid"}, "one of them")])
 def test_contradicting_switches_are_refused(changes, says):
     """Fails if two switches that undo each other are accepted, and one of them silently does nothing."""
@@ -773,6 +779,7 @@ def test_sigmoid_alone_and_bf16_alone(loaded, words, tmp_path):
         expert, meta = experts.load_expert(out, model)
         assert meta["parameterisation"] == ("sigmoid" if "sigmoid" in named else "z")
         assert all(z.dtype == torch.float32 for z in expert.values())
+        assert named == "bf16" or any((z != z.bfloat16()).any() for z in expert.values())
         assert {n: z.shape for n, z in expert.items()} == {n: layer.S.shape for n, layer in svf.layers(model).items()}
         svf.detach(model)
 
