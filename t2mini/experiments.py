@@ -14,7 +14,7 @@ from typing import Callable
 import torch
 
 from . import adapt, experts, svf, tasks
-from .lab import row
+from .lab import row, widened
 
 SEEDS = (0, 1, 2)
 SEEN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
@@ -94,11 +94,11 @@ def random_alpha(lab, task, seed):
 
 
 def mixed_lora(lab, task, seed, arm):
-    """The same strategies over LoRA experts of `finetune`; a mixture of factors is sum_k alpha_k A_k, sum_k alpha_k B_k."""
+    """The same strategies over the LoRA experts of `finetune`."""
     mixed = [lab.expert(t, seed, method="lora", lr=lab.best_lr("lora")[0]) for t in SEEN]
     if arm == "cem":
         return searched(lab, task, seed, mixed=mixed)
-    return lab.score(task, 200, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), mixed[0][1])
+    return lab.score(task, 200, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), widened(mixed))
 
 
 def shots(lab):

@@ -140,7 +140,7 @@ class Lab:
 
         mixed: [(expert, metadata)] of one method.
         """
-        meta = mixed[0][1] if mixed else {}
+        meta = widened(mixed) if mixed else {}
         if self.quick:
             population, iterations = 4, 2
         told = [task, seed, shots, population, iterations, per_matrix, [str(m["path"].name) for _, m in mixed or ()]]
@@ -161,6 +161,13 @@ class Lab:
                                                 "task": task, "seed": seed, "kind": "cem mixture", "found": keep, **told})
         mixture, meta = experts.load_expert(path, self.model)
         return mixture, meta, meta["found"]
+
+
+def widened(mixed):
+    """Metadata for the layers that run a mixture of LoRA experts [(expert, metadata)]: K times the rank (lora.mix)."""
+    meta, K = mixed[0][1], len(mixed)
+    config = meta["config"]
+    return {**meta, "config": {**config, "rank": K * config["rank"], "lora_alpha": K * config["lora_alpha"]}}
 
 
 def row(rewards):

@@ -158,3 +158,12 @@ def attach(model, method, modules=None, depth="all", rank=16, alpha=32.0, seed=0
     svf.swap(model, {name: LoRA(base, rank, alpha, g) if method == "lora" else
                      IA3(base, name.endswith(svf.SHORT["down"])) for name, base in bases.items()})
     return names
+
+
+def mix(experts, alpha):
+    """Mixture of K LoRA experts: change = sum_k alpha_k B_k A_k, which is again a LoRA, of rank K * rank.
+
+    alpha: K numbers. -> dict name.A (K * rank, n), name.B (m, K * rank), for layers of that rank and the same alpha / rank.
+    """
+    return {name: torch.cat([e[name] for e in experts]) if name.endswith(".A") else
+            torch.cat([float(a) * e[name] for a, e in zip(alpha, experts, strict=True)], 1) for name in experts[0]}

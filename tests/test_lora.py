@@ -265,7 +265,7 @@ def test_a_baselines_expert_is_never_taken_for_z(call, home):     # noqa: F811
                         "--val-n=1", "--modules=k", f"--out={out}")[0] == 0
         for how in ("--strategy=classifier", "--strategy=cem", "--alpha=1,0,0"):
             status, _, err = call("eval", f"--task={home}/mine.jsonl", how, "--n=2")
-            told = "cannot be mixed" if method == "lora" and "classifier" not in how else "no SVF layer"
+            told = "cannot be mixed" if method == "lora" and "alpha" in how else "no SVF layer"
             assert status == 1 and told in err.splitlines()[-1] and "Traceback" not in err, how
 
 
@@ -276,3 +276,19 @@ def test_bad_settings_are_one_line(call, home, args, says):     # noqa: F811
     status, _, err = call("train", f"--task={home}/mine.jsonl", "--method=lora", *args)
     told = [line for line in err.splitlines() if line.startswith("t2mini: ")]
     assert status not in (0, None) and len(told) == 1 and says in told[0]
+
+
+@both
+def test_a_mixture_of_lora_experts_is_the_sum_of_their_changes(family):
+    """Fails if factors are averaged instead of their products, an alpha is lost, or the wider layers scale otherwise."""
+    model = either(family)
+    lora.attach(model, "lora", rank=2, alpha=4.0)
+    two, changes = [random_expert(model, seed) for seed in (1, 2)], []
+    for expert in two:
+        with svf.using(model, expert):
+            changes.append({n: layer.folded - layer.W for n, layer in svf.layers(model).items()})
+    svf.detach(model)
+    lora.attach(model, "lora", rank=4, alpha=8.0)
+    with svf.using(model, lora.mix(two, [0.5, -2.0])):
+        for n, layer in svf.layers(model).items():
+            torch.testing.assert_close(layer.folded - layer.W, 0.5 * changes[0][n] - 2 * changes[1][n], rtol=1e-4, atol=1e-4)
