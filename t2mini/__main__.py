@@ -18,10 +18,10 @@ except ModuleNotFoundError as e:
 
 
 def open_model(args, modules=True, text=True):
-    """Model and tokenizer, SVF attached as --modules and --layers say, with a line that says what runs."""
+    """Model and tokenizer, SVF attached as --modules and --layers say, or as --expert needs, and a line that says what runs."""
     import torch
 
-    from . import experts, ranks, svf, weights
+    from . import experts, ranks, weights
     if args.threads is not None and args.threads < 1:
         raise ValueError("--threads must be at least 1")
     if args.threads:
@@ -31,8 +31,10 @@ def open_model(args, modules=True, text=True):
     if text and tokenizer is None:
         raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and writes text: put the "
                          "checkpoint's tokenizer.json there")
-    if modules:
-        svf.attach(model, args.modules, experts.SVD_CACHE, progress=ranks.rank() == 0, depth=args.layers)
+    if modules:                                             # an expert of another method brings its own layers
+        name = getattr(args, "expert", None) or "none"
+        meta = experts.read_metadata(experts.find(name, model)) if name != "none" else {}
+        experts.attach(model, meta, args.modules, args.layers)
     if ranks.rank() == 0:
         print(f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}, {torch.get_num_threads()} "
               f"threads{f' in each of {ranks.world()} processes' * (ranks.world() > 1)}, ready in {time.time() - t0:.1f} s",
@@ -133,9 +135,8 @@ def do_train(args):
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-    if cfg.baseline not in ("group", "batch"):
-        raise ValueError("--baseline must be group or batch")
-    agree(args, tasks.get(cfg.task).runs_code)              # a wrong name stops before the model is loaded
+    cfg = reinforce.settled(cfg)                            # a wrong word stops before the model is loaded
+    agree(args, tasks.get(cfg.task).runs_code)
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
         raise ValueError("--out must end in .safetensors")
@@ -183,8 +184,8 @@ def do_adapt(args):
     mixed, found = arms.search(args, model, tokenizer, task)
     out = Path(args.out or experts.OUT / "mixture.safetensors")
     if ranks.rank() == 0:
-        svf.save_expert(out, mixed, {"base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
-                                     "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
+        experts.save_expert(out, mixed, {"base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
+                                         "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
     with svf.using(model, mixed):
         rewards = evaluate.score(model, tokenizer, task, examples, label="adapted")
     base = evaluate.score(model, tokenizer, task, examples, label="base")
@@ -198,7 +199,7 @@ def do_adapt(args):
 
 
 def do_show(args):
-    from . import experts, plots, svf
+    from . import experts, plots
     path = Path(args.expert)
     if path.suffix != ".safetensors":
         hits = [p for p in [experts.OUT / f"{args.expert}.safetensors",
@@ -206,9 +207,12 @@ def do_show(args):
         if not hits:
             raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
         path = hits[0]
-    meta, expert = svf.read_metadata(path), svf.read_expert(path)
+    meta, expert = experts.read_metadata(path), experts.read_expert(path)
     for key in sorted(meta):
         print(f"{key:>18}  {meta[key]}")
+    if meta.get("method", "svf") != "svf":
+        print(f"\n{sum(t.numel() for t in expert.values()):,} numbers of {meta['method']} in {len(expert)} tensors")
+        return
     for title, value in (("mean |z - 1|", lambda z: float((z - 1).abs().mean())), ("smallest z", lambda z: float(z.min())),
                          ("largest z", lambda z: float(z.max()))):
         modules, grid = plots.by_layer_and_module(expert, value)
@@ -234,10 +238,28 @@ def do_export(args):
     model, _ = open_model(args, modules=False, text=False)
     expert = meta = None
     if args.expert != "none":
-        expert, meta = svf.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
-        svf.attach(model, expert, experts.SVD_CACHE)
+        expert, meta = experts.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
+        experts.attach(model, meta, expert)
         svf.set_z(model, expert)
     print(export(model, args.weights or download.find_weights(), out, expert, meta))
+
+
+def do_reproduce(args):
+    import difflib
+
+    from . import reproduce
+    if args.name == "all":
+        return print(reproduce.listing())
+    if args.name not in reproduce.ALL:
+        near = difflib.get_close_matches(args.name, reproduce.ALL, 1)
+        raise ValueError(f"unknown experiment {args.name!r}" + (f"; did you mean {near[0]}?" if near else "") +
+                         f" Choose from {', '.join(reproduce.ALL)}; `all` lists them")
+    out = Path(args.out) if args.out else None
+    if args.draw:
+        return reproduce.draw(reproduce.read((out or reproduce.RESULTS) / f"{args.name}.json"), out or reproduce.FIGURES)
+    agree(args)
+    model, tokenizer = open_model(args, modules=False)
+    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out)
 
 
 def do_bench(args):

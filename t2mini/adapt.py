@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from . import evaluate, ranks, svf, tasks
+from . import evaluate, lora, ranks, svf, tasks
 from .cem import cem
 from .generate import generate
 
@@ -90,6 +90,8 @@ def answer_routed(model, tokenizer, questions, labels, experts, max_tokens, labe
 def mixture(experts, alpha, names=None):
     """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed expert."""
     K = len(experts)
+    if next(iter(experts[0])).endswith((".A", ".B")):       # LoRA: one alpha per expert
+        return lora.mix(experts, alpha)
     if len(alpha) == K:
         return svf.mix(experts, list(alpha))
     return svf.mix(experts, dict(zip(names, np.reshape(alpha, (len(names), K)))))

@@ -108,7 +108,7 @@ def config_to_json(cfg):
                       "n_layer": cfg.num_hidden_layers, "n_head": cfg.num_attention_heads,
                       "n_inner": cfg.intermediate_size, "n_positions": cfg.max_position_embeddings,
                       "layer_norm_epsilon": cfg.norm_eps}
-    kind = ("qwen3" if cfg.qk_norm else "mistral" if cfg.sliding_window else "qwen2" if cfg.qkv_bias and not cfg.o_bias
+    kind = ("qwen3" if cfg.qk_norm else "qwen2" if cfg.qkv_bias and not cfg.o_bias else "mistral" if cfg.sliding_window
             else "llama")
     rope = {"rope_type": "default", "rope_theta": cfg.rope_theta}
     if cfg.rope_factors:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from . import download, experts, sandbox, svf, weights
+from . import download, experts, sandbox, weights
 
 PACKAGES = "torch", "numpy", "tiktoken", "safetensors", "matplotlib", "pytest"
 
@@ -106,8 +106,8 @@ def expert_files(fact, lack, bases):
         mine = path.parent == experts.OUT
         name = f"out/{path.name}" if mine else f"{path.parent.name}/{path.name}"
         try:
-            meta, sha = svf.read_metadata(path), weights.file_hash([path])
-            svf.read_expert(path)
+            meta, sha = experts.read_metadata(path), weights.file_hash([path])
+            experts.read_expert(path)
         except (ValueError, OSError) as e:
             lack(f"a readable {name} ({e})", f"rm {path}" if mine else f"git checkout {path}")
             continue

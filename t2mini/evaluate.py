@@ -10,6 +10,8 @@ import sys
 import time
 from contextlib import nullcontext
 
+import numpy as np
+
 from . import ranks, svf, tasks
 from .generate import generate
 
@@ -75,6 +77,30 @@ def paired_difference(a, b, draws=2000, seed=0):
     d = [x - y for x, y in zip(a, b, strict=True)]
     means = sorted(sum(d[rng.randrange(n)] for _ in range(n)) / n for _ in range(draws))
     return sum(d) / n, means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
+
+
+def over_seeds(seeds, minus=None, draws=2000):
+    """Mean over seeds of their scores on the same items, with a 95 % interval: (mean, low, high, spread between seeds).
+
+    seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same items. Items and seeds are
+    both drawn anew, so the interval holds what another set of questions and another training run would change; with
+    three seeds it is a rough one. spread: the standard deviation of the seeds' means, None for a single seed.
+    """
+    rng = np.random.default_rng(0)
+    a = np.array(seeds, dtype=float)                                                            # (seeds, items)
+    b = np.zeros_like(a[:1]) if minus is None else np.array(minus, dtype=float)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"a difference needs the same items: {a.shape[1]} and {b.shape[1]}")
+
+    def mean(x, items):
+        return x[rng.integers(len(x), size=len(x))][:, items].mean()
+    found = []
+    for _ in range(draws):
+        items = rng.integers(a.shape[1], size=a.shape[1])
+        found.append(mean(a, items) - mean(b, items))
+    low, high = np.quantile(found, (0.025, 0.975))
+    spread = a.mean(1).std(ddof=1).item() if len(a) > 1 else None
+    return (a.mean() - b.mean()).item(), low.item(), high.item(), spread
 
 
 def percent(right, n):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from . import svf, tokenizer
 from .configs import config_to_json
+from .files import save_tensors
 from .gguf import read_gguf
 from .spm import SPACE
 
@@ -52,7 +53,7 @@ def export(model, source, out, expert=None, meta=None):
         spec |= {"torch_dtype": str(model.dtype).removeprefix("torch.")}
         spec.pop("dtype", None)                             # the newer name of the same; one of them must not lie
         write_json(temp / "config.json", spec)
-        if expert is not None:
+        if expert is not None and (meta or {}).get("method", "svf") == "svf":   # of other methods: the merged weights only
             write_adapter(temp / "adapter", model, expert, meta or {})
         os.chmod(temp, 0o755)                               # mkdtemp makes a folder that only its owner can read
         os.replace(temp, out)
@@ -62,8 +63,9 @@ def export(model, source, out, expert=None, meta=None):
 
 
 def merged(model):
-    """dict name in the checkpoint -> tensor, with W' for every SVF layer."""
-    out = {n.replace(".base.", "."): p for n, p in model.named_parameters() if not n.endswith(".z")}
+    """dict name in the checkpoint -> tensor, with W' for every tuned layer."""
+    added = svf.trained(model).values()
+    out = {n.replace(".base.", "."): p for n, p in model.named_parameters() if all(p is not z for z in added)}
     for name, layer in svf.layers(model).items():
         out[f"{name}.weight"] = layer.folded.T if getattr(layer.base, "transposed", False) else layer.folded
     return out
@@ -93,7 +95,7 @@ def write_adapter(folder, model, expert, meta):
     folder.mkdir()
     tensors = {f"base_model.model.{name}.svf_z": z for name, z in expert.items()}
     tensors |= {f"base_model.model.{name}.svf_sigma": layer.S for name, layer in svf.layers(model).items() if name in expert}
-    svf.save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", "base_sha256": model.base_sha256})
+    save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", "base_sha256": model.base_sha256})
     write_json(folder / "adapter_config.json", {
         "peft_type": "SVF", "task_type": "CAUSAL_LM", "inference_mode": True, "revision": None,
         "base_model_name_or_path": meta.get("base_model", model.name), "base_sha256": model.base_sha256,

@@ -9,10 +9,15 @@ Locks:    flock belongs to the open file, and the system drops it when the proce
 """
 import fcntl
 import glob
+import json
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}     # what experts, checkpoints and caches hold
 
 
 @contextmanager
@@ -60,3 +65,20 @@ def only_one(path, wait=False):
         yield handle
     finally:
         os.close(handle)
+
+
+def save_tensors(path, tensors, metadata):
+    """Write a safetensors file, atomically; the same content always gives the same bytes.
+
+    (The library's own writer orders the metadata differently in every process.)
+    """
+    header, end = {"__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}}, 0
+    for name, t in sorted(tensors.items()):
+        start, end = end, end + t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)                         # the numbers start at a multiple of eight
+    with replacing(path) as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for _, t in sorted(tensors.items()):
+            f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

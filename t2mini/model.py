@@ -63,7 +63,9 @@ class KVCache:
 
     def select(self, rows):
         """Keep these rows, in this order; a row named twice is copied (one prompt, many samples)."""
-        self.k, self.v = [k[rows] for k in self.k], [v[rows] for v in self.v]
+        for layers in (self.k, self.v):
+            for i, old in enumerate(layers):                # one by one: the old and the new cache never exist at once
+                layers[i] = old[rows]
         self.positions = self.positions[rows]
 
 
@@ -98,7 +100,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
-    def forward(self, x):                                   # the mean square is taken in float32
+    def forward(self, x):
+        """x (..., size) -> (..., size) in x's dtype; the mean square is taken in float32."""
         x32 = x.float()
         return (x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
 
@@ -131,6 +134,7 @@ class LlamaAttention(nn.Module):
         self.q_norm, self.k_norm = ((RMSNorm(cfg.head_dim, cfg.norm_eps) if cfg.qk_norm else nn.Identity()) for _ in "qk")
 
     def forward(self, x, rope, mask, cache, layer):
+        """x (B, S, C), rope: cos and sin (B, 1, S, D/2), mask (B or 1, 1, H/G * S, T) -> (B, S, C)."""
         B, S, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, H, S, D)
         k = self.k_norm(self.k_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, G, S, D)
@@ -149,6 +153,7 @@ class LlamaMLP(nn.Module):
         self.down_proj = nn.Linear(cfg.intermediate_size, cfg.hidden_size, bias=cfg.mlp_bias)
 
     def forward(self, x):
+        """SwiGLU: x (B, S, C) -> (B, S, C)."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -161,6 +166,7 @@ class LlamaBlock(nn.Module):
         self.mlp = LlamaMLP(cfg)
 
     def forward(self, x, rope, mask, cache, layer):
+        """States x (B, S, C) -> (B, S, C); the rest as in LlamaAttention."""
         x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache, layer)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -174,7 +180,8 @@ class Llama(nn.Module):
         self.norm = RMSNorm(cfg.hidden_size, cfg.norm_eps)
 
     def forward(self, ids, positions, mask, cache):
-        x = self.embed_tokens(ids)                          # (B, S, C)
+        """ids, positions (B, S), mask (B or 1, 1, H/G * S, T) -> states (B, S, C) before the final norm."""
+        x = self.embed_tokens(ids)
         rope = rope_tables(positions, self.cfg, x.dtype)
         for i, block in enumerate(self.layers):
             x = block(x, rope, mask, cache, i)
@@ -192,6 +199,7 @@ class Conv1D(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x):
+        """x (..., in) -> (..., out)."""
         return F.linear(x, self.weight.T, self.bias)
 
 
@@ -203,6 +211,7 @@ class GPT2Attention(nn.Module):
         self.c_proj = Conv1D(cfg.hidden_size, cfg.hidden_size)
 
     def forward(self, x, mask, cache, layer):
+        """x (B, S, C), mask (B or 1, 1, S, T) -> (B, S, C)."""
         B, S, _ = x.shape
         q, k, v = (t.view(B, S, -1, self.cfg.head_dim).transpose(1, 2) for t in self.c_attn(x).chunk(3, -1))
         if cache is not None:
@@ -217,6 +226,7 @@ class GPT2MLP(nn.Module):
         self.c_proj = Conv1D(cfg.intermediate_size, cfg.hidden_size)
 
     def forward(self, x):
+        """x (B, S, C) -> (B, S, C)."""
         return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
 
 
@@ -229,6 +239,7 @@ class GPT2Block(nn.Module):
         self.mlp = GPT2MLP(cfg)
 
     def forward(self, x, mask, cache, layer):
+        """States x (B, S, C) -> (B, S, C); the rest as in GPT2Attention."""
         x = x + self.attn(self.ln_1(x), mask, cache, layer)
         return x + self.mlp(self.ln_2(x))
 
@@ -242,6 +253,7 @@ class GPT2(nn.Module):
         self.ln_f = nn.LayerNorm(cfg.hidden_size, cfg.norm_eps)
 
     def forward(self, ids, positions, mask, cache):
+        """ids, positions (B, S), mask (B or 1, 1, S, T) -> states (B, S, C) before the final norm."""
         x = self.wte(ids) + self.wpe(positions)
         for i, block in enumerate(self.h):
             x = block(x, mask, cache, i)
@@ -270,6 +282,7 @@ class Transformer(nn.Module):
 
     @property
     def embedding(self):
+        """(V, C)"""
         return self.model.embed_tokens.weight if self.cfg.family == "llama" else self.transformer.wte.weight
 
     @property
@@ -316,7 +329,9 @@ class Transformer(nn.Module):
         return logits
 
     def forward(self, ids, positions=None, allowed=None, cache=None):
+        """Logits (B, S, V); the arguments are those of `hidden`."""
         return self.head(self.hidden(ids, positions, allowed, cache))
 
     def new_cache(self, batch, length):
+        """An empty KVCache for `batch` rows of `length` positions, where the model is."""
         return KVCache(self.cfg, batch, length, self.device, self.dtype)

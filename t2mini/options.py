@@ -5,10 +5,11 @@ Unknown options stop the run and name the nearest one; prefixes are not guessed.
 """
 import argparse
 import difflib
+import os
 from dataclasses import fields
 
-from . import adapt, svf
-from .reinforce import TrainConfig
+from . import adapt, lora, svf
+from .recipe import DEPARTURES, TrainConfig
 
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 
@@ -17,7 +18,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows a default where there is one."""
 
     def _get_help_string(self, action):
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default in (None, False, "") else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,8 +58,8 @@ def build_parser():
             p.add_argument("--allow-code", action="store_true",
                            help="agree, once, that programs which the model writes run here in a sandbox (code tasks)")
         if asks:
-            p.add_argument("--data", metavar="DIR", help="folder with the published questions (default: $T2MINI_DATA); "
-                           "see `python -m t2mini datasets`")
+            p.add_argument("--data", metavar="DIR", default=os.environ.get("T2MINI_DATA"),
+                           help="folder with the published questions, which `datasets` lists; or set T2MINI_DATA")
         if as_json:
             p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         return p
@@ -101,6 +102,11 @@ def build_parser():
     p = verb("export", "merged weights and an adapter folder that other tools read", tuned=False)
     p.add_argument("--expert", required=True, metavar="NAME|PATH|none", help="what to merge; none exports the base weights")
     p.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    p = verb("reproduce", "one experiment: its numbers as JSON and its picture", tuned=False, runs_code=True, asks=True)
+    p.add_argument("name", help="which one; `all` lists them with the minutes each takes")
+    p.add_argument("--quick", action="store_true", help="two updates and a few questions, to see that it runs; kept apart")
+    p.add_argument("--draw", action="store_true", help="only draw the picture again, from the results file")
+    p.add_argument("--out", metavar="DIR", help="write JSON and picture here instead of tutorials/results and tutorials/figures")
     p = verb("bench", "speed of every part, beside this machine's limits", as_json=True)
     p.add_argument("--repeats", type=int, default=5, help="of each measurement; the slowest ones run half as often")
     verb("demo", "two-pass adaptation on built-in questions", runs_code=True)
@@ -114,19 +120,28 @@ def add_train_options(p):
         flag = "--" + f.name.replace("_", "-")
         if f.type in (bool, "bool"):
             p.add_argument(flag, action="store_true", help=HELP[f.name])
+        elif f.name == "as_released":
+            p.add_argument(flag, nargs="?", default="", const="all", metavar="A,B", help=HELP[f.name])
         else:
-            p.add_argument(flag, type=type(f.default), default=f.default, help=HELP[f.name])
+            p.add_argument(flag, type=type(f.default), default=f.default, choices=CHOICES.get(f.name), help=HELP[f.name])
     p.add_argument("--out", metavar="PATH", help="the expert file (default: out/TASK.safetensors)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
 
 
+CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch", "none"), "objective": ("reward", "next-token"),
+           "tie": ("none", "matrix", "layer", "module")}
 HELP = {"task": "built-in or published name, or a .jsonl file", "steps": "updates", "prompts": "questions per update",
-        "samples": "answers per question", "baseline": "mean reward of the question's answers (group) or of the whole update (batch)",
+        "samples": "answers per question",
+        "baseline": "mean reward of the question's answers (group) or of the whole update (batch), or nothing (none)",
+        "objective": "earn rewards with sampled answers, or imitate the gold ones",
+        "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
         "temperature": "of sampling and scoring",
         "max_tokens": "longest sampled answer (0: the task's own limit)",
         "must_stop": "an answer that was cut off earns nothing",
         "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model", "clip": "largest gradient norm",
+        "method": "what is trained: z (svf), or a baseline",
+        "rank": "of LoRA", "lora_alpha": "LoRA's change is B A alpha / rank",
         "modules": "which matrices get a z", "layers": "which blocks: all or half (every second one)",
         "seed": "of data and sampling", "val_every": "updates between validations",
         "val_n": "validation questions", "patience": "stop after so many validations without a new best",
-        "as_released": "the released code's recipe, to compare"}
+        "as_released": f"the released code's choices, to compare: {', '.join(DEPARTURES)}; nothing named: all"}

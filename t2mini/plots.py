@@ -46,7 +46,8 @@ def draw_expert(expert, meta, path):
     left.set(xlabel="module", ylabel="layer", title="mean |z - 1|")
     fig.colorbar(image, ax=left)
     z = torch.cat([z.flatten() for z in expert.values()])
-    right.hist(z.numpy(), bins=120, color=BLUE, log=True)
+    spread = None if z.max() - z.min() > 1e-3 else (float(z.min()) - 0.5, float(z.max()) + 0.5)     # rounding is no spread
+    right.hist(z.numpy(), bins=120, range=spread, color=BLUE, log=True)
     right.axvline(1, color="black", lw=1, ls=":")
     right.set(xlabel="z (1 = base model)", ylabel="how many (log scale)", title=f"all {len(z):,} z")
     fig.suptitle(f"expert '{meta.get('task', '?')}' of {meta.get('base_model', '?')}, seed {meta.get('seed', '?')}")
@@ -60,8 +61,9 @@ def draw_log(path_log, path):
     steps = [r for r in rows if "reward" in r]
     val = [r for r in rows if "val" in r]
     fig, ax = plt.subplots(figsize=(7, 4))
-    ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=GREY, lw=1.2,
-            label="reward of sampled answers (train)")
+    if steps:                                               # next-token training samples nothing
+        ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=GREY, lw=1.2,
+                label="reward of sampled answers (train)")
     error = [1.96 * (r["val"] * (1 - r["val"]) / r["val_n"]) ** 0.5 for r in val]
     ax.errorbar([r["step"] for r in val], [r["val"] for r in val], error, color=BLUE, marker="o", capsize=3,
                 label=f"greedy accuracy, validation (n={val[0]['val_n'] if val else 0})")

@@ -91,17 +91,17 @@ def add_gradients(parameters):
     if world() == 1:
         return
     parameters = list(parameters)
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).float().flatten() for p in parameters])
     collective(dist.all_reduce, flat)
     for p, grad in zip(parameters, flat.split([p.numel() for p in parameters])):
-        p.grad = grad.view_as(p)
+        p.grad = grad.view_as(p).to(p.dtype)
 
 
 def check_equal(tensors):
     """RuntimeError where a rank's tensors differ from another's in a single bit."""
     if world() == 1:
         return
-    digest = hashlib.sha256(b"".join(t.detach().cpu().numpy().tobytes() for t in tensors)).digest()
+    digest = hashlib.sha256(b"".join(t.detach().cpu().float().numpy().tobytes() for t in tensors)).digest()
     number = int.from_bytes(digest[:7], "big")
     extremes = torch.tensor([number, -number])
     collective(dist.all_reduce, extremes, dist.ReduceOp.MAX)

@@ -8,53 +8,24 @@ Changed:  several answers per question and their mean reward as baseline (the re
           are sampled at temperature 1 and scored at it. The stop token is part of the answer: stopping is learnt too.
           The sum over tokens is divided by the tokens of the whole batch: one constant per step, so the direction is
           that of the plain sum (the unbiased one) and the size does not depend on the answers' length.
+Beside:   --objective=next-token imitates gold answers through the same lines, as answers that were sampled and paid 1;
+          --as-released=... goes back to the released code's choices, one at a time or all (recipe.py).
 Left out: importance ratios and clipping of them: sampler and scorer are the same weights, one update per batch.
 Run:      python -m t2mini train --task=math
 """
 import json
 import math
 import os
-import sys
-import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from . import evaluate, files, ranks, svf, tasks
+from . import checkpoint, evaluate, experts, lora, ranks, svf, tasks
 from .generate import at_temperature, generate
 from .grade import graded_end
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    task: str = "math"          # which task pays the reward
-    steps: int = 40             # updates
-    prompts: int = 12           # questions per update
-    samples: int = 8            # answers per question
-    baseline: str = "group"     # mean reward of the question's answers, or "batch": of all answers of the update
-    max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
-    must_stop: bool = False     # an answer cut off at max_tokens earns nothing: else code is followed by endless prose
-    temperature: float = 0.8    # of sampling and of scoring; at 1.0 a small model wanders off too often to be right
-    lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
-    kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
-    clip: float = 1.0           # largest gradient norm
-    modules: str = svf.ALL      # which linear layers get a z
-    layers: str = "all"         # "half": every second block (paper A.1, for its 70B and vision models)
-    seed: int = 0               # of data, sampling and nothing else: z starts at 1
-    val_every: int = 10         # updates between validations
-    val_n: int = 96             # validation questions; the best z on them is kept
-    patience: int = 4           # stop after so many validations without a new best
-    as_released: bool = False   # the released recipe: see `released`
-
-
-def released(cfg):
-    """The released code's recipe, to compare: one greedy answer, reward +-1, no baseline, summed log-probs, sigmoid."""
-    return TrainConfig(**{**asdict(cfg), "as_released": True, "samples": 1, "prompts": cfg.prompts * cfg.samples,
-                          "temperature": 0.0, "lr": 2e-3, "kl": 0.0, "clip": 1e-3, "modules": "gate,up,down"})
+from .recipe import TrainConfig, settled     # noqa: F401 (callers say reinforce.TrainConfig)
 
 
 # ---------------------------------------------------------------------------------------------- equation 1
@@ -63,8 +34,10 @@ def advantages(reward, baseline="group", mean=None):
 
     "group", the mean over a question's answers, has less variance, but a question whose answers all earn the same then
     teaches nothing. Where that is nearly all of them (one-word answers, of which the model is sure), "batch" goes on.
-    mean: of all answers of the update, where `reward` holds only a part of them.
+    "none": the reward itself. mean: of all answers of the update, where `reward` holds only a part of them.
     """
+    if baseline == "none":
+        return reward
     return reward - (reward.mean(1, keepdim=True) if baseline == "group" else reward.mean() if mean is None else mean)
 
 
@@ -137,7 +110,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
     return {"loss": loss, "kl": total_kl / len(target), "tokens": len(target)}
 
 
-def micro_batches(groups, budget=1024):
+def micro_batches(groups, budget=512):
     """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
     size = [len(p) + sum(map(len, answers)) for p, answers in groups]
     batch, out = [], []
@@ -174,46 +147,56 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     asked = ranks.mine(range(len(examples)))
     examples = [examples[i] for i in asked]
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
-    out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
-                   seed=cfg.seed * 100_003 + step, row_ids=asked)
-    tokens = [out.tokens(n) for n in range(len(out.lengths))]
-    texts = [tokenizer.decode(t) for t in tokens]
+    given = cfg.objective == "next-token"                   # the gold answers, as if sampled and paid 1
+    if given:
+        texts, stopped, finite = [tasks.gold(e) for e in examples], [True] * len(examples), True
+        tokens = [tokenizer.answer(t, task.opener) for t in texts]
+        longest = max(len(p) + len(t) for p, t in zip(prompts, tokens))
+        if longest > model.cfg.max_position_embeddings:
+            raise ValueError(f"a question with its gold answer has {longest} tokens, which exceeds this model's context of "
+                             f"{model.cfg.max_position_embeddings}")
+    else:
+        out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
+                       seed=cfg.seed * 100_003 + step, row_ids=asked)
+        tokens = [out.tokens(n) for n in range(len(out.lengths))]
+        texts = [tokenizer.decode(t) for t in tokens]
+        stopped, finite = out.stopped.tolist(), bool(out.logprobs.isfinite().all())
     t1 = time.time()
     # --- score ---
-    problem = "" if bool(out.logprobs.isfinite().all()) else "the model's log-probabilities are not finite numbers"
+    problem = "" if finite else "the model's log-probabilities are not finite numbers"
     try:
-        earned = tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
+        earned = [1.0] * len(texts) if given else tasks.rewards([examples[n // cfg.samples] for n in range(len(texts))], texts)
     except tasks.RewardError as e:
         earned, problem = [0.0] * len(texts), str(e)
     if cfg.must_stop:
-        earned = [r * float(stopped) for r, stopped in zip(earned, out.stopped.tolist())]
+        earned = [r * float(s) for r, s in zip(earned, stopped)]
     reward = torch.tensor(earned).view(len(examples), cfg.samples)
     spread = reward.std(1, unbiased=False)
-    answers = tokens if cfg.as_released else [
+    answers = tokens if "all" in cfg.as_released else [
         credited(tokenizer, examples[n // cfg.samples], t, texts[n]) for n, t in enumerate(tokens)]
     # one sum over the ranks: from here on each of them knows the whole batch
     n_credited, n_tokens, n_stopped, reward_sum, spread_sum, n_flat, n_groups, problems = ranks.total([float(x) for x in (
-        sum(map(len, answers)), out.lengths.sum(), out.stopped.sum(), reward.sum(), spread.sum(), (spread == 0).sum(),
+        sum(map(len, answers)), sum(map(len, tokens)), sum(stopped), reward.sum(), spread.sum(), (spread == 0).sum(),
         len(examples), bool(problem))])
     n_answers = n_groups * cfg.samples
-    if cfg.as_released:
-        advantage, norm = 2 * reward - 1, n_groups
-    else:
-        advantage, norm = advantages(reward, cfg.baseline, reward_sum / n_answers), n_credited
+    mean, norm = reward_sum / n_answers, n_groups if "all" in cfg.as_released else n_credited
+    if "signed" in cfg.as_released:
+        reward, mean = 2 * reward - 1, 2 * mean - 1
+    advantage = advantages(reward, cfg.baseline, mean)
     t2 = time.time()
     # --- update ---
     groups = [(p, answers[i * cfg.samples:(i + 1) * cfg.samples]) for i, p in enumerate(prompts)]
     used = [i for i in range(len(groups)) if cfg.kl or bool((advantage[i] != 0).any())]     # the rest has no gradient
     optimizer.zero_grad(set_to_none=False)
-    kl = 0.0
+    kl = loss = 0.0
     for part in micro_batches([groups[i] for i in used]) if not problems else ():
         stats = policy_gradient(model, [groups[used[j]] for j in part], [advantage[used[j]].tolist() for j in part],
                                 cfg.temperature, norm, cfg.kl)
-        kl += stats["kl"] * stats["tokens"] / n_credited
+        kl, loss = kl + stats["kl"] * stats["tokens"] / n_credited, loss + stats["loss"]
     for group in optimizer.param_groups:
-        group["lr"] = cfg.lr if cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
-    z = [layer.z for layer in svf.layers(model).values()]
-    kl, n_used = ranks.total([kl, float(len(used))])
+        group["lr"] = cfg.lr if "all" in cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
+    z = list(svf.trained(model).values())
+    kl, loss, n_used = ranks.total([kl, loss, float(len(used))])
     ranks.add_gradients(z)
     grad_norm = float(torch.nn.utils.clip_grad_norm_(z, cfg.clip))
     skipped = problems > 0 or not math.isfinite(grad_norm)
@@ -221,29 +204,38 @@ def update(model, tokenizer, task, cfg, step, optimizer):
         optimizer.step()
         svf.fold(model)
         ranks.check_equal(z)
-    shift = torch.cat([(layer.scale().detach() - 1).abs() for layer in svf.layers(model).values()]).mean()
-    numbers = {"reward": reward_sum / n_answers, "reward_spread": spread_sum / n_groups,
-               "flat_groups": n_flat / n_groups, "grad_norm": grad_norm, "z_shift": shift.item(),
-               "answer_len": n_tokens / n_answers, "cut": 1 - n_stopped / n_answers, "kl": kl,
-               "skipped": int(skipped), "sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
-               "sec_update": time.time() - t2}
+    numbers = {"loss": loss} if given else {
+        "reward": reward_sum / n_answers, "reward_spread": spread_sum / n_groups, "flat_groups": n_flat / n_groups}
+    numbers |= {"grad_norm": grad_norm, "z_shift": svf.shift(model),
+                "answer_len": n_tokens / n_answers, "cut": 1 - n_stopped / n_answers, "kl": kl,
+                "skipped": int(skipped), "sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
+                "sec_update": time.time() - t2}
     if skipped:
         return numbers, "skipped: " + (problem or ("another rank's problem" if problems else "the gradient is not finite"))
     return numbers, f"{examples[0].prompt[-90:]!r} -> {texts[0][:160]!r} earns {earned[0]:.0f}"
 
 
 # ---------------------------------------------------------------------------------------------- the loop
-def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
+def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch=None):
     """Train and write `out` (expert), `out`.jsonl (log) and `out`.ckpt (for --resume). -> dict of results.
 
     Selection uses the val split only. A step whose numbers are not finite, or whose rewards are none, is skipped and
-    counted; after five in a row training stops. Raises ValueError where --resume finds no checkpoint or one of other
-    settings, the log would replace the task's own file, or another run is writing the same files.
+    counted; after five in a row training stops. watch(step) is called at every validation, on the z of that step, and
+    decides nothing. Raises ValueError where --resume finds no checkpoint or one of other settings, the log would replace
+    the task's own file, or another run is writing the same files.
     """
-    cfg, out = (released(cfg) if cfg.as_released else cfg), Path(out)
+    cfg, out = settled(cfg), Path(out)
     task = tasks.get(cfg.task)
-    svf.attach(model, cfg.modules, cache, sigmoid=cfg.as_released, progress=ranks.rank() == 0, depth=cfg.layers)
-    z = {name: layer.z for name, layer in svf.layers(model).items()}
+    if cfg.method == "svf":
+        svf.attach(model, cfg.modules, cache, sigmoid="sigmoid" in cfg.as_released, progress=ranks.rank() == 0,
+                   depth=cfg.layers, tie=cfg.tie)
+    else:
+        lora.attach(model, cfg.method, cfg.modules, cfg.layers, cfg.rank, cfg.lora_alpha, cfg.seed)
+    z = svf.trained(model)
+    for p in z.values() if "bf16" in cfg.as_released else ():
+        p.data = p.data.bfloat16()
+    count = sum(p.numel() for p in z.values())
+    log(f"{cfg.method}: {count:,} trained numbers on {len(svf.layers(model))} matrices")
     # Weight decay would pull z to 0, which erases the matrix; equation 1 pulls to the base model by its KL term.
     optimizer = torch.optim.AdamW(z.values(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=0.0)
     state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0, "skipped": 0, "bad": 0}
@@ -253,10 +245,10 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
     if resume and not ckpt.exists():
         raise ValueError(f"--resume: there is no checkpoint {ckpt}; start without --resume")
     val = task.examples("val", cfg.val_n, seed=0)           # selects the checkpoint; test data is never read here
-    with output(out, log_path, ckpt) as log_file:
+    with checkpoint.output(out, log_path, ckpt) as log_file:
         if resume:
-            best = load_checkpoint(ckpt, cfg, model, optimizer, z, state)
-            log_file.truncate(end_of_step(log_path, state["step"]) if ranks.rank() == 0 else 0)
+            best = checkpoint.load(ckpt, cfg, model, optimizer, z, state)
+            log_file.truncate(checkpoint.end_of_step(log_path, state["step"]) if ranks.rank() == 0 else 0)
             log(f"resuming {out} after step {state['step']}")
         else:
             if ranks.rank() == 0:                           # killed before its first checkpoint, a run must not find
@@ -274,11 +266,13 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
                     log(f"step {step:4d} | validation {evaluate.percent(right, len(val))}"
                         f"{'  (best so far)' if state['stale'] == 0 else ''}")
                     log_file.write(json.dumps({"step": step, "val": right / len(val), "val_n": len(val)}) + "\n")
+                    if watch:
+                        watch(step)
                 state["validated"], state["seconds"] = step, time.time() - t0
                 log_file.flush()
                 os.fsync(log_file.fileno())                 # the log of a checkpoint is there when the checkpoint is
                 if ranks.rank() == 0:
-                    save_checkpoint(ckpt, cfg, model, optimizer, z, best, state)
+                    checkpoint.save(ckpt, cfg, model, optimizer, z, best, state)
             if step >= cfg.steps or state["stale"] >= cfg.patience or state["bad"] >= 5:
                 break
             numbers, sample = update(model, tokenizer, task, cfg, step, optimizer)
@@ -290,90 +284,18 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print):
             log_file.write(json.dumps({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}}) + "\n")
             log_file.flush()
             log(f"step {state['step']:4d} | " + " | ".join(
-                f"{k} {numbers[k]:.3g}" for k in ("reward", "reward_spread", "flat_groups", "grad_norm", "z_shift",
-                                                  "answer_len", "kl", "sec")) + f" | {left / 60:.1f} min left")
+                f"{k} {numbers[k]:.3g}" for k in ("loss", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift",
+                                                  "answer_len", "kl", "sec") if k in numbers) + f" | {left / 60:.1f} min left")
             if state["step"] % 5 == 1 or numbers["skipped"]:
                 log("          " + sample)
         if state["bad"] >= 5:
             log("stopped: five steps in a row had numbers that were not finite; the best expert so far is kept")
         if ranks.rank() == 0:
-            svf.save_expert(out, best, {
+            experts.save_expert(out, best, {
                 "base_model": model.name, "base_sha256": model.base_sha256, "task": cfg.task, "seed": cfg.seed,
                 "steps": state["step"], "best_step": state["best_step"], "val_accuracy": state["best_val"],
-                "val_n": len(val), "parameterisation": "sigmoid" if cfg.as_released else "z", "modules": cfg.modules,
-                "layers": cfg.layers, "config": asdict(cfg), "command": command(), "dtype": str(model.dtype),
-                "torch": torch.__version__, "threads": torch.get_num_threads(), "processes": ranks.world()})
+                "val_n": len(val), "parameterisation": "sigmoid" if "sigmoid" in cfg.as_released else "z",
+                "modules": cfg.modules, "layers": cfg.layers, "method": cfg.method, "parameters": count, "config": asdict(cfg),
+                "command": checkpoint.command(), "dtype": str(model.dtype), "torch": torch.__version__,
+                "threads": torch.get_num_threads(), "processes": ranks.world()})
     return {"task": cfg.task, "expert": str(out), "seed": cfg.seed, **state, "seconds": time.time() - t0}
-
-
-@contextmanager
-def output(out, log_path, ckpt):
-    """Hold a run's files so that no second run mixes with it. -> the log, open for appending; nothing on ranks above 0."""
-    if ranks.rank():
-        with tempfile.TemporaryFile("w") as nothing:
-            yield nothing
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with files.only_one(log_path), open(log_path, "a", encoding="utf-8") as log_file:
-        for path in (out, ckpt):
-            files.sweep(path)
-        yield log_file
-
-
-def end_of_step(path, step):
-    """Where, in bytes, the rows of a log up to and with `step` end. A row that a kill cut short ends it too."""
-    end = 0
-    with open(path, "rb") as f:
-        for row in f:
-            try:
-                if json.loads(row)["step"] > step or not row.endswith(b"\n"):
-                    break
-            except (ValueError, KeyError, TypeError):
-                break
-            end += len(row)
-    return end
-
-
-def command():
-    """The command line that made this run, for the expert's metadata, without machine-specific folders."""
-    return "python -m t2mini " + " ".join(sys.argv[1:]) if sys.argv[0].endswith("__main__.py") else "python"
-
-
-def save_checkpoint(path, cfg, model, optimizer, z, best, state):
-    """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the counters."""
-    tensors = {}
-    for name, p in z.items():
-        s = optimizer.state.get(p, {})
-        tensors |= {f"z/{name}": p, f"best/{name}": best[name],
-                    f"m/{name}": s.get("exp_avg", torch.zeros_like(p)), f"v/{name}": s.get("exp_avg_sq", torch.zeros_like(p)),
-                    f"n/{name}": torch.as_tensor(s.get("step", 0.0), dtype=torch.float32)}
-    svf.save_tensors(path, tensors, {"config": asdict(cfg), "state": state, "base_sha256": model.base_sha256,
-                                     "dtype": str(model.dtype)})
-
-
-def load_checkpoint(path, cfg, model, optimizer, z, state):
-    """Fill z, optimizer and state from a checkpoint; -> the best z so far. Nothing is touched where it does not fit."""
-    try:
-        with safe_open(path, "pt", device=str(model.device)) as f:
-            meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-        old, saved = json.loads(meta["config"]), json.loads(meta["state"])
-        whole = saved.keys() >= state.keys() and all(tensors[f"{kind}/{name}"].shape == (p.shape if kind != "n" else ())
-                                                     for name, p in z.items() for kind in ("z", "best", "m", "v", "n"))
-        base, dtype = meta["base_sha256"], meta["dtype"]
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
-        raise ValueError(f"--resume: damaged checkpoint {path} ({e}); start without --resume") from None
-    changed = [k for k, v in asdict(cfg).items() if old.get(k) != v]
-    changed += ["base model"] * (base != model.base_sha256) + ["dtype"] * (dtype != str(model.dtype))
-    if changed:
-        raise ValueError(f"--resume: {path} was written with another {changed[0]}")
-    if not whole:
-        raise ValueError(f"--resume: damaged checkpoint {path} (its tensors do not fit); start without --resume")
-    state.update(saved)
-    with torch.no_grad():
-        for name, p in z.items():
-            p.copy_(tensors[f"z/{name}"])
-            if float(tensors[f"n/{name}"]):
-                optimizer.state[p] = {"step": tensors[f"n/{name}"].cpu(), "exp_avg": tensors[f"m/{name}"],
-                                      "exp_avg_sq": tensors[f"v/{name}"]}
-    svf.fold(model)
-    return {name: tensors[f"best/{name}"] for name in z}

@@ -12,7 +12,6 @@ Forms:    during a rollout z stands still, so W' is built once (`fold`) and used
           needs no dense weight gradient (`FoldedLinear`); rows with different z go through the factors (`per_row`).
 """
 import hashlib
-import json
 import sys
 import time
 from contextlib import contextmanager
@@ -28,7 +27,6 @@ from .packed import linear
 SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
          "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
 ALL = "q,k,v,o,gate,up,down"
-DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}     # what expert and cache files hold
 
 
 class FoldedLinear(torch.autograd.Function):
@@ -64,18 +62,27 @@ class FoldedLinear(torch.autograd.Function):
         return gx, gz, None, None, None, None, None
 
 
+def weight(base):
+    """W (out, in) of a linear layer, without gradient. GPT-2 stores the transpose."""
+    return base.weight.detach().T if getattr(base, "transposed", False) else base.weight.detach()
+
+
 class SVF(nn.Module):
     """A linear layer seen through its singular values. Replaces the layer it is given; `base` keeps that layer.
 
     z (r,) float32 is the trained parameter (the logit p where sigmoid=True). W' lives in `folded` and changes only in
     `fold()`: setting z without folding has no effect on the output.
+
+    Every tuned layer, lora.py's too, has base, W, folded, fold(); trained(), what the optimizer moves, and expert(), what
+    an expert file holds, as dicts from the end of a name ("" for z) to a tensor; off, the value at which W' = W; and
+    stack(), for a batch whose rows have different experts. Nothing else in t2mini asks which method a layer is.
     """
+    off = {"": 1.0}
 
     def __init__(self, base, U, S, Vt, sigmoid=False):
         super().__init__()
-        self.base, self.sigmoid = base, sigmoid
-        dtype, W = base.weight.dtype, base.weight.detach()              # S and z stay in float32
-        self.W = W.T if getattr(base, "transposed", False) else W       # frozen, (out, in); GPT-2 stores the transpose
+        self.base, self.sigmoid, self.W = base, sigmoid, weight(base)
+        dtype = self.W.dtype                                            # S and z stay in float32
         self.U, self.S, self.Vt = U.to(dtype), S.clone(), Vt.to(dtype)  # (m, r), (r,), (r, n); no view of a mapped file
         self.z = nn.Parameter(torch.full_like(S, 0.1) if sigmoid else torch.ones_like(S))
         self.folded, self.from_y = self.W, len(self.U) < self.Vt.shape[1]
@@ -83,10 +90,21 @@ class SVF(nn.Module):
 
     def scale(self):
         """Effective z (r,): what multiplies S. Differentiable in the trained parameter."""
+        z = self.z.float().expand_as(self.S)                            # a tied z is one number for all of S
         if not self.sigmoid:
-            return self.z
-        s = torch.sigmoid(self.z)
+            return z
+        s = torch.sigmoid(z)
         return s * (self.S.sum() / (self.S * s).sum())                  # the release's rescale: sum(S * z) = sum(S)
+
+    def trained(self):
+        return {"": self.z}
+
+    def expert(self):
+        return {"": self.scale()}
+
+    def stack(self, parts):
+        """parts[""] (experts, r) -> the bank of S z that forward picks from."""
+        return (self.S * parts[""]).to(self.W.dtype)
 
     @torch.no_grad()
     def fold(self):
@@ -97,8 +115,10 @@ class SVF(nn.Module):
         if bool((z == 1).all()):
             self.folded = self.W
         else:
+            if self.folded is self.W:
+                self.folded, self.W.packed = torch.empty_like(self.W), None     # packed.py's copy of W is seldom used now
             change = (self.U * (self.S * (z - 1)).to(self.U.dtype)) @ self.Vt               # (m, n)
-            self.folded = (self.W.float() + change).to(self.W.dtype)
+            torch.add(self.W, change, out=self.folded)                          # in place: no new memory at each update
 
     def forward(self, x):
         if self.bank is not None:                                       # one z per row of the batch
@@ -113,8 +133,17 @@ class SVF(nn.Module):
 
 # ---------------------------------------------------------------------------------------------- attach, detach
 def layers(model):
-    """dict name -> SVF layer, in model order."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, SVF)}
+    """dict name -> tuned layer, in model order."""
+    return {name: m for name, m in model.named_modules() if hasattr(m, "folded")}
+
+
+def trained(model):
+    """dict name -> parameter that the optimizer moves, each one once."""
+    names = {}
+    for name, layer in layers(model).items():
+        for part, p in layer.trained().items():
+            names.setdefault(p, name + part)
+    return {name: p for p, name in names.items()}
 
 
 def targets(model, modules=ALL, depth="all"):
@@ -128,7 +157,7 @@ def targets(model, modules=ALL, depth="all"):
     if unknown:
         raise ValueError(f"unknown module {unknown[0]!r}; choose from {', '.join(SHORT)}")
     ends = tuple("." + e for m in wanted for e in SHORT[m])
-    if "qkv" not in wanted and "q" in wanted:                           # GPT-2 has q, k and v in one matrix
+    if "qkv" not in wanted and {"q", "k", "v"} & {*wanted}:             # GPT-2 has q, k and v in one matrix
         ends += (".attn.c_attn",)
     if depth not in ("all", "half"):
         raise ValueError(f"layers must be all or half, not {depth!r}")
@@ -136,23 +165,29 @@ def targets(model, modules=ALL, depth="all"):
             and (depth == "all" or int(n.split(".")[2]) % 2 == 0)]          # model.layers.3... or transformer.h.3...
 
 
-def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="all"):
-    """Swap every selected linear layer for an SVF view of itself. -> list of names.
-
-    modules, depth: see `targets`; or modules as a list of layer names. cache: folder for the decompositions (created);
-    None computes them anew. Raises RuntimeError when attached already.
-    """
+def chosen(model, modules, depth="all"):
+    """The names that attach() is to replace. modules may be a list of layer names too. RuntimeError if any layer is tuned."""
     if layers(model):
         raise RuntimeError("this model already has SVF layers; call svf.detach(model) first")
     names = targets(model, modules, depth) if isinstance(modules, str) else list(modules)
-    made, t0, shown = {}, time.time(), 0
     if not names or not set(names) <= set(targets(model, ",".join(SHORT))):
         raise ValueError(f"no linear layer of this model is called {modules if isinstance(modules, str) else names[:1]}")
+    return names
+
+
+def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="all", tie="none"):
+    """Swap every selected linear layer for an SVF view of itself. -> list of names.
+
+    modules, depth: see `targets`; or modules as a list of layer names. cache: folder for the decompositions (created);
+    None computes them anew. tie: z is a single number for each "matrix", for all matrices of a block ("layer"), or for all
+    of one kind over the blocks ("module"); layers that share it have the same parameter. Raises RuntimeError when
+    attached already.
+    """
+    names, made, t0, shown = chosen(model, modules, depth), {}, time.time(), 0
     for i, name in enumerate(names):
         base = model.get_submodule(name).requires_grad_(False)
-        W = base.weight.T if getattr(base, "transposed", False) else base.weight
         try:
-            factors = decompose(W, cache)
+            factors = decompose(weight(base), cache)
         except torch.linalg.LinAlgError as e:
             raise ValueError(f"the SVD of {name} failed: {e}") from None
         made[name] = SVF(base, *factors, sigmoid)
@@ -162,19 +197,27 @@ def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="
             print(f"\rdecomposing {i + 1}/{len(names)} matrices, {left:3.0f} s left ", end="", file=sys.stderr, flush=True)
     if shown:
         print(file=sys.stderr)
-    for name, layer in made.items():                        # all or none: a failure above leaves the model as it was
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, layer)
+    if tie != "none":
+        kind = {"matrix": lambda n: n, "layer": lambda n: n.split(".")[2], "module": lambda n: n.split(".", 3)[3]}[tie]
+        shared = {kind(name): nn.Parameter(torch.ones(1, device=layer.S.device)) for name, layer in made.items()}
+        for name, layer in made.items():
+            layer.z = shared[kind(name)]
+    swap(model, made)                                       # all or none: a failure above leaves the model as it was
     if sigmoid:
         fold(model)
     return names
 
 
+def swap(model, made):
+    """Put these layers (dict name -> layer) in the places of the present ones."""
+    for name, layer in made.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer)
+
+
 def detach(model):
     """Put the original layers back: the very same tensors, so the base model is restored bit for bit."""
-    for name, layer in layers(model).items():
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, layer.base)
+    swap(model, {name: layer.base for name, layer in layers(model).items()})
 
 
 def decompose(W, cache=None):
@@ -196,7 +239,7 @@ def decompose(W, cache=None):
             if factors is None:
                 files.sweep(path.parent / "*.safetensors")
                 factors = tuple(torch.linalg.svd(W.detach().float(), full_matrices=False))
-                save_tensors(path, dict(zip(("U", "S", "Vt"), factors)), {"key": key, "torch": torch.__version__})
+                files.save_tensors(path, dict(zip(("U", "S", "Vt"), factors)), {"key": key, "torch": torch.__version__})
     return factors
 
 
@@ -211,8 +254,15 @@ def cached(path, key, device):
 
 # ---------------------------------------------------------------------------------------------- z in and out
 def get_z(model):
-    """dict name -> effective z (r,), a copy: this is the expert."""
-    return {name: layer.scale().detach().clone() for name, layer in layers(model).items()}
+    """dict name -> effective z (r,), a copy: this is the expert. (Of LoRA: name.A, name.B; of IA3: name.l.)"""
+    return {name + part: t.detach().float().clone() for name, layer in layers(model).items()
+            for part, t in layer.expert().items()}
+
+
+def shift(model):
+    """How far the expert is from the base model: mean |z - 1| over all z (IA3: |l - 1|, LoRA: |B|)."""
+    return torch.cat([(t.detach() - layer.off[part]).abs().flatten() for layer in layers(model).values()
+                      for part, t in layer.expert().items() if part in layer.off]).mean().item()
 
 
 def fold(model):
@@ -224,20 +274,20 @@ def fold(model):
 @torch.no_grad()
 def set_z(model, expert):
     """Make the model run on `expert` (dict name -> z); layers that it does not name run on the base weights."""
-    found = layers(model)
+    found = {name + part: (layer, part, p) for name, layer in layers(model).items() for part, p in layer.trained().items()}
     unknown = sorted(expert.keys() - found.keys())
     if unknown:
         raise ValueError(f"the expert tunes {unknown[0]}, which has no SVF layer; attach with the expert's modules")
-    for name, layer in found.items():
-        if layer.sigmoid:
+    for name, (layer, part, p) in found.items():
+        if getattr(layer, "sigmoid", False):
             raise ValueError("an effective z cannot be set in sigmoid form; attach with sigmoid=False")
         z = expert.get(name)
         if z is None:
-            layer.z.fill_(1.0)
-        elif z.shape != layer.z.shape or not bool(torch.isfinite(z).all()):
-            raise ValueError(f"the expert's z for {name} is not {tuple(layer.z.shape)} finite numbers")
+            p.fill_(layer.off[part]) if part in layer.off else None     # LoRA's A may be anything while B is 0
+        elif z.shape != p.shape or not bool(torch.isfinite(z).all()):
+            raise ValueError(f"the expert's z for {name} is not {tuple(p.shape)} finite numbers")
         else:
-            layer.z.copy_(z)
+            p.copy_(z)
     fold(model)
 
 
@@ -275,8 +325,9 @@ def mix(experts, alpha, plain=False):
 
     z = 1 + sum_k alpha_k (z_k - 1). With plain=True the paper's z = sum_k alpha_k z_k, where alpha = 0 erases W.
     """
-    names = sorted({name for e in experts for name in e})
-    out = {}
+    names, out = sorted({name for e in experts for name in e}), {}
+    if any(name.endswith(".A") for name in names):
+        raise ValueError("LoRA experts cannot be mixed number by number: the mean of two B A is not the product of the means")
     for name in names:
         a = alpha[name] if isinstance(alpha, dict) else alpha
         ones = torch.ones_like(next(e[name] for e in experts if name in e))
@@ -303,81 +354,16 @@ def per_row(model, experts, index):
     """
     rows = Rows(torch.as_tensor(index, device=model.device))
     found = layers(model)
-    unknown = sorted({name for e in experts for name in e} - found.keys())
+    base = {name + part: torch.full_like(t, layer.off.get(part, 0.0)) for name, layer in found.items()
+            for part, t in layer.expert().items()}                      # an expert without a layer has the base model's
+    unknown = sorted({name for e in experts for name in e} - base.keys())
     if unknown:
         raise ValueError(f"an expert tunes {unknown[0]}, which has no SVF layer; attach with the expert's modules")
     try:
         for name, layer in found.items():
-            ones = torch.ones_like(layer.S)
-            Sz = layer.S * torch.stack([e.get(name, ones) for e in experts])                   # (experts, r)
-            layer.bank, layer.rows = Sz.to(layer.W.dtype), rows
+            parts = {part: torch.stack([e.get(name + part, base[name + part]) for e in experts]) for part in layer.expert()}
+            layer.bank, layer.rows = layer.stack(parts), rows
         yield rows
     finally:
         for layer in found.values():
             layer.bank = layer.rows = None
-
-
-# ---------------------------------------------------------------------------------------------- expert files
-def save_tensors(path, tensors, metadata):
-    """Write a safetensors file, atomically; the same content always gives the same bytes.
-
-    (The library's own writer orders the metadata differently in every process.)
-    """
-    header, end = {"__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}}, 0
-    for name, t in sorted(tensors.items()):
-        start, end = end, end + t.numel() * t.element_size()
-        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)                         # the numbers start at a multiple of eight
-    with files.replacing(path) as f:
-        f.write(len(text).to_bytes(8, "little") + text)
-        for _, t in sorted(tensors.items()):
-            f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-
-
-def save_expert(path, expert, metadata):
-    """expert: dict name -> z (r,). metadata: at least `base_sha256`; see reinforce.py for the rest."""
-    save_tensors(path, {name: z.float() for name, z in expert.items()}, {"format": "t2mini-svf-1", **metadata})
-
-
-def read_metadata(path):
-    """The metadata of an expert file, numbers parsed. Raises ValueError where the file is not one."""
-    try:
-        with safe_open(path, "pt") as f:
-            meta = f.metadata() or {}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no expert file at {path}") from None
-    except (SafetensorError, OSError) as e:
-        raise ValueError(f"{path}: damaged expert file ({e})") from None
-    if meta.get("format") != "t2mini-svf-1":
-        raise ValueError(f"{path}: not an expert file (no t2mini metadata)")
-    out = {}
-    for k, v in meta.items():
-        try:
-            out[k] = json.loads(v) if k not in ("base_sha256", "command", "task") else v
-        except (ValueError, RecursionError):
-            out[k] = v
-    return out
-
-
-def load_expert(path, model, allow_other_base=False):
-    """-> (dict name -> z (r,) on the model's device, metadata). Refuses an expert of another base model (ValueError)."""
-    meta = read_metadata(path)
-    if meta.get("base_sha256") != model.base_sha256 and not allow_other_base:
-        raise ValueError(f"{path} was trained on another base ({meta.get('base_model', '?')}, "
-                         f"{str(meta.get('base_sha256'))[:12]}...; this is {model.base_sha256[:12]}...); its z belong to "
-                         f"other singular vectors. --allow-other-base loads it all the same")
-    return {name: z.to(model.device) for name, z in read_expert(path).items()}, meta
-
-
-def read_expert(path):
-    """The z of an expert file whatever its base: dict name -> z (r,). ValueError where they are not finite vectors."""
-    try:
-        with safe_open(path, "pt") as f:
-            expert = {name: f.get_tensor(name) for name in f.keys()}
-    except (SafetensorError, OSError) as e:
-        raise ValueError(f"{path}: damaged expert file ({e})") from None
-    for name, z in expert.items():
-        if z.dim() != 1 or not z.is_floating_point() or not bool(torch.isfinite(z).all()):
-            raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")
-    return expert

@@ -187,6 +187,14 @@ def example_of(row):
 
 
 # ---------------------------------------------------------------------------------------------- the reward
+def gold(example):
+    """A text that is a right answer: what next-token training imitates. ValueError where an example has none."""
+    if example.match not in ("number", "exact", "choice", "contains", "label", "code"):
+        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing to imitate: "
+                         "--objective=next-token needs examples with a gold answer")
+    return f"```python\n{example.answer.strip()}\n```" if example.match == "code" else example.answer
+
+
 class RewardError(ValueError):
     """A judge failed or gave no usable number; the line names the example."""
 

@@ -90,6 +90,11 @@ class Tokenizer:
         """
         return self.turns(user, system) + self.encode(opener, start=self.chat in ("llama2", "mistral"))
 
+    def answer(self, text, opener=""):
+        """Ids of a whole answer as the model would write it behind a prompt, the stop token of its format included."""
+        stop = [self.control[s] for s in STOP_TOKENS if s in self.control] or sorted(self.stop_ids)
+        return self.encode(text, start=not opener and self.chat in ("llama2", "mistral")) + stop[:1]
+
     def turns(self, user, system):
         """The chat itself, without an opener."""
         c, system = self.control, self.preamble + (system or self.system or "")

@@ -57,14 +57,17 @@ def load(path=None, device=None, dtype=None):
     device, dtype = pick(device, dtype)
     files, cfg, tensors, tokenizer = open_folder(path) if path.is_dir() else open_gguf(path)
     check_config(cfg, len(tensors))
+    if tokenizer is not None:                               # every id that it can write must have its row
+        ids = {*tokenizer.known, tokenizer.unk_id, *tokenizer.prompt("a")}
+        odd = [i for i in ids if type(i) is not int or not 0 <= i < cfg.vocab_size]
+        if odd:
+            raise ValueError(f"{path}: the tokenizer writes the id {odd[0]!r}, the model knows {cfg.vocab_size} (files of two models?)")
     with torch.device("meta"):                              # shapes only: no memory is used twice
         model = Transformer(cfg)
     load_into(model, tensors, device, dtype)
     model.name = re.sub(r"\.(q\d\w*|f16|f32|bf16)$", "", path.stem.lower() if path.is_file() else path.resolve().name.lower())
     model.base_sha256 = file_hash(files)
     if tokenizer is not None:
-        if max(tokenizer.known) >= cfg.vocab_size:
-            raise ValueError(f"{path}: the tokenizer knows {max(tokenizer.known) + 1} tokens, the model {cfg.vocab_size}")
         model.valid_vocab = min(cfg.vocab_size, tokenizer.n_vocab)
     return model.eval().requires_grad_(False), tokenizer
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
-from t2mini import experts, svf
+from t2mini import experts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,6 +131,8 @@ BAD = [
     (["train", "--task=math", "--steps=0"], "--steps must be"),
     (["train", "--task=math", "--out=x.bin"], "must end in .safetensors"),
     (["train", "--task=math", "--modules=nose", "--steps=1"], "unknown module"),
+    (["train", "--task=math", "--as-released=greed"], "unknown departure 'greed'"),
+    (["train", "--task=math", "--method=lora", "--tie=layer"], "only --method=svf"),
     (["adapt", "--task=math", "--shots=0"], "at least 1"),
     (["ask", "hi", "--strategy=cem"], "run `python -m t2mini adapt"),
     (["ask", ""], "question is empty"),
@@ -187,6 +189,27 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
     assert status == 0 and "resuming" in out
 
 
+def test_switches_are_checked_before_the_model_is_loaded(call, home):
+    """Fails if a run says that it cannot be what was asked for only after the weights are there."""
+    for more in ("--as-released=greed", "--tie=layer"):
+        status, _, err = call("train", f"--task={home}/mine.jsonl", "--method=lora", more)
+        assert status == 1 and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("more, parameters", [
+    (["--objective=next-token"], 544), (["--objective=next-token", "--method=ia3", "--lr=0.1"], 256), (["--tie=module"], 7),
+    (["--as-released"], 288), (["--as-released=greedy,bf16", "--tie=layer"], 2), (["--baseline=none"], 544)])
+def test_training_switches(call, home, more, parameters):
+    """Fails if a switch is not reachable from the command line, or the expert it makes cannot be used like any other."""
+    out = home / "e.safetensors"
+    status, said, err = call("train", f"--task={home}/mine.jsonl", "--steps=2", "--prompts=2", "--samples=2", "--val-every=1",
+                             "--val-n=2", f"--out={out}", *more)
+    assert status == 0 and f" {parameters} trained numbers" in said, err
+    assert experts.read_metadata(out)["parameters"] == parameters
+    assert call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--expert={out}")[0] == 0
+    assert call("show", out, f"--picture={home}/z.png")[0] == 0
+
+
 def test_the_program_runs_as_a_program():
     """Fails if `python -m t2mini` itself is broken: no verb prints the help and is an error."""
     run = subprocess.run([sys.executable, "-m", "t2mini"], cwd=ROOT, capture_output=True, text=True)
@@ -198,7 +221,7 @@ def test_half_of_the_layers(call, home):
     status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=1", "--prompts=1", "--samples=2", "--val-every=1",
                             "--val-n=2", "--layers=half", "--modules=q,up", f"--out={home}/half.safetensors")
     assert status == 0, err
-    meta, expert = svf.read_metadata(home / "half.safetensors"), svf.read_expert(home / "half.safetensors")
+    meta, expert = experts.read_metadata(home / "half.safetensors"), experts.read_expert(home / "half.safetensors")
     assert sorted(expert) == ["model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj"] and meta["layers"] == "half"
     for more, code in (([], 0), (["--layers=half", "--modules=q,up"], 0), (["--modules=q"], 1)):
         status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--expert={home}/half.safetensors", *more)
@@ -208,8 +231,8 @@ def test_half_of_the_layers(call, home):
 def test_export(call, home, trained, tiny_folder):
     """Fails if the verb does not merge the expert, needs a tokenizer, or writes into a folder that holds something."""
     path = home / "out" / "math.safetensors"                # two steps of training moved nothing: move half of it by hand
-    expert = {name: z * (1.1 if "up_proj" in name else 1.0) for name, z in svf.read_expert(path).items()}
-    svf.save_expert(path, expert, svf.read_metadata(path))
+    expert = {name: z * (1.1 if "up_proj" in name else 1.0) for name, z in experts.read_expert(path).items()}
+    experts.save_expert(path, expert, experts.read_metadata(path))
     status, out, err = call("export", "--expert=math", f"--out={home}/merged")
     assert status == 0 and out.strip().endswith("merged"), err
     assert (home / "merged" / "adapter" / "adapter_config.json").is_file()

@@ -2,6 +2,10 @@
 
 FakeTensor and meta tensors have a device and a shape but no numbers; PyTorch refuses to mix theirs with the CPU's.
 """
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import random_model
@@ -11,9 +15,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from t2mini import reinforce, svf, weights
+from t2mini.configs import config_from_json
 from t2mini.generate import generate
 from t2mini.gguf import Lazy
 from t2mini.model import Transformer
+from t2mini.options import build_parser
 
 MODERN = dict(sliding_window=5, qk_norm=True, qkv_bias=True, rope_factors=(1.0, 2.0, 3.0, 8.0))
 GPT2 = dict(family="gpt2", num_key_value_heads=6)
@@ -129,3 +135,24 @@ def test_cuda_takes_bfloat16_where_it_can(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
         assert weights.pick("cuda") == (torch.device("cuda"), dtype)
         assert weights.pick("cuda", "float16")[1] == torch.float16
+
+
+def test_the_memory_and_the_commands_of_llama3_8b():
+    """Fails if README.md derives the memory of Llama-3-8B from other shapes than the code holds, or shows a wrong option."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split("## Other checkpoints")[1].split("\n## ")[0]
+    commands = re.findall(r"^python -m t2mini (.*)$", text, re.M)
+    assert [build_parser()[0].parse_args(shlex.split(line, comments=True)).verb for line in commands] == ["train", "ask", "adapt"]
+    cfg = config_from_json(dict(
+        model_type="llama", vocab_size=128256, hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
+        intermediate_size=14336, max_position_embeddings=8192, rope_theta=5e5, rms_norm_eps=1e-5, tie_word_embeddings=False))
+    table = []
+    for depth in ("all", "half"):
+        model = placed(cfg, "meta", torch.bfloat16)
+        own = sum(p.nbytes for p in model.parameters())
+        svf.attach(model, progress=False, depth=depth)
+        factors = sum(x.U.nbytes + x.Vt.nbytes for x in svf.layers(model).values())
+        folded, cache = sum(x.W.nbytes for x in svf.layers(model).values()), model.new_cache(96, 200)
+        table.append([own, factors, folded, own + factors + folded, sum(t.nbytes for t in cache.k + cache.v), 2 * factors])
+    rows = [[f"{n / 1e9:.1f}" for n in row] for row in zip(*table)]
+    said = [re.findall(r"[\d.]+", line.split("|", 2)[2]) for line in text.splitlines() if re.search(r"\| [\d.]+ \| [\d.]+ \|$", line)]
+    assert [row for row in said if row != ["10.1", "9.5"]] == rows      # those two were counted by autograd's saved tensors

@@ -42,7 +42,7 @@ def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):   
     model, _ = loaded
     svf.attach(model, progress=False)
     for name, base in (("a", model.base_sha256), ("b", "f" * 64)):
-        svf.save_expert(home / "out" / f"{name}.safetensors", svf.get_z(model), {"base_sha256": base, "task": "math"})
+        experts.save_expert(home / "out" / f"{name}.safetensors", svf.get_z(model), {"base_sha256": base, "task": "math"})
     (home / "out" / "cut.safetensors").write_bytes((home / "out" / "a.safetensors").read_bytes()[:-5])
     (home / "out" / "allow-code").touch()
     found, _ = look()

@@ -76,12 +76,12 @@ def test_sweep_removes_what_kills_left_and_nothing_else(tmp_path):
 def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):
     """Fails if the order of a dict, or a process, shows in the file; or the library reads something else."""
     t = {"b": torch.rand(3, 4), "a": torch.rand(5), "n": torch.tensor(2.0)}
-    svf.save_tensors(tmp_path / "1", t, {"x": "1", "y": {"k": [1, 2]}})
-    svf.save_tensors(tmp_path / "2", dict(reversed(t.items())), {"y": {"k": [1, 2]}, "x": "1"})
+    files.save_tensors(tmp_path / "1", t, {"x": "1", "y": {"k": [1, 2]}})
+    files.save_tensors(tmp_path / "2", dict(reversed(t.items())), {"y": {"k": [1, 2]}, "x": "1"})
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     read = load_file(tmp_path / "1")
     assert read.keys() == t.keys() and all(torch.equal(read[k], v) for k, v in t.items())
-    svf.save_tensors(tmp_path / "1", {"t": t["b"].T, "h": t["b"].bfloat16()}, {})        # not contiguous, another dtype
+    files.save_tensors(tmp_path / "1", {"t": t["b"].T, "h": t["b"].bfloat16()}, {})        # not contiguous, another dtype
     read = load_file(tmp_path / "1")
     assert torch.equal(read["t"], t["b"].T) and torch.equal(read["h"], t["b"].bfloat16())
 
@@ -169,12 +169,12 @@ def test_a_write_that_really_stops_half_way(tmp_path):
     """Fails if a file that the system cut off takes the place of the old one. (A limit on file size plays the full disk.)"""
     import resource
     path = tmp_path / "e"
-    svf.save_tensors(path, {"a": torch.ones(10)}, {})
+    files.save_tensors(path, {"a": torch.ones(10)}, {})
     old, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(OSError):
-            svf.save_tensors(path, {"a": torch.ones(10_000)}, {})
+            files.save_tensors(path, {"a": torch.ones(10_000)}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == old and names(tmp_path) == ["e"]
@@ -236,6 +236,6 @@ def test_an_expert_names_its_base(home, tiny_folder):
     model, tokenizer = t2mini.load(tiny_folder, device="cpu", dtype="float32")
     cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=1, val_n=2, max_tokens=2)
     reinforce.train(model, tokenizer, cfg, home / "e.safetensors", log=lambda text: None)
-    meta = svf.read_metadata(home / "e.safetensors")
+    meta = experts.read_metadata(home / "e.safetensors")
     assert meta["base_sha256"] == t2mini.weights.file_hash([tiny_folder / "model.safetensors"])
     assert {"base_model", "torch", "dtype", "threads", "seed", "config", "modules"} <= meta.keys()

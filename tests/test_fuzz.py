@@ -20,7 +20,7 @@ import torch
 from conftest import random_model, write_folder
 from safetensors.torch import load_file
 
-from t2mini import reinforce, svf, tasks, weights
+from t2mini import checkpoint, experts, svf, tasks, weights
 from t2mini.model import Transformer
 from t2mini.reinforce import TrainConfig
 
@@ -177,17 +177,17 @@ class Readers:
 
     def expert(self):
         path = self.folder / "source.safetensors"
-        svf.save_expert(path, {f"l{i}": torch.rand(40) for i in range(6)},
-                        {"base_sha256": "0" * 64, "base_model": "tiny", "task": "math", "seed": 0, "config": {"lr": 0.1}})
-        return self.binary(path, lambda p: (svf.load_expert(p, random_model(), allow_other_base=True)), 1200, "e.safetensors")
+        experts.save_expert(path, {f"l{i}": torch.rand(40) for i in range(6)},
+                            {"base_sha256": "0" * 64, "base_model": "tiny", "task": "math", "seed": 0, "config": {"lr": 0.1}})
+        return self.binary(path, lambda p: experts.load_expert(p, random_model(), allow_other_base=True), 1200, "e.safetensors")
 
     def checkpoint(self):
         model, cfg, path = random_model(), TrainConfig(modules="q,v"), self.folder / "source.ckpt"
         svf.attach(model, "q,v", progress=False)
         z = {name: layer.z for name, layer in svf.layers(model).items()}
         optimizer, state = torch.optim.AdamW(z.values()), {"step": 3, "best_val": 0.5}
-        reinforce.save_checkpoint(path, cfg, model, optimizer, z, svf.get_z(model), state)
-        return self.binary(path, lambda p: reinforce.load_checkpoint(p, cfg, model, optimizer, z, dict(state)), 3000, "c.ckpt")
+        checkpoint.save(path, cfg, model, optimizer, z, svf.get_z(model), state)
+        return self.binary(path, lambda p: checkpoint.load(p, cfg, model, optimizer, z, dict(state)), 3000, "c.ckpt")
 
     def jsonl(self):
         rows = [{"prompt": f"say {i}", "answer": str(i), "match": m, **({"options": ["1", str(i)]} if m == "choice" else {})}

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 import t2mini
 from t2mini import download as d
-from t2mini import reinforce, svf
+from t2mini import experts, reinforce, svf
 from t2mini.reinforce import TrainConfig
 
 BIG = bytes(range(256)) * 4000
@@ -91,7 +91,7 @@ class Run:
             if path.exists():
                 load_file(path)
         if out.exists():
-            svf.load_expert(out, t2mini.load(self.weights, device="cpu", dtype="float32")[0])
+            experts.load_expert(out, t2mini.load(self.weights, device="cpu", dtype="float32")[0])
 
     def check_end(self, out):
         """The same bits as the run that nobody stopped, a log without gaps or doubles, and nothing left over."""

@@ -1,4 +1,5 @@
 """The model against transformers' logits, and against itself: cached = uncached, grouped = repeated, batched = alone."""
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,25 @@ def test_svf_at_one_is_the_reference_and_z_reaches_every_family(name):
         layer.z.data.mul_(1.1)
     svf.fold(model)
     assert (model(ref["ids"]) - ref["logits"]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_and_half_of_the_layers(name):
+    """Fails if a family's matrices or blocks have names that --modules or --layers=half does not know, if a matrix or a block
+    that was not asked for gets a z, or one that was learns nothing."""
+    cfg = replace(golden(name)[0].cfg, num_hidden_layers=5)
+    model = random_model(2, **{f: getattr(cfg, f) for f in Config.__dataclass_fields__})
+    gpt2, ids = cfg.family == "gpt2", torch.arange(3, 15)[None]
+    block = "transformer.h" if gpt2 else "model.layers"
+    for modules, leaves in (("q", "attn.c_attn" if gpt2 else "self_attn.q_proj"), ("o", "attn.c_proj" if gpt2 else "self_attn.o_proj"),
+                            ("up,down", "mlp.c_fc mlp.c_proj" if gpt2 else "mlp.up_proj mlp.down_proj"),
+                            ("qkv", "attn.c_attn") if gpt2 else ("k,v,gate", "self_attn.k_proj self_attn.v_proj mlp.gate_proj")):
+        for depth, blocks in (("half", (0, 2, 4)), ("all", range(5))):
+            names = svf.attach(model, modules, progress=False, depth=depth)
+            assert sorted(names) == sorted(f"{block}.{i}.{leaf}" for i in blocks for leaf in leaves.split())
+            model(ids).log_softmax(-1)[0, -1, 7].backward()
+            assert all((layer.z.grad != 0).any() for layer in svf.layers(model).values())
+            svf.detach(model)
 
 
 def test_a_window_counts_positions_not_slots():
@@ -166,8 +186,9 @@ def test_future_tokens_change_nothing(family):
 
 @both
 def test_the_order_of_tokens_matters(family):
-    """Fails if positions are ignored: the last token would see its past as a set."""
-    model = either(family)
+    """Fails if positions are ignored: the last token would see its past as a set (in one layer; more layers see the causal
+    order of what lies below)."""
+    model = random_model(3, max_position_embeddings=96, **FAMILIES[family] | {"num_hidden_layers": 1})
     ids = torch.tensor([[9, 8, 7, 6, 5]])
     assert (model(ids)[0, -1] - model(ids[:, [1, 0, 2, 3, 4]])[0, -1]).abs().max() > 1e-2
 

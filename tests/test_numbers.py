@@ -12,7 +12,7 @@ from conftest import random_model
 from test_cli import call, home, last_json, trained     # noqa: F401
 from test_reinforce import config, quiet, ready, rows_of, words     # noqa: F401
 
-from t2mini import evaluate, reinforce, svf, tasks
+from t2mini import evaluate, experts, reinforce, svf, tasks
 from t2mini.generate import generate
 from t2mini.grade import Example
 from t2mini.reinforce import TrainConfig, train
@@ -87,7 +87,7 @@ def test_bad_numbers_end_the_run_with_the_best_expert(loaded, words, monkeypatch
     result = train(*loaded, config(steps=30, val_every=100), tmp_path / "e.safetensors", log=said.append)
     assert result["bad"] == result["skipped"] == 5 and result["step"] < 30 and "not finite" in said[-1]
     assert sum(r["skipped"] for r in rows_of(tmp_path / "e.jsonl")[1:]) == sum("skipped: " in line for line in said) == 5
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert meta["val_accuracy"] == 0.5 and all((z == 1).all() for z in expert.values())
 
 
@@ -203,7 +203,7 @@ def test_one_shot_and_a_population_of_two(call, trained, home, more):     # noqa
     assert status == 0, err
     found = last_json(out)
     assert found["shots"] == 1 and all(math.isfinite(a) for a in found["alpha"].values())
-    expert = svf.read_expert(home / "out" / "mixture.safetensors")
+    expert = experts.read_expert(home / "out" / "mixture.safetensors")
     assert all(torch.isfinite(z).all() for z in expert.values())
 
 

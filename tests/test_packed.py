@@ -44,3 +44,11 @@ def test_gradients_take_the_plain_product():
     torch.testing.assert_close(x.grad, W.sum(0).expand(4, -1), rtol=1e-5, atol=1e-4)
     packed.linear(x.detach(), small)
     assert not hasattr(W, "packed") and small.packed[1] is None
+
+
+def test_a_dtype_that_this_cpu_does_not_pack_is_left_to_torch(monkeypatch):
+    """Fails if W is packed in a dtype for which this CPU has no such layout (bfloat16 without AVX-512 raises then)."""
+    monkeypatch.setattr(packed, "DTYPES", {torch.float32})
+    W, x = torch.randn(300, 256, dtype=torch.bfloat16), torch.randn(4, 256, dtype=torch.bfloat16)
+    assert packed.pack(W)[1] is None
+    assert torch.equal(packed.linear(x, W), F.linear(x, W))

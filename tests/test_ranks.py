@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from test_cli import home     # noqa: F401
 
 from t2mini import __main__ as cli
-from t2mini import ranks, reinforce, svf, tasks
+from t2mini import experts, ranks, reinforce, svf, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,7 +68,7 @@ def test_ranks_give_the_z_of_one_process(home, tiny_folder, paid, n, more):     
     rows = [[json.loads(r) for r in p.with_suffix(".jsonl").read_text().splitlines()] for p in (one, many)]
     for x, y in zip(*rows, strict=True):
         assert x.keys() == y.keys() and all(x[k] == pytest.approx(y[k], abs=2e-4) for k in x if not k.startswith("sec"))
-    meta = svf.read_metadata(many)
+    meta = experts.read_metadata(many)
     assert meta["processes"] == n and sorted(p.name for p in many.parent.iterdir()) == ["e.ckpt", "e.jsonl", "e.safetensors"]
     said = [(home / f"out{r}").read_text() for r in range(n)]
     assert "step    3" in said[0] and not any(said[1:])     # one rank talks
@@ -123,12 +123,13 @@ def test_collectives(tmp_path):
         assert ranks.mine(items) == items[r::3] and ranks.spread(lambda part: [len(t) for t in part], items) == [3 + 1] * 7
         assert ranks.merged(ranks.mine(items)) == items and ranks.merged(ranks.mine(items[:1])) == items[:1]
         assert ranks.merged([]) == [] and ranks.total([[r, 1], [0.5, r]]) == [[3, 3], [1.5, 3]]
-        a, b = (torch.nn.Parameter(torch.zeros(s)) for s in (3, 2))
+        a, b, c = (torch.nn.Parameter(torch.zeros(s, dtype=t)) for s, t in
+                   ((3, torch.float32), (2, torch.float32), (2, torch.bfloat16)))
         if r:
-            b.grad = torch.full((2,), float(r))             # rank 0 has no gradient at all
-        ranks.add_gradients([a, b])
-        assert a.grad.tolist() == [0, 0, 0] and b.grad.tolist() == [3, 3]
-        ranks.check_equal([a, b])
+            b.grad, c.grad = torch.full((2,), float(r)), torch.full((2,), float(r), dtype=c.dtype)   # rank 0 has none at all
+        ranks.add_gradients([a, b, c])
+        assert a.grad.tolist() == [0, 0, 0] and b.grad.tolist() == c.grad.tolist() == [3, 3] and c.grad.dtype == c.dtype
+        ranks.check_equal([a, b, c])
         ranks.stop()
 
     assert launch(3, work, tmp_path) == [0, 0, 0], [(tmp_path / f"err{r}").read_text() for r in range(3)]

@@ -3,6 +3,7 @@ import itertools
 import json
 import math
 import random
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import t2mini
-from t2mini import evaluate, reinforce, svf, tasks
+from t2mini import evaluate, experts, plots, reinforce, svf, tasks
 from t2mini.generate import generate
-from t2mini.grade import Example
+from t2mini.grade import Example, find_code, graded_end
 from t2mini.model import Conv1D
-from t2mini.reinforce import TrainConfig, advantages, logprobs, micro_batches, pack, policy_gradient, released, train
+from t2mini.reinforce import TrainConfig, advantages, logprobs, micro_batches, pack, policy_gradient, settled, train
 
 GROUPS = [([5, 6, 7], [[10, 11], [12], [13, 14, 15, 16]]),
           ([9], [[20, 20, 21], [22, 23]]),
@@ -451,7 +452,7 @@ def test_training_stops_after_five_gradients_that_are_not_finite(loaded, words, 
     result = train(*loaded, config(steps=30, val_every=100), tmp_path / "e.safetensors", log=said.append)
     assert result["step"] == 11 and result["bad"] == 5 and result["skipped"] == 9 and "five" in said[-1]
     assert [r["skipped"] for r in rows_of(tmp_path / "e.jsonl")[1:]] == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1]
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert len(expert) == 6 and meta["steps"] == 11 and meta["best_step"] == 0
 
 
@@ -484,7 +485,7 @@ def test_training_writes_log_and_expert(loaded, words, tmp_path):
     fields = {"step", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len", "cut", "kl", "skipped",
               "sec", "sec_sample", "sec_score", "sec_update"}
     assert all(r.keys() == fields for r in rows if "val" not in r) and rows[0].keys() == {"step", "val", "val_n"}
-    expert, meta = svf.load_expert(out, model)
+    expert, meta = experts.load_expert(out, model)
     assert expert.keys() == svf.layers(model).keys() and result["step"] == meta["steps"] == 4
     assert TrainConfig(**meta["config"]) == cfg and meta["base_sha256"] == model.base_sha256 and meta["seed"] == 0
     assert {"base_model", "task", "best_step", "val_accuracy", "val_n", "parameterisation", "modules", "command", "dtype",
@@ -507,7 +508,7 @@ def test_the_best_expert_on_validation_is_kept(loaded, words, monkeypatch, tmp_p
     monkeypatch.setattr(evaluate, "score", score)
     result = train(*loaded, config(steps=40, patience=3), tmp_path / "e.safetensors", log=quiet)
     assert result["step"] == 8 and result["best_step"] == 2 and result["best_val"] == 0.75 and len(seen) == 5
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", model)
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", model)
     assert all(torch.equal(z, seen[1][n]) for n, z in expert.items()) and meta["val_accuracy"] == 0.75
     assert any(not torch.equal(seen[1][n], seen[2][n]) for n in expert)
 
@@ -525,7 +526,7 @@ def test_training_on_a_jsonl_file_that_never_pays(loaded, tmp_path):
     mine = tmp_path / "mine.jsonl"
     mine.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": "supercalifragilistic"}) + "\n" for i in range(20)))
     train(*loaded, config(task=str(mine), steps=2, max_tokens=3, prompts=2), tmp_path / "e.safetensors", log=quiet)
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", loaded[0])
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert all((z == 1).all() for z in expert.values()) and meta["val_accuracy"] == 0 and meta["val_n"] == 2
     assert all(r["grad_norm"] == 0 for r in rows_of(tmp_path / "e.jsonl") if "val" not in r)
 
@@ -557,8 +558,10 @@ def interrupt_at(text):
     return log
 
 
-@pytest.mark.parametrize("at, changes", [("step    4 | reward", {}), ("step    4 | validation", {}), ("step    1", {}),
-                                         ("step    3", {"kl": 0.1}), ("step    5", {"as_released": True, "prompts": 2})])
+@pytest.mark.parametrize("at, changes", [
+    ("step    4 | reward", {}), ("step    4 | validation", {}), ("step    1", {}), ("step    3", {"kl": 0.1}),
+    ("step    5", {"as_released": "all", "prompts": 2}), ("step    5", {"as_released": "sigmoid,bf16"}),
+    ("step    5", {"tie": "layer"}), ("step    5", {"objective": "next-token"})])
 def test_resumed_equals_uninterrupted(tiny_folder, words, tmp_path, at, changes):
     """Fails if z, Adam's moments or its step, the best z, the random streams, or a counter do not survive; or steps since
     the last checkpoint, which are done again, stand in the log twice. N + interruption + N = 2 N, to the last bit."""
@@ -578,6 +581,7 @@ def test_resumed_equals_uninterrupted(tiny_folder, words, tmp_path, at, changes)
         {k: v for k, v in resumed.items() if k not in ("seconds", "expert")}
     moved = load_file(a.with_suffix(".ckpt"))
     assert max((t - t.round()).abs().max() for k, t in moved.items() if k.startswith("z/")) > 1e-4
+    assert any(k.startswith("v/") and t.max() > 0 for k, t in moved.items())
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny_folder, words, tmp_path):
@@ -617,13 +621,175 @@ def test_what_cannot_be_resumed_is_refused(tiny_folder, words, tmp_path):
     assert (tmp_path / "a.jsonl").read_text() == text
 
 
+# ---------------------------------------------------------------------------------------------- next-token
+def test_gold_answers_are_right_and_what_has_none_is_refused():
+    """Fails if imitating the gold text would teach an answer that the task itself does not pay."""
+    for name in ("math", "reasoning", "math-unseen", "reasoning-unseen", "other", "dispatch"):
+        asked = tasks.get(name).examples("train", 30)
+        assert tasks.rewards(asked, [tasks.gold(e) for e in asked]) == [1.0] * 30, name
+    for name in ("code", "code-unseen"):
+        asked = tasks.get(name).examples("train", 6)
+        assert tasks.rewards(asked, [tasks.gold(e) for e in asked]) == [1.0] * 6
+        assert all(graded_end(t) == len(t) and find_code(t).strip() == e.answer.strip()
+                   for e in asked for t in [tasks.gold(e)])
+    for match in ("open", lambda example, text: 1.0):
+        with pytest.raises(ValueError, match="needs examples with a gold answer") as e:
+            tasks.gold(Example("How are you?", "fine", match))
+        assert "\n" not in str(e.value)
+
+
+def test_next_token_is_the_gold_answers_likelihood(ready, words, monkeypatch):
+    """Fails if anything is sampled or judged, the stop token is not taught, the loss is not the mean over tokens at
+    temperature 1, or another lines than policy_gradient's make the gradient."""
+    model, tokenizer, optimizer = ready
+    asked = [Example(f"q{i}", a, "exact") for i, a in enumerate(("yes", "no", "I can not tell"))]
+    monkeypatch.setattr(words, "examples", lambda *args, **kw: asked)
+    monkeypatch.setattr(reinforce, "generate", None)
+    monkeypatch.setattr(tasks, "rewards", None)
+    cfg = settled(config(objective="next-token", samples=7, temperature=0.5, clip=1e9))
+    assert (cfg.samples, cfg.prompts, cfg.temperature) == (1, 3, 1.0)
+    numbers, text = reinforce.update(model, tokenizer, words, cfg, 0, optimizer)
+    got = torch.cat([layer.z.grad for layer in svf.layers(model).values()])
+    svf.reset(model)
+    groups = [(tokenizer.prompt(e.prompt), [[*e.answer.encode(), 257]]) for e in asked]     # 257: <|im_end|>
+    want, told = gradient(model, groups, [[1.0]] * 3, 1.0, 4.0 + 3 + 15)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    nll = [-model(torch.tensor([p + a]))[0, len(p) - 1:-1].log_softmax(-1)[range(len(a)), a].sum() for p, (a,) in groups]
+    assert numbers["loss"] == pytest.approx(told["loss"], rel=1e-5) == pytest.approx(sum(nll).item() / 22, rel=1e-5)
+    assert not {"reward", "reward_spread", "flat_groups"} & numbers.keys() and numbers["answer_len"] == pytest.approx(22 / 3)
+    assert numbers["grad_norm"] > 0 and numbers["cut"] == 0 and "'I can" in text + "'I can"
+    with pytest.raises(ValueError, match="exceeds this model's context of 2048"):
+        asked[1] = Example("q", "a" * 2040, "exact")
+        reinforce.update(model, tokenizer, words, cfg, 0, optimizer)
+
+
+@pytest.mark.parametrize("method", ["svf", "lora", "ia3"])
+def test_next_token_training_lowers_the_loss(loaded, words, monkeypatch, tmp_path, method):
+    """Fails if a method cannot be trained on gold answers, or its log cannot be drawn."""
+    cfg = config(steps=12, objective="next-token", method=method, val_every=100, modules=svf.ALL, lr=0.03)
+    train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
+    loss = [r["loss"] for r in rows_of(tmp_path / "e.jsonl") if "loss" in r]
+    assert len(loss) == 12 and loss[-1] < loss[0] - 1
+    shown = []
+    monkeypatch.setattr(plots, "save", lambda fig, path: shown.extend(fig.axes[0].get_legend().get_texts()))
+    plots.draw_log(tmp_path / "e.jsonl", tmp_path / "e.png")
+    assert [t.get_text()[:6] for t in shown] == ["greedy"]  # and no reward of answers that nobody sampled
+    assert experts.read_metadata(tmp_path / "e.safetensors")["config"]["objective"] == "next-token"
+
+
+# ---------------------------------------------------------------------------------------------- ties
+@pytest.mark.parametrize("tie, count", [("matrix", 6), ("layer", 2), ("module", 3)])
+def test_a_tied_z_is_one_trained_number(loaded, words, tmp_path, tie, count):
+    """Fails if tied matrices drift apart, the optimizer meets a shared number twice, or the file is no ordinary expert."""
+    model, _ = loaded
+    said = []
+    train(*loaded, config(steps=3, tie=tie), tmp_path / "e.safetensors", log=said.append)
+    assert said[0] == f"svf: {count} trained numbers on 6 matrices"
+    adam = load_file(tmp_path / "e.ckpt")
+    assert sorted({t.numel() for k, t in adam.items() if k[:2] in ("z/", "m/", "v/")}) == [1]
+    taken = sum(r.get("grad_norm", 0) > 0 for r in rows_of(tmp_path / "e.jsonl"))
+    assert sum(k.startswith("z/") for k in adam) == count and taken > 0
+    assert {t.item() for k, t in adam.items() if k.startswith("n/")} == {taken}
+    z, meta = experts.load_expert(tmp_path / "e.safetensors", model)
+    assert meta["parameters"] == count and meta["config"]["tie"] == tie
+    moved = svf.get_z(model)
+    assert {n: t.shape for n, t in moved.items()} == {n: layer.S.shape for n, layer in svf.layers(model).items()}
+    assert len({t[0].item() for t in moved.values()}) == count and all((t == t[0]).all() and t[0] != 1 for t in moved.values())
+    svf.detach(model)
+    svf.attach(model, "q,v,down", progress=False)
+    svf.set_z(model, z)
+    svf.set_z(model, moved)
+
+
 # ---------------------------------------------------------------------------------------------- as released
+def batch_of(model, tokenizer, words, monkeypatch, cfg, step=0):
+    """One update with every third answer right. -> (groups as (prompt, answers, advantages), the other arguments, Adam)."""
+    seen, plain = [], policy_gradient
+    optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=cfg.lr, weight_decay=0)
+    with monkeypatch.context() as mp:
+        mp.setattr(reinforce, "policy_gradient", lambda *a: seen.append(a) or plain(*a))
+        mp.setattr(tasks, "rewards", lambda examples, texts: [float(i % 3 == 0) for i in range(len(texts))])
+        numbers, _ = reinforce.update(model, tokenizer, words, cfg, step, optimizer)
+    assert numbers["reward"] == pytest.approx(1 / 3)        # the log says what share was right, whatever it earned
+    svf.reset(model)
+    return [(p, answers, adv) for _, g, a, *_ in seen for (p, answers), adv in zip(g, a, strict=True)], seen[0][3:], optimizer
+
+
+def test_departures_change_one_thing_each(ready, words, monkeypatch):
+    """Fails if a departure brings another one along, or does nothing."""
+    model, tokenizer, _ = ready
+    plain = config(prompts=3, samples=4, lr=0.05, clip=2.0)
+
+    def run(named):
+        cfg = settled(replace(plain, as_released=named))
+        assert settled(cfg) == cfg and {f: v for f, v in asdict(cfg).items() if getattr(plain, f) != v and f != "as_released"} \
+            == {"greedy": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}, "sigmoid": {},
+                "no-baseline": {"baseline": "none"}, "bf16": {"lr": 2e-3},
+                "no-baseline, signed": {"baseline": "none"},
+                "greedy,signed": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}}.get(named, {})
+        groups, (temperature, norm, _), optimizer = batch_of(model, tokenizer, words, monkeypatch, cfg, step=2)
+        assert norm == sum(len(a) for _, answers, _ in groups for a in answers)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.lr / 2)            # still the cosine, at step 2 of 4
+        return groups, sorted(a for *_, adv in groups for a in adv), temperature
+
+    def near(numbers):
+        return pytest.approx(sorted(numbers))
+
+    _, usual, temperature = run("")
+    assert temperature == 1.0 and usual == near([0.5, 0.5, -0.5, -0.5] + 2 * [0.75, -0.25, -0.25, -0.25])
+    groups, advantage, temperature = run("greedy")
+    assert advantage == near([2 / 3] * 4 + [-1 / 3] * 8) and temperature == 0 and len(groups) == 12
+    for prompt, answers, _ in groups:
+        assert answers == [generate(model, [prompt], 4, tokenizer.stop_ids, temperature=0).tokens(0)]
+    assert run("no-baseline")[1] == near([1.0] * 4 + [0.0] * 8)
+    assert run("signed")[1] == near([2 * a for a in usual])
+    assert run("no-baseline, signed")[1] == near([1.0] * 4 + [-1.0] * 8)
+    assert run("greedy,signed")[1] == near([4 / 3] * 4 + [-2 / 3] * 8)
+    for named in ("sigmoid", "bf16"):
+        assert run(named)[1] == near(usual)
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"as_released": "greedy,sign"}, "unknown departure 'sign'"),
+    ({"as_released": "greedy", "objective": "next-token"}, "samples nothing"),
+    ({"as_released": "all", "objective": "next-token"}, "sigmoid"),
+    ({"as_released": "sigmoid", "method": "lora"}, "only --method=svf"),
+    ({"tie": "layer", "method": "ia3"}, "only --method=svf"),
+    ({"tie": "module", "as_released": "sigmoid"}, "one of them")])
+def test_contradicting_switches_are_refused(changes, says):
+    """Fails if two switches that undo each other are accepted, and one of them silently does nothing."""
+    with pytest.raises(ValueError, match=says) as e:
+        settled(config(**changes))
+    assert "\n" not in str(e.value)
+    settled(config(as_released="sigmoid,bf16", objective="next-token"))
+
+
+def test_sigmoid_alone_and_bf16_alone(loaded, words, tmp_path):
+    """Fails if the sigmoid form needs the rest of the release, bf16 leaves z or a moment of Adam in float32, or the expert
+    is rounded to bfloat16's digits instead of being what was trained."""
+    model, out = loaded[0], tmp_path / "e.safetensors"
+    for named, dtype in (("sigmoid", torch.float32), ("bf16", torch.bfloat16), ("sigmoid,bf16", torch.bfloat16)):
+        said = []
+        train(*loaded, config(steps=3, as_released=named, lr=0.05), out, log=said.append)
+        adam = load_file(tmp_path / "e.ckpt")
+        assert {t.dtype for k, t in adam.items() if k[:2] in ("z/", "m/", "v/")} == {dtype}
+        assert all(t.dtype == torch.float32 for k, t in adam.items() if k[:2] == "n/")
+        assert any(t.abs().max() > 0 for k, t in adam.items() if k[:2] == "m/")
+        assert all(layer.sigmoid == ("sigmoid" in named) for layer in svf.layers(model).values()) and len(said[0].split()) == 7
+        expert, meta = experts.load_expert(out, model)
+        assert meta["parameterisation"] == ("sigmoid" if "sigmoid" in named else "z")
+        assert all(z.dtype == torch.float32 for z in expert.values())
+        assert named == "bf16" or any((z != z.bfloat16()).any() for z in expert.values())
+        assert {n: z.shape for n, z in expert.items()} == {n: layer.S.shape for n, layer in svf.layers(model).items()}
+        svf.detach(model)
+
+
 def test_released_recipe(ready, words, monkeypatch):
     """Fails if the comparison is not the release's: one greedy answer, reward +-1, no baseline, a sum over tokens, a
     constant learning rate; or the same number of answers per step is not kept."""
-    cfg = released(config(prompts=3, samples=4, kl=0.5, seed=9))
+    cfg = settled(config(prompts=3, samples=4, kl=0.5, seed=9, as_released="all"))
     assert (cfg.prompts, cfg.samples, cfg.temperature, cfg.lr, cfg.kl, cfg.clip, cfg.modules, cfg.seed, cfg.as_released) == \
-        (12, 1, 0.0, 2e-3, 0.0, 1e-3, "gate,up,down", 9, True)
+        (12, 1, 0.0, 2e-3, 0.0, 1e-3, "gate,up,down", 9, "greedy,no-baseline,signed,sigmoid,all")
     model, tokenizer, optimizer = ready
     seen, plain = [], policy_gradient
     monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.append(a) or plain(*a))
@@ -642,9 +808,9 @@ def test_released_recipe(ready, words, monkeypatch):
 def test_released_recipe_trains_logits(loaded, words, tmp_path):
     """Fails if the sigmoid form is not used, or its logits are saved in place of the effective z."""
     model, _ = loaded
-    train(*loaded, config(steps=2, prompts=1, as_released=True), tmp_path / "e.safetensors", log=quiet)
+    train(*loaded, config(steps=2, prompts=1, as_released="all"), tmp_path / "e.safetensors", log=quiet)
     logits = load_file(tmp_path / "e.ckpt")
     assert all(layer.sigmoid for layer in svf.layers(model).values()) and len(svf.layers(model)) == 6
     assert all(0.08 < t.mean() < 0.12 and (t != 0.1).any() for k, t in logits.items() if k.startswith("z/"))
-    expert, meta = svf.load_expert(tmp_path / "e.safetensors", model)
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", model)
     assert meta["parameterisation"] == "sigmoid" and all(abs(z.mean() - 1) < 0.05 for z in expert.values())

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from t2mini import svf
+from t2mini import experts, svf
 from t2mini.model import Conv1D
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [200, 3, 200, 3, 1, 0]])
@@ -232,6 +232,22 @@ def test_folded_equals_the_dense_product(kind):
         torch.testing.assert_close(layer(x).double(), want, rtol=0, atol=1e-5)
 
 
+def test_folding_again_takes_no_new_memory():
+    """Fails if every fold allocates a new W', or writes into the base weight that `folded` is at z = 1."""
+    layer, W, _ = seen_by_svf("wide")
+    kept = W.clone()
+    layer.z.data.fill_(1.5)
+    layer.fold()
+    first = layer.folded.data_ptr()
+    layer.z.data.fill_(0.5)
+    layer.fold()
+    assert layer.folded.data_ptr() == first
+    torch.testing.assert_close(layer.folded, 0.5 * kept, rtol=0, atol=1e-5)
+    layer.z.data.fill_(1.0)
+    layer.fold()
+    assert layer.folded is layer.W and torch.equal(layer.W, kept)
+
+
 @shapes
 def test_per_row_equals_folded(kind):
     """Fails if a row reads its neighbour's z, S is left out or applied twice, the bias is missed, or select() does not
@@ -380,6 +396,31 @@ def test_get_z_is_the_effective_z():
     assert all((z == 1).all() and not z.requires_grad for z in expert.values())
 
 
+@pytest.mark.parametrize("family, modules", [("llama", "q,up,down"), ("gpt2", "qkv,o,down")])
+@pytest.mark.parametrize("tie", ["matrix", "layer", "module"])
+def test_the_gradient_of_a_tied_z_is_the_sum_over_what_it_scales(family, modules, tie):
+    """Fails if a tie joins the wrong matrices (GPT-2 calls two of a block c_proj), or a share of the gradient is lost."""
+    free, tied = attached(family, modules), attached(family, modules, tie=tie)
+    for model in (free, tied):
+        with torch.no_grad():
+            for p in svf.trained(model).values():
+                p.fill_(1.25)
+        svf.fold(model)
+        model(IDS).square().sum().backward()
+    assert torch.equal(free(IDS), tied(IDS))
+    assert all(torch.equal(z, svf.get_z(free)[n]) for n, z in svf.get_z(tied).items())
+    groups = {}
+    for name, layer in svf.layers(free).items():
+        key = {"matrix": name, "layer": ".0." in name, "module": name.replace(".0.", ".").replace(".1.", ".")}[tie]
+        groups.setdefault(key, []).append(layer.z.grad.sum())
+    got = [p.grad for p in svf.trained(tied).values()]
+    assert len(got) == {"matrix": 6, "layer": 2, "module": 3}[tie]
+    want = torch.stack([torch.stack(g).sum() for g in groups.values()])
+    torch.testing.assert_close(torch.cat(got), want, rtol=1e-3, atol=1e-2)
+    svf.reset(tied)
+    assert torch.equal(tied(IDS), either(family)(IDS))
+
+
 # ---------------------------------------------------------------------------------------------- mixtures
 def test_mixtures():
     """Fails if alpha multiplies z instead of z - 1, a missing layer counts as 0, or experts are taken out of order."""
@@ -481,18 +522,18 @@ def saved(tmp_path):
     """(model with SVF layers, its expert, the file it was saved to)"""
     model = attached(modules="q,down")
     expert = random_expert(model)
-    svf.save_expert(tmp_path / "new" / "math.safetensors", expert, META)
+    experts.save_expert(tmp_path / "new" / "math.safetensors", expert, META)
     return model, expert, tmp_path / "new" / "math.safetensors"
 
 
 def test_expert_file_round_trip(saved):
     """Fails if z loses bits on disk, numbers come back as text, or a text that looks like a number becomes one."""
     model, expert, path = saved
-    loaded, meta = svf.load_expert(path, model)
+    loaded, meta = experts.load_expert(path, model)
     assert loaded.keys() == expert.keys() and all(torch.equal(loaded[n], expert[n]) for n in expert)
     assert all(z.dtype == torch.float32 for z in loaded.values())
     assert meta == {"format": "t2mini-svf-1", **META}
-    assert all(torch.equal(z, expert[n]) for n, z in svf.read_expert(path).items())
+    assert all(torch.equal(z, expert[n]) for n, z in experts.read_expert(path).items())
     assert [p.name for p in path.parent.iterdir()] == ["math.safetensors"]
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -502,9 +543,9 @@ def test_expert_of_another_base_is_refused(saved):
     model, expert, path = saved
     model.base_sha256 = "f" * 64
     with pytest.raises(ValueError, match="another base.*allow-other-base") as e:
-        svf.load_expert(path, model)
+        experts.load_expert(path, model)
     assert "\n" not in str(e.value)
-    assert svf.load_expert(path, model, allow_other_base=True)[0].keys() == expert.keys()
+    assert experts.load_expert(path, model, allow_other_base=True)[0].keys() == expert.keys()
 
 
 def test_damaged_expert_files_are_refused_in_one_line(saved):
@@ -515,7 +556,7 @@ def test_damaged_expert_files_are_refused_in_one_line(saved):
 
     def refused(match, error=ValueError):
         with pytest.raises(error, match=match) as e:
-            svf.load_expert(path, model)
+            experts.load_expert(path, model)
         assert type(e.value) is error and "\n" not in str(e.value) and "math.safetensors" in str(e.value)
 
     for cut in (0, 5, 100, len(whole) - 1):
@@ -526,9 +567,9 @@ def test_damaged_expert_files_are_refused_in_one_line(saved):
     save_file({"a": torch.ones(2)}, path)
     refused("not an expert file")
     for bad in (float("nan"), float("inf")):
-        svf.save_expert(path, expert | {name: torch.full((48,), bad)}, META)
+        experts.save_expert(path, expert | {name: torch.full((48,), bad)}, META)
         refused("not a vector of finite numbers")
-    svf.save_expert(path, expert | {name: torch.ones(4, 12)}, META)
+    experts.save_expert(path, expert | {name: torch.ones(4, 12)}, META)
     refused("not a vector of finite numbers")
     path.unlink()
     refused("no expert file", FileNotFoundError)
@@ -547,7 +588,7 @@ def test_failed_save_keeps_the_old_file(saved, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
-        svf.save_expert(path, random_expert(model, 1), META)
+        experts.save_expert(path, random_expert(model, 1), META)
     assert path.read_bytes() == old and os.listdir(path.parent) == ["math.safetensors"]
 
 
@@ -555,5 +596,5 @@ def test_new_expert_replaces_the_old_file(saved):
     """Fails if saving over an existing expert keeps any of its layers."""
     model, expert, path = saved
     name = next(iter(expert))
-    svf.save_expert(path, {name: torch.zeros(48)}, META)
-    assert load_file(path).keys() == {name} and (svf.load_expert(path, model)[0][name] == 0).all()
+    experts.save_expert(path, {name: torch.zeros(48)}, META)
+    assert load_file(path).keys() == {name} and (experts.load_expert(path, model)[0][name] == 0).all()

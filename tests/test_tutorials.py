@@ -99,6 +99,7 @@ def test_the_tie_can_tell(tmp_path):
     assert pages.same_line("gain 10.0 points", "gain 10.1 points", 0.02) and not pages.same_line("a 1", "b 1", None)
     assert not pages.same_line("gain 10.0", "gain 10.5", 0.02) and pages.same_line("took 3 s", "took 900 s", None)
     assert not pages.same_line("gain +0.4", "gain -0.4", 0.02) and pages.same_line("1,000 z", "1,010 z", 0.02)
+    assert pages.same_line("version 5.23.0", "version 5.23.0", 0.02) and not pages.same_line("5.23.0", "5.23.1", 0.02)
     assert pages.sections("x\n--- a ---\n1\n\n--- b-c ---\n2\n3\n") == {"a": ["1"], "b-c": ["2", "3"]}
 
 

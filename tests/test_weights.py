@@ -1,5 +1,7 @@
 """Open weights: both formats load the same model, every tensor counts, and a damaged file is one ValueError."""
+import ctypes
 import json
+import os
 import random
 import shutil
 import struct
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_folder
+from conftest import TINY, forked, random_model, write_folder
 from safetensors.torch import load_file, save_file
 
 import t2mini
@@ -94,7 +96,8 @@ def test_config_round_trip():
     """Fails if a config written for a GGUF file is not the one that it was read from."""
     for name in ("llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "gpt2"):
         cfg = config_from_json(json.loads((GOLDEN / name / "config.json").read_text()))
-        assert config_from_json(config_to_json(cfg)) == cfg
+        for changes in ({}, {"sliding_window": 9}) if name in ("mistral", "qwen2", "qwen3") else ({},):
+            assert config_from_json(config_to_json(replace(cfg, **changes))) == replace(cfg, **changes)
 
 
 def shard(folder):
@@ -192,11 +195,46 @@ def test_generation_config_adds_stop_ids(folder):
             load32(folder)
 
 
-def test_a_vocabulary_larger_than_the_model_is_refused(folder):
-    """Fails if a tokenizer of another model is accepted: its ids would index past the embedding."""
+def test_a_vocabulary_larger_than_the_model_is_refused(folder, monkeypatch):
+    """Fails if a tokenizer of another model is accepted (its ids would index past the embedding), be it only for its
+    control tokens, or is looked at when the weights have been read already."""
+    monkeypatch.setattr(weights, "load_into", lambda *a: pytest.fail("the weights were read first"))
     shutil.copy(GOLDEN / "tokenizer" / "tokenizer.json", folder)
-    with pytest.raises(ValueError, match="knows 559 tokens, the model 64"):
+    with pytest.raises(ValueError, match=r"writes the id \d+, the model knows 64 "):
         load32(folder)
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    spec["model"] |= {"vocab": {w: i for w, i in spec["model"]["vocab"].items() if i < 64}, "merges": []}
+    spec["added_tokens"] = [t | {"id": t["id"] + 64 * (t["content"] == "<|im_end|>")} for t in spec["added_tokens"]]
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    (folder / "chat_template.jinja").write_text("<|im_start|>")
+    with pytest.raises(ValueError, match="writes the id 66, the model knows 64 "):
+        load32(folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which can measure a peak anew")
+def test_loading_takes_the_model_and_one_shard(tmp_path):
+    """Fails if shards stay in memory while the model fills, or the file's float16 and the model's float32 exist as a whole."""
+    tensors, index = random_model(hidden_size=512, intermediate_size=1536, num_hidden_layers=8).half().state_dict(), {}
+    for name, t in tensors.items():
+        index[name] = f"model-{name.split('.')[2] if 'layers' in name else 'rest'}.safetensors"
+    for file in set(index.values()):
+        save_file({n: tensors[n] for n in index if index[n] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (tmp_path / "config.json").write_text(json.dumps(TINY | {
+        "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}))
+    own = sum(4 * t.numel() for t in tensors.values())
+    shard = max(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    resident = lambda key: 1024 * int(Path("/proc/self/status").read_text().split(key)[1].split()[0])
+
+    def load_and_measure():
+        load32(GOLDEN / "llama")                            # what torch imports at the first use does not count
+        ctypes.CDLL(None).malloc_trim(0)                    # else memory that earlier tests have left is used again
+        Path("/proc/self/clear_refs").write_text("5")       # the peak is counted from here on
+        before = resident("VmRSS:")
+        load32(tmp_path)
+        used = resident("VmHWM:") - before
+        assert own < used < own + shard + (4 << 20), f"{used:,} bytes for a model of {own:,} in shards of {shard:,}"
+    assert os.waitpid(forked(load_and_measure), 0)[1] == 0
 
 
 def test_pickles_and_lone_files_are_refused(tmp_path):
@@ -354,8 +392,9 @@ def test_damaged_config(folder, text):
                                   {"num_hidden_layers": 10 ** 8}, {"num_hidden_layers": -1}, {"hidden_size": 2 ** 40},
                                   {"hidden_size": 48.0}, {"head_dim": 7}, {"vocab_size": [64]}, {"rms_norm_eps": "small"},
                                   {"rope_parameters": {"rope_theta": None}}, {"rope_parameters": [5]}])
-def test_sizes_of_no_model(folder, keys):
+def test_sizes_of_no_model(folder, keys, monkeypatch):
     """Fails if a nonsensical size is built before it is checked: 10^8 layers would run for hours."""
+    monkeypatch.setattr(weights, "Transformer", lambda cfg: pytest.fail("a model was built"))
     reconfigure(folder, **keys)
     with pytest.raises(ValueError):
         load32(folder)
@@ -486,8 +525,9 @@ def outcome(path, data):
     return "loads"
 
 
-def test_every_cut_of_a_gguf_is_refused(tmp_path):
-    """Fails if a truncated file loads, hangs or raises something else, wherever the download stopped."""
+def test_every_cut_of_a_gguf_is_refused(tmp_path, monkeypatch):
+    """Fails if a truncated file loads, hangs, raises something else or is read until it ends, wherever the download stopped."""
+    monkeypatch.setattr(weights, "Transformer", lambda cfg: pytest.fail("a model was built"))
     cuts = [*range(0, 64), *range(64, header_end(), 7), *range(header_end(), len(GGUF), 4001), len(GGUF) - 33]
     for cut in cuts:
         (tmp_path / "cut.gguf").write_bytes(GGUF[:cut])

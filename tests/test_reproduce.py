@@ -1,0 +1,180 @@
+"""Experiments: every cell runs, stopped runs go on, splits stay apart, intervals mean what they say."""
+import json
+import os
+import signal
+
+import pytest
+import torch
+from conftest import forked, wait_for, write_folder
+
+import t2mini
+from t2mini import adapt, evaluate, experiments, experts, figures, lab, reproduce, svf, tasks
+from t2mini.grade import split_of
+
+SMALL = dict(prompts=2, samples=2, steps=1, val_every=1, val_n=2, max_tokens=3)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A tiny model and tokenizer with four shipped experts, in folders of their own."""
+    monkeypatch.setattr(lab, "QUICK", SMALL)
+    monkeypatch.setattr(lab.Lab, "n", lambda self, full: min(full, 2))
+    monkeypatch.setattr(experts, "SVD_CACHE", None)
+    for name in ("OUT", "SHIPPED"):
+        monkeypatch.setattr(experts, name, tmp_path / name)
+    model, tokenizer = t2mini.load(write_folder(tmp_path / "tiny", max_position_embeddings=16384), device="cpu", dtype="float32")
+    svf.attach(model, progress=False)
+    for i, name in enumerate(("dispatcher", *adapt.SKILLS)):
+        g = torch.Generator().manual_seed(i)
+        z = {n: 1 + 0.05 * torch.randn(len(v), generator=g) for n, v in svf.get_z(model).items()}
+        experts.save_expert(experts.SHIPPED / model.name / f"{name}.safetensors", z, {"base_sha256": model.base_sha256})
+    for t in tasks.BUILT_IN.values():                       # short answers: a random model never stops
+        monkeypatch.setitem(tasks.BUILT_IN, t.name, tasks.replace(t, max_tokens=2))
+    return model, tokenizer
+
+
+def weights_of(model):
+    return {n: layer.W.clone() for n, layer in svf.layers(model).items()}
+
+
+QUICKEST = ("spectrum", "tiny")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICKEST else pytest.mark.slow)
+                                  for n in reproduce.ALL if n != "real"])
+def test_every_cell_runs_and_the_base_comes_back(tiny, tmp_path, name):
+    """Fails if a cell raises, a row lacks what its picture needs, or a cell leaves an expert or other weights in the model."""
+    model, tokenizer = tiny
+    before = weights_of(model)
+    done = reproduce.run(name, model, tokenizer, quick=True, out=tmp_path / "out")
+    assert len(done["rows"]) == len(list(experiments.ALL[name].cells(lab.Lab(model, tokenizer, tmp_path, True))))
+    assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
+    assert reproduce.read(tmp_path / "out" / f"{name}.json")["rows"] == json.loads(json.dumps(done["rows"]))
+    after = weights_of(model)
+    assert all(torch.equal(before[n], after[n]) for n in before) and all((z == 1).all() for z in svf.get_z(model).values())
+
+
+def fake(monkeypatch, calls, fails=None):
+    """An experiment of three cells that write down that they ran; cell `fails` raises."""
+    def cells(lab_):
+        for seed in range(3):
+            def run(seed=seed):
+                calls.append(seed)
+                if seed == fails:
+                    raise KeyboardInterrupt
+                return lab.row([1.0, 0.0, float(seed > 0)])
+            yield {"task": "math", "arm": "base", "seed": seed}, run
+    monkeypatch.setitem(reproduce.ALL, "fake", experiments.Experiment("-", cells, "bars", "a test"))
+
+
+def test_a_stopped_run_goes_on(tiny, tmp_path, monkeypatch):
+    """Fails if cells that are done run again, or what they gave is lost."""
+    calls = []
+    fake(monkeypatch, calls, fails=1)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    fake(monkeypatch, calls)
+    done = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    assert calls == [0, 1, 1, 2] and [r["seed"] for r in done["rows"]] == [0, 1, 2]
+
+
+def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
+    """Fails if rows of another base model or of a quick run join a file."""
+    fake(monkeypatch, [])
+    reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="another quick"):
+        reproduce.run("fake", *tiny, out=tmp_path / "out")
+    tiny[0].base_sha256 = "1" * 64
+    with pytest.raises(ValueError, match="another base_sha256"):
+        reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"rows": [', '{"rows": [{}]}', "\x00"])
+def test_a_file_that_is_not_results_is_kept(tiny, tmp_path, monkeypatch, content):
+    """Fails if a damaged file ends in a traceback or is overwritten."""
+    fake(monkeypatch, [])
+    (tmp_path / "fake.json").write_text(content)
+    with pytest.raises(ValueError, match="not a results file"):
+        reproduce.run("fake", *tiny, quick=True, out=tmp_path)
+    assert (tmp_path / "fake.json").read_text() == content
+
+
+def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypatch):
+    """Fails if the results file is ever half written, or a kill leaves a lock that refuses the next run."""
+    fake(monkeypatch, [])
+    path = tmp_path / "out" / "fake.json"
+    for i in range(8):
+        path.unlink(missing_ok=True)
+        child = forked(lambda: reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out"))
+        if i:
+            wait_for(path.exists)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert not path.exists() or len(reproduce.read(path)["rows"]) in (1, 2, 3)
+    assert len(reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")["rows"]) == 3
+
+
+def test_splits_stay_apart(tiny, tmp_path):
+    """Fails if an experiment scores, or searches on, questions of a split that trained, or the other way round."""
+    made = lab.Lab(*tiny, tmp_path)
+    for task in (*experiments.SEEN, *experiments.UNSEEN):
+        t = tasks.get(task)
+        scored = {e.key or e.prompt for e in t.examples("test", 60)} | {e.key or e.prompt for e in made.examples(task, 60)}
+        shots = {e.key or e.prompt for seed in experiments.SEEDS for e in made.shots(task, seed, 20)}
+        trained_on = {e.key or e.prompt for step in range(4) for e in t.examples("train", 12, seed=f"0/{step}")}
+        assert all(split_of(e) == "test" for e in made.examples(task, 60))
+        assert all(split_of(e) == "val" for e in made.shots(task, 0, 20))
+        assert not scored & shots and not scored & trained_on and not shots & trained_on
+
+
+def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
+    """Fails if the choice of a learning rate or of a checkpoint reads a test question."""
+    seen, real = [], tasks.Task.examples
+    monkeypatch.setattr(tasks.Task, "examples", lambda self, split, n, seed=0: seen.append(split) or real(self, split, n, seed))
+    made = lab.Lab(*tiny, tmp_path, quick=True)
+    made.best_lr("lora")
+    made.expert("math", 0)
+    assert set(seen) == {"train", "val"}
+
+
+def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
+    """Fails if the same settings train twice, or other settings find the wrong expert."""
+    made, runs, real = lab.Lab(*tiny, tmp_path, quick=True), [], lab.reinforce.train
+    monkeypatch.setattr(lab.reinforce, "train", lambda *a, **k: runs.append(a[2]) or real(*a, **k))
+    first, _ = made.expert("math", 0)
+    again, meta = made.expert("math", 0)
+    other, _ = made.expert("math", 1)
+    assert [c.seed for c in runs] == [0, 1] and meta["task"] == "math"
+    assert all(torch.equal(first[n], again[n]) for n in first)
+    made.expert("math", 0, look=2)                          # its test curve is not there yet
+    assert len(runs) == 3 and [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
+
+
+def test_mean_and_interval_over_seeds():
+    """Fails if seeds or items are not drawn anew, or a difference is not taken on the same items."""
+    g = torch.Generator().manual_seed(0)
+    base = [(torch.rand(200, generator=g) < 0.4).float().tolist()]
+    same = evaluate.over_seeds(base, base)
+    assert same[0] == 0 and same[1] < 0 < same[2] or same[:3] == (0, 0, 0)
+    mean, low, high, spread = evaluate.over_seeds(base)
+    assert spread is None and low < mean < high and abs((high - low) / 2 - 1.96 * (mean * (1 - mean) / 200) ** 0.5) < 0.01
+    apart = [[1.0] * 50 + [0.0] * 50, [1.0] * 90 + [0.0] * 10]
+    mean, low, high, spread = evaluate.over_seeds(apart)
+    assert abs(mean - 0.7) < 1e-9 and abs(spread - 0.4 / 2 ** 0.5) < 1e-9 and high - low > 0.3     # the seeds' spread is in it
+    with pytest.raises(ValueError, match="same items"):
+        evaluate.over_seeds([[1.0]], [[1.0, 0.0]])
+
+
+def test_the_table_takes_gains_on_the_same_items():
+    """Fails if the gain is against another task's base, or arms of other length get one."""
+    rows = [{"task": t, "arm": a, "rewards": r} for t, a, r in (("m", "base", "0000"), ("m", "svf", "1111"), ("c", "base", "1111"))]
+    lines = figures.table(rows).splitlines()
+    assert "100.0 [100.0, 100.0]" in lines[3] and "+100.0" in lines[3] and lines[4].count("+") == 0
+
+
+def test_rounded_weights():
+    """Fails if the grid has another number of steps, or the largest number of a row moves."""
+    W = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    out = experiments.rounded(W, 3)
+    assert all(len(row.unique()) <= 7 for row in out) and torch.allclose(out.abs().amax(1), W.abs().amax(1))
+    assert (experiments.rounded(W, 8) - W).abs().max() < W.abs().max() / 254 + 1e-6
