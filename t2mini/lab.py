@@ -18,7 +18,10 @@ from . import adapt, arms, evaluate, experts, reinforce, svf, tasks
 
 # One budget for every method and seed: so many rollouts, in so many updates. Shorter than the shipped experts' own runs.
 BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=64, must_stop=True),
-          "reasoning": dict(max_tokens=16), "dispatch": dict(prompts=24, samples=4, temperature=1.0, steps=30, val_n=128)}
+          "reasoning": dict(max_tokens=16), "dispatch": dict(prompts=24, samples=4, temperature=1.0, steps=30, val_n=128),
+          # published questions; a base model that is seldom right needs more of them for a group with spread
+          "gsm8k": dict(max_tokens=160, prompts=24), "mbpp": dict(max_tokens=128, must_stop=True),
+          "arc-easy": dict(prompts=24, temperature=1.0, lr=2e-3)}
 COMMON = dict(prompts=12, samples=6, steps=40, val_every=10, val_n=96)
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
 LEARNING_RATES = {"svf": (2e-3, 5e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3), "ia3": (3e-3, 1e-2, 3e-2)}
