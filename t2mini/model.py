@@ -93,6 +93,15 @@ def causal(S, T, device):
     return torch.ones(S, T, dtype=torch.bool, device=device).tril(T - S)[None]
 
 
+class Linear(nn.Linear):
+    """nn.Linear through packed.linear, like the SVF layer that may take its place: z = 1 gives the same bits."""
+
+    def forward(self, x):
+        """x (..., n) -> (..., m)."""
+        y = linear(x, self.weight)
+        return y if self.bias is None else y + self.bias
+
+
 # ---------------------------------------------------------------------------------------------- Llama
 class RMSNorm(nn.Module):
     def __init__(self, size, eps):
@@ -127,10 +136,10 @@ class LlamaAttention(nn.Module):
         super().__init__()
         self.cfg = cfg
         q, kv = cfg.num_attention_heads * cfg.head_dim, cfg.num_key_value_heads * cfg.head_dim
-        self.q_proj = nn.Linear(cfg.hidden_size, q, bias=cfg.qkv_bias)
-        self.k_proj = nn.Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
-        self.v_proj = nn.Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
-        self.o_proj = nn.Linear(q, cfg.hidden_size, bias=cfg.o_bias)
+        self.q_proj = Linear(cfg.hidden_size, q, bias=cfg.qkv_bias)
+        self.k_proj = Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
+        self.v_proj = Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
+        self.o_proj = Linear(q, cfg.hidden_size, bias=cfg.o_bias)
         self.q_norm, self.k_norm = ((RMSNorm(cfg.head_dim, cfg.norm_eps) if cfg.qk_norm else nn.Identity()) for _ in "qk")
 
     def forward(self, x, rope, mask, cache, layer):
@@ -148,9 +157,9 @@ class LlamaAttention(nn.Module):
 class LlamaMLP(nn.Module):
     def __init__(self, cfg):
         super().__init__()
-        self.gate_proj = nn.Linear(cfg.hidden_size, cfg.intermediate_size, bias=cfg.mlp_bias)
-        self.up_proj = nn.Linear(cfg.hidden_size, cfg.intermediate_size, bias=cfg.mlp_bias)
-        self.down_proj = nn.Linear(cfg.intermediate_size, cfg.hidden_size, bias=cfg.mlp_bias)
+        self.gate_proj = Linear(cfg.hidden_size, cfg.intermediate_size, bias=cfg.mlp_bias)
+        self.up_proj = Linear(cfg.hidden_size, cfg.intermediate_size, bias=cfg.mlp_bias)
+        self.down_proj = Linear(cfg.intermediate_size, cfg.hidden_size, bias=cfg.mlp_bias)
 
     def forward(self, x):
         """SwiGLU: x (B, S, C) -> (B, S, C)."""

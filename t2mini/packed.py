@@ -4,8 +4,8 @@ x W^T for a frozen W, in the layout this CPU multiplies fastest.
 `linear(x, W)` is F.linear(x, W); that is all a reader needs. F.linear hands oneDNN a row-major matrix, which it has to
 rearrange in every call, so few rows are slow. Here the rearranged copy of W is made once and kept on the tensor W.
 Trades:   a second copy of every weight, for 2x at one row and 1.3x at 64 rows (bfloat16 and float32; `t2mini bench`).
-Off:      CUDA, gradients through x (training's own products, where there are a thousand rows), small matrices, bfloat16
-          on a CPU that does not compute in it, and torch builds without these functions, which are not public.
+Off:      CUDA, gradients through x (training's own products, where there are a thousand rows), small or transposed matrices,
+          bfloat16 on a CPU that does not compute in it, and torch builds without these functions, which are not public.
 """
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,12 @@ DTYPES = {torch.float32} | ({torch.bfloat16} if ON and OPS._is_mkldnn_bf16_suppo
 
 def pack(W):
     """-> (version of W, its rearranged copy or None where that is of no use), kept on W: made anew once W is written to."""
-    useful = ON and W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in DTYPES
+    useful = ON and W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in DTYPES and W.is_contiguous()
     if W.is_inference():                                    # such tensors do not count their versions
         return None, None
     W.packed = None                                         # first, so that the old copy's memory is free
     with torch.inference_mode(False), torch.no_grad():
-        copy = OPS._reorder_linear_weight(W.detach().contiguous(), ROWS) if useful else None
+        copy = OPS._reorder_linear_weight(W.detach(), ROWS) if useful else None
     W.packed = W._version, copy
     return W.packed
 

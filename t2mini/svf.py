@@ -64,6 +64,7 @@ class FoldedLinear(torch.autograd.Function):
 
 def weight(base):
     """W (out, in) of a linear layer, without gradient. GPT-2 stores the transpose."""
+    base.weight.packed = None                               # packed.py's copy: `base` does not run while it is replaced
     return base.weight.detach().T if getattr(base, "transposed", False) else base.weight.detach()
 
 
@@ -116,7 +117,8 @@ class SVF(nn.Module):
             self.folded = self.W
         else:
             if self.folded is self.W:
-                self.folded, self.W.packed = torch.empty_like(self.W), None     # packed.py's copy of W is seldom used now
+                self.folded = torch.empty(self.W.shape, dtype=self.W.dtype, device=self.W.device)
+                self.W.packed = None                                            # packed.py's copy of W is seldom used now
             change = (self.U * (self.S * (z - 1)).to(self.U.dtype)) @ self.Vt               # (m, n)
             torch.add(self.W, change, out=self.folded)                          # in place: no new memory at each update
 
