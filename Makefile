@@ -46,7 +46,7 @@ train-math: weights
 
 ## results: every score of the README again (30 minutes); DATA=folder adds the routing of real questions
 results: weights
-	@$(PY) tutorials/foundation.py $(if $(DATA),--data=$(DATA)) $(ARGS)
+	@$(PY) tutorials/foundation.py --allow-code $(if $(DATA),--data=$(DATA)) $(ARGS)
 
 ## bench: how fast each part runs here, beside this machine's limits (run nothing else meanwhile)
 bench: weights
@@ -54,7 +54,7 @@ bench: weights
 
 ## tutorials: run every chapter, draw its figures, compare its output with its page (30 minutes)
 tutorials: weights
-	@$(PY) tutorials/pages.py $(ARGS)
+	@$(PY) tutorials/pages.py --allow-code $(ARGS)
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:

@@ -45,7 +45,7 @@ def check_3(reader):
     assert len(loaded) <= 4, f"{len(loaded)} loads; each label needs one, and the base model one more at the end"
 
 
-chapter.start(__doc__, [check_1, check_2, check_3], __file__)
+chapter.start(__doc__, [check_1, check_2, check_3], __file__, runs_code=True)
 
 # %% the first pass, on paper
 chapter.section("by-hand")

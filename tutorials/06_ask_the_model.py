@@ -39,7 +39,7 @@ def check_3(reader):
     assert all(abs(v - 0.25) < 1e-6 for v in flat.values()), "a question that moves nothing must get four equal shares"
 
 
-chapter.start(__doc__, [check_1, check_2, check_3], __file__)
+chapter.start(__doc__, [check_1, check_2, check_3], __file__, runs_code=True)
 
 # %% from a routing table to a score, on paper
 chapter.section("by-hand")

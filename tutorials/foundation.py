@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from t2mini import adapt, arms, datasets, evaluate, experts, plots, svf, tasks, weights     # noqa: E402
+from t2mini.__main__ import agree     # noqa: E402
 
 OUT = HERE / "results" / "foundation.jsonl"
 
@@ -61,12 +62,17 @@ def main():
     parser.add_argument("--data", type=Path, help="folder of the published question sets")
     parser.add_argument("--only", default="", help="only tasks whose name holds this")
     parser.add_argument("--table", action="store_true", help="only print the scores so far as a table, and draw them")
+    parser.add_argument("--allow-code", action="store_true", help="agree, once, that programs of the model run in the sandbox")
     args = parser.parse_args()
     OUT.parent.mkdir(exist_ok=True)
     done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
     if args.table:
         draw(done)
         return table(done)
+    try:
+        agree(args)
+    except ValueError as e:
+        sys.exit(f"t2mini: {e}")
     model, tokenizer = weights.load()
     svf.attach(model, cache=experts.SVD_CACHE)
 

@@ -90,13 +90,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help="chapter numbers such as 03; default: all")
     parser.add_argument("--write", action="store_true", help="put what was printed into the pages")
+    parser.add_argument("--allow-code", action="store_true", help="agree, once, that programs of the model run in the sandbox")
     args = parser.parse_args()
     wrong, t0 = [], time.time()
     pages = [p for p in chapters() if not args.only or p.name[:2] in args.only]
     for done, page in enumerate(pages):
         t = time.time()
         print(f"{page.stem} ({done + 1} of {len(pages)}, {time.time() - t0:.0f} s so far)", flush=True)
-        run = subprocess.run([sys.executable, str(page.with_suffix(".py"))], stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+        run = subprocess.run([sys.executable, str(page.with_suffix(".py")), *["--allow-code"] * args.allow_code], stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
         if run.returncode:
             wrong.append(f"{page.with_suffix('.py').name} ended with status {run.returncode}")
         elif args.write:
