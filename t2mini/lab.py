@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import adapt, arms, evaluate, experts, ranks, reinforce, svf, tasks
+from . import adapt, arms, evaluate, experts, files, ranks, reinforce, svf, tasks
 
 # One budget for every method and seed: so many rollouts, in so many updates. Shorter than the shipped experts' own runs.
 BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=64, must_stop=True),
@@ -55,16 +55,20 @@ class Lab:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         path = self.folder / f"{Path(task).stem}-{cfg.method}-{seed}-{key}.safetensors"
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
-        there, resume = ranks.agreed([path.exists() and (not look or looked.exists()), ckpt.exists()])
+        seen = not look or looked.exists()
+        there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(), ckpt.exists() and seen])
         if not there:
-            if look and not resume:
-                looked.write_text("")
+            for old in (path, looked) if ranks.rank() == 0 and not resume else ():
+                old.unlink(missing_ok=True)                 # else a kill could leave it beside the new run's first files
 
             def watch(step):
                 score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, look))
                 if ranks.rank() == 0:
-                    with open(looked, "a") as f:
-                        f.write(json.dumps({"step": step, "test": sum(score) / len(score)}) + "\n")
+                    rows = looked.read_text().splitlines(True) if looked.exists() else []
+                    rows = [r for r in rows if json.loads(r)["step"] < step]            # a stopped run does some again
+                    files.sweep(looked)
+                    with files.replacing(looked) as f:
+                        f.write("".join([*rows, json.dumps({"step": step, "test": sum(score) / len(score)}) + "\n"]).encode())
             print(f"\ntraining {path.name}: " + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
             svf.detach(self.model)
             try:
@@ -160,8 +164,11 @@ class Lab:
                                  "std": np.reshape(h["std"], (-1, K)).mean(0).round(4).tolist()} for h in found.history]}
             told = {"method": meta["method"], "config": meta["config"]} if meta else {}
             if ranks.rank() == 0:
-                experts.save_expert(path, mixture, {"base_model": self.model.name, "base_sha256": self.model.base_sha256,
-                                                    "task": task, "seed": seed, "kind": "cem mixture", "found": keep, **told})
+                with files.only_one(self.folder, wait=True):            # another experiment may want the same mixture
+                    files.sweep(path)
+                    experts.save_expert(path, mixture, {
+                        "base_model": self.model.name, "base_sha256": self.model.base_sha256, "task": task, "seed": seed,
+                        "kind": "cem mixture", "found": keep, **told})
             ranks.agreed(0)
         mixture, meta = experts.load_expert(path, self.model)
         return mixture, meta, meta["found"]

@@ -65,6 +65,8 @@ def run(name, model, tokenizer, quick=False, data=None, out=None):
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
+        if ranks.rank() == 0:
+            files.sweep(path)
         if ranks.rank() == 0 and path.exists():
             done["rows"] = read(path)["rows"]
             other = [k for k in SETTINGS if read(path)[k] != settings[k]]
