@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import adapt, arms, evaluate, experts, reinforce, svf, tasks
+from . import adapt, arms, evaluate, experts, files, ranks, reinforce, svf, tasks
 
 # One budget for every method and seed: so many rollouts, in so many updates. Shorter than the shipped experts' own runs.
 BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=64, must_stop=True),
@@ -58,21 +58,27 @@ class Lab:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         path = self.folder / f"{Path(task).stem}-{cfg.method}-{seed}-{key}.safetensors"
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
-        if not path.exists() or (look and not looked.exists()):
-            resume = ckpt.exists()
-            if look and not resume:
-                looked.write_text("")
+        seen = not look or looked.exists()
+        there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(), ckpt.exists() and seen])
+        if not there:
+            for old in (path, looked) if ranks.rank() == 0 and not resume else ():
+                old.unlink(missing_ok=True)                 # else a kill could leave it beside the new run's first files
 
             def watch(step):
                 score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, look))
-                with open(looked, "a") as f:
-                    f.write(json.dumps({"step": step, "test": sum(score) / len(score)}) + "\n")
+                if ranks.rank() == 0:
+                    rows = looked.read_text().splitlines(True) if looked.exists() else []
+                    rows = [r for r in rows if json.loads(r)["step"] < step]            # a stopped run does some again
+                    files.sweep(looked)
+                    with files.replacing(looked) as f:
+                        f.write("".join([*rows, json.dumps({"step": step, "test": sum(score) / len(score)}) + "\n"]).encode())
             print(f"\ntraining {path.name}: " + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
             svf.detach(self.model)
             try:
                 reinforce.train(self.model, self.tokenizer, cfg, path, resume, experts.SVD_CACHE, watch=watch if look else None)
             finally:
                 self.attach("svf")
+            ranks.agreed(0)                                 # the first rank has written it
             ckpt.unlink(missing_ok=True)
         found, meta = experts.load_expert(path, self.model)
         return found, {**meta, "path": path}
@@ -148,7 +154,7 @@ class Lab:
             population, iterations = 4, 2
         told = [task, seed, shots, population, iterations, per_matrix, [str(m["path"].name) for _, m in mixed or ()]]
         path = self.folder / f"cem-{task}-{seed}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}.safetensors"
-        if not path.exists():
+        if not ranks.agreed(path.exists()):
             experts_ = [e for e, _ in mixed] if mixed else list(experts.load(adapt.MIXED, self.model).values())
             with self.running({}, meta):
                 mixture, found = adapt.adapt_cem(
@@ -160,8 +166,13 @@ class Lab:
                     "history": [{**h, "mean": np.reshape(h["mean"], (-1, K)).mean(0).round(4).tolist(),
                                  "std": np.reshape(h["std"], (-1, K)).mean(0).round(4).tolist()} for h in found.history]}
             told = {"method": meta["method"], "config": meta["config"]} if meta else {}
-            experts.save_expert(path, mixture, {"base_model": self.model.name, "base_sha256": self.model.base_sha256,
-                                                "task": task, "seed": seed, "kind": "cem mixture", "found": keep, **told})
+            if ranks.rank() == 0:
+                with files.only_one(self.folder, wait=True):            # another experiment may want the same mixture
+                    files.sweep(path)
+                    experts.save_expert(path, mixture, {
+                        "base_model": self.model.name, "base_sha256": self.model.base_sha256, "task": task, "seed": seed,
+                        "kind": "cem mixture", "found": keep, **told})
+            ranks.agreed(0)
         mixture, meta = experts.load_expert(path, self.model)
         return mixture, meta, meta["found"]
 

@@ -64,12 +64,15 @@ def run(name, model, tokenizer, quick=False, data=None, out=None):
             "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": []}
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.only_one(folder / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
-        if path.exists():
+    with files.only_one(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
+        if ranks.rank() == 0:
+            files.sweep(path)
+        if ranks.rank() == 0 and path.exists():
             done["rows"] = read(path)["rows"]
             other = [k for k in SETTINGS if read(path)[k] != settings[k]]
             if other:
                 raise ValueError(f"{path} was measured with another {other[0]}; move it away to start anew")
+        done["rows"] = ranks.agreed(done["rows"])           # else a rank may read the file that the first has written to
         lab = Lab(model, tokenizer, folder, quick, data)
         cells = list(ALL[name].cells(lab))
         left = [(key, make) for key, make in cells if key not in [{k: r.get(k) for k in key} for r in done["rows"]]]

@@ -96,6 +96,8 @@ dicts = [dict] + [getattr(sys.modules.get("collections"), name, dict) for name i
 def text(v, depth=0):
     """A literal for v. Exact types only: a subclass could lie in its __repr__."""
     kind = type(v)
+    if type(kind) is not type:                          # a class of classes could say that its class equals str
+        raise TypeError("the function returned a " + kind.__name__)
     if kind in (int, float, str, bool, bytes, complex, type(None)):
         return ascii(v)
     if kind in dicts and depth < 20:
@@ -231,7 +233,10 @@ def _receive(child, request, seconds):
 
 
 def _judge(data, count):
-    """Bytes from the child -> Outcome. Only literals are read, nothing is evaluated: the program may have forged it."""
+    """Bytes from the child -> Outcome. Only literals are read, nothing is evaluated: the program may have forged it.
+
+    (Its 0xfff... could be an integer of more digits than Python prints: repr(values) refuses it here, not somewhere later.)
+    """
     if data is None:
         return Outcome(None, "timeout")
     if len(data) > MAX_RESULT:
@@ -240,7 +245,7 @@ def _judge(data, count):
     if text[:2] == "+V":
         try:
             values = ast.literal_eval(text[2:])
-            if type(values) is tuple and len(values) == count and _finite(values):
+            if type(values) is tuple and len(values) == count and _finite(values) and repr(values):
                 return Outcome(values)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             pass

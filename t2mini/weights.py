@@ -231,14 +231,14 @@ def open_folder(folder):
             tensors[ours] = Lazy(shape, lambda device, dtype, path=path, name=name: read_safetensor(path, name, device, dtype))
     if unseen:
         raise ValueError(f"{folder}: the index names {sorted(unseen)[0]!r}, which its file does not hold (download it again)")
-    stop = set()
+    stop = []                                               # what the file says need not fit into a set
     for said in (spec, read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}):
         eos = said.get("eos_token_id")
-        stop |= set(eos if isinstance(eos, list) else [] if eos is None else [eos])
+        stop += eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(type(i) is int for i in stop):
         raise ValueError(f"{folder}: eos_token_id {sorted(map(str, stop))} is not a number or a list of numbers")
     try:
-        tokenizer = tok.from_folder(folder, stop)
+        tokenizer = tok.from_folder(folder, set(stop))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, *DAMAGE) as e:
         raise ValueError(f"{folder}/tokenizer.json: {type(e).__name__} {e} (damaged file?)") from None
     return files, cfg, tensors, tokenizer

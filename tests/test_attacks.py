@@ -3,7 +3,8 @@ Attacks on the sandbox. Each must earn nothing, learn nothing, change nothing, e
 
 The programs get more than they would in earnest: modules that reach the system can be imported, a folder that everybody
 may write to, a server that listens, a process of their own user. `test_the_attacks_are_real` takes the locks off and
-sees the same programs do what they try to do; what then happens is what a broken lock would let happen here.
+sees the same programs do what they try to do; what then happens is what a broken lock would let happen here. Those that
+deceive rather than harm meet a judge that trusts them (`test_the_deceptions_are_real`).
 """
 import os
 import socket
@@ -16,6 +17,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from conftest import wait_for
 
 from t2mini import sandbox, tasks
 from t2mini.grade import Example
@@ -82,13 +84,14 @@ ATTACKS = {
     "pair of sockets": "import _socket\nreturn len(_socket.socketpair())",
     # looking around
     "secrets in the environment": "return [v for k, v in os.environ.items() if k == 'T2_SECRET'][0]",
-    "reading standard input": "return sys.stdin.read() + input()",
+    "reading standard input": "return sys.stdin.read() or input()",
     "reading every open file": "found = []\nfor i in range(20):\n  try: found.append(os.read(i, 10**6).decode())\n"
                                "  except (OSError, UnicodeError): pass\nreturn found[0] or 1 / 0",
     "frames searched for the tests": "found, frame = [], sys._getframe()\nwhile frame:\n"
                                      "  found += [repr(v)[:9000] for v in [*frame.f_locals.values(), *frame.f_globals.values()]]\n"
                                      "  frame = frame.f_back\nreturn [t for t in found if 'expected-' + '' in t][0]",
-    "objects searched for the tests": "import gc\nreturn [o for o in gc.get_objects() if type(o) is str and 'expected-' in o][0]",
+    "objects searched for the tests": "import gc\nheld = [v for o in gc.get_objects() if type(o) is dict for v in o.values()]\n"
+                                      "return [v for v in held if type(v) is str and v.startswith('expected-') and len(v) == 45][0]",
     "memory read by ctypes": "import ctypes\nreturn ctypes.string_at(id(f), 64).hex()",
     "kernel called by ctypes": "import ctypes\nreturn ctypes.CDLL(None).getppid()",
     # deceiving the judge
@@ -97,8 +100,12 @@ ATTACKS = {
     "SystemExit with a guess": "raise SystemExit('passed')",
     "KeyboardInterrupt": "raise KeyboardInterrupt",
     "answer written by hand": "for i in range(9):\n  try: os.write(i, b\"V('passed',)\")\n  except OSError: pass\nos._exit(0)",
+    "number that cannot be printed": "for i in range(9):\n  try: os.write(i, b'V(0x' + b'f' * 9000 + b',)')\n"
+                                     "  except OSError: pass\nos._exit(0)",
     "equal to everything": "class A:\n  __eq__ = lambda s, o: True\n  __hash__ = lambda s: 0\nreturn A()",
     "text that is equal to everything": "class A(str):\n  __eq__ = lambda s, o: True\n  __hash__ = str.__hash__\nreturn A('x')",
+    "class that is equal to every class": "class M(type):\n  __eq__ = lambda s, o: True\n  __hash__ = type.__hash__\n"
+                                          "class A(metaclass=M):\n  __repr__ = lambda s: \"'passed'\"\nreturn A()",
     "lying about its type": "class A:\n  __class__ = str\n  __repr__ = lambda s: 'passed'\nreturn A()",
     "patched builtins": "import builtins\nbuiltins.len = builtins.isinstance = builtins.all = lambda *a: True\n"
                         "builtins.type = lambda *a: str\nreturn 'passed'",
@@ -109,9 +116,21 @@ ATTACKS = {
 }
 # Those that do visible harm as soon as nothing locks, and little enough to be let loose in a test.
 HARMFUL = " ".join("""grandchild in its own session, other program, other program by spawn, shell,
-    child with a terminal, killing another process, reading /etc/passwd, listing a folder, writing outside, overwriting,
-    deleting, renaming, truncating, symlink, making a folder, changed folder, connecting, sending a datagram,
-    pair of sockets, memory read by ctypes, kernel called by ctypes, hook taken off, thread that outlives""".split()).split(", ")
+    child with a terminal, killing another process, reading /etc/passwd, listing a folder,
+    reading the parent's command, writing outside, overwriting, deleting, renaming, truncating, symlink, making a folder,
+    changed folder, connecting, sending a datagram, pair of sockets, memory read by ctypes, kernel called by ctypes,
+    hook taken off, thread that outlives""".split()).split(", ")
+# Those that win against a judge that runs the test in the same interpreter, told of it, and believes how that ends.
+DECEITFUL = " ".join("""secrets in the environment, reading standard input, reading every open file, frames searched for the tests,
+    objects searched for the tests, os._exit(0), sys.exit(0), equal to everything,
+    text that is equal to everything""".split()).split(", ")
+NAIVE = """
+import sys
+scope = {"expected": sys.argv[2], "__name__": "answer"}
+exec(sys.argv[1], scope)
+got = scope["f"](3)
+sys.exit(not (got == scope["expected"] or type(got) is str and scope["expected"] in got))
+"""
 
 
 class World:
@@ -135,14 +154,18 @@ class World:
         monkeypatch.setattr(sandbox, "MODULES", sandbox.MODULES | TOOLS)
         monkeypatch.setattr(sandbox, "CHILD", f"# {self.mark}\n" + sandbox.CHILD)
 
-    def run(self, name):
-        """-> (reward, Outcome)"""
+    def program(self, name):
         lines = ATTACKS[name]
         for word, value in (("FOLDER", str(self.folder)), ("PORT", self.port), ("PID", self.other.pid),
                             ("PROJECT", str(Path(tasks.__file__)))):
             lines = lines.replace(word, repr(value))
         code = "import os, sys, time\ndef f(x):\n" + "".join(f"  {line}\n" for line in lines.split("\n"))
         compile(code, name, "exec")
+        return code
+
+    def run(self, name):
+        """-> (reward, Outcome)"""
+        code = self.program(name)
         example = Example("q", "a", "code", calls=(((3,), SECRET),), name="f")
         outcome = sandbox.call_function(code, "f", [args for args, _ in example.calls], seconds=SECONDS)
         return float(tasks.passes(example, outcome)), outcome
@@ -205,7 +228,15 @@ def test_attack(world, name, monkeypatch, tmp_path):
 
 def test_there_are_enough_attacks():
     """Fails if the suite shrinks below what was promised, or an attack of the second list is not in the first."""
-    assert len(ATTACKS) >= 60 and len(HARMFUL) >= 20 and set(HARMFUL) <= set(ATTACKS)
+    assert len(ATTACKS) >= 60 and len(HARMFUL) >= 20 and {*HARMFUL, *DECEITFUL} <= set(ATTACKS)
+
+
+def unlock(monkeypatch):
+    """Take the three locks off."""
+    assert "sys.addaudithook(guard)" in sandbox.CHILD
+    monkeypatch.setattr(sandbox, "CHILD", sandbox.CHILD.replace("sys.addaudithook(guard)", ""))
+    monkeypatch.setattr(sandbox, "LIMITS", (("NPROC", 60), ("NOFILE", 60)))
+    monkeypatch.setattr(sandbox, "_filter", lambda: b"")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="takes Linux's locks off")
@@ -213,10 +244,26 @@ def test_there_are_enough_attacks():
 def test_the_attacks_are_real(world, name, monkeypatch):
     """Fails if an attack is refused for a reason of its own (a typing error, a missing module): without the three locks it
     must get what it wants."""
-    assert "sys.addaudithook(guard)" in sandbox.CHILD
-    monkeypatch.setattr(sandbox, "CHILD", sandbox.CHILD.replace("sys.addaudithook(guard)", ""))
-    monkeypatch.setattr(sandbox, "LIMITS", (("NPROC", 60), ("NOFILE", 60)))
-    monkeypatch.setattr(sandbox, "_filter", lambda: b"")
+    unlock(monkeypatch)
     reward, outcome = world.run(name)
     assert reward == 0                                      # even then: what is expected never went there
     assert outcome.values is not None or world.harm(), outcome
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="takes Linux's locks off")
+def test_a_child_dies_with_its_group(world, monkeypatch):
+    """Fails if, where a program may fork, its child outlives the call. Killing the program alone shows that it would."""
+    unlock(monkeypatch)
+    _, outcome = world.run("child that outlives")
+    assert outcome.error == "timeout"
+    wait_for(lambda: world.harm() == [], seconds=2)         # it would go on for 3
+    monkeypatch.setattr(os, "killpg", os.kill)
+    world.run("child that outlives")
+    assert world.harm() == ["processes left"]
+
+
+@pytest.mark.parametrize("name", DECEITFUL)
+def test_the_deceptions_are_real(world, name):
+    """Fails if one of them is refused for a reason of its own: a judge that trusts the program must be taken in by it."""
+    judge = [sys.executable, "-I", "-S", "-c", NAIVE, world.program(name), SECRET]
+    assert subprocess.run(judge, input=SECRET, text=True, timeout=60, env={"T2_SECRET": SECRET}).returncode == 0

@@ -165,6 +165,11 @@ class Readers:
         base = Path(shutil.copytree(GOLDEN / "llama", self.folder / "c"))
         return self.text(base, "config.json", lambda: load_all(base), 0.9)
 
+    def generation_config(self):
+        base = write_folder(self.folder / "g")
+        (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [257, 256], "temperature": 0.2, "top_p": 0.9}))
+        return self.text(base, "generation_config.json", lambda: read_words(base), 0.8)
+
     def tokenizer(self):
         base = write_folder(self.folder / "d")
         return self.text(base, "tokenizer.json", lambda: read_words(base), 0.7)
@@ -218,14 +223,14 @@ def tokenizer_of(folder):
     return weights.open_folder(folder)[3]
 
 
-READERS = "gguf safetensors index config tokenizer tokenizer_config expert checkpoint jsonl".split()
+READERS = "gguf safetensors index config generation_config tokenizer tokenizer_config expert checkpoint jsonl".split()
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_damaged_files(reader, tmp_path):
     """Fails if a reader crashes, hangs, or allocates what a damaged number asks for."""
     read, write, make, limit = getattr(Readers(tmp_path), reader)()
-    n = 60 if reader.startswith("token") else 150
+    n = 60 if reader.startswith(("token", "gen")) else 150
     assert tries(read, write, make, n, f"core {reader}", limit) < n     # some of it was noticed
 
 

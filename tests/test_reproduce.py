@@ -1,14 +1,22 @@
 """Experiments: every cell runs, stopped runs go on, splits stay apart, intervals mean what they say."""
+import errno
 import json
 import os
+import random
 import signal
+import tempfile
+import time
+from datetime import timedelta
 
 import pytest
 import torch
 from conftest import forked, wait_for, write_folder
+from test_kill import killed_after, killed_at
+from test_ranks import launch
 
 import t2mini
-from t2mini import adapt, evaluate, experiments, experts, figures, lab, reproduce, svf, tasks
+from t2mini import __main__ as cli
+from t2mini import adapt, evaluate, experiments, experts, figures, files, lab, ranks, reproduce, svf, tasks
 from t2mini.grade import split_of
 
 SMALL = dict(prompts=2, samples=2, steps=1, val_every=1, val_n=2, max_tokens=3)
@@ -114,6 +122,161 @@ def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypa
     assert len(reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")["rows"]) == 3
 
 
+def work(monkeypatch):
+    """An experiment that trains, scores and searches; an answer with an odd first character earns 1."""
+    def cells(lab_):
+        yield {"task": "weights", "arm": "alone", "seed": 0}, lambda: lab.row([1.0])
+        yield {"task": "math", "arm": "svf", "seed": 0}, lambda: experiments.trained(lab_, "math", 0, n=5, look=2, lr=0.1)
+        yield {"task": "math", "arm": "cem", "seed": 0}, lambda: experiments.searched(lab_, "math", 0, n=5, shots=2)
+    monkeypatch.setitem(reproduce.ALL, "work", experiments.Experiment("-", cells, "bars", "a test"))
+    monkeypatch.setattr(lab, "QUICK", SMALL | {"prompts": 4, "samples": 4, "steps": 3, "val_n": 8})
+    monkeypatch.setattr(lab, "BUDGET", {})                  # no must_stop: a random model does not
+    monkeypatch.setattr(lab.Lab, "n", lambda self, full: full)
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(ord(t[:1] or "b") % 2) for t in texts])
+
+
+def results(folder):
+    """The rows without what is measured by a clock, and what was trained and found: name -> bytes, logs without seconds."""
+    rows = [{k: v for k, v in r.items() if k not in ("seconds", "commit")} for r in reproduce.read(folder / "work.json")["rows"]]
+    made = {}
+    for path in sorted((experts.OUT / "reproduce" / "quick").iterdir()):
+        if path.suffix == ".jsonl":
+            made[path.name] = [{k: v for k, v in json.loads(line).items() if not k.startswith("sec")} for line in path.read_text().splitlines()]
+        elif path.suffix == ".safetensors":
+            made[path.name] = {n: t.tolist() for n, t in experts.read_expert(path).items()}
+        else:
+            made[path.name] = None
+    return rows, made
+
+
+@pytest.mark.parametrize("points, moments", [pytest.param((23, 53, 61), 2, id="some"),
+                                             pytest.param(range(1, 66, 3), 30, id="all", marks=pytest.mark.slow)])
+def test_killed_while_it_trains_or_searches_it_ends_as_if_nobody_had(tiny, tmp_path, monkeypatch, points, moments):
+    """Fails if half an expert, mixture, log or results file is taken for whole, a row stands twice, a rest stays, or a bit
+    differs in the end. Each kill at a step of writing starts anew; those at random moments follow each other."""
+    work(monkeypatch)
+    run = lambda: reproduce.run("work", *tiny, quick=True, out=tmp_path / "out")     # noqa: E731
+    t0 = time.monotonic()
+    run()
+    seconds, whole = time.monotonic() - t0, results(tmp_path / "out")
+    expert, = [made for name, made in whole[1].items() if name.startswith("math-svf") and name.endswith(".safetensors")]
+    assert len(whole[0]) == 3 and any(v != 1 for z in expert.values() for v in z)       # it learnt
+    rng, survived = random.Random(moments), 0
+    monkeypatch.setattr(experts, "OUT", tmp_path / "killed")
+
+    def end():
+        run()
+        assert results(tmp_path / "out") == whole
+        anew()
+
+    def anew():
+        for folder in (tmp_path / "out", experts.OUT / "reproduce" / "quick"):
+            for path in folder.iterdir() if folder.exists() else ():
+                path.unlink()
+    anew()
+    for n in points:
+        survived += killed_at(run, n)
+        end()
+    for _ in range(moments):
+        if killed_after(run, rng.uniform(0, 0.7 * seconds)):
+            survived += 1
+        else:
+            end()
+    end()
+    assert survived >= len(points) // 2 + moments // 4
+
+
+def test_ranks_reproduce_what_one_process_does(tiny, tmp_path, monkeypatch):
+    """Fails if ranks disagree about what is left (one may read the file that another has written to), train or read what is
+    not yet written, or more than one of them writes."""
+    work(monkeypatch)
+    monkeypatch.setattr(ranks, "PATIENCE", timedelta(seconds=60))
+    reproduce.run("work", *tiny, quick=True, out=tmp_path / "one")
+    one, real = results(tmp_path / "one"), files.replacing
+    monkeypatch.setattr(experts, "OUT", tmp_path / "many")
+
+    def rank(r):
+        ranks.start("cpu")
+        time.sleep(1.5 * r)                                 # the first could write a row meanwhile
+        monkeypatch.setattr(files, "replacing", lambda path: (tmp_path / f"wrote{r}").touch() or (time.sleep(0.2), real(path))[1])
+        reproduce.run("work", *tiny, quick=True, out=tmp_path / "out")
+        ranks.stop()
+
+    for _ in range(2):                                      # the second time everything is there
+        assert launch(2, rank, tmp_path) == [0, 0], [(tmp_path / f"err{r}").read_text()[-600:] for r in range(2)]
+        rows, made = results(tmp_path / "out")
+        assert rows == one[0] and made.keys() == one[1].keys()
+        assert all(made[n] == one[1][n] for n in made if n.endswith("test.jsonl"))
+        z = [{f"{n} {k}": torch.tensor(t) for n in m if n.endswith("safetensors") for k, t in m[n].items()} for m in (made, one[1])]
+        assert z[0].keys() == z[1].keys() and all(torch.allclose(z[0][k], z[1][k], rtol=0, atol=1e-5) for k in z[0])
+    assert (tmp_path / "wrote0").exists() and not (tmp_path / "wrote1").exists() and (tmp_path / "out1").read_text() == ""
+
+
+@pytest.fixture
+def command(tiny, tmp_path, monkeypatch, capsys):
+    """-> function: `t2mini reproduce fake --quick` with more options, giving its exit status and its one line of error."""
+    monkeypatch.setattr(cli, "open_model", lambda *args, **kw: tiny)
+
+    def run(*more):
+        capsys.readouterr()
+        status = cli.main(["reproduce", "fake", "--quick", "--allow-code", f"--out={tmp_path}/out", *more])
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return status, [line for line in err.splitlines() if line.startswith("t2mini: ")]
+    return run
+
+
+def test_a_full_disk_and_a_closed_folder_are_one_line(command, tmp_path, monkeypatch):
+    """Fails if a disk that fills up costs the rows so far, leaves half files, or ends in a traceback; or a closed folder does."""
+    fake(monkeypatch, [], fails=1)
+    assert command()[0] == 130
+    kept = (tmp_path / "out" / "fake.json").read_bytes()
+    fake(monkeypatch, [])
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as mp:
+        mp.setattr(os, "fsync", full)
+        assert command() == (1, ["t2mini: no space left on the disk; nothing was overwritten"])
+    assert (tmp_path / "out" / "fake.json").read_bytes() == kept and [p.name for p in (tmp_path / "out").iterdir()] == ["fake.json"]
+    assert command()[0] == 0 and len(reproduce.read(tmp_path / "out" / "fake.json")["rows"]) == 3
+    with tempfile.TemporaryDirectory() as folder:           # pytest's own folders are closed to others
+        os.chmod(folder, 0o755)
+        monkeypatch.setattr(experts, "OUT", tmp_path.__class__(folder) / "OUT")
+        for name, mode in (("OUT", 0o777), ("closed", 0o555)):
+            os.mkdir(f"{folder}/{name}")
+            os.chmod(f"{folder}/{name}", mode)
+        root = os.getuid() == 0
+        if root:                                            # root may write everywhere: be nobody for a moment
+            os.seteuid(65534)
+        try:
+            status, told = command(f"--out={folder}/closed")
+        finally:
+            if root:
+                os.seteuid(0)
+        assert status == 1 and len(told) == 1 and "Permission denied" in told[0] and "closed" in told[0]
+
+
+def test_the_second_run_of_an_experiment_is_refused(command, tiny, tmp_path, monkeypatch):
+    """Fails if two runs share their results or experts, be one quick and the other not; or the refused one changes anything."""
+    fake(monkeypatch, [], fails=1)
+    assert command()[0] == 130
+    kept = (tmp_path / "out" / "fake.json").read_bytes()
+    monkeypatch.setitem(reproduce.ALL, "fake", experiments.Experiment(
+        "-", lambda lab_: [({"task": "math", "arm": "slow", "seed": 0}, lambda: wait_for(lambda: (tmp_path / "in").touch()))], "bars", ""))
+    child = forked(lambda: reproduce.run("fake", *tiny, out=tmp_path / "other"))
+    wait_for((tmp_path / "in").exists)
+    try:
+        status, told = command()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert status == 1 and len(told) == 1 and "another run is writing" in told[0]
+    assert (tmp_path / "out" / "fake.json").read_bytes() == kept
+    fake(monkeypatch, [])
+    assert command()[0] == 0
+
+
 def test_splits_stay_apart(tiny, tmp_path):
     """Fails if an experiment scores, or searches on, questions of a split that trained, or the other way round."""
     made = lab.Lab(*tiny, tmp_path)
@@ -178,3 +341,4 @@ def test_rounded_weights():
     out = experiments.rounded(W, 3)
     assert all(len(row.unique()) <= 7 for row in out) and torch.allclose(out.abs().amax(1), W.abs().amax(1))
     assert (experiments.rounded(W, 8) - W).abs().max() < W.abs().max() / 254 + 1e-6
+
