@@ -73,7 +73,7 @@ def test_checkers_accept_solutions_and_refuse_wrong_answers(page, monkeypatch, c
     solution, exercise = (HERE / folder / f"{page.stem}.py" for folder in ("solutions", "exercises"))
     monkeypatch.setattr(sys, "argv", [page.stem, "--check", "1"])
     found = {}
-    monkeypatch.setattr(chapter, "start", lambda doc, checks, script: found.update(checks=checks) or sys.exit(0))
+    monkeypatch.setattr(chapter, "start", lambda doc, checks, script, runs_code=False: found.update(checks=checks) or sys.exit(0))
     with pytest.raises(SystemExit):
         module(page.with_suffix(".py"))
     good = module(solution)
