@@ -41,7 +41,7 @@ def draw_expert(expert, meta, path):
     plt = pyplot()
     modules, grid = by_layer_and_module(expert, lambda z: float((z - 1).abs().mean()))
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), gridspec_kw={"width_ratios": [1.2, 1]})
-    image = left.imshow(grid, aspect="auto", cmap="viridis", origin="lower")
+    image = left.imshow(grid.numpy(), aspect="auto", cmap="viridis", origin="lower")
     left.set_xticks(range(len(modules)), modules, rotation=35, ha="right")
     left.set(xlabel="module", ylabel="layer", title="mean |z - 1|")
     fig.colorbar(image, ax=left)
