@@ -118,7 +118,7 @@ def pick(device=None, dtype=None):
     if dtype is None and device.type == "cuda":
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if dtype is None:                                       # a CPU without bf16 units is slower in bf16: measure
-        seconds = {d: min(gemm_seconds(d) for _ in range(3)) for d in (torch.bfloat16, torch.float32)}
+        seconds = cpu_seconds()
         dtype = min(seconds, key=seconds.get)
     return device, dtype
 
@@ -133,6 +133,11 @@ def keep_memory():
     mallopt(-4, 0)                                          # M_MMAP_MAX: take large blocks from the heap as well
     mallopt(-1, -1)                                         # M_TRIM_THRESHOLD: never shrink the heap
     mallopt(-2, 1 << 28)                                    # M_TOP_PAD: grow it in large steps
+
+
+def cpu_seconds():
+    """{dtype: wall time of the products below, the best of three}."""
+    return {d: min(gemm_seconds(d) for _ in range(3)) for d in (torch.bfloat16, torch.float32)}
 
 
 def gemm_seconds(dtype, rows=64, inner=576, out=1536):
