@@ -118,13 +118,10 @@ def pick(device=None, dtype=None):
             raise ValueError("dtype must be float32, bfloat16 or float16")
     if dtype is None and device.type == "cuda":
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return device, dtype or faster_dtype()
-
-
-@functools.cache
-def faster_dtype():
-    """What this CPU multiplies faster, measured once: one without bf16 units is slower in bfloat16 than in float32."""
-    return min((torch.bfloat16, torch.float32), key=lambda d: min(gemm_seconds(d) for _ in range(3)))
+    if dtype is None:                                       # a CPU without bf16 units is slower in bf16: measured
+        seconds = cpu_seconds()
+        dtype = min(seconds, key=seconds.get)
+    return device, dtype
 
 
 def keep_memory():
@@ -137,6 +134,12 @@ def keep_memory():
     mallopt(-4, 0)                                          # M_MMAP_MAX: take large blocks from the heap as well
     mallopt(-1, -1)                                         # M_TRIM_THRESHOLD: never shrink the heap
     mallopt(-2, 1 << 28)                                    # M_TOP_PAD: grow it in large steps
+
+
+@functools.cache
+def cpu_seconds():
+    """{dtype: wall time of the products below, the best of three}, measured once in a process."""
+    return {d: min(gemm_seconds(d) for _ in range(3)) for d in (torch.bfloat16, torch.float32)}
 
 
 def gemm_seconds(dtype, rows=64, inner=576, out=1536):

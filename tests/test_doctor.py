@@ -2,6 +2,7 @@
 import json
 
 import pytest
+import torch
 from test_cli import call, home     # noqa: F401
 
 from t2mini import __main__ as cli
@@ -55,8 +56,14 @@ def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):   
     assert any("out/cut.safetensors" in w and c.startswith("rm ") for w, c in what.items())
 
 
-def test_the_choice_of_numbers_is_explained(look):
-    """Fails if the dtype is named without its reason, or cores, memory and processes are left out."""
+@pytest.mark.parametrize("fast", [torch.bfloat16, torch.float32])
+def test_the_choice_of_numbers_is_explained(look, monkeypatch, fast):
+    """Fails if the dtype is named without its reason, or another than the one measured to be faster, or than a run takes; or
+    cores, memory and processes are left out."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(weights, "gemm_seconds", lambda dtype: 0.001 if dtype == fast else 0.002)
     found, _ = look()
-    assert found["dtype"].split()[0] in ("bfloat16", "float32") and " ms in " in found["dtype"]
+    name = str(weights.pick("cpu")[1]).removeprefix("torch.")
+    assert found["dtype"].startswith(f"{name} (--dtype): the faster one here") and f"1.00 ms in {name}" in found["dtype"]
+    assert fast == weights.pick("cpu")[1] and torch.backends.cpu.get_cpu_capability() in found["dtype"]
     assert {"python", "packages", "cores", "memory", "disk", "cuda", "processes", "sandbox"} <= found.keys()

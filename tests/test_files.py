@@ -67,10 +67,10 @@ def test_devices_are_written_not_replaced():
 
 def test_sweep_removes_what_kills_left_and_nothing_else(tmp_path):
     """Fails if half-written files add up, or another output's are removed."""
-    for name in (".a.ckpt.xyz.tmp", ".a.ckpt.b.tmp", ".ab.ckpt.xyz.tmp", "a.ckpt", ".a.ckpt", "[a].tmp", ".[x].c.tmp"):
+    for name in (".a.ckpt.xyz.tmp", ".a.ckpt.b.tmp", ".ab.ckpt.xyz.tmp", ".a.ckpt2.x.tmp", "a.ckpt", ".a.ckpt", "[a].tmp", ".[x].c.tmp"):
         (tmp_path / name).write_bytes(b"")
     files.sweep(tmp_path / "a.ckpt")
-    assert names(tmp_path) == [".[x].c.tmp", ".a.ckpt", ".ab.ckpt.xyz.tmp", "[a].tmp", "a.ckpt"]
+    assert names(tmp_path) == [".[x].c.tmp", ".a.ckpt", ".a.ckpt2.x.tmp", ".ab.ckpt.xyz.tmp", "[a].tmp", "a.ckpt"]
 
 
 def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):
