@@ -61,7 +61,7 @@ def test_the_choice_of_numbers_is_explained(look, monkeypatch, fast):
     """Fails if the dtype is named without its reason, or another than the one measured to be faster, or than a run takes; or
     cores, memory and processes are left out."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(weights, "gemm_seconds", lambda dtype: 0.001 if dtype == fast else 0.002)
+    monkeypatch.setattr(weights, "cpu_seconds", lambda: {d: 0.001 if d == fast else 0.002 for d in (torch.bfloat16, torch.float32)})
     found, _ = look()
     name = str(weights.pick("cpu")[1]).removeprefix("torch.")
     assert found["dtype"].startswith(f"{name} (--dtype): the faster one here") and f"1.00 ms in {name}" in found["dtype"]
