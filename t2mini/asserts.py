@@ -14,6 +14,7 @@ What the program under test may see is its arguments, never what is expected of 
 Nothing of a data file runs outside the sandbox.
 """
 import ast
+import builtins
 import textwrap
 
 from . import sandbox
@@ -30,12 +31,18 @@ def t2mini_record():
     return calls
 """
 VERDICT = """
-def verdict(*values):
+def verdict(values, asked):
     import random
-    turn = iter(values)
+    turn, strays = iter(zip(asked, values)), []
+    def candidate(*args):                       # a value counts for the arguments that it was made of, and no others
+        wanted, value = next(turn, (None, None))
+        if wanted != args:
+            strays.append(args)
+            raise AssertionError("another call than the reference was asked")
+        return value
     random.seed(0)
-    check(lambda *args: next(turn))
-    return True
+    check(candidate)
+    return not strays and next(turn, None) is None
 """
 
 
@@ -71,10 +78,19 @@ def sides(node, candidate):
         return None
     test = node.test
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Eq, ast.Is)):
+        if not calls_it(test.left, candidate):
+            return None                                     # `(f(1) == 3) == True` would take what is expected inside
         return (test.left, ast.literal_eval(test.comparators[0])) if literal(test.comparators[0]) else None
     true = not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not))
     call = test if true else test.operand
     return (ast.Call(ast.Name("bool"), [call], []), true) if is_call(call, candidate) else None
+
+
+def calls_it(node, name):
+    """f(...) itself, or f(...) inside built-in functions of one argument, such as set(f(...)) or int(f(...))."""
+    while is_call(node, getattr(getattr(node, "func", None), "id", "")) and hasattr(builtins, node.func.id) and len(node.args) == 1:
+        node = node.args[0]
+    return is_call(node, name)
 
 
 def is_call(node, name, argument=lambda node: True):

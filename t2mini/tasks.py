@@ -227,7 +227,8 @@ def tested(programs):
                                   for e, code in programs]) if programs else []
     # values that a published program judges: it runs afterwards, and elsewhere than the program that made them
     judged = [n for n, (e, _) in enumerate(programs) if e.check not in ("", "==") and outcomes[n].values is not None]
-    jobs = [(programs[n][0].check, "verdict", [outcomes[n].values]) for n in judged]
+    jobs = [(programs[n][0].check, "verdict", [(outcomes[n].values, tuple(args for args, _ in programs[n][0].calls))])
+            for n in judged]
     verdicts = dict(zip(judged, sandbox.call_many(jobs) if jobs else ()))
     return [passes(e, outcomes[n], verdicts.get(n)) for n, (e, _) in enumerate(programs)]
 

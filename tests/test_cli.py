@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
-from t2mini import experts
+from t2mini import experts, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +21,8 @@ def home(tmp_path, monkeypatch, tiny_folder):
     """A private out/ and SVD cache, and experts trained by nobody for the tiny model."""
     monkeypatch.setattr(experts, "OUT", tmp_path / "out")
     monkeypatch.setattr(experts, "SVD_CACHE", tmp_path / "svd")
+    real = tasks.from_jsonl                                 # short answers: a random model never stops
+    monkeypatch.setattr(tasks, "from_jsonl", lambda path: replace(real(path), max_tokens=8))
     rows = [{"prompt": f"say {i}", "answer": "a", "match": "contains"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return tmp_path

@@ -229,6 +229,34 @@ def test_hostile_programs_earn_nothing(test):
     assert tasks.rewards([example] * (len(HOSTILE) + 1), [*map(answer, HOSTILE), answer(right)]) == [0.0] * len(HOSTILE) + [1.0]
 
 
+FORGE = "import os\ndef f(x):\n    for i in range(9):\n        try: os.write(i, b'V({},)')\n        except OSError: pass\n    os._exit(0)"
+TAKEN_IN = [  # tests, a right program, wrong ones that pass where a comparison runs beside them, or a value counts for any call
+    (["assert (f(4) == 3) == True"], "def f(x): return 3", ["class E:\n    def __eq__(s, o): return True\ndef f(x): return E()"]),
+    (["assert isinstance(f(4), int) == True"], "def f(x): return 3",
+     ["import builtins\nbuiltins.isinstance = lambda *a: True\ndef f(x): return 'x'"]),
+    (["assert (f(4) - 3) == 0"], "def f(x): return 3", ["class E:\n    def __sub__(s, o): return 0\ndef f(x): return E()"]),
+    (["assert f(f(0)) == len('ab')"], "def f(x): return x + 1", ["def f(x): return 2 if x else 'never looked at'"]),
+    (["assert all(a == b for a, b in zip(map(f, [3] * f(0)), [4, 4, 4]))"], "def f(x): return x + 1",
+     ["def f(x): return 4 if x else 0", "def f(x): return 4 if x else 9"]),
+    (["assert abs(f(4) - 0.1) < 1e-6"], "def f(x): return 0.1", [
+        FORGE.format("0x' + b'f' * 9000 + b'"), FORGE.format("True"), FORGE.format("1e999"), "def f(x): return 1j",
+        "import gc\ndef f(x): return [o for o in gc.get_objects() if type(o) is float][0]",
+        "import sys\ndef f(x):\n    frame, found = sys._getframe(), []\n    while frame:\n        found += [v for v in [*frame.f_globals"
+        ".values(), *frame.f_locals.values()] if type(v) is float]\n        frame = frame.f_back\n    return found[0]",
+        "def t2mini_record(): return True\ndef verdict(*a): return True\ndef candidate(*a): return 0.1\ndef f(x): return 5"]),
+    (["assert set(f(4)) == {3, 9}"], "def f(x): return [3, 9]", [
+        "def t2mini_case(i): return 5\ndef f(x): return [5]\nx = '''", "def f(x):\n    global set\n    set = lambda v: {5}\n    return 1",
+        "import sys\ndef f(x): return [c for c in sys._getframe(1).f_code.co_consts if type(c) is frozenset]"])]
+
+
+@pytest.mark.parametrize("tests, right, wrong", TAKEN_IN)
+def test_no_way_of_running_an_assert_is_taken_in(tests, right, wrong):
+    """Fails if what is expected runs beside the program (`__eq__`, patched builtins), if a value counts for another call than
+    the one that made it, or if a forged answer ends this process."""
+    example = datasets.mbpp(mbpp_row(11, tests, right))
+    assert tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)]) == [1.0] + [0.0] * len(wrong)
+
+
 def test_a_judge_that_is_not_true_pays_nothing():
     """Fails if a replay without a verdict, or another value than True, counts as passed."""
     e = Example("p", "", "code", calls=(((1,), 2),), name="f", check="def verdict(*v): return 1")
