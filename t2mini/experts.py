@@ -31,13 +31,21 @@ def find(name, model):
 
 
 def attach(model, meta, modules=None, depth="all"):
-    """Give the model the layers that an expert with this metadata needs: SVF ones of `modules`, or all those of its method."""
+    """Give the model the layers that an expert with this metadata needs: SVF ones of `modules`, or all those of its method.
+
+    ValueError where the metadata are damaged.
+    """
     method = meta.get("method", "svf")
     if method == "svf":
         svf.attach(model, modules, SVD_CACHE, progress=ranks.rank() == 0, depth=depth)
     else:
-        told = {k: meta["config"][k] for k in ("modules", "layers", "rank", "lora_alpha")}
-        lora.attach(model, method, told["modules"], told["layers"], told["rank"], told["lora_alpha"])
+        config = meta.get("config")
+        told = [config.get(k) if isinstance(config, dict) else None for k in ("modules", "layers", "rank", "lora_alpha")]
+        if [*map(type, told)][:3] != [str, str, int] or type(told[3]) not in (int, float) or not (
+                0 < told[2] <= 1024 and 0 < told[3] < 1e6):         # before numbers of a damaged file ask for memory
+            raise ValueError(f"this {method} expert does not say how it was trained (modules, layers, rank, lora_alpha): "
+                             "damaged file?")
+        lora.attach(model, method, *told)
 
 
 def load(names, model, allow_other_base=False):

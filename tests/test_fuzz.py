@@ -20,7 +20,7 @@ import torch
 from conftest import random_model, write_folder
 from safetensors.torch import load_file
 
-from t2mini import checkpoint, experts, svf, tasks, weights
+from t2mini import checkpoint, experts, lora, svf, tasks, weights
 from t2mini.model import Transformer
 from t2mini.reinforce import TrainConfig
 
@@ -186,6 +186,19 @@ class Readers:
                             {"base_sha256": "0" * 64, "base_model": "tiny", "task": "math", "seed": 0, "config": {"lr": 0.1}})
         return self.binary(path, lambda p: experts.load_expert(p, random_model(), allow_other_base=True), 1200, "e.safetensors")
 
+    def lora_expert(self):
+        path, model = self.folder / "lora.safetensors", random_model()
+        cfg = {"modules": "q,v", "layers": "all", "rank": 2, "lora_alpha": 4.0}
+        lora.attach(model, "lora", *cfg.values())
+        experts.save_expert(path, svf.get_z(model), {"base_sha256": "0" * 64, "task": "math", "method": "lora", "config": cfg})
+
+        def read(p):
+            model = random_model()
+            experts.attach(model, experts.read_metadata(p))
+            with svf.using(model, experts.load_expert(p, model, allow_other_base=True)[0]):
+                pass
+        return self.binary(path, read, 1200, "l.safetensors")
+
     def checkpoint(self):
         model, cfg, path = random_model(), TrainConfig(modules="q,v"), self.folder / "source.ckpt"
         svf.attach(model, "q,v", progress=False)
@@ -223,14 +236,14 @@ def tokenizer_of(folder):
     return weights.open_folder(folder)[3]
 
 
-READERS = "gguf safetensors index config generation_config tokenizer tokenizer_config expert checkpoint jsonl".split()
+READERS = "gguf safetensors index config generation_config tokenizer tokenizer_config expert lora_expert checkpoint jsonl".split()
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_damaged_files(reader, tmp_path):
     """Fails if a reader crashes, hangs, or allocates what a damaged number asks for."""
     read, write, make, limit = getattr(Readers(tmp_path), reader)()
-    n = 60 if reader.startswith(("token", "gen")) else 150
+    n = 60 if reader.startswith(("token", "gen", "lora")) else 150
     assert tries(read, write, make, n, f"core {reader}", limit) < n     # some of it was noticed
 
 

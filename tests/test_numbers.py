@@ -196,8 +196,10 @@ def test_alpha_of_zeros_is_the_base_model(call, trained, home):     # noqa: F811
 
 
 @pytest.mark.parametrize("more", [[], ["--per-matrix"]])
-def test_one_shot_and_a_population_of_two(call, trained, home, more):     # noqa: F811
-    """Fails if the smallest search divides by nothing, has no elite, or ends with numbers that are none."""
+def test_one_shot_and_a_population_of_two(call, trained, home, monkeypatch, more):     # noqa: F811
+    """Fails if the smallest search divides by nothing, has no elite, or ends with numbers that are none. Every other answer
+    is paid: where all earn the same there is no elite."""
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 2) for i in range(len(texts))])
     status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=1", "--iterations=2", "--population=2", "--n=2",
                             "--json", *more)
     assert status == 0, err
