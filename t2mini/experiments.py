@@ -14,9 +14,10 @@ from typing import Callable
 import torch
 
 from . import adapt, experts, svf, tasks
-from .lab import row, widened
+from .lab import LOOK, row, widened
 
 SEEDS = (0, 1, 2)
+SHORT = dict(steps=16)              # of the controls that train many arms on math: a third less than the others
 SEEN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
 METHODS = ("svf", "lora", "ia3")
 
@@ -27,8 +28,8 @@ def cell(run, **key):
 
 def trained(lab, task, seed, n=400, look=0, **changes):
     """Train an expert on `task` (or find it), then score it on the task's test split."""
-    if "lr" not in changes and changes.get("method", "svf") != "svf":
-        changes["lr"] = lab.best_lr(changes["method"])[0]
+    if "lr" not in changes:
+        changes["lr"] = lab.best_lr(changes.get("method", "svf"), changes.get("objective", "reward"))[0]
     expert, meta = lab.expert(task, seed, look, **changes)
     return {**lab.score(task, n, expert, meta), "parameters": meta["parameters"], "lr": meta["config"]["lr"],
             "val": meta["val_accuracy"], "best_step": meta["best_step"], "steps": meta["steps"]}
@@ -42,7 +43,7 @@ def finetune(lab):
         yield cell(partial(lab.score, task, 400, {}), task=task, arm="base")
         for method in METHODS:
             for seed in SEEDS:
-                look = 100 if method == "svf" else 0        # for `curves`
+                look = LOOK if method == "svf" else 0
                 yield cell(partial(trained, lab, task, seed, look=look, method=method), task=task, arm=method, seed=seed)
 
 
@@ -59,8 +60,8 @@ def curves(lab):
 
 def curve(lab, task, seed):
     """The runs of `finetune`, over their updates."""
-    _, meta = lab.expert(task, seed, look=100)
-    return {**lab.curve(meta), "n_val": meta["val_n"], "n_test": lab.n(100)}
+    _, meta = lab.expert(task, seed, LOOK, method="svf", lr=lab.best_lr()[0])
+    return {**lab.curve(meta), "n_val": meta["val_n"], "n_test": lab.n(LOOK)}
 
 
 # ---------------------------------------------------------------------------------------------- Tables 2, 8, 10, Figure 7
@@ -102,12 +103,13 @@ def mixed_lora(lab, task, seed, arm):
 
 
 def shots(lab):
-    for count in (3, 5, 10, 20):
-        for name, population, iterations in (("small", 8, 3), ("medium", 16, 6), ("large", 24, 8)):
-            for seed in SEEDS:
-                yield cell(partial(searched, lab, "math-unseen", seed, shots=count, population=population,
-                                   iterations=iterations), task="math-unseen", arm=f"{count} shots, {name} search", seed=seed)
+    """More examples at the search budget of `unseen`, then other budgets at its ten examples."""
     yield cell(partial(lab.arm, "math-unseen", 200), task="math-unseen", arm="base")
+    arms = [(f"{count} shots", dict(shots=count)) for count in (3, 5, 10, 20)]
+    arms += [(f"10 shots, {p} x {i}", dict(population=p, iterations=i)) for p, i in ((8, 3), (16, 12))]
+    for arm, options in arms:
+        for seed in SEEDS:
+            yield cell(partial(searched, lab, "math-unseen", seed, **options), task="math-unseen", arm=arm, seed=seed)
 
 
 def alphas(lab):
@@ -168,13 +170,13 @@ def passes(lab, task, seed, dispatcher, loaded):
 
 # ---------------------------------------------------------------------------------------------- Tables 4, 5, 9, Appendix C
 def ablation(lab):
-    yield cell(partial(lab.score, "math", 400, {}), task="math", arm="base")
+    yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for method in ("svf", "lora"):
         for objective in ("reward", "next-token"):
             for place, modules in (("MLP", "gate,up,down"), ("attention", "q,k,v,o"), ("both", svf.ALL)):
                 for seed in SEEDS:
-                    changes = {"method": method, "objective": objective, "modules": modules}
-                    yield cell(partial(trained, lab, "math", seed, **changes), task="math", seed=seed,
+                    changes = {"method": method, "objective": objective, "modules": modules, **SHORT}
+                    yield cell(partial(trained, lab, "math", seed, 200, **changes), task="math", seed=seed,
                                arm=f"{method}, {objective}, {place}")
 
 
@@ -251,10 +253,10 @@ def spectrum(lab):
 
 # ---------------------------------------------------------------------------------------------- not in the paper
 def recipe(lab):
-    yield cell(partial(lab.score, "math", 400, {}), task="math", arm="base")
+    yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for departure in ("", "greedy", "no-baseline", "signed", "sigmoid", "bf16", "all"):
         for seed in SEEDS:
-            yield cell(partial(trained, lab, "math", seed, as_released=departure), task="math",
+            yield cell(partial(trained, lab, "math", seed, 200, as_released=departure, **SHORT), task="math",
                        arm=departure or "ours", seed=seed)
     for task in UNSEEN:
         for arm in ("mixed z", "mixed logits"):
@@ -276,11 +278,11 @@ def mixed_logits(lab, task, arm):
 
 
 def tiny(lab):
-    yield cell(partial(lab.score, "math", 400, {}), task="math", arm="base")
+    yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for tie, arm in (("none", "one z per singular value"), ("matrix", "one per matrix"), ("layer", "one per block"),
                      ("module", "one per module")):
         for seed in SEEDS:
-            yield cell(partial(trained, lab, "math", seed, tie=tie), task="math", arm=arm, seed=seed)
+            yield cell(partial(trained, lab, "math", seed, 200, tie=tie, **SHORT), task="math", arm=arm, seed=seed)
 
 
 REAL = {"gsm8k": ("gsm8k", "math-500"), "mbpp": ("mbpp", "humaneval"), "arc-easy": ("arc-easy", "arc-challenge")}

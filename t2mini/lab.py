@@ -19,11 +19,12 @@ from . import adapt, arms, evaluate, experts, files, ranks, reinforce, svf, task
 # One budget for every method and seed: so many rollouts, in so many updates. Shorter than the shipped experts' own runs.
 BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=64, must_stop=True),
           "reasoning": dict(max_tokens=16), "dispatch": dict(prompts=24, samples=4, temperature=1.0, steps=30, val_n=128),
-          # published questions; a base model that is seldom right needs more of them for a group with spread
-          "gsm8k": dict(max_tokens=160, prompts=24), "mbpp": dict(max_tokens=128, must_stop=True),
-          "arc-easy": dict(prompts=24, temperature=1.0, lr=2e-3)}
-COMMON = dict(prompts=12, samples=6, steps=40, val_every=10, val_n=96)
+          # published questions: long answers, so fewer of them; options are copied all alike, so more questions, T = 1
+          "gsm8k": dict(max_tokens=128, samples=4, steps=16), "mbpp": dict(max_tokens=96, must_stop=True),
+          "arc-easy": dict(prompts=24, samples=4, temperature=1.0, lr=2e-3, steps=48)}
+COMMON = dict(prompts=12, samples=6, steps=24, val_every=8, val_n=96)
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
+LOOK = 100      # test questions beside every validation of SVF experts, for `curves`
 LEARNING_RATES = {"svf": (2e-3, 5e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3), "ia3": (3e-3, 1e-2, 3e-2)}
 
 
@@ -90,9 +91,11 @@ class Lab:
         return {name: sorted({r["step"]: r[key] for r in rows if key in r}.items())
                 for name, key in (("train", "reward"), ("val", "val"), ("test", "test"))}
 
-    def best_lr(self, method, task="math"):
-        """The learning rate with the best validation accuracy after a third of the updates, seed 0. -> (lr, {lr: accuracy})."""
-        found = {lr: self.expert(task, 0, method=method, lr=lr, steps=COMMON["steps"] // 3)[1]["val_accuracy"]
+    def best_lr(self, method="svf", objective="reward"):
+        """The learning rate with the best accuracy on validation questions of math, seed 0. -> (lr, {lr: accuracy})."""
+        changes = {"objective": objective} if objective != "reward" else {}
+        look = LOOK if method == "svf" and not changes else 0
+        found = {lr: self.expert("math", 0, look, method=method, lr=lr, **changes)[1]["val_accuracy"]
                  for lr in LEARNING_RATES[method]}
         return max(found, key=found.get), found
 
