@@ -37,6 +37,7 @@ def trained(lab, task, seed, n=400, look=0, **changes):
 
 # ---------------------------------------------------------------------------------------------- Table 1, Figure 4
 def finetune(lab):
+    """The learning rates' sweeps, then every method on every task with the rate that its sweep chose."""
     for method in METHODS:                                  # on validation questions of math, seed 0
         yield cell(partial(sweep, lab, method), task="math", arm=f"{method}: learning rates")
     for task in SEEN:
@@ -66,6 +67,7 @@ def curve(lab, task, seed):
 
 # ---------------------------------------------------------------------------------------------- Tables 2, 8, 10, Figure 7
 def unseen(lab):
+    """Strategies, single experts and controls. The SVF experts are the shipped ones, so their arms have one training seed."""
     for task in UNSEEN:
         yield cell(partial(lab.arm, task, 200), task=task, arm="base")
         for arm in ("prompt", "classifier"):
@@ -121,6 +123,7 @@ def alphas(lab):
 
 # ---------------------------------------------------------------------------------------------- Figure 6, Table 3
 def dispatch(lab):
+    """The base model against dispatchers trained here; `published` only where --data is given."""
     kinds = {"seen": (*SEEN, "other"), "unseen": UNSEEN}
     if lab.data:
         kinds["published"] = ("gsm8k", "mbpp", "arc-challenge")
@@ -153,6 +156,7 @@ def timing(lab):
 
 
 def passes(lab, task, seed, dispatcher, loaded):
+    """Median seconds per question of the first and the second pass, one by one and batched. -> row."""
     t = tasks.get(task)
     questions = [e.prompt for e in t.examples("test", 32, seed)]
     found = {}
@@ -170,6 +174,7 @@ def passes(lab, task, seed, dispatcher, loaded):
 
 # ---------------------------------------------------------------------------------------------- Tables 4, 5, 9, Appendix C
 def ablation(lab):
+    """Method x objective x modules, each method and objective with its own learning rate."""
     yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for method in ("svf", "lora"):
         for objective in ("reward", "next-token"):
@@ -253,6 +258,7 @@ def spectrum(lab):
 
 # ---------------------------------------------------------------------------------------------- not in the paper
 def recipe(lab):
+    """One departure of the released code at a time, then all; and its mixing of logits against that of z."""
     yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for departure in ("", "greedy", "no-baseline", "signed", "sigmoid", "bf16", "all"):
         for seed in SEEDS:

@@ -92,7 +92,10 @@ class Lab:
                 for name, key in (("train", "reward"), ("val", "val"), ("test", "test"))}
 
     def best_lr(self, method="svf", objective="reward"):
-        """The learning rate with the best accuracy on validation questions of math, seed 0. -> (lr, {lr: accuracy})."""
+        """The learning rate with the best accuracy on validation questions of math, seed 0. -> (lr, {lr: accuracy}).
+
+        These are whole runs of `finetune`, so the chosen one is not trained again there.
+        """
         changes = {"objective": objective} if objective != "reward" else {}
         look = LOOK if method == "svf" and not changes else 0
         found = {lr: self.expert("math", 0, look, method=method, lr=lr, **changes)[1]["val_accuracy"]

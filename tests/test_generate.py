@@ -142,7 +142,7 @@ def either(family):
 both = pytest.mark.parametrize("family", ["llama", "gpt2"])
 
 
-def same(a, rows_a, b, rows_b):
+def assert_same(a, rows_a, b, rows_b):
     """Rows of two Samples hold the same answers: ids, lengths, ends, and log-probabilities up to rounding."""
     for field in ("ids", "lengths", "stopped"):
         assert torch.equal(getattr(a, field)[rows_a], getattr(b, field)[rows_b]), field
@@ -156,7 +156,7 @@ def test_ragged_greedy_is_one_by_one(family, stops):
     model = either(family)
     batch = generate(model, RAGGED, 12, stops, temperature=0)
     for n, prompt in enumerate(RAGGED):
-        same(batch, [n], generate(model, [prompt], 12, stops, temperature=0), [0])
+        assert_same(batch, [n], generate(model, [prompt], 12, stops, temperature=0), [0])
     assert len({tuple(r) for r in rows(batch)}) > 3
 
 
@@ -179,14 +179,14 @@ def test_group_samples_equal_separate_rows(monkeypatch):
     group = generate(model, RAGGED, 10, STOPS, 0.9, samples=4, seed=2)
     monkeypatch.setattr(generate_file, "uniforms", lambda *_: table)
     alone = generate(model, [p for p in RAGGED for _ in range(4)], 10, STOPS, 0.9)
-    same(group, slice(None), alone, slice(None))
+    assert_same(group, slice(None), alone, slice(None))
 
 
 def test_more_samples_or_tokens_extend_an_answer():
     """Fails if asking for more samples or a longer answer changes the ones that were there."""
     model = random_model(1)
     few, more = (generate(model, RAGGED, 6, [], samples=k) for k in (2, 3))
-    same(few, slice(None), more, [i for i in range(len(more.ids)) if i % 3 < 2])
+    assert_same(few, slice(None), more, [i for i in range(len(more.ids)) if i % 3 < 2])
     assert torch.equal(generate(model, RAGGED, 20, [], samples=2).ids[:, :6], few.ids)
 
 
@@ -298,7 +298,7 @@ def test_rows_with_experts_of_their_own(family, temperature, samples):
         with svf.using(model, expert):
             alone = generate(model, [RAGGED[i] for i in mine], 12, STOPS, row_ids=mine, **options)
             answers.append(generate(model, RAGGED, 12, STOPS, **options).ids.tolist())
-        same(mixed, [i * samples + s for i in mine for s in range(samples)], alone, slice(None))
+        assert_same(mixed, [i * samples + s for i in mine for s in range(samples)], alone, slice(None))
     assert answers[0] != answers[1] != answers[2] != answers[0]             # the experts do differ
 
 
