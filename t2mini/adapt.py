@@ -110,7 +110,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
     for at in range(0, len(jobs), batch):
         part = jobs[at:at + batch]
         with svf.per_row(model, mixed, [k for k, _ in part]) as rows:
-            out = generate(model, [prompts[s] for _, s in part], task.max_tokens, tokenizer.stop_ids, 0, rows=rows)
+            out = generate(model, [prompts[s] for _, s in part], task.max_tokens, tokenizer.stops(task.opener), 0, rows=rows)
         texts = [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
         mean_logprob = (out.logprobs.sum(1) / out.lengths).tolist()
         for (k, s), reward, lp in zip(part, tasks.rewards([shots[s] for _, s in part], texts), mean_logprob):

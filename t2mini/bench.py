@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from . import adapt, reinforce, svf, tasks
 from .generate import generate
+from .weights import return_memory
 
 WIDTH = 46                      # of the names in the table
 
@@ -133,6 +134,7 @@ def step(model, tokenizer, out, repeats):
     """The first updates of the math recipe, in which answers are longest: their mean is above that of a whole run."""
     cfg = reinforce.TrainConfig(prompts=16, samples=6, max_tokens=40, must_stop=True)
     optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=cfg.lr, weight_decay=0.0)
+    return_memory()                                         # of the measurements before
     peak_memory(model, reset=True)
     found = [reinforce.update(model, tokenizer, tasks.get("math"), cfg, i, optimizer)[0] for i in range(2 * repeats + 1)][1:]
     for name, key in ((f"REINFORCE step, 16 x 6 answers, mean of {2 * repeats}", "sec"), ("  sampling", "sec_sample"),

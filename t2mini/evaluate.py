@@ -49,7 +49,7 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
     for at in range(0, len(order), batch):
         part = order[at:at + batch]
         with svf.per_row(model, experts, [which[i] for i in part]) if which else nullcontext() as rows:
-            out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stop_ids, temperature, seed=seed,
+            out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stops(opener), temperature, seed=seed,
                            row_ids=part, rows=rows)
         for n, i in enumerate(part):
             texts[i] = tokenizer.decode(out.tokens(n))

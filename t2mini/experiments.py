@@ -225,7 +225,7 @@ class other_base:
             W = svf.weight(model.get_submodule(name))
             self.kept[name] = W.clone()
             W.copy_(change[name] if change else rounded(W, int(self.base.split()[2])))
-        svf.attach(model, svf.ALL, cache=None)
+        svf.attach(model, svf.ALL, cache=self.lab.folder / "svd")           # the same for all cells of this base
 
     def __exit__(self, *_):
         if self.kept:

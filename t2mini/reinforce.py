@@ -26,6 +26,7 @@ from . import checkpoint, evaluate, experts, lora, ranks, svf, tasks
 from .generate import at_temperature, generate
 from .grade import graded_end
 from .recipe import TrainConfig, settled     # noqa: F401 (callers say reinforce.TrainConfig)
+from .weights import return_memory
 
 
 # ---------------------------------------------------------------------------------------------- equation 1
@@ -156,11 +157,12 @@ def update(model, tokenizer, task, cfg, step, optimizer):
             raise ValueError(f"a question with its gold answer has {longest} tokens, which exceeds this model's context of "
                              f"{model.cfg.max_position_embeddings}")
     else:
-        out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stop_ids, cfg.temperature, cfg.samples,
-                       seed=cfg.seed * 100_003 + step, row_ids=asked)
+        out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stops(task.opener), cfg.temperature,
+                       cfg.samples, seed=cfg.seed * 100_003 + step, row_ids=asked)
         tokens = [out.tokens(n) for n in range(len(out.lengths))]
         texts = [tokenizer.decode(t) for t in tokens]
         stopped, finite = out.stopped.tolist(), bool(out.logprobs.isfinite().all())
+    return_memory()
     t1 = time.time()
     # --- score ---
     problem = "" if finite else "the model's log-probabilities are not finite numbers"

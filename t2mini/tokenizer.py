@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import unicodedata
+from functools import cached_property
 from pathlib import Path
 
 import tiktoken
@@ -94,6 +95,15 @@ class Tokenizer:
         """Ids of a whole answer as the model would write it behind a prompt, the stop token of its format included."""
         stop = [self.control[s] for s in STOP_TOKENS if s in self.control] or sorted(self.stop_ids)
         return self.encode(text, start=not opener and self.chat in ("llama2", "mistral")) + stop[:1]
+
+    def stops(self, opener=""):
+        """Ids that end an answer. Where its opener opens a quotation, so do all tokens with a closing mark: what a model
+        says behind it nobody grades, so it is neither waited for nor rewarded."""
+        return self.stop_ids | self.closing if opener.endswith('"') else self.stop_ids
+
+    @cached_property
+    def closing(self):
+        return {i for i in self.known if b'"' in self.bpe.decode_single_token_bytes(i)}
 
     def turns(self, user, system):
         """The chat itself, without an opener."""

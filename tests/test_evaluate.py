@@ -1,7 +1,7 @@
 """Scores and their intervals."""
 import pytest
 
-from t2mini import evaluate, tasks
+from t2mini import adapt, evaluate, reinforce, svf, tasks
 from t2mini.grade import Example
 
 
@@ -59,6 +59,27 @@ def test_score_asks_what_the_task_asks(loaded, monkeypatch):
     monkeypatch.setattr(tasks, "rewards", lambda es, texts: [float(e is examples[0]) for e in es])
     assert evaluate.score(model, tokenizer, task, examples) == [1.0, 0.0]
     assert asked == [([tokenizer.prompt(p, opener="So:") for p in ("short", "a long question")], 3)]
+
+
+@pytest.mark.parametrize("module", [evaluate, adapt, reinforce])
+def test_scores_training_and_search_stop_at_the_same_tokens(loaded, monkeypatch, module):
+    """Fails if one of them goes on behind the mark that closes the opener's quotation, where the others stop."""
+    model, tokenizer = loaded
+    task, seen = tasks.Task("quoted", tasks.make_math, 4, "math", 'It is "'), []
+    svf.attach(model, progress=False)
+
+    def spy(model, prompts, max_tokens, stop_ids, *args, **options):
+        seen.append(stop_ids)
+        raise KeyError
+    monkeypatch.setattr(module, "generate", spy)
+    with pytest.raises(KeyError):
+        if module is evaluate:
+            evaluate.score(model, tokenizer, task, task.examples("val", 2))
+        elif module is adapt:
+            adapt.score_mixtures(model, tokenizer, task, task.examples("val", 2), [svf.get_z(model)])
+        else:
+            reinforce.update(model, tokenizer, task, reinforce.TrainConfig(), 0, None)
+    assert seen == [tokenizer.stop_ids | {ord('"')}]
 
 
 def test_percent():

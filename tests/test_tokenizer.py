@@ -288,6 +288,14 @@ def test_added_tokens_that_are_not_special_are_shown(tmp_path):
     assert t.decode([600, 601, *t.encode("a")]) == "<think>a" and len(t.encode("<think>")) > 1
 
 
+def test_a_quotation_that_the_opener_opens_ends_with_its_closing_mark(trained):
+    """Fails if text behind the closing mark is waited for, or an answer without such an opener ends at one."""
+    t, closing = trained, {i for i in trained.known if '"' in trained.decode([i])}
+    assert t.encode('"')[0] in closing and t.stops('It is "') == t.stop_ids | closing
+    assert t.stops() == t.stops("It is ") == t.stops('"It" is') == t.stop_ids and not closing & t.stop_ids
+    assert spm_tokenizer().stops('"') > spm_tokenizer().stop_ids
+
+
 # ---------------------------------------------------------------------------------------------- SentencePiece merging
 @pytest.mark.parametrize("form", ["prepend", "metaspace", "sentencepiece"])
 def test_sentencepiece_ids_match_the_reference(tmp_path, form):
