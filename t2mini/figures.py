@@ -130,7 +130,7 @@ def alphas(done, path):
         ax.axhline(0, color=GREY, lw=0.8, ls=":")
         ax.set(title=task, xlabel="iteration")
     axes[0][0].set_ylabel("alpha: mean and spread of the search\n(one line per seed)")
-    axes[0][0].legend(frameon=False, title="expert", fontsize=9)
+    axes[0][-1].legend(frameon=False, title="expert", fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(fig, path)
 
 
