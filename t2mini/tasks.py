@@ -189,10 +189,12 @@ def example_of(row):
 # ---------------------------------------------------------------------------------------------- the reward
 def gold(example):
     """A text that is a right answer: what next-token training imitates. ValueError where an example has none."""
-    if example.match not in ("number", "exact", "choice", "contains", "label", "code"):
+    if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
         raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing to imitate: "
                          "--objective=next-token needs examples with a gold answer")
-    return f"```python\n{example.answer.strip()}\n```" if example.match == "code" else example.answer
+    if example.match == "code":
+        return f"```python\n{example.answer.strip()}\n```"
+    return f'{example.answer}"' if example.match == "quoted" else example.answer
 
 
 class RewardError(ValueError):

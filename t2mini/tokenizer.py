@@ -92,9 +92,11 @@ class Tokenizer:
         return self.turns(user, system) + self.encode(opener, start=self.chat in ("llama2", "mistral"))
 
     def answer(self, text, opener=""):
-        """Ids of a whole answer as the model would write it behind a prompt, the stop token of its format included."""
+        """Ids of a whole answer as the model would write it behind a prompt, with a stop token of its format unless it
+        ends in one of `stops`."""
+        ids = self.encode(text, start=not opener and self.chat in ("llama2", "mistral"))
         stop = [self.control[s] for s in STOP_TOKENS if s in self.control] or sorted(self.stop_ids)
-        return self.encode(text, start=not opener and self.chat in ("llama2", "mistral")) + stop[:1]
+        return ids if ids and ids[-1] in self.stops(opener) else ids + stop[:1]
 
     def stops(self, opener=""):
         """Ids that end an answer. Where its opener opens a quotation, so do all tokens with a closing mark: what a model

@@ -632,6 +632,8 @@ def test_gold_answers_are_right_and_what_has_none_is_refused():
         assert tasks.rewards(asked, [tasks.gold(e) for e in asked]) == [1.0] * 6
         assert all(graded_end(t) == len(t) and find_code(t).strip() == e.answer.strip()
                    for e in asked for t in [tasks.gold(e)])
+    quoted = Example("Which one?", "Rr.", "quoted", options=("Rr.", "rr", "R"))
+    assert tasks.gold(quoted) == 'Rr."' and tasks.rewards([quoted], [tasks.gold(quoted)]) == [1.0]
     for match in ("open", lambda example, text: 1.0):
         with pytest.raises(ValueError, match="needs examples with a gold answer") as e:
             tasks.gold(Example("How are you?", "fine", match))

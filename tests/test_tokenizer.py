@@ -294,6 +294,7 @@ def test_a_quotation_that_the_opener_opens_ends_with_its_closing_mark(trained):
     assert t.encode('"')[0] in closing and t.stops('It is "') == t.stop_ids | closing
     assert t.stops() == t.stops("It is ") == t.stops('"It" is') == t.stop_ids and not closing & t.stop_ids
     assert spm_tokenizer().stops('"') > spm_tokenizer().stop_ids
+    assert t.answer('a"', 'It is "') == t.encode('a"') and t.answer('a"') == t.encode('a"') + t.answer("") != t.encode('a"')
 
 
 # ---------------------------------------------------------------------------------------------- SentencePiece merging
