@@ -256,7 +256,10 @@ def do_reproduce(args):
                          f" Choose from {', '.join(reproduce.ALL)}; `all` lists them")
     out = Path(args.out) if args.out else None
     if args.draw:
-        return reproduce.draw(reproduce.read((out or reproduce.RESULTS) / f"{args.name}.json"), out or reproduce.FIGURES)
+        return reproduce.draw(reproduce.read((out or reproduce.RESULTS) / f"{args.name}.json"), out or reproduce.FIGURES,
+                              args.against)
+    if args.against:
+        raise ValueError("--against is about a results file that is there: add --draw")
     agree(args)
     model, tokenizer = open_model(args, modules=False)
     return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out)

@@ -246,6 +246,7 @@ def spectrum(lab):
     shares = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
     for kind in svf.ALL.split(","):
         def run(kind=kind):
+            """Of the matrices of this kind: mean, least and most over the blocks. -> row."""
             S = [layer.S.double() for name, layer in svf.layers(lab.model).items() if name.endswith(svf.SHORT[kind])]
             out = {"matrices": len(S), "singular_values": len(S[0]), "top": shares}
             for key, power in (("mass", 1), ("energy", 2)):

@@ -21,15 +21,22 @@ def grouped(rows):
     return found
 
 
-def table(rows):
-    """Markdown: each arm's mean over seeds with its interval and spread, and the gain over the first arm of the same task."""
-    groups, lines = grouped(rows), ["| task | arm | seeds x n | right, % [95 %] | sd of seeds | minus the first arm [95 %] |",
-                                    "|---|---|---|---|---|---|"]
+def table(rows, against=None):
+    """Markdown: each arm's mean over seeds with its interval and spread, and what it is above another arm of the same task.
+
+    against: that arm; without it the task's first one. ValueError where no row is of that arm.
+    """
+    groups = grouped(rows)
+    lines = [f"| task | arm | seeds x n | right, % [95 %] | sd of seeds | minus {against or 'the first arm'} [95 %] |",
+             "|---|---|---|---|---|---|"]
+    if against and against not in (arms := list(dict.fromkeys(arm for _, _, arm in groups))):
+        raise ValueError(f"there is no arm {against!r} in these results; choose from: {'; '.join(arms) or 'none'}")
     if not groups:
         return f"{len(rows)} rows"
     first = {}
     for (task, base, arm), seeds in groups.items():
-        start = first.setdefault((task, base), seeds)
+        first.setdefault((task, base), seeds)
+        start = groups.get((task, base, against), seeds) if against else first[task, base]
         mean, low, high, sd = evaluate.over_seeds(seeds)
         gain = ""
         if start is not seeds and len(start[0]) == len(seeds[0]):

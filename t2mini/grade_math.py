@@ -162,6 +162,7 @@ def value(s):
         return token
 
     def total():
+        """product, product + product, -product - product, ..."""
         sum_, sign = Fraction(0), -1 if peek() == "-" else 1
         if peek() in ("-", "+"):
             take()
@@ -172,6 +173,7 @@ def value(s):
             sign = -1 if take() == "-" else 1
 
     def product():
+        """power, power * power, power / power, and powers side by side where the second is no number: 2x, 3(4)."""
         found = power()
         while True:
             step = PRODUCT.get(peek())
@@ -183,6 +185,7 @@ def value(s):
             found = bounded(found * factor if step != -1 else found / factor)
 
     def power():
+        """atom, or atom ^ atom with a whole exponent up to 64, or 1/2."""
         base = atom()
         if peek() in ("^", "**"):
             take()
@@ -197,6 +200,7 @@ def value(s):
         return base
 
     def atom(digit=False):
+        """A number, a bracket, a fraction, a root or a symbol. digit: as in \\frac12, where each argument is one digit."""
         nonlocal at
         token = take(digit=digit)
         if token[0].isdigit() or token[0] == ".":

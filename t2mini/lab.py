@@ -66,6 +66,7 @@ class Lab:
                 old.unlink(missing_ok=True)                 # else a kill could leave it beside the new run's first files
 
             def watch(step):
+                """Test questions under the z of this step, for the picture; they decide nothing."""
                 score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, look))
                 if ranks.rank() == 0:
                     rows = looked.read_text().splitlines(True) if looked.exists() else []

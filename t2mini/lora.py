@@ -28,12 +28,14 @@ class LoRALinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, A, B, folded, factor):
+        """x (..., n) -> y (..., m)."""
         ctx.factor = factor
         ctx.save_for_backward(x, A, B, folded)
         return linear(x, folded)
 
     @staticmethod
     def backward(ctx, g):
+        """g = dL/dy (..., m) -> dL/dx (..., n), dL/dA (rank, n), dL/dB (m, rank)."""
         x, A, B, W = ctx.saved_tensors
         gx = g @ W if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
@@ -73,6 +75,7 @@ class LoRA(nn.Module):
         self.folded = (self.W.float() + change).to(self.W.dtype) if bool((self.B != 0).any()) else self.W
 
     def forward(self, x):
+        """x (..., n) -> y (..., m)."""
         if self.bank is not None:                                               # one pair of factors per row of the batch
             A, B = (t[self.rows.index] for t in self.bank)
             y = linear(x, self.W) + (x @ A.mT) @ B.mT
@@ -91,12 +94,14 @@ class IA3Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, l, W, folded, on_input):
+        """x (..., n) -> y (..., m)."""
         ctx.on_input = on_input
         ctx.save_for_backward(x, W, folded)
         return linear(x, folded)
 
     @staticmethod
     def backward(ctx, g):
+        """g = dL/dy (..., m) -> dL/dx (..., n), dL/dl (m,) or, with on_input, (n,)."""
         x, W, folded = ctx.saved_tensors
         gx = g @ folded if ctx.needs_input_grad[0] else None
         gl = None
@@ -132,6 +137,7 @@ class IA3(nn.Module):
         self.folded = self.W if bool((l == 1).all()) else scaled.to(self.W.dtype)
 
     def forward(self, x):
+        """x (..., n) -> y (..., m)."""
         if self.bank is not None:                                               # one l per row of the batch
             l = self.bank[self.rows.index][:, None]
             y = linear(x * l, self.W) if self.on_input else linear(x, self.W) * l

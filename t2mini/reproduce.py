@@ -94,11 +94,12 @@ def run(name, model, tokenizer, quick=False, data=None, out=None):
     return done
 
 
-def draw(done, folder):
-    """The picture of a results file, and its table on the screen."""
+def draw(done, folder, against=None):
+    """The picture of a results file, and its table on the screen (against: see figures.table)."""
+    text = figures.table(done["rows"], against)
     picture = folder / f"{done['name']}.png"
     getattr(figures, ALL[done["name"]].draw)(done, picture)
-    print(figures.table(done["rows"]))
+    print(text)
     print(f"figure: {picture}")
 
 

@@ -43,6 +43,7 @@ class FoldedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, z, W, U, S, Vt, from_y):
+        """x (..., n) -> y (..., m)."""
         y = linear(x, W)
         ctx.from_y = from_y
         ctx.save_for_backward(y if from_y else x, z, W, U, S, Vt)
@@ -50,6 +51,7 @@ class FoldedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
+        """g = dL/dy (..., m) -> dL/dx (..., n), dL/dz (r,)."""
         kept, z, W, U, S, Vt = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:
             return g @ W, None, None, None, None, None, None
@@ -123,6 +125,7 @@ class SVF(nn.Module):
             torch.add(self.W, change, out=self.folded)                          # in place: no new memory at each update
 
     def forward(self, x):
+        """x (..., n) -> y (..., m)."""
         if self.bank is not None:                                       # one z per row of the batch
             Sz = self.bank[self.rows.index][:, None]                    # (B, 1, r)
             y = linear(linear(x, self.Vt) * Sz, self.U)

@@ -335,6 +335,23 @@ def test_the_table_takes_gains_on_the_same_items():
     assert "100.0 [100.0, 100.0]" in lines[3] and "+100.0" in lines[3] and lines[4].count("+") == 0
 
 
+def test_the_table_against_another_arm(tmp_path, capsys):
+    """Fails if --against takes the first arm all the same, gives a task without that arm a difference, or a wrong name passes."""
+    rows = [{"task": t, "arm": a, "seed": 0, "rewards": r, "seconds": 1.0} for t, a, r in (
+        ("m", "base", "0000"), ("m", "lora", "0011"), ("m", "svf", "1111"), ("c", "base", "0000"), ("c", "svf", "1111"))]
+    lines = figures.table(rows, "lora").splitlines()
+    assert "minus lora" in lines[0] and "-50.0" in lines[2] and "+50.0" in lines[4]
+    assert lines[3].endswith("|  |") and lines[5].endswith("|  |") and lines[6].endswith("|  |")
+    with pytest.raises(ValueError, match="no arm 'LoRA'.*choose from: base; lora; svf"):
+        figures.table(rows, "LoRA")
+    done = {"name": "tiny", "paper": "-", **dict.fromkeys(reproduce.SETTINGS), "rows": rows}
+    (tmp_path / "tiny.json").write_text(reproduce.pretty(done))
+    assert cli.main(["reproduce", "tiny", "--draw", "--against=lora", f"--out={tmp_path}"]) == 0
+    assert "minus lora" in capsys.readouterr().out and (tmp_path / "tiny.png").exists()
+    assert cli.main(["reproduce", "tiny", "--against=lora"]) == 1 and "add --draw" in capsys.readouterr().err
+
+
+
 def test_rounded_weights():
     """Fails if the grid has another number of steps, or the largest number of a row moves."""
     W = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
