@@ -12,6 +12,8 @@ from . import adapt, evaluate, experts, ranks, svf, tasks
 def run(args, model, tokenizer, task, examples):
     """Answer the examples as --expert or --strategy says. -> (rewards, texts, extra numbers for the result)."""
     questions = [e.prompt for e in examples]
+    if args.choose and args.strategy in ("prompt", "classifier"):
+        raise ValueError("--choose goes with --expert, --alpha or --strategy=cem")
     if args.strategy in ("prompt", "classifier"):
         dispatcher = None
         if args.strategy == "classifier":
@@ -37,7 +39,8 @@ def run(args, model, tokenizer, task, examples):
         name = args.expert if not args.strategy else "none"
         chosen, extra = experts.load([name], model, args.allow_other_base)[name] if name != "none" else {}, {}
     with svf.using(model, chosen):
-        texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="answering", opener=task.opener)
+        texts = evaluate.choices(model, tokenizer, task, examples, label="choosing") if args.choose else evaluate.answers(
+            model, tokenizer, questions, task.max_tokens, label="answering", opener=task.opener)
     return ranks.spread(tasks.rewards, examples, texts), texts, extra
 
 

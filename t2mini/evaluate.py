@@ -14,6 +14,7 @@ import numpy as np
 
 from . import ranks, svf, tasks
 from .generate import generate
+from .likelihood import likelihoods
 
 
 class Progress:
@@ -57,9 +58,26 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
     return ranks.merged([texts[i] for i in asked])
 
 
-def score(model, tokenizer, task, examples, label=""):
-    """Greedy accuracy per example: a list of 1.0 / 0.0."""
-    texts = answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label, opener=task.opener)
+def choices(model, tokenizer, task, examples, batch=64, label=""):
+    """Of the options that each question lists the one that the model, as its z stand now, finds likeliest: texts.
+
+    The rest of the language does not compete: what an expert of --objective=options was trained for.
+    """
+    asked = ranks.mine(range(len(examples)))
+    texts, progress = [tasks.option_texts(examples[i]) for i in asked], Progress(label, len(asked))
+    groups = [(tokenizer.prompt(examples[i].prompt, opener=task.opener), [tokenizer.answer(t, task.opener) for t in options])
+              for i, options in zip(asked, texts)]
+    best = []
+    for at in range(0, len(groups), batch):
+        best += [int(logp.argmax()) for logp in likelihoods(model, groups[at:at + batch])]
+        progress.add(len(groups[at:at + batch]))
+    return ranks.merged([options[k] for options, k in zip(texts, best)])
+
+
+def score(model, tokenizer, task, examples, label="", choose=False):
+    """Accuracy per example, a list of 1.0 / 0.0: of greedy answers or, with choose, of the likeliest of the listed options."""
+    texts = choices(model, tokenizer, task, examples, label=label) if choose else answers(
+        model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label, opener=task.opener)
     return ranks.spread(tasks.rewards, examples, texts)
 
 

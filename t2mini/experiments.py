@@ -295,14 +295,21 @@ def tiny(lab):
 REAL = {"gsm8k": ("gsm8k", "math-500"), "mbpp": ("mbpp", "humaneval"), "arc-easy": ("arc-easy", "arc-challenge")}
 
 
+CHOOSING = dict(objective="options", prompts=48, samples=8, temperature=2.0, steps=60, val_every=20, val_n=384)
+
+
 def real(lab):
-    """Published questions, whole test sets, one seed."""
+    """Published questions, whole test sets, one seed. Those with options twice: answers written, and options chosen."""
     if not lab.data:
         raise ValueError("`reproduce real` needs the published questions: --data=DIR (see `python -m t2mini datasets`)")
     for source, targets in REAL.items():
         for task in targets:
             yield cell(partial(lab.score, task, 10 ** 6, {}), task=task, arm="base")
             yield cell(lambda source=source, task=task: lab.score(task, 10 ** 6, *lab.expert(source, 0)), task=task, arm="svf")
+    for task in REAL["arc-easy"]:
+        yield cell(partial(lab.score, task, 10 ** 6, {}, choose=True), task=task, arm="base, choosing")
+        yield cell(lambda task=task: lab.score(task, 10 ** 6, *lab.expert("arc-easy", 0, **CHOOSING), choose=True), task=task,
+                   arm="svf, choosing")
 
 
 @dataclass(frozen=True)

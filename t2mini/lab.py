@@ -67,7 +67,8 @@ class Lab:
 
             def watch(step):
                 """Test questions under the z of this step, for the picture; they decide nothing."""
-                score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, look))
+                score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, look),
+                                       choose=cfg.objective == "options")
                 if ranks.rank() == 0:
                     rows = looked.read_text().splitlines(True) if looked.exists() else []
                     rows = [r for r in rows if json.loads(r)["step"] < step]            # a stopped run does some again
@@ -126,15 +127,15 @@ class Lab:
         """The same questions for every arm and seed. Of `test` unless a caller says, and there says why."""
         return tasks.get(task).examples(split, self.n(n), seed=0)
 
-    def score(self, task, n, expert, meta=None):
-        """Greedy answers of an expert ({}: the base model) to test questions. -> row."""
+    def score(self, task, n, expert, meta=None, choose=False):
+        """Answers of an expert ({}: the base model) to test questions, greedy or (choose) out of the options. -> row."""
         with self.running(expert, meta):
-            return row(evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, n), label=task))
+            return row(evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, n), task, choose))
 
     def arm(self, task, n, **options):
         """A strategy, an expert by name or a fixed alpha on test questions, as `eval` runs it (arms.run). -> row."""
         given = Namespace(**{"task": task, "expert": "none", "strategy": None, "alpha": None, "seed": 0,
-                             "allow_other_base": False, **options})
+                             "choose": False, "allow_other_base": False, **options})
         rewards, _, extra = arms.run(given, self.model, self.tokenizer, tasks.get(task), self.examples(task, n))
         return {**row(rewards), **extra}
 

@@ -84,6 +84,7 @@ def build_parser():
     p.add_argument("--n", type=int, default=200, help="examples; more than there are: all of a published set")
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
     p.add_argument("--seed", type=int, default=0, help="which examples of the split (and, for cem, which shots)")
+    p.add_argument("--choose", action="store_true", help="take the likeliest of the options that a question lists, and write nothing")
     p.add_argument("--samples-file", metavar="PATH", help="write every question, answer and reward as JSON lines")
     p = verb("adapt", "search a mixture of experts on a few examples, then score it", as_json=True, runs_code=True, asks=True)
     p.add_argument("--task", required=True, help="built-in or published name, or a .jsonl file")
@@ -129,12 +130,12 @@ def add_train_options(p):
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
 
 
-CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch", "none"), "objective": ("reward", "next-token"),
+CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch", "none"), "objective": ("reward", "options", "next-token"),
            "tie": ("none", "matrix", "layer", "module")}
 HELP = {"task": "built-in or published name, or a .jsonl file", "steps": "updates", "prompts": "questions per update",
         "samples": "answers per question",
         "baseline": "mean reward of the question's answers (group) or of the whole update (batch), or nothing (none)",
-        "objective": "earn rewards with sampled answers, or imitate the gold ones",
+        "objective": "earn rewards with sampled answers, or with answers drawn among the question's options, or imitate gold ones",
         "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
         "temperature": "of sampling and scoring",
         "max_tokens": "longest sampled answer (0: the task's own limit)",

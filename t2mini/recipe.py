@@ -15,7 +15,7 @@ class TrainConfig:
     steps: int = 40             # updates
     prompts: int = 12           # questions per update
     samples: int = 8            # answers per question
-    objective: str = "reward"   # or "next-token": the gold answers' likelihood; nothing is sampled
+    objective: str = "reward"   # "options": drawn among a question's options; "next-token": gold answers, nothing is sampled
     baseline: str = "group"     # mean reward of the question's answers; "batch": of all answers of the update; "none"
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
     must_stop: bool = False     # an answer cut off at max_tokens earns nothing: else code is followed by endless prose
@@ -57,6 +57,8 @@ def settled(cfg):
     named |= {*DEPARTURES[:4]} if "all" in named else set()
     if cfg.objective == "next-token" and named & {"greedy", "no-baseline", "signed"}:
         raise ValueError("--objective=next-token samples nothing: of --as-released only sigmoid and bf16 go with it")
+    if cfg.objective == "options" and (cfg.baseline != "group" or cfg.temperature <= 0 or named & {"greedy", "no-baseline", "all"}):
+        raise ValueError("--objective=options needs --baseline=group and a temperature above 0: see likelihood.choose")
     if cfg.method != "svf" and (cfg.tie != "none" or "sigmoid" in named) or cfg.tie != "none" and "sigmoid" in named:
         raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only --method=svf has one, and one of them")
     then = {"modules": cfg.modules or lora.METHODS[cfg.method], "as_released": ",".join(d for d in DEPARTURES if d in named)}

@@ -9,6 +9,7 @@ Changed:  several answers per question and their mean reward as baseline (the re
           The sum over tokens is divided by the tokens of the whole batch: one constant per step, so the direction is
           that of the plain sum (the unbiased one) and the size does not depend on the answers' length.
 Beside:   --objective=next-token imitates gold answers through the same lines, as answers that were sampled and paid 1;
+          --objective=options draws answers among the options that a question lists (likelihood.choose);
           --as-released=... goes back to the released code's choices, one at a time or all (recipe.py).
 Left out: importance ratios and clipping of them: sampler and scorer are the same weights, one update per batch.
 Run:      python -m t2mini train --task=math
@@ -23,8 +24,9 @@ from pathlib import Path
 import torch
 
 from . import checkpoint, evaluate, experts, lora, ranks, svf, tasks
-from .generate import at_temperature, generate
+from .generate import generate
 from .grade import graded_end
+from .likelihood import choose, logprobs, micro_batches, pack
 from .recipe import TrainConfig, settled     # noqa: F401 (callers say reinforce.TrainConfig)
 from .weights import return_memory
 
@@ -40,40 +42,6 @@ def advantages(reward, baseline="group", mean=None):
     if baseline == "none":
         return reward
     return reward - (reward.mean(1, keepdim=True) if baseline == "group" else reward.mean() if mean is None else mean)
-
-
-def pack(groups, device):
-    """Groups of (prompt ids, [answer ids, ...]) -> one row per group: the prompt once, then its answers one by one.
-
-    Returns ids (B, S), positions (B, S), allowed (B, S, S) and, for every answer token, the row and column of the state
-    that predicts it and the token itself: row, col, target (N,), in the order of groups and answers. An answer sees the
-    prompt and itself but not its siblings, so each token gets the state it had when it was sampled.
-    """
-    S = max(len(p) + sum(len(a) - 1 for a in answers) for p, answers in groups)
-    ids = torch.zeros(len(groups), S, dtype=torch.long)
-    positions, segment = torch.zeros_like(ids), torch.full_like(ids, -1)        # segment 0 prompt, 1.. answers
-    row, col, target = [], [], []
-    for b, (prompt, answers) in enumerate(groups):
-        P = at = len(prompt)
-        ids[b, :P], positions[b, :P], segment[b, :P] = torch.tensor(prompt), torch.arange(P), 0
-        for s, answer in enumerate(answers, 1):
-            n = len(answer) - 1                             # nothing follows the last token, so it is never an input
-            ids[b, at:at + n] = torch.tensor(answer[:-1])
-            positions[b, at:at + n], segment[b, at:at + n] = torch.arange(P, P + n), s
-            row += [b] * (n + 1)
-            col += [P - 1, *range(at, at + n)]              # the prompt's last state predicts the first token
-            target += answer
-            at += n
-    query, key = segment[:, :, None], segment[:, None, :]
-    allowed = ((key == query) | (key == 0)) & (key >= 0) & torch.ones(S, S, dtype=torch.bool).tril()
-    allowed |= torch.eye(S, dtype=torch.bool)               # padding looks at itself, else its softmax is NaN
-    return [t.to(device) for t in (ids, positions, allowed, *map(torch.tensor, (row, col, target)))]
-
-
-def logprobs(model, x, target, temperature):
-    """log pi(target) (N,) and the whole log-distribution (N, V) from states x (N, C)."""
-    logp = at_temperature(model.head(x), temperature).log_softmax(-1)
-    return logp.gather(1, target[:, None])[:, 0], logp
 
 
 def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0, chunk=128):
@@ -111,17 +79,6 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
     return {"loss": loss, "kl": total_kl / len(target), "tokens": len(target)}
 
 
-def micro_batches(groups, budget=512):
-    """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
-    size = [len(p) + sum(map(len, answers)) for p, answers in groups]
-    batch, out = [], []
-    for i in sorted(range(len(groups)), key=size.__getitem__):
-        if batch and (len(batch) + 1) * size[i] > budget:
-            out, batch = out + [batch], []
-        batch.append(i)
-    return out + [batch] if batch else out
-
-
 def credited(tokenizer, example, tokens, text):
     """The leading tokens of an answer that were graded: all, but for the prose that follows a code block.
 
@@ -149,19 +106,22 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     examples = [examples[i] for i in asked]
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
     given = cfg.objective == "next-token"                   # the gold answers, as if sampled and paid 1
-    if given:
-        texts, stopped, finite = [tasks.gold(e) for e in examples], [True] * len(examples), True
-        tokens = [tokenizer.answer(t, task.opener) for t in texts]
-        longest = max(len(p) + len(t) for p, t in zip(prompts, tokens))
-        if longest > model.cfg.max_position_embeddings:
-            raise ValueError(f"a question with its gold answer has {longest} tokens, which exceeds this model's context of "
-                             f"{model.cfg.max_position_embeddings}")
-    else:
+    if cfg.objective == "reward":
         out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stops(task.opener), cfg.temperature,
                        cfg.samples, seed=cfg.seed * 100_003 + step, row_ids=asked)
         tokens = [out.tokens(n) for n in range(len(out.lengths))]
-        texts = [tokenizer.decode(t) for t in tokens]
         stopped, finite = out.stopped.tolist(), bool(out.logprobs.isfinite().all())
+    else:
+        known = [[tasks.gold(e)] if given else tasks.option_texts(e) for e in examples]
+        known = [[tokenizer.answer(t, task.opener) for t in answers] for answers in known]
+        longest = max(len(p) + len(t) for p, answers in zip(prompts, known) for t in answers)
+        if longest > model.cfg.max_position_embeddings:
+            raise ValueError(f"a question with its gold answer has {longest} tokens, which exceeds this model's context of "
+                             f"{model.cfg.max_position_embeddings}")
+        tokens, finite = ([t for t, in known], True) if given else choose(
+            model, prompts, known, cfg.samples, cfg.temperature, cfg.seed * 100_003 + step, asked)
+        stopped = [True] * len(tokens)
+    texts = [tokenizer.decode(t) for t in tokens]
     return_memory()
     t1 = time.time()
     # --- score ---
@@ -193,7 +153,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     kl = loss = 0.0
     for part in micro_batches([groups[i] for i in used]) if not problems else ():
         stats = policy_gradient(model, [groups[used[j]] for j in part], [advantage[used[j]].tolist() for j in part],
-                                cfg.temperature, norm, cfg.kl)
+                                1.0 if cfg.objective == "options" else cfg.temperature, norm, cfg.kl)
         kl, loss = kl + stats["kl"] * stats["tokens"] / n_credited, loss + stats["loss"]
     for group in optimizer.param_groups:
         group["lr"] = cfg.lr if "all" in cfg.as_released else cfg.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.steps))
@@ -261,7 +221,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
             step = state["step"]
             if step % cfg.val_every == 0 or step == cfg.steps:
                 if not resume or step != state.get("validated"):
-                    right = sum(evaluate.score(model, tokenizer, task, val))
+                    right = sum(evaluate.score(model, tokenizer, task, val, choose=cfg.objective == "options"))
                     state["stale"] = 0 if right / len(val) > state["best_val"] else state["stale"] + 1
                     if state["stale"] == 0:
                         best, state["best_val"], state["best_step"] = svf.get_z(model), right / len(val), step

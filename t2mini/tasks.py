@@ -197,6 +197,13 @@ def gold(example):
     return f'{example.answer}"' if example.match == "quoted" else example.answer
 
 
+def option_texts(example):
+    """The answers that name each option of an example, in their order. ValueError where it lists none."""
+    if not example.options:
+        raise ValueError(f"{example.prompt[:60]!r} lists no options, and --objective=options draws answers among them")
+    return [gold(replace(example, answer=option)) for option in example.options]
+
+
 class RewardError(ValueError):
     """A judge failed or gave no usable number; the line names the example."""
 

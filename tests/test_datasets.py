@@ -142,7 +142,7 @@ def test_openers_reach_the_second_pass(monkeypatch):
     monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))
     monkeypatch.setattr(adapt.svf, "using", lambda model, z: nullcontext())
     for strategy in ("prompt", None):
-        args = Namespace(task="t", strategy=strategy, expert="none", alpha=None, allow_other_base=False)
+        args = Namespace(task="t", strategy=strategy, expert="none", alpha=None, choose=False, allow_other_base=False)
         assert arms.run(args, None, None, task, [Example("p", "7", "number")])[0] == [1.0]
     assert set(seen) == {'It is "'}
 

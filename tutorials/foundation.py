@@ -87,7 +87,7 @@ def main():
         if any((r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done) or args.only not in task_name:
             continue
         t0, task = time.time(), tasks.get(task_name)
-        given = Namespace(**{"task": task_name, "expert": "none", "strategy": None, "alpha": None, "seed": 0,
+        given = Namespace(**{"task": task_name, "expert": "none", "strategy": None, "alpha": None, "choose": False, "seed": 0,
                              "allow_other_base": False, **options})
         examples = task.examples("test", n, seed=0)
         rewards, _, extra = arms.run(given, model, tokenizer, task, examples)
