@@ -679,6 +679,42 @@ def test_next_token_training_lowers_the_loss(loaded, words, monkeypatch, tmp_pat
     assert experts.read_metadata(tmp_path / "e.safetensors")["config"]["objective"] == "next-token"
 
 
+# ---------------------------------------------------------------------------------------------- options
+def test_options_are_the_only_answers(ready, words, monkeypatch):
+    """Fails if anything is generated, another text than an option is an answer, the gradient is scaled by the temperature
+    of the draw, or numbers that are not finite train."""
+    model, tokenizer, optimizer = ready
+    asked = [Example(f"q{i}", a, "choice", options=("yes", "no", "I can not tell")) for i, a in enumerate(("yes", "no", "yes"))]
+    monkeypatch.setattr(words, "examples", lambda *args, **kw: asked)
+    monkeypatch.setattr(reinforce, "generate", None)
+    seen, plain = [], policy_gradient
+    monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.append(a) or plain(*a))
+    cfg = settled(config(objective="options", samples=8, temperature=50.0))
+    numbers, text = reinforce.update(model, tokenizer, words, cfg, 0, optimizer)
+    known = [[*o.encode(), 257] for o in asked[0].options]              # 257: <|im_end|>
+    drawn = [a for _, groups, *_ in seen for _, answers in groups for a in answers]
+    assert sorted({tuple(a) for a in drawn}) == sorted(map(tuple, known))
+    assert all(a[3] == 1.0 and abs(sum(advs)) < 1e-5 for a in seen for advs in a[2]) and numbers["grad_norm"] > 0
+    assert 0 < numbers["reward"] < 1 and numbers["cut"] == 0
+    monkeypatch.setattr(reinforce, "choose", lambda *a: (known * 8, False))
+    numbers, text = reinforce.update(model, tokenizer, words, cfg, 1, optimizer)
+    assert numbers["skipped"] == 1 and "not finite" in text
+    with pytest.raises(ValueError, match="exceeds this model's context of 2048"):
+        asked[1] = Example("q", "yes", "choice", options=("yes", "a" * 2040))
+        reinforce.update(model, tokenizer, words, cfg, 2, optimizer)
+
+
+def test_training_on_options_selects_by_choosing(loaded, words, monkeypatch, tmp_path):
+    """Fails if validation judges written answers, which this objective does not train, or nothing is learnt."""
+    asked = [Example(f"q{i}", "tell me", "choice", options=("Yes", "No", "tell me")) for i in range(8)]
+    monkeypatch.setattr(words, "examples", lambda split, n, seed=0: asked[:n])
+    monkeypatch.setattr(evaluate, "answers", None)
+    cfg = config(objective="options", steps=16, val_every=16, temperature=20.0, lr=0.03, modules=svf.ALL)
+    result = train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
+    reward = [r["reward"] for r in rows_of(tmp_path / "e.jsonl") if "reward" in r]
+    assert result["best_val"] == 1.0 and sum(reward[-4:]) > sum(reward[:4]) + 0.5
+
+
 # ---------------------------------------------------------------------------------------------- ties
 @pytest.mark.parametrize("tie, count", [("matrix", 6), ("layer", 2), ("module", 3)])
 def test_a_tied_z_is_one_trained_number(loaded, words, tmp_path, tie, count):
