@@ -12,8 +12,8 @@ from . import adapt, evaluate, experts, ranks, svf, tasks
 def run(args, model, tokenizer, task, examples):
     """Answer the examples as --expert or --strategy says. -> (rewards, texts, extra numbers for the result)."""
     questions = [e.prompt for e in examples]
-    if args.choose and args.strategy in ("prompt", "classifier"):
-        raise ValueError("--choose goes with --expert, --alpha or --strategy=cem")
+    if args.choose and args.strategy:
+        raise ValueError("--choose goes with --expert or --alpha: every strategy is about written answers")
     if args.strategy in ("prompt", "classifier"):
         dispatcher = None
         if args.strategy == "classifier":

@@ -92,6 +92,15 @@ def test_eval(call, trained, home, how):
     assert result["ci95"][0] <= result["accuracy"] <= result["ci95"][1]
 
 
+def test_eval_by_choosing(call, home):
+    """Fails if anything but an option is taken, or --choose is ignored."""
+    rows = [{"prompt": f"say {i}", "answer": "red", "match": "choice", "options": ["blue", "red"]} for i in range(40)]
+    (home / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--choose", "--n=4", f"--samples-file={home}/s")
+    assert status == 0, err
+    assert {json.loads(line)["text"] for line in (home / "s").read_text().splitlines()} <= {"blue", "red"}
+
+
 def test_eval_dispatch_prints_a_confusion_matrix(call, trained):
     """Fails if routing accuracy cannot be measured for both dispatchers."""
     for how in ("prompt", "classifier"):
@@ -131,6 +140,9 @@ BAD = [
     (["eval", "--task=math", "--expert=nobody", "--n=1"], "no expert 'nobody'"),
     (["eval", "--task=missing.jsonl"], "no task file"),
     (["eval", "--task=math", "--expert=math", "--strategy=prompt"], "not both"),
+    (["eval", "--task=reasoning", "--choose", "--strategy=prompt"], "--choose goes with"),
+    (["eval", "--task=math", "--choose", "--n=1"], "lists no options"),
+    (["train", "--task=math", "--objective=options"], "lists no options"),
     (["train", "--task=math", "--steps=0"], "--steps must be"),
     (["train", "--task=math", "--out=x.bin"], "must end in .safetensors"),
     (["train", "--task=math", "--modules=nose", "--steps=1"], "unknown module"),

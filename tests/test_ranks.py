@@ -94,11 +94,14 @@ def test_ranks_resume_what_one_process_began(home, tiny_folder, paid, monkeypatc
     assert all(torch.allclose(a[k], b[k], rtol=0, atol=1e-5) for k in a)
 
 
-@pytest.mark.parametrize("how", ["--expert=none", "--strategy=prompt", "--strategy=classifier", "--strategy=cem"])
+@pytest.mark.parametrize("how", ["--expert=none", "--choose", "--strategy=prompt", "--strategy=classifier", "--strategy=cem"])
 def test_ranks_score_as_one_process(home, tiny_folder, how):     # noqa: F811
     """Fails if answers come back in another order, an item is scored twice, or a rank prints or writes what the first does."""
     out = home / "out" / "math.safetensors"
     assert cli.main(train_args(home, tiny_folder, out, "--steps=1")) == 0
+    if how == "--choose":
+        rows = [{"prompt": f"say {i}", "answer": "a", "match": "choice", "options": ["a", "b", f"c{i}"]} for i in range(40)]
+        (home / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     for name in ("code", "reasoning", "dispatcher"):
         (home / "out" / f"{name}.safetensors").write_bytes(out.read_bytes())
 

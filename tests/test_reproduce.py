@@ -290,6 +290,16 @@ def test_splits_stay_apart(tiny, tmp_path):
         assert not scored & shots and not scored & trained_on and not shots & trained_on
 
 
+def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
+    """Fails if a row that says "choosing" is of written answers, or the other way round."""
+    made, taken = lab.Lab(*tiny, tmp_path, quick=True), []
+    for how in ("answers", "choices"):
+        monkeypatch.setattr(evaluate, how, lambda *a, how=how, **k: taken.append(how) or ["x"] * 16)
+    made.score("reasoning", 16, {})
+    made.score("reasoning", 16, {}, choose=True)
+    assert taken == ["answers", "choices"]
+
+
 def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
     """Fails if the choice of a learning rate or of a checkpoint reads a test question."""
     seen, real = [], tasks.Task.examples

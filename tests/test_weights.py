@@ -595,3 +595,12 @@ def test_gguf_architecture_and_rope_scaling(tmp_path):
         (tmp_path / "x.gguf").write_bytes(head + bytes(-len(head) % 32) + GGUF[-(-end // 32) * 32:])
         with pytest.raises(ValueError, match=message):
             load32(tmp_path / "x.gguf")
+
+
+def test_products_of_old_shapes_are_forgotten(monkeypatch):
+    """Fails if PyTorch and oneDNN keep 1024 compiled shapes each, which grows training by gigabytes, or a user's own number is
+    overwritten."""
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    weights.keep_memory()
+    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "16")
