@@ -5,7 +5,7 @@ A cell is (key, run): the key (task, arm, seed) names a row, run() makes its num
 what is done can be skipped. "seed" is the seed of training and sampling, or, where nothing is trained, of the search and its
 shots. Base model answers are greedy, so they have one seed.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -13,7 +13,7 @@ from typing import Callable
 
 import torch
 
-from . import adapt, experts, svf, tasks
+from . import adapt, evaluate, experts, svf, tasks
 from .lab import LOOK, row, widened
 
 SEEDS = (0, 1, 2)
@@ -308,8 +308,15 @@ def real(lab):
             yield cell(lambda source=source, task=task: lab.score(task, 10 ** 6, *lab.expert(source, 0)), task=task, arm="svf")
     for task in REAL["arc-easy"]:
         yield cell(partial(lab.score, task, 10 ** 6, {}, choose=True), task=task, arm="base, choosing")
+        yield cell(partial(unlisted, lab, task), task=task, arm="base, choosing, unlisted")
         yield cell(lambda task=task: lab.score(task, 10 ** 6, *lab.expert("arc-easy", 0, **CHOOSING), choose=True), task=task,
                    arm="svf, choosing")
+
+
+def unlisted(lab, task):
+    """The base model chooses without seeing the list: what it knows, where there is nothing to copy from. -> row."""
+    examples = [replace(e, prompt=e.prompt.rpartition("\nOptions: ")[0]) for e in lab.examples(task, 10 ** 6)]
+    return row(evaluate.score(lab.model, lab.tokenizer, tasks.get(task), examples, task, choose=True))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from test_ranks import launch
 
 import t2mini
 from t2mini import __main__ as cli
-from t2mini import adapt, evaluate, experiments, experts, figures, files, lab, ranks, reproduce, svf, tasks
+from t2mini import adapt, datasets, evaluate, experiments, experts, figures, files, lab, ranks, reproduce, svf, tasks
 from t2mini.grade import split_of
 
 SMALL = dict(prompts=2, samples=2, steps=1, val_every=1, val_n=2, max_tokens=3)
@@ -298,6 +298,17 @@ def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
     made.score("reasoning", 16, {})
     made.score("reasoning", 16, {}, choose=True)
     assert taken == ["answers", "choices"]
+
+
+def test_unlisted_options_are_not_in_the_prompt(tiny, tmp_path, monkeypatch):
+    """Fails if the control still sees the list, loses the question or the options it is to choose among, or writes answers."""
+    made, seen = lab.Lab(*tiny, tmp_path), []
+    question = {"stem": "Which one is blue?", "choices": [{"label": "A", "text": "sky"}, {"label": "B", "text": "grass"}]}
+    monkeypatch.setattr(made, "examples", lambda task, n: [datasets.arc({"question": question, "answerKey": "A"})])
+    monkeypatch.setattr(tasks, "get", lambda name: None)
+    monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, label, choose: seen.extend([*examples, choose]) or [1.0])
+    assert experiments.unlisted(made, "arc-easy")["score"] == 1.0
+    assert seen[0].prompt == "Which one is blue?" and seen[0].options == ("sky", "grass") and seen[1] is True
 
 
 def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
