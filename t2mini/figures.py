@@ -62,12 +62,12 @@ def bars(done, path):
         here = {arm: seeds for (t, b, arm), seeds in groups.items() if (t, b) == (task, base)}
         for arm, seeds in here.items():
             mean, low, high, _ = evaluate.over_seeds(seeds)
-            y, plain = arms.index(arm), arm in ("base", "no z")
+            y, plain = arms.index(arm), arm == "no z" or arm.startswith("base")
             ax.errorbar(100 * mean, y, xerr=[[100 * max(0, mean - low)], [100 * max(0, high - mean)]], fmt="o", ms=7, capsize=3,
                         color=GREY if plain else BLUE, zorder=3)
             if len(seeds) > 1:
                 ax.plot([100 * np.mean(s) for s in seeds], [y + 0.25] * len(seeds), "o", ms=3, mfc="none", color=ORANGE)
-            if plain:
+            if arm in ("base", "no z"):
                 ax.axvline(100 * mean, color=GREY, lw=0.8, ls=":")
         ax.set_title(f"{task}{': ' + base if base else ''}", fontsize=11)
         ax.grid(axis="y", lw=0.3)
