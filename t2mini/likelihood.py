@@ -53,9 +53,18 @@ def micro_batches(groups, budget=512):
     return out + [batch] if batch else out
 
 
+def check_length(model, groups):
+    """ValueError where a prompt of (prompt ids, [answer ids, ...]) with one of its answers is longer than the model's context."""
+    longest = max(len(p) + max(map(len, answers)) for p, answers in groups)
+    if longest > model.cfg.max_position_embeddings:
+        raise ValueError(f"a question with its answer has {longest} tokens, which exceeds this model's context of "
+                         f"{model.cfg.max_position_embeddings}")
+
+
 @torch.no_grad()
 def likelihoods(model, groups, chunk=128):
     """log pi(answer | prompt), stop token included, of groups of (prompt ids, [answer ids, ...]): a tensor for each group."""
+    check_length(model, groups)
     found = [None] * len(groups)
     for part in micro_batches(groups):
         ids, positions, allowed, row, col, target = pack([groups[i] for i in part], model.device)

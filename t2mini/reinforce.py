@@ -26,7 +26,7 @@ import torch
 from . import checkpoint, evaluate, experts, lora, ranks, svf, tasks
 from .generate import generate
 from .grade import graded_end
-from .likelihood import choose, logprobs, micro_batches, pack
+from .likelihood import check_length, choose, logprobs, micro_batches, pack
 from .recipe import TrainConfig, settled     # noqa: F401 (callers say reinforce.TrainConfig)
 from .weights import return_memory
 
@@ -114,10 +114,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     else:
         known = [[tasks.gold(e)] if given else tasks.option_texts(e) for e in examples]
         known = [[tokenizer.answer(t, task.opener) for t in answers] for answers in known]
-        longest = max(len(p) + len(t) for p, answers in zip(prompts, known) for t in answers)
-        if longest > model.cfg.max_position_embeddings:
-            raise ValueError(f"a question with its gold answer has {longest} tokens, which exceeds this model's context of "
-                             f"{model.cfg.max_position_embeddings}")
+        check_length(model, list(zip(prompts, known)))
         tokens, finite = ([t for t, in known], True) if given else choose(
             model, prompts, known, cfg.samples, cfg.temperature, cfg.seed * 100_003 + step, asked)
         stopped = [True] * len(tokens)

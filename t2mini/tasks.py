@@ -200,7 +200,7 @@ def gold(example):
 def option_texts(example):
     """The answers that name each option of an example, in their order. ValueError where it lists none."""
     if not example.options:
-        raise ValueError(f"{example.prompt[:60]!r} lists no options, and --objective=options draws answers among them")
+        raise ValueError(f"{example.prompt[:60]!r} lists no options to choose among (--choose, --objective=options)")
     return [gold(replace(example, answer=option)) for option in example.options]
 
 
