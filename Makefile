@@ -40,7 +40,7 @@ test: setup
 test-all: setup
 	@$(PY) -m pytest -m "slow or not slow" $(ARGS)
 
-## train-math: train the math expert from scratch into out/math.safetensors (12 minutes or less)
+## train-math: train the math expert from scratch into out/math.safetensors (4 minutes on two quiet cores, 12 beside other work)
 train-math: weights
 	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70 $(ARGS)
 

@@ -164,7 +164,7 @@ def timing(done, path):
         ax.invert_yaxis()
         ax.set(xlabel="seconds per question", title=f"{way} (text: first / second)")
         ax.margins(x=0.12)
-    axes[0][0].legend(frameon=False, fontsize=9)
+    axes[0][-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(fig, path)
 
 
