@@ -163,7 +163,7 @@ def do_eval(args):
     t0 = time.time()
     rewards, texts, extra = arms.run(args, model, tokenizer, task, examples)
     result = {"task": args.task, "split": args.split, "n": len(examples), "seed": args.seed, "expert": args.expert,
-              "strategy": args.strategy, "accuracy": sum(rewards) / len(rewards),
+              "strategy": args.strategy, "choose": args.choose, "accuracy": sum(rewards) / len(rewards),
               "ci95": evaluate.wilson(sum(rewards), len(rewards)), "base_sha256": model.base_sha256,
               "seconds": round(time.time() - t0, 1), **extra}
     if args.samples_file and ranks.rank() == 0:
@@ -171,7 +171,7 @@ def do_eval(args):
             f.write("".join(json.dumps({"prompt": e.prompt, "gold": e.answer, "kind": e.kind, "text": t, "reward": r}) + "\n"
                             for e, t, r in zip(examples, texts, rewards)).encode())
     print(f"{args.task} {args.split}: {evaluate.percent(sum(rewards), len(rewards))}  "
-          f"({args.strategy or 'expert ' + args.expert}, {result['seconds']} s)")
+          f"({args.strategy or 'expert ' + args.expert}{', choosing' * args.choose}, {result['seconds']} s)")
     return result
 
 
