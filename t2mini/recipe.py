@@ -57,8 +57,9 @@ def settled(cfg):
     named |= {*DEPARTURES[:4]} if "all" in named else set()
     if cfg.objective == "next-token" and named & {"greedy", "no-baseline", "signed"}:
         raise ValueError("--objective=next-token samples nothing: of --as-released only sigmoid and bf16 go with it")
-    if cfg.objective == "options" and (cfg.baseline != "group" or cfg.temperature <= 0 or named & {"greedy", "no-baseline", "all"}):
-        raise ValueError("--objective=options needs --baseline=group and a temperature above 0: see likelihood.choose")
+    if cfg.objective == "options" and (
+            cfg.baseline != "group" or cfg.samples < 2 or cfg.temperature <= 0 or named & {"greedy", "no-baseline", "all"}):
+        raise ValueError("--objective=options needs --baseline=group, two --samples or more and a temperature above 0: see likelihood.choose")
     if cfg.method != "svf" and (cfg.tie != "none" or "sigmoid" in named) or cfg.tie != "none" and "sigmoid" in named:
         raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only --method=svf has one, and one of them")
     then = {"modules": cfg.modules or lora.METHODS[cfg.method], "as_released": ",".join(d for d in DEPARTURES if d in named)}
