@@ -91,6 +91,26 @@ def credited(tokenizer, example, tokens, text):
 
 
 # ---------------------------------------------------------------------------------------------- one update
+def answers_to(model, tokenizer, task, cfg, step, examples, prompts, asked):
+    """What an update learns from. -> (token ids of prompts * samples answers, which of them stopped, are all numbers finite?).
+
+    The model writes them (reward), draws them among the options (options), or they are the gold ones (next-token).
+    asked: the number of each question in the whole batch, which names its random stream.
+    """
+    seed = cfg.seed * 100_003 + step
+    if cfg.objective == "reward":
+        out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stops(task.opener), cfg.temperature,
+                       cfg.samples, seed=seed, row_ids=asked)
+        return [out.tokens(n) for n in range(len(out.lengths))], out.stopped.tolist(), bool(out.logprobs.isfinite().all())
+    if cfg.objective == "options":
+        options = [[tokenizer.answer(t, task.opener) for t in tasks.option_texts(e)] for e in examples]
+        tokens, finite = choose(model, prompts, options, cfg.samples, cfg.temperature, seed, asked)
+    else:
+        tokens, finite = [tokenizer.answer(tasks.gold(e), task.opener) for e in examples], True
+        check_length(model, [(p, [t]) for p, t in zip(prompts, tokens)])
+    return tokens, [True] * len(tokens), finite
+
+
 def update(model, tokenizer, task, cfg, step, optimizer):
     """Sample, score, update: one step of REINFORCE. -> (numbers for the log, one sample or the problem as text).
 
@@ -106,18 +126,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     examples = [examples[i] for i in asked]
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
     given = cfg.objective == "next-token"                   # the gold answers, as if sampled and paid 1
-    if cfg.objective == "reward":
-        out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stops(task.opener), cfg.temperature,
-                       cfg.samples, seed=cfg.seed * 100_003 + step, row_ids=asked)
-        tokens = [out.tokens(n) for n in range(len(out.lengths))]
-        stopped, finite = out.stopped.tolist(), bool(out.logprobs.isfinite().all())
-    else:
-        known = [[tasks.gold(e)] if given else tasks.option_texts(e) for e in examples]
-        known = [[tokenizer.answer(t, task.opener) for t in answers] for answers in known]
-        check_length(model, list(zip(prompts, known)))
-        tokens, finite = ([t for t, in known], True) if given else choose(
-            model, prompts, known, cfg.samples, cfg.temperature, cfg.seed * 100_003 + step, asked)
-        stopped = [True] * len(tokens)
+    tokens, stopped, finite = answers_to(model, tokenizer, task, cfg, step, examples, prompts, asked)
     texts = [tokenizer.decode(t) for t in tokens]
     return_memory()
     t1 = time.time()
