@@ -145,52 +145,62 @@ def value(s):
     """A formula -> Fraction, or complex where roots, pi or i are in it. ValueError for anything else."""
     if re.search(r"(?<!\\)(?<![a-zA-Z])(?!sqrt)[a-zA-Z]{3,}|^\s*(?!pi)[a-zA-Z]{2,}\s*$", s):         # no products
         raise ValueError("words")
-    s, at = re.sub(r"(?<![\\a-zA-Z])(sqrt|pi)(?![a-zA-Z])", r"\\\1", s), 0
+    formula = Formula(re.sub(r"(?<![\\a-zA-Z])(sqrt|pi)(?![a-zA-Z])", r"\\\1", s))
+    found = formula.total()
+    if formula.peek():
+        raise ValueError("more than one formula")
+    return found
 
-    def peek():
-        found = TOKEN.match(s, at)
+
+class Formula:
+    """A formula that is read from the left, one method per level of precedence; `at` is where the rest begins."""
+
+    def __init__(self, s):
+        self.s, self.at = s, 0
+
+    def peek(self):
+        found = TOKEN.match(self.s, self.at)
         return found[1] if found else ""
 
-    def take(wanted="", digit=False):
+    def take(self, wanted="", digit=False):
         """The next token (of a number only its first digit, as \\frac43 means), which must be `wanted` if given."""
-        nonlocal at
-        token = peek()
+        token = self.peek()
         if not token or wanted and token != wanted:
             raise ValueError(f"expected {wanted or 'more'}")
         token = token[0] if digit and token[0].isdigit() else token
-        at = s.index(token, at) + len(token)
+        self.at = self.s.index(token, self.at) + len(token)
         return token
 
-    def total():
+    def total(self):
         """product, product + product, -product - product, ..."""
-        sum_, sign = Fraction(0), -1 if peek() == "-" else 1
-        if peek() in ("-", "+"):
-            take()
+        sum_, sign = Fraction(0), -1 if self.peek() == "-" else 1
+        if self.peek() in ("-", "+"):
+            self.take()
         while True:
-            sum_ += sign * product()
-            if peek() not in ("-", "+"):
+            sum_ += sign * self.product()
+            if self.peek() not in ("-", "+"):
                 return sum_
-            sign = -1 if take() == "-" else 1
+            sign = -1 if self.take() == "-" else 1
 
-    def product():
+    def product(self):
         """power, power * power, power / power, and powers side by side where the second is no number: 2x, 3(4)."""
-        found = power()
+        found = self.power()
         while True:
-            step = PRODUCT.get(peek())
+            step = PRODUCT.get(self.peek())
             if step:
-                take()
-            elif not re.match(r"[({a-zA-Z\\]", peek()):     # two numbers side by side are no product
+                self.take()
+            elif not re.match(r"[({a-zA-Z\\]", self.peek()):     # two numbers side by side are no product
                 return found
-            factor = -power() if step and peek() == "-" and take() else power()
+            factor = -self.power() if step and self.peek() == "-" and self.take() else self.power()
             found = bounded(found * factor if step != -1 else found / factor)
 
-    def power():
+    def power(self):
         """atom, or atom ^ atom with a whole exponent up to 64, or 1/2."""
-        base = atom()
-        if peek() in ("^", "**"):
-            take()
-            sign = -1 if peek() == "-" and take() else 1
-            exponent = sign * atom()
+        base = self.atom()
+        if self.peek() in ("^", "**"):
+            self.take()
+            sign = -1 if self.peek() == "-" and self.take() else 1
+            exponent = sign * self.atom()
             if exponent == Fraction(1, 2):
                 return root(base, 2)
             if not isinstance(exponent, Fraction) or exponent.denominator != 1 or abs(exponent) > 64:
@@ -199,23 +209,22 @@ def value(s):
             return base ** int(exponent)
         return base
 
-    def atom(digit=False):
+    def atom(self, digit=False):
         """A number, a bracket, a fraction, a root or a symbol. digit: as in \\frac12, where each argument is one digit."""
-        nonlocal at
-        token = take(digit=digit)
+        token = self.take(digit=digit)
         if token[0].isdigit() or token[0] == ".":
             whole = Fraction(token)
-            mixed = not digit and re.match(r"\s*\\frac\s*(?:\{\d+\}|\d)\s*(?:\{\d+\}|\d)", s[at:])
-            return bounded(whole + atom() if mixed and "." not in token else whole)
+            mixed = not digit and re.match(r"\s*\\frac\s*(?:\{\d+\}|\d)\s*(?:\{\d+\}|\d)", self.s[self.at:])
+            return bounded(whole + self.atom() if mixed and "." not in token else whole)
         if token in "({[" and token:
-            inside = total()
-            take({"(": ")", "{": "}", "[": "]"}[token])
+            inside = self.total()
+            self.take({"(": ")", "{": "}", "[": "]"}[token])
             return inside
         if token == "\\frac":
-            return atom(digit=True) / atom(digit=True)
+            return self.atom(digit=True) / self.atom(digit=True)
         if token == "\\sqrt":
-            degree = atom() if peek() == "[" else 2
-            return root(atom(digit=True), degree)
+            degree = self.atom() if self.peek() == "[" else 2
+            return root(self.atom(digit=True), degree)
         if token == "\\pi":
             return complex(math.pi)
         if token == "i":
@@ -223,11 +232,6 @@ def value(s):
         if re.fullmatch("[a-zA-Z]", token):
             return Fraction(10_007 + 997 * ord(token), 1_009)
         raise ValueError(f"unknown {token}")
-
-    found = total()
-    if peek():
-        raise ValueError("more than one formula")
-    return found
 
 
 def bounded(v, times=1):
