@@ -1,7 +1,7 @@
 """
 The settings of a training run, and what follows from them: `settled` writes every switch out.
 
-Switches: method (SVF or a baseline of lora.py), objective (rewards or gold answers), tie (one z for many), and as_released,
+Switches: method (SVF or a baseline of lora.py), objective (rewards, options or gold answers), tie (one z for many), and as_released,
           which goes back to choices of the released code, one by one or all, to see what each is worth.
 """
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class TrainConfig:
     baseline: str = "group"     # mean reward of the question's answers; "batch": of all answers of the update; "none"
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
     must_stop: bool = False     # an answer cut off at max_tokens earns nothing: else code is followed by endless prose
-    temperature: float = 0.8    # of sampling and of scoring; at 1.0 a small model wanders off too often to be right
+    temperature: float = 0.8    # of sampling and of scoring ("options": of the draw alone); at 1.0 a small model wanders off too often to be right
     lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
     clip: float = 1.0           # largest gradient norm
