@@ -19,7 +19,7 @@ class TrainConfig:
     baseline: str = "group"     # mean reward of the question's answers; "batch": of all answers of the update; "none"
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
     must_stop: bool = False     # an answer cut off at max_tokens earns nothing: else code is followed by endless prose
-    temperature: float = 0.8    # of sampling and of scoring ("options": of the draw alone); at 1.0 a small model wanders off too often to be right
+    temperature: float = 0.8    # of sampling and scoring; at 1.0 a small model wanders off too often to be right
     lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form and 256 prompts
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
     clip: float = 1.0           # largest gradient norm
@@ -59,7 +59,8 @@ def settled(cfg):
         raise ValueError("--objective=next-token samples nothing: of --as-released only sigmoid and bf16 go with it")
     if cfg.objective == "options" and (
             cfg.baseline != "group" or cfg.samples < 2 or cfg.temperature <= 0 or named & {"greedy", "no-baseline", "all"}):
-        raise ValueError("--objective=options needs --baseline=group, two --samples or more and a temperature above 0: see likelihood.choose")
+        raise ValueError("--objective=options needs --baseline=group, two --samples or more and a temperature above 0: "
+                         "see likelihood.choose")
     if cfg.method != "svf" and (cfg.tie != "none" or "sigmoid" in named) or cfg.tie != "none" and "sigmoid" in named:
         raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only --method=svf has one, and one of them")
     then = {"modules": cfg.modules or lora.METHODS[cfg.method], "as_released": ",".join(d for d in DEPARTURES if d in named)}
