@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 try:
-    from .options import build_parser
+    from .cli.options import build_parser
 except ModuleNotFoundError as e:
     sys.exit(f"t2mini: the package {e.name} is missing; run `make setup`, then use .venv/bin/python")
 
@@ -21,13 +21,14 @@ def open_model(args, modules=True, text=True):
     """Model and tokenizer, SVF attached as --modules and --layers say, or as --expert needs, and a line that says what runs."""
     import torch
 
-    from . import experts, ranks, weights
+    from . import experts, load
+    from .machine import ranks
     if args.threads is not None and args.threads < 1:
         raise ValueError("--threads must be at least 1")
     if args.threads:
         torch.set_num_threads(args.threads)
     t0 = time.time()
-    model, tokenizer = weights.load(args.weights, ranks.start(args.device), args.dtype)
+    model, tokenizer = load(args.weights, ranks.start(args.device), args.dtype)
     if text and tokenizer is None:
         raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and writes text: put the "
                          "checkpoint's tokenizer.json there")
@@ -51,17 +52,17 @@ def agree(args, runs_code=True):
         agreed.touch()
     elif runs_code and not agreed.exists():
         raise ValueError("this judges answers by running programs that the model writes, in a sandbox "
-                         "(t2mini/sandbox.py says what it guards against); add --allow-code, once, to agree")
+                         "(t2mini/questions/sandbox.py says what it guards against); add --allow-code, once, to agree")
 
 
 def do_download(args):
-    from .download import download
+    from .formats.download import download
     print(download(args.name))
 
 
 def do_datasets(args):
-    from . import datasets
-    return datasets.report(args.data)
+    from .questions import published
+    return published.report(args.data)
 
 
 def do_ask(args):
@@ -130,7 +131,8 @@ def load_mixture(model, args):
 
 
 def do_train(args):
-    from . import experts, ranks, reinforce, tasks
+    from . import experts, reinforce, tasks
+    from .machine import ranks
     cfg = reinforce.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(reinforce.TrainConfig)})
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
         if getattr(cfg, name) < 1:
@@ -151,7 +153,9 @@ def do_train(args):
 
 
 def do_eval(args):
-    from . import arms, evaluate, files, ranks, tasks
+    from . import evaluate, tasks
+    from .lab import arms
+    from .machine import files, ranks
     task = tasks.get(args.task)
     agree(args, task.runs_code)
     if args.n < 1:
@@ -176,7 +180,9 @@ def do_eval(args):
 
 
 def do_adapt(args):
-    from . import arms, evaluate, experts, ranks, svf, tasks
+    from . import evaluate, experts, svf, tasks
+    from .lab import arms
+    from .machine import ranks
     task = tasks.get(args.task)
     agree(args, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
@@ -199,7 +205,8 @@ def do_adapt(args):
 
 
 def do_show(args):
-    from . import experts, plots
+    from . import experts
+    from .lab import plots
     path = Path(args.expert)
     if path.suffix != ".safetensors":
         hits = [p for p in [experts.OUT / f"{args.expert}.safetensors",
@@ -230,24 +237,26 @@ def do_show(args):
 
 
 def do_export(args):
-    from . import download, experts, svf
-    from .export import export
+    from . import experts, svf
+    from .formats import download
+    from .formats.export import export
     out = Path(args.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):           # before minutes of decomposing
         raise ValueError(f"{out} is not an empty folder; choose another --out")
     model, _ = open_model(args, modules=False, text=False)
-    expert = meta = None
+    adapter = None
     if args.expert != "none":
         expert, meta = experts.load_expert(experts.find(args.expert, model), model, args.allow_other_base)
         experts.attach(model, meta, expert)
         svf.set_z(model, expert)
-    print(export(model, args.weights or download.find_weights(), out, expert, meta))
+        adapter = experts.adapter(model, expert, meta)
+    print(export(out, args.weights or download.find_weights(), svf.merged(model), model.cfg, model.dtype, adapter))
 
 
 def do_reproduce(args):
     import difflib
 
-    from . import reproduce
+    from .lab import reproduce
     if args.name == "all":
         return print(reproduce.listing())
     if args.name not in reproduce.ALL:
@@ -266,14 +275,15 @@ def do_reproduce(args):
 
 
 def do_bench(args):
-    from . import bench
+    from .lab import bench
     if args.repeats < 1:
         raise ValueError("--repeats must be at least 1")
     return bench.run(*open_model(args), args.repeats)
 
 
 def do_demo(args):
-    from . import adapt, demo, experts
+    from . import adapt, experts
+    from .lab import demo
     agree(args)
     model, tokenizer = open_model(args)
     loaded = experts.load(["dispatcher", *adapt.SKILLS], model, args.allow_other_base)
@@ -281,7 +291,7 @@ def do_demo(args):
 
 
 def do_doctor(args):
-    from . import doctor
+    from .lab import doctor
     return doctor.run()
 
 
@@ -313,7 +323,7 @@ def main(argv=None):
         return 1
     finally:
         if "torch" in sys.modules:
-            from . import ranks
+            from .machine import ranks
             ranks.stop()
 
 

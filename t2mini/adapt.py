@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from . import evaluate, lora, ranks, svf, tasks
+from . import evaluate, lora, svf, tasks
+from .machine import ranks
 from .cem import cem
 from .generate import generate
 

@@ -12,7 +12,8 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from . import ranks, svf, tasks
+from . import svf, tasks
+from .machine import ranks
 from .generate import generate
 from .likelihood import likelihoods
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import files, lora, ranks, svf
+from . import lora, svf
+from .machine import files, ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = Path(__file__).resolve().parent / "experts"
@@ -103,3 +104,11 @@ def read_expert(path):
         if z.dim() != dims or not z.is_floating_point() or not bool(torch.isfinite(z).all()):
             raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")
     return expert
+
+
+def adapter(model, expert, meta):
+    """What formats/export.py writes beside merged weights: z with the singular values that it scales; None but for SVF."""
+    if meta.get("method", "svf") != "svf":
+        return None
+    sigma = {name: layer.S for name, layer in svf.layers(model).items() if name in expert}
+    return {"name": model.name, "base_sha256": model.base_sha256, "z": expert, "sigma": sigma, "facts": meta}

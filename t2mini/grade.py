@@ -5,61 +5,15 @@ Kept:     one binary judgement per answer; the reward is 1.0 or 0.0.
 Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an unparseable answer is wrong
           instead of a guess, and prose after a code fence, which nobody grades, earns nothing (`graded_end`).
 """
-import hashlib
-import math
 import re
-from dataclasses import dataclass
 
-MATCHES = ("number", "exact", "choice", "quoted", "contains", "code", "label", "math", "open")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One question with its verifiable answer.
-
-    prompt   what the user says, verbatim
-    answer   the gold answer: a number, a text, the right option's text, or (code) a reference solution
-    match    how to judge: one of MATCHES; "open" cannot be judged and is used for routing only; or, from Python, your own
-             function (example, answer text) -> reward
-    kind     the template or family that made it, for break-downs
-    key      what the question is about, without its wording; the split is a hash of this (see `split_of`)
-    options  the texts of the choices, in the order shown (choice; quoted, where the answer goes on behind an opened ")
-    calls    hidden tests (code): a tuple of (arguments, expected value); `name` is the function's name
-    check    how the values that come back are judged: "" close and of like type, "==" as Python does, or a program whose
-             verdict(*values) is run in a sandbox of its own; before and after: program text around the answer's (code)
-    """
-    prompt: str
-    answer: str
-    match: str
-    kind: str = ""
-    key: str = ""
-    options: tuple = ()
-    calls: tuple = ()
-    name: str = ""
-    check: str = ""
-    before: str = ""
-    after: str = ""
-
-
-def split_of(example):
-    """'train', 'val' or 'test' (80/10/10) from a hash of the key: splits cannot overlap, whatever the seed."""
-    bucket = int.from_bytes(hashlib.sha256((example.key or example.prompt).encode()).digest()[:4], "big") % 10
-    return "val" if bucket == 8 else "test" if bucket == 9 else "train"
+from .questions.example import NUMBER, normal, to_number
 
 
 # ------------------------------------------------------------------------------------------------ numbers
-NUMBER = r"(?:[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+\u2212]?\$?\.\d+)"
 UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"                       # may be glued to a number: 8kg
 BETWEEN = rf"(?:{UNIT}|(?: [a-z]+){{0,2}}) *(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by) *"
 CHAIN = rf"(?<![\w.,]){NUMBER}(?:(?:{BETWEEN}|:| to | or ){NUMBER})+"   # 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9
-
-
-def to_number(text):
-    """'1,234' -> 1234.0, '-5' -> -5.0, '$3.0' -> 3.0; None where `text` is not one number."""
-    text = text.strip().replace("\u2212", "-")
-    if not re.fullmatch(NUMBER, text):
-        return None
-    return float(text.replace(",", "").replace("$", ""))
 
 
 def find_number(text):
@@ -85,13 +39,6 @@ def find_number(text):
 
 
 # ------------------------------------------------------------------------------------------------ text
-def normal(text):
-    """Lower case, no outer punctuation, articles dropped: 'An Apple.' -> 'apple'."""
-    outer = " \t\n.,;:!?\"'`*()[]\u2018\u2019\u201c\u201d"
-    text = re.sub(r"\s+", " ", text.lower()).strip(outer)
-    return re.sub(r"^(?:a|an|the) ", "", text).strip(outer)
-
-
 def find_choice(text, options):
     """Index of the chosen option, or None. A letter that leads or is announced, else the one option that is named.
 
@@ -144,20 +91,3 @@ def find_code(text):
         return fence[1]
     start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
     return text[start.start():] if start else text
-
-
-def same_value(a, b):
-    """Equal values of like type: True is not 1, [1] is not (1,), and floats are close rather than equal."""
-    if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
-        return a is b
-    if isinstance(a, int) and isinstance(b, int):           # exact, and never turned into a float that overflows
-        return a == b
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return a == b or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) if max(abs(a), abs(b)) < 1e300 else a == b
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same_value, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_value(a[k], b[k]) for k in a)
-    return a == b

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from . import svf
-from .packed import linear
+from .machine.packed import linear
 
 METHODS = {"svf": svf.ALL, "lora": svf.ALL, "ia3": "k,v,down"}          # each with the modules that it tunes unless told
 

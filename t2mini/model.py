@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .packed import linear
+from .machine.packed import linear
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint, evaluate, experts, lora, ranks, svf, tasks
+from . import evaluate, experts, lora, svf, tasks
+from .machine import checkpoint, ranks
 from .generate import generate
 from .grade import graded_end
 from .likelihood import check_length, choose, logprobs, micro_batches, pack
 from .recipe import TrainConfig, settled     # noqa: F401 (callers say reinforce.TrainConfig)
-from .weights import return_memory
+from .machine.memory import return_memory
 
 
 # ---------------------------------------------------------------------------------------------- equation 1
@@ -208,6 +209,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     optimizer = torch.optim.AdamW(z.values(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=0.0)
     state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0, "skipped": 0, "bad": 0}
     best, log_path, ckpt = svf.get_z(model), out.with_suffix(".jsonl"), out.with_suffix(".ckpt")
+    told = {"config": asdict(cfg), "base_sha256": model.base_sha256, "dtype": str(model.dtype)}
     if Path(cfg.task).resolve() == log_path.resolve():
         raise ValueError(f"the log of {out} would replace the task file {cfg.task}; choose another --out")
     if resume and not ckpt.exists():
@@ -215,7 +217,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     val = task.examples("val", cfg.val_n, seed=0)           # selects the checkpoint; test data is never read here
     with checkpoint.output(out, log_path, ckpt) as log_file:
         if resume:
-            best = checkpoint.load(ckpt, cfg, model, optimizer, z, state)
+            best = checkpoint.load(ckpt, told, z, optimizer, best, state, model.device)
+            svf.fold(model)
             log_file.truncate(checkpoint.end_of_step(log_path, state["step"]) if ranks.rank() == 0 else 0)
             log(f"resuming {out} after step {state['step']}")
         else:
@@ -240,7 +243,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
                 log_file.flush()
                 os.fsync(log_file.fileno())                 # the log of a checkpoint is there when the checkpoint is
                 if ranks.rank() == 0:
-                    checkpoint.save(ckpt, cfg, model, optimizer, z, best, state)
+                    checkpoint.save(ckpt, told, z, optimizer, best, state)
             if step >= cfg.steps or state["stale"] >= cfg.patience or state["bad"] >= 5:
                 break
             numbers, sample = update(model, tokenizer, task, cfg, step, optimizer)

@@ -11,18 +11,15 @@ Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sen
 Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix; the gradient of z
           needs no dense weight gradient (`FoldedLinear`); rows with different z go through the factors (`per_row`).
 """
-import hashlib
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from . import files
-from .packed import linear
+from .machine.packed import linear
+from .machine.svd_cache import decompose
 
 SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
          "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
@@ -225,38 +222,6 @@ def detach(model):
     swap(model, {name: layer.base for name, layer in layers(model).items()})
 
 
-def decompose(W, cache=None):
-    """W (m, n) -> U (m, r), S (r,), Vt (r, n), decomposed in float32 (bfloat16 has no SVD kernel), on W's device.
-
-    The cache is keyed by the tensor's bytes, shape and dtype, so it can never return another matrix's factors.
-    """
-    if cache is None:
-        return torch.linalg.svd(W.detach().float(), full_matrices=False)
-    host = W.detach().contiguous().cpu()
-    raw = host.view(torch.uint8 if host.element_size() == 1 else torch.int16 if host.element_size() == 2 else torch.int32)
-    key = hashlib.sha256(raw.numpy().tobytes() + f"{tuple(W.shape)} {W.dtype}".encode()).hexdigest()
-    path = Path(cache) / f"{key[:32]}.safetensors"
-    factors = cached(path, key, W.device)
-    if factors is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.only_one(path.parent, wait=True):        # processes that start together share the work
-            factors = cached(path, key, W.device)
-            if factors is None:
-                files.sweep(path.parent / "*.safetensors")
-                factors = tuple(torch.linalg.svd(W.detach().float(), full_matrices=False))
-                files.save_tensors(path, dict(zip(("U", "S", "Vt"), factors)), {"key": key, "torch": torch.__version__})
-    return factors
-
-
-def cached(path, key, device):
-    """(U, S, Vt) of the cache file at path; None where there is none, or it is damaged or another matrix's."""
-    try:
-        with safe_open(path, "pt", device=str(device)) as f:
-            return tuple(f.get_tensor(k) for k in ("U", "S", "Vt")) if f.metadata()["key"] == key else None
-    except (FileNotFoundError, SafetensorError, KeyError, TypeError):
-        return None
-
-
 # ---------------------------------------------------------------------------------------------- z in and out
 def get_z(model):
     """dict name -> effective z (r,), a copy: this is the expert. (Of LoRA: name.A, name.B; of IA3: name.l.)"""
@@ -299,6 +264,15 @@ def set_z(model, expert):
 def reset(model):
     """Back to the base model: z = 1, W' = W, the same tensors as before."""
     set_z(model, {})
+
+
+def merged(model):
+    """The whole model with W' in place of W: dict name in the checkpoint -> tensor."""
+    added = trained(model).values()
+    out = {n.replace(".base.", "."): p for n, p in model.named_parameters() if all(p is not z for z in added)}
+    for name, layer in layers(model).items():
+        out[f"{name}.weight"] = layer.folded.T if getattr(layer.base, "transposed", False) else layer.folded
+    return out
 
 
 @contextmanager

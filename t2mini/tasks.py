@@ -5,7 +5,7 @@ Built in: math, code, reasoning (an expert each), their `-unseen` counterparts m
           training never shows, other (needs no expert) and dispatch (which of the four does a question need?).
 Splits:   train, val and test are disjoint by construction: a hash of an example's content decides (grade.split_of).
           train trains, val selects checkpoints and gives few-shot examples, test is only ever scored.
-Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours (datasets.py).
+Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours (published.py).
 Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice, contains) is a task too.
 """
 import difflib
@@ -18,12 +18,14 @@ from numbers import Real
 from pathlib import Path
 from typing import Callable
 
-from . import datasets, grade_math, sandbox
-from .grade import (Example, find_choice, find_code, find_number, find_quoted, normal, same_value, split_of, to_number)
-from .problems_code import make_code
-from .problems_math import make_math
-from .problems_other import make_other
-from .problems_reasoning import make_reasoning
+from .questions import latex, published, sandbox
+from .grade import find_choice, find_code, find_number, find_quoted
+from .questions.code import make_code
+from .questions.example import Example, normal, same_value, split_of, to_number
+from .questions.yours import example_of
+from .questions.math import make_math
+from .questions.other import make_other
+from .questions.reasoning import make_reasoning
 
 SPLITS = ("train", "val", "test")
 LABELS = ("code", "math", "reasoning", "other")     # "other" means: the base model, no expert
@@ -116,12 +118,12 @@ def get(name, data=None):
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    if name in datasets.SETS:
-        of, splits = datasets.SETS[name], datasets.load(name, datasets.folder_of(data))
+    if name in published.SETS:
+        of, splits = published.SETS[name], published.load(name, published.folder_of(data))
         return ListTask(name, lambda: splits, of.max_tokens, of.skill, of.opener, of.skill == "code")
     if str(name).endswith(".jsonl"):
         return from_jsonl(name)
-    known = [*BUILT_IN, *datasets.SETS]
+    known = [*BUILT_IN, *published.SETS]
     near = difflib.get_close_matches(name, known, 1)
     raise ValueError(f"unknown task {name!r}" + (f"; did you mean {near[0]}?" if near else "") +
                      f" Choose from {', '.join(known)} or give a .jsonl file")
@@ -153,7 +155,7 @@ def from_jsonl(path):
     if not path.exists():
         raise FileNotFoundError(f"no task file at {path}")
     found = {}
-    for number, row in datasets.read_rows(path):
+    for number, row in published.read_rows(path):
         try:
             example = example_of(row)
         except (ValueError, KeyError, TypeError, RecursionError) as e:
@@ -164,26 +166,6 @@ def from_jsonl(path):
     splits = {s: tuple(e for i, e in enumerate(found.values()) if {8: "val", 9: "test"}.get(i % 10, "train") == s)
               for s in SPLITS}
     return ListTask(str(path), lambda: splits, 96, "other")
-
-
-def example_of(row):
-    """One JSONL row (dict) -> Example."""
-    if not isinstance(row, dict):
-        raise ValueError("a row must be an object with `prompt` and `answer`")
-    for field in ("prompt", "answer"):
-        if not isinstance(row.get(field), (str, int, float)) or not str(row[field]).strip():
-            raise ValueError(f"`{field}` is missing or empty")
-    match, answer = row.get("match", "exact"), str(row["answer"]).strip()
-    if match not in ("number", "exact", "choice", "contains"):
-        raise ValueError(f"`match` is {match!r}; it must be number, exact, choice or contains")
-    if match == "number" and to_number(answer) is None:
-        raise ValueError(f"`match` is number but the answer {answer!r} is not one")
-    if match == "exact" and not normal(answer):
-        raise ValueError(f"`answer` is {answer!r}: without punctuation nothing is left to compare")
-    options = row.get("options", [])
-    if match == "choice" and (not isinstance(options, list) or answer not in (str(o).strip() for o in options)):
-        raise ValueError("`match` is choice: `options` must be a list of texts that holds the answer")
-    return Example(str(row["prompt"]), answer, match, options=tuple(str(o).strip() for o in options))
 
 
 # ---------------------------------------------------------------------------------------------- the reward
@@ -258,7 +240,7 @@ def right(example, text):
         got, want = find_number(text), to_number(example.answer)
         return got is not None and abs(got - want) <= 1e-6 * max(1.0, abs(want))
     if example.match == "math":
-        return grade_math.same_answer(grade_math.find_final(text), example.answer)
+        return latex.same_answer(latex.find_final(text), example.answer)
     if example.match == "choice":
         i = find_choice(text, example.options)
         return i is not None and example.options[i] == example.answer

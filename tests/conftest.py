@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import t2mini
 from t2mini.model import Config, Transformer
-from t2mini.tokenizer import byte_alphabet
+from t2mini.formats.tokenizer import byte_alphabet
 
 torch.set_num_threads(1)                        # exact-equality tests need a fixed thread count
 

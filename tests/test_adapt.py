@@ -5,7 +5,7 @@ import torch
 
 from t2mini import adapt, evaluate, svf, tasks
 from t2mini.generate import Samples, generate
-from t2mini.grade import Example
+from t2mini.questions.example import Example
 
 
 @pytest.fixture

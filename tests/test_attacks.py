@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 from conftest import wait_for
 
-from t2mini import sandbox, tasks
-from t2mini.grade import Example
+from t2mini import tasks
+from t2mini.questions import sandbox
+from t2mini.questions.example import Example
 
 SECRET = f"expected-{uuid.uuid4()}"                         # what the hidden test expects: nobody can guess it
 TOOLS = set("_socket subprocess threading signal gc inspect ctypes resource atexit importlib".split())

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from t2mini import bench, svf
+from t2mini import svf
+from t2mini.lab import bench
 from t2mini.__main__ import main
 
 KEYS = """decode_tok_s decode_bw_share rollout_tok_s rollout_gemm_share row_efficiency frozen_pass_s train_pass_s

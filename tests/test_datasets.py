@@ -7,9 +7,11 @@ from contextlib import nullcontext
 import pytest
 
 from t2mini import __main__ as cli
-from t2mini import asserts, datasets, sandbox, tasks
-from t2mini.grade import Example, find_quoted
-from t2mini.grade_math import LONGEST, find_final, same_answer, value
+from t2mini import tasks
+from t2mini.questions import asserts, published, sandbox
+from t2mini.grade import find_quoted
+from t2mini.questions.example import Example
+from t2mini.questions.latex import LONGEST, find_final, same_answer, value
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -45,7 +47,7 @@ def data(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(rows) if path.endswith(".json") else "".join(
             (r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
-        datasets.load.cache_clear()
+        published.load.cache_clear()
     answers = ["5 + 3 = <<5+3=8>>8\n#### 8", "#### -5", "It is 1,080.\n#### 1,080"]
     for split, n in (("train", 60), ("test", 9)):
         write(f"gsm8k/{split}.jsonl", [{"question": f"{split} {i}", "answer": answers[i % 3]} for i in range(n)])
@@ -66,12 +68,12 @@ def data(tmp_path):
 def test_splits_never_share_a_question(data, name, sizes):
     """Fails if a question is in two splits, one is lost, or the seed does not decide the order."""
     task = tasks.get(name, data[0])
-    rows = {s: tasks.datasets.load(name, str(data[0])).get(s, ()) for s in tasks.SPLITS}
+    rows = {s: tasks.published.load(name, str(data[0])).get(s, ()) for s in tasks.SPLITS}
     keys = [{e.key for e in rows[s]} for s in tasks.SPLITS]
     assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
     assert sizes is None or tuple(map(len, keys)) == sizes
-    assert sum(map(len, rows.values())) == sum(len(datasets.read_rows(datasets.locate(data[0], f)))
-                                               for f in datasets.SETS[name].files)
+    assert sum(map(len, rows.values())) == sum(len(published.read_rows(published.locate(data[0], f)))
+                                               for f in published.SETS[name].files)
     assert (task.skill == "code") == task.runs_code and task.max_tokens > 0
     all_of_it = task.examples("test", 10**6)
     assert len(all_of_it) == len(rows["test"]) and all_of_it[:2] == task.examples("test", 2) and task.examples("test", 0) == []
@@ -81,12 +83,12 @@ def test_splits_never_share_a_question(data, name, sizes):
 
 def test_val_is_carved_out_where_none_is_published(data):
     """Fails if there is no val, if it comes out of the test although there is a train, or order or other rows decide."""
-    gsm, math = (datasets.load(name, str(data[0])) for name in ("gsm8k", "math-500"))
+    gsm, math = (published.load(name, str(data[0])) for name in ("gsm8k", "math-500"))
     assert 0 < len(gsm["val"]) < 20 and all(e.prompt.startswith("train") for e in gsm["val"]) and len(gsm["test"]) == 9
     assert 0 < len(math["val"]) < 20 and set(math) == {"val", "test"}
-    rows = [row for _, row in datasets.read_rows(data[0] / "math500/math500_test.json")]
+    rows = [row for _, row in published.read_rows(data[0] / "math500/math500_test.json")]
     data[1]("math500/math500_test.json", rows[:30][::-1])
-    fewer = datasets.load("math-500", str(data[0]))
+    fewer = published.load("math-500", str(data[0]))
     assert {e.key for e in fewer["val"]} <= {e.key for e in math["val"]} and not {e.key for e in fewer["test"]} & {
         e.key for e in math["val"]}
     with pytest.raises(ValueError, match="math-500 has no examples in its train split"):
@@ -100,14 +102,14 @@ def test_a_question_in_two_published_splits_stays_in_the_later_one(data):
     turned["question"]["choices"].reverse()
     data[1]("arc/ARC-Easy/ARC-Easy-Train.jsonl", [turned, arc_row(7)])
     data[1]("arc/ARC-Easy/ARC-Easy-Test.jsonl", [row])
-    found = datasets.load("arc-easy", str(data[0]))
+    found = published.load("arc-easy", str(data[0]))
     assert [len(found[s]) for s in tasks.SPLITS] == [1, 6, 1] and "twice" not in found["train"][0].prompt
 
 
 # ---------------------------------------------------------------------------------------------- rows
 def test_gsm8k_gold_is_the_number_behind_the_marks(data):
     """Fails if the sign or a comma is lost (the release reads 1,080 as 80), or another number of the solution is taken."""
-    by = {e.prompt: e for rows in datasets.load("gsm8k", str(data[0])).values() for e in rows}
+    by = {e.prompt: e for rows in published.load("gsm8k", str(data[0])).values() for e in rows}
     eight, minus, comma = (by[f"test {i}"] for i in range(3))
     assert [e.answer for e in (eight, minus, comma)] == ["8", "-5", "1,080"]
     said = ["8", "It is -5.", "$1,080", "5", "5", "2,080"]
@@ -118,7 +120,7 @@ def test_gsm8k_gold_is_the_number_behind_the_marks(data):
                                                 ("ABCDE", "E", "E"), ("12345", "5", "E"), ("BADC", "A", "B")])
 def test_arc_labels(labels, key, right):
     """Fails if digits, three or five options, or labels out of order give another gold answer (the release: never right)."""
-    example = datasets.arc(arc_row(3, key, labels))
+    example = published.arc(arc_row(3, key, labels))
     assert len(example.options) == len(labels) and all(f'"{o}"' in example.prompt for o in example.options)
     said = [f'{option}". The others are not.' for option in example.options]
     assert tasks.rewards([example] * len(labels), said) == [float(letter == right) for letter in LETTERS[:len(labels)]]
@@ -136,7 +138,8 @@ def test_openers_reach_the_second_pass(monkeypatch):
     """Fails if the strategies of `eval` ask in other words than training and a fixed expert do."""
     from argparse import Namespace
 
-    from t2mini import adapt, arms, evaluate
+    from t2mini import adapt, evaluate
+    from t2mini.lab import arms
     seen, task = [], tasks.Task("t", None, 4, "math", 'It is "')
     monkeypatch.setattr(adapt, "route", lambda m, t, questions, d, label="": [adapt.Route("other", "other", {})] * len(questions))
     monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))
@@ -149,7 +152,7 @@ def test_openers_reach_the_second_pass(monkeypatch):
 
 def test_mbpp_prompt_names_the_function_and_shows_one_test(data):
     """Fails if a hidden assert is shown, or the published ids are in another split."""
-    found = datasets.load("mbpp", str(data[0]))
+    found = published.load("mbpp", str(data[0]))
     assert [sorted(e.calls[0][0][0] for e in found[s]) for s in tasks.SPLITS] == [[601, 974], [1, 10, 511, 600], [11, 510]]
     example = found["test"][0]
     assert "assert f(11) == 12" in example.prompt and "f(0)" not in example.prompt and example.name == "f"
@@ -179,14 +182,14 @@ WAYS = [  # way, tests, setup, a right program, wrong ones
 @pytest.mark.parametrize("way, tests, setup, right, wrong", WAYS)
 def test_three_ways_to_run_asserts(way, tests, setup, right, wrong):
     """Fails if a published assert is run in another way than stated, a right program earns nothing or a wrong one something."""
-    example = datasets.mbpp(mbpp_row(11, tests, right, setup=setup))
+    example = published.mbpp(mbpp_row(11, tests, right, setup=setup))
     assert example.kind == way
     assert tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)]) == [1.0] + [0.0] * len(wrong)
 
 
 def test_humaneval_in_three_ways(data):
     """Fails if imports and helpers of the prompt are missing, a loop is not run, or a truth value is taken for True."""
-    half, first, even = (datasets.humaneval(r) for r in (POLY, LIST, YES))
+    half, first, even = (published.humaneval(r) for r in (POLY, LIST, YES))
     assert [e.kind for e in (half, first, even)] == ["replay", "calls", "cases"] and len(half.calls) == 5
     rows = [(half, "def half(x: List) -> float:\n    return twice(x) / 4", 1), (half, "def half(x):\n    return 1.0", 0),
             (half, "def half(x):\n    return x // 2", 0), (half, "def half(x): pass", 0), (half, "", 0),
@@ -203,7 +206,7 @@ def test_humaneval_in_three_ways(data):
                                  mbpp_row(11, ["assert f(1) == 77122 + 1"], "def f(x): return 77123")])
 def test_the_program_never_meets_what_is_expected(monkeypatch, row):
     """Fails if an expected value or a published test is sent into the sandbox that runs the answer."""
-    sent, example = [], datasets.mbpp(row)
+    sent, example = [], published.mbpp(row)
     run = sandbox.call_many
     monkeypatch.setattr(sandbox, "call_many", lambda jobs: sent.extend(jobs) or run(jobs))
     spy = "import sys\ndef f(*a): return [k for k in sys._getframe(1).f_globals if 'check' in k or 'verdict' in k]"
@@ -225,7 +228,7 @@ HOSTILE = ["import os\nos._exit(0)", "raise SystemExit(0)", "def f(x): raise Sys
 def test_hostile_programs_earn_nothing(test):
     """Fails if ending early, redefining what judges, or values equal to everything pass a published test."""
     right = "def f(x): return 0.1" if "abs" in test else "def f(x): return [3, 9]" if "set" in test else "def f(x): return 0.1, 7"
-    example = datasets.mbpp(mbpp_row(11, [test], right))
+    example = published.mbpp(mbpp_row(11, [test], right))
     assert tasks.rewards([example] * (len(HOSTILE) + 1), [*map(answer, HOSTILE), answer(right)]) == [0.0] * len(HOSTILE) + [1.0]
 
 
@@ -253,7 +256,7 @@ TAKEN_IN = [  # tests, a right program, wrong ones that pass where a comparison 
 def test_no_way_of_running_an_assert_is_taken_in(tests, right, wrong):
     """Fails if what is expected runs beside the program (`__eq__`, patched builtins), if a value counts for another call than
     the one that made it, or if a forged answer ends this process."""
-    example = datasets.mbpp(mbpp_row(11, tests, right))
+    example = published.mbpp(mbpp_row(11, tests, right))
     assert tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)]) == [1.0] + [0.0] * len(wrong)
 
 
@@ -301,32 +304,32 @@ def test_bad_rows_are_named(data, path, name, line, says):
 
 def test_a_missing_folder_file_or_list_is_one_line(data, monkeypatch, tmp_path):
     """Fails if a missing file is a traceback, or the message does not say what to do."""
-    monkeypatch.delenv(datasets.FOLDER, raising=False)
+    monkeypatch.delenv(published.FOLDER, raising=False)
     with pytest.raises(ValueError, match="give --data=DIR"):
         tasks.get("gsm8k")
     with pytest.raises(ValueError, match="no folder at nowhere"):
         tasks.get("gsm8k", "nowhere")
     (data[0] / "gsm8k/test.jsonl").unlink()
-    datasets.load.cache_clear()
+    published.load.cache_clear()
     with pytest.raises(ValueError, match="test.jsonl is missing; .* says where gsm8k is published"):
         tasks.get("gsm8k", data[0])
     for text, says in (("{", "not JSON"), ('{"a": 1}', "one list")):
         (data[0] / "math500/math500_test.json").write_text(text)
-        datasets.load.cache_clear()
+        published.load.cache_clear()
         with pytest.raises(ValueError, match=says):
             tasks.get("math-500", data[0])
     with pytest.raises(ValueError, match="did you mean humaneval"):
         tasks.get("humanevl")
-    monkeypatch.setenv(datasets.FOLDER, str(data[0]))
+    monkeypatch.setenv(published.FOLDER, str(data[0]))
     assert tasks.get("mbpp").examples("test", 9)
 
 
 def test_the_hash_is_of_the_content(data):
     """Fails if line ends, the order of fields or the kind of file change the hash, or a changed answer does not."""
     folder, write = data
-    fields = datasets.SETS["math-500"].fields
-    of = lambda path: datasets.content_hash(datasets.read_rows(folder / path), fields)     # noqa: E731
-    rows = [row for _, row in datasets.read_rows(folder / "math500/math500_test.json")]
+    fields = published.SETS["math-500"].fields
+    of = lambda path: published.content_hash(published.read_rows(folder / path), fields)     # noqa: E731
+    rows = [row for _, row in published.read_rows(folder / "math500/math500_test.json")]
     write("math500/test.jsonl", [{**dict(reversed(r.items())), "level": 9} for r in rows])
     (folder / "crlf.jsonl").write_bytes("\r\n".join(map(json.dumps, rows)).encode())
     assert of("math500/test.jsonl") == of("math500/math500_test.json") == of("crlf.jsonl")
@@ -335,19 +338,19 @@ def test_the_hash_is_of_the_content(data):
     assert len({of(p) for p in ("crlf.jsonl", "other.jsonl", "fewer.jsonl")}) == 3
     row = {"question": {"stem": "q", "choices": [{"text": "a", "label": "A"}]}, "answerKey": "A"}
     turned = {**row, "question": {"choices": [{"label": "A", "text": "a"}], "stem": "q"}}
-    assert len({datasets.content_hash([(1, r)], datasets.ARC_FIELDS) for r in (row, turned)}) == 1
+    assert len({published.content_hash([(1, r)], published.ARC_FIELDS) for r in (row, turned)}) == 1
 
 
 def test_the_verb_says_what_is_there(data, capsys, monkeypatch):
     """Fails if a missing, changed or unreadable file is called present, or the verb needs a folder to say where data are."""
-    monkeypatch.delenv(datasets.FOLDER, raising=False)
+    monkeypatch.delenv(published.FOLDER, raising=False)
     assert cli.main(["datasets"]) == 0 and "https://allenai.org/data/arc" in capsys.readouterr().out
-    monkeypatch.setenv(datasets.FOLDER, "")                     # put back afterwards: --data sets it
+    monkeypatch.setenv(published.FOLDER, "")                     # put back afterwards: --data sets it
     (data[0] / "gsm8k/test.jsonl").unlink()
     data[1]("mbpp/mbpp.jsonl", ["{"])
-    file = datasets.SETS["humaneval"].files[0]
-    right = datasets.content_hash(datasets.read_rows(data[0] / file.path), datasets.SETS["humaneval"].fields)
-    monkeypatch.setitem(datasets.SETS, "humaneval", tasks.replace(datasets.SETS["humaneval"], files=(tasks.replace(file, sha256=right),)))
+    file = published.SETS["humaneval"].files[0]
+    right = published.content_hash(published.read_rows(data[0] / file.path), published.SETS["humaneval"].fields)
+    monkeypatch.setitem(published.SETS, "humaneval", tasks.replace(published.SETS["humaneval"], files=(tasks.replace(file, sha256=right),)))
     assert cli.main(["datasets", f"--data={data[0]}", "--json"]) == 0
     out = capsys.readouterr().out
     states = {row["path"]: row["state"] for row in json.loads(out.splitlines()[-1])}
@@ -362,7 +365,7 @@ def test_eval_reads_the_folder(data, tiny_folder, capsys, monkeypatch, tmp_path)
     from t2mini import experts
     monkeypatch.setattr(experts, "OUT", tmp_path / "out")
     monkeypatch.setattr(experts, "SVD_CACHE", tmp_path / "svd")
-    monkeypatch.setenv(datasets.FOLDER, "")
+    monkeypatch.setenv(published.FOLDER, "")
     args = [f"--weights={tiny_folder}", "--dtype=float32", "--device=cpu", "--json"]
     assert cli.main(["eval", "--task=arc-easy", f"--data={data[0]}", "--n=9999", *args]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n"] == 6
@@ -424,16 +427,16 @@ def test_no_answer_is_wrong_and_long_ones_end():
 
 
 # ---------------------------------------------------------------------------------------------- the real files, where they are
-REAL = os.environ.get(datasets.FOLDER)
+REAL = os.environ.get(published.FOLDER)
 if REAL:
     def test_real_files_are_those_that_are_known():
         """Fails if a file of the folder has other content than the hashes say."""
-        assert {row["state"] for row in datasets.report(REAL, say=lambda text: None)} == {"present"}
+        assert {row["state"] for row in published.report(REAL, say=lambda text: None)} == {"present"}
 
-    @pytest.mark.parametrize("name", list(datasets.SETS))
+    @pytest.mark.parametrize("name", list(published.SETS))
     def test_real_gold_answers_earn(name):
         """Fails if a published answer is judged wrong, or splits of real data share a question."""
-        found = datasets.load(name, REAL)
+        found = published.load(name, REAL)
         rows = [e for split in found.values() for e in split]
         keys = [{e.key for e in split} for split in found.values()]
         assert len(set.union(*keys)) == sum(map(len, keys))
@@ -444,7 +447,7 @@ if REAL:
 
     def test_real_math_answers_differ():
         """Fails if two different answers of the set are taken for one."""
-        gold = [e.answer for split in datasets.load("math-500", REAL).values() for e in split]
+        gold = [e.answer for split in published.load("math-500", REAL).values() for e in split]
         rng = random.Random(0)
         for want in gold:
             for wrapped in (f"\\boxed{{{want}}}", f"The answer is ${want}$", f" $$ {want} $$ ", f"It is $x$. Then \\boxed{{ {want} }}."):

@@ -14,12 +14,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from t2mini import reinforce, svf, weights
-from t2mini.configs import config_from_json
+from t2mini.machine import device
+from t2mini import reinforce, svf
+from t2mini.formats import load as weights
+from t2mini.formats.configs import config_from_json
 from t2mini.generate import generate
-from t2mini.gguf import Lazy
+from t2mini.formats.gguf import Lazy
 from t2mini.model import Transformer
-from t2mini.options import build_parser
+from t2mini.cli.options import build_parser
 
 MODERN = dict(sliding_window=5, qk_norm=True, qkv_bias=True, rope_factors=(1.0, 2.0, 3.0, 8.0))
 GPT2 = dict(family="gpt2", num_key_value_heads=6)
@@ -133,8 +135,8 @@ def test_cuda_takes_bfloat16_where_it_can(monkeypatch):
     """Fails if CUDA gets float32 by default, or a card without bfloat16 units gets bfloat16."""
     for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
-        assert weights.pick("cuda") == (torch.device("cuda"), dtype)
-        assert weights.pick("cuda", "float16")[1] == torch.float16
+        assert device.pick("cuda") == (torch.device("cuda"), dtype)
+        assert device.pick("cuda", "float16")[1] == torch.float16
 
 
 def test_the_memory_and_the_commands_of_llama3_8b():

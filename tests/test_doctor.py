@@ -5,8 +5,12 @@ import pytest
 import torch
 from test_cli import call, home     # noqa: F401
 
+from t2mini.machine import device, files as disk
 from t2mini import __main__ as cli
-from t2mini import doctor, download, experts, sandbox, svf, weights
+from t2mini import experts, svf
+from t2mini.formats import download
+from t2mini.lab import doctor
+from t2mini.questions import sandbox
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):   
     (home / "out" / "allow-code").touch()
     found, _ = look()
     assert found["tiny"].startswith(f"sha256 {model.base_sha256[:16]}...")
-    mine = weights.file_hash([home / "out" / "a.safetensors"])
+    mine = disk.file_hash([home / "out" / "a.safetensors"])
     assert found["out/a.safetensors"] == f"sha256 {mine[:16]}..., task math, base tiny"
     assert "which is not here" in found["out/b.safetensors"] and "may run" in found["consent"]
     what = {m["what"]: m["command"] for m in found["missing"]}
@@ -61,10 +65,10 @@ def test_the_choice_of_numbers_is_explained(look, monkeypatch, fast):
     """Fails if the dtype is named without its reason, or another than the one measured to be faster, or than a run takes; or
     cores, memory and processes are left out."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(weights, "gemm_seconds", lambda dtype: 0.001 if dtype == fast else 0.002)
-    monkeypatch.setattr(weights, "cpu_seconds", weights.cpu_seconds.__wrapped__)            # not what was measured before
+    monkeypatch.setattr(device, "gemm_seconds", lambda dtype: 0.001 if dtype == fast else 0.002)
+    monkeypatch.setattr(device, "cpu_seconds", device.cpu_seconds.__wrapped__)            # not what was measured before
     found, _ = look()
-    name = str(weights.pick("cpu")[1]).removeprefix("torch.")
+    name = str(device.pick("cpu")[1]).removeprefix("torch.")
     assert found["dtype"].startswith(f"{name} (--dtype): the faster one here") and f"1.00 ms in {name}" in found["dtype"]
-    assert fast == weights.pick("cpu")[1] and torch.backends.cpu.get_cpu_capability() in found["dtype"]
+    assert fast == device.pick("cpu")[1] and torch.backends.cpu.get_cpu_capability() in found["dtype"]
     assert {"python", "packages", "cores", "memory", "disk", "cuda", "processes", "sandbox"} <= found.keys()

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from t2mini import download as d
+from t2mini.formats import download as d
 
 BIG = bytes(range(256)) * 4000                  # 1 MB
 FILES = {"config.json": b"{}", "model.safetensors": BIG}

@@ -2,7 +2,7 @@
 import pytest
 
 from t2mini import adapt, evaluate, reinforce, svf, tasks
-from t2mini.grade import Example
+from t2mini.questions.example import Example
 
 
 @pytest.mark.parametrize("right, n, low, high", [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0),

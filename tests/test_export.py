@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 import t2mini
-from t2mini import export as export_file
-from t2mini import svf, tokenizer
-from t2mini.export import export, tokenizer_files
+from t2mini.formats import export as export_file
+from t2mini import experts, svf
+from t2mini.formats import tokenizer
+from t2mini.formats.export import export, tokenizer_files
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "gpt2"]
@@ -26,11 +27,17 @@ def tuned(path, modules=svf.ALL):
     return model, expert
 
 
+def written(model, source, out, expert=None, meta=None):
+    """The model as the verb `export` writes it."""
+    adapter = experts.adapter(model, expert, meta or {}) if expert else None
+    return export(out, source, svf.merged(model), model.cfg, model.dtype, adapter)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_merged_weights_load_back(name, tmp_path):
     """Fails if a W' is forgotten, stored untransposed (GPT-2), or under another name than the checkpoint's."""
     model, expert = tuned(GOLDEN / name)
-    export(model, GOLDEN / name, tmp_path / "out", expert, META)
+    written(model, GOLDEN / name, tmp_path / "out", expert, META)
     before, after = (load_file(folder / "model.safetensors") for folder in (GOLDEN / name, tmp_path / "out"))
     assert {k: t.shape for k, t in before.items()} == {k: t.shape for k, t in after.items()}
     changed = {k.removesuffix(".weight") for k in after if not torch.equal(after[k], before[k].float())}
@@ -46,7 +53,7 @@ def test_merged_weights_load_back(name, tmp_path):
 def test_gguf_becomes_a_folder(name, tmp_path):
     """Fails if the config or the tokenizer written for a GGUF file differs from what was read from it."""
     model, words = t2mini.load(GOLDEN / f"{name}.gguf", device="cpu", dtype="float32")
-    export(model, GOLDEN / f"{name}.gguf", tmp_path / "out")
+    written(model, GOLDEN / f"{name}.gguf", tmp_path / "out")
     again, same = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
     ref = load_file(GOLDEN / f"{name}.reference.safetensors")
     torch.testing.assert_close(again(ref["ids"]), ref["logits"], rtol=1e-5, atol=1e-5)
@@ -60,7 +67,7 @@ def test_shards_and_their_index(tmp_path, monkeypatch):
     """Fails if a tensor falls between two shards, is in both, or the index names the wrong one."""
     monkeypatch.setattr(export_file, "SHARD", 40_000)
     model, _ = tuned(GOLDEN / "qwen3")
-    export(model, GOLDEN / "qwen3", tmp_path / "out")
+    written(model, GOLDEN / "qwen3", tmp_path / "out")
     files = sorted(p.name for p in (tmp_path / "out").glob("*.safetensors"))
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert len(files) > 2 and files[0] == f"model-00001-of-{len(files):05d}.safetensors"
@@ -74,7 +81,7 @@ def test_shards_and_their_index(tmp_path, monkeypatch):
 def test_adapter_folder(tmp_path):
     """Fails if z or the singular values are missing or misnamed, or the training facts are not in its README."""
     model, expert = tuned(GOLDEN / "gpt2", "q,up")
-    export(model, GOLDEN / "gpt2", tmp_path / "out", expert, META)
+    written(model, GOLDEN / "gpt2", tmp_path / "out", expert, META)
     folder = tmp_path / "out" / "adapter"
     config, tensors = json.loads((folder / "adapter_config.json").read_text()), load_file(folder / "adapter_model.safetensors")
     assert config["peft_type"] == "SVF" and config["target_modules"] == ["c_attn", "c_fc"]
@@ -90,7 +97,7 @@ def test_adapter_folder(tmp_path):
 def test_tokenizer_files_are_copied(tmp_path, tiny_folder):
     """Fails if the folder loads without its tokenizer, or the copy differs."""
     model, words = t2mini.load(tiny_folder, device="cpu", dtype="float32")
-    export(model, tiny_folder, tmp_path / "out")
+    written(model, tiny_folder, tmp_path / "out")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tiny_folder / name).read_bytes()
     assert t2mini.load(tmp_path / "out", "cpu", "float32")[1].prompt("Hi") == words.prompt("Hi")
@@ -104,17 +111,17 @@ def test_nothing_is_overwritten_and_nothing_half_done(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     for out in ("full", "file"):
         with pytest.raises(ValueError, match="not an empty folder"):
-            export(model, GOLDEN / "llama", tmp_path / out, expert)
+            written(model, GOLDEN / "llama", tmp_path / out, expert)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
 
-    def fail(*args):
+    def fail(*args, **options):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(export_file, "write_adapter", fail)
     with pytest.raises(OSError, match="No space"):
-        export(model, GOLDEN / "llama", tmp_path / "out", expert)
+        written(model, GOLDEN / "llama", tmp_path / "out", expert)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full"]
     (tmp_path / "empty").mkdir()
-    assert export(model, GOLDEN / "llama", tmp_path / "empty") == tmp_path / "empty"
+    assert written(model, GOLDEN / "llama", tmp_path / "empty") == tmp_path / "empty"
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
 
 

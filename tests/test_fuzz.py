@@ -13,6 +13,7 @@ import struct
 import sys
 import tracemalloc
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ import torch
 from conftest import random_model, write_folder
 from safetensors.torch import load_file
 
-from t2mini import checkpoint, experts, lora, svf, tasks, weights
+from t2mini import experts, lora, svf, tasks
+from t2mini.formats import load as weights
+from t2mini.machine import checkpoint
 from t2mini.model import Transformer
 from t2mini.reinforce import TrainConfig
 
@@ -204,8 +207,9 @@ class Readers:
         svf.attach(model, "q,v", progress=False)
         z = {name: layer.z for name, layer in svf.layers(model).items()}
         optimizer, state = torch.optim.AdamW(z.values()), {"step": 3, "best_val": 0.5}
-        checkpoint.save(path, cfg, model, optimizer, z, svf.get_z(model), state)
-        return self.binary(path, lambda p: checkpoint.load(p, cfg, model, optimizer, z, dict(state)), 3000, "c.ckpt")
+        told = {"config": asdict(cfg), "base_sha256": model.base_sha256, "dtype": str(model.dtype)}
+        checkpoint.save(path, told, z, optimizer, svf.get_z(model), state)
+        return self.binary(path, lambda p: checkpoint.load(p, told, z, optimizer, svf.get_z(model), dict(state), "cpu"), 3000, "c.ckpt")
 
     def jsonl(self):
         rows = [{"prompt": f"say {i}", "answer": str(i), "match": m, **({"options": ["1", str(i)]} if m == "choice" else {})}

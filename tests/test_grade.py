@@ -2,7 +2,8 @@
 import pytest
 
 from t2mini import tasks
-from t2mini.grade import Example, find_choice, find_code, find_number, normal, same_value, split_of, to_number
+from t2mini.grade import find_choice, find_code, find_number
+from t2mini.questions.example import Example, normal, same_value, split_of, to_number
 
 
 def of(options, *cases):

@@ -20,7 +20,7 @@ from conftest import forked
 from safetensors.torch import load_file
 
 import t2mini
-from t2mini import download as d
+from t2mini.formats import download as d
 from t2mini import experts, reinforce, svf
 from t2mini.reinforce import TrainConfig
 

@@ -4,7 +4,7 @@ import torch
 from conftest import random_model
 
 from t2mini import evaluate, svf, tasks
-from t2mini.grade import Example
+from t2mini.questions.example import Example
 from t2mini.likelihood import choose, likelihoods
 from t2mini.reinforce import TrainConfig, policy_gradient, settled
 

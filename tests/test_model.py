@@ -110,7 +110,7 @@ def test_a_window_counts_positions_not_slots():
 
 def test_two_names_for_the_rope_base_mean_the_same():
     """Fails if only `rope_theta` or only `rope_parameters` is read: transformers 4 and 5 write different ones."""
-    from t2mini.weights import config_from_json
+    from t2mini.formats.load import config_from_json
     spec = dict(model_type="llama", vocab_size=64, hidden_size=48, num_hidden_layers=2, num_attention_heads=6,
                 intermediate_size=96, max_position_embeddings=128, rms_norm_eps=1e-5)
     old, new = config_from_json(spec | {"rope_theta": 7e5}), config_from_json(spec | {"rope_parameters": {"rope_theta": 7e5}})

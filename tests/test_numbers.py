@@ -14,7 +14,7 @@ from test_reinforce import config, quiet, ready, rows_of, words     # noqa: F401
 
 from t2mini import evaluate, experts, reinforce, svf, tasks
 from t2mini.generate import generate
-from t2mini.grade import Example
+from t2mini.questions.example import Example
 from t2mini.reinforce import TrainConfig, train
 
 NAN, INF = float("nan"), float("inf")
@@ -212,7 +212,7 @@ def test_one_shot_and_a_population_of_two(call, trained, home, monkeypatch, more
 # ---------------------------------------------------------------------------------------------- consent
 def test_model_written_code_needs_consent_once(call, home, monkeypatch):     # noqa: F811
     """Fails if a program that the model wrote runs before anybody agreed, the option is not named, or agreeing is forgotten."""
-    from t2mini import sandbox
+    from t2mini.questions import sandbox
     ran = []
     monkeypatch.setattr(sandbox, "call_many", lambda jobs, **kw: ran.append(1) or [sandbox.Outcome(None, "x")] * len(jobs))
     code = ["--task=code", "--n=2"]

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from conftest import random_model
 
-from t2mini import packed, svf
+from t2mini import svf
+from t2mini.machine import packed
 
 needs_packing = pytest.mark.skipif(not packed.ON, reason="this torch build has no packed linear layer; F.linear is used")
 

@@ -9,9 +9,9 @@ from collections import Counter
 
 import pytest
 
-from t2mini import problems_code as pc
-from t2mini.grade import same_value, split_of
-from t2mini.problems_code import FRAMES, FRAMES_UNSEEN, SEEN, UNSEEN, make_code
+from t2mini.questions import code as pc
+from t2mini.questions.example import same_value, split_of
+from t2mini.questions.code import FRAMES, FRAMES_UNSEEN, SEEN, UNSEEN, make_code
 
 SEEDS = range(600)
 POOLS = {unseen: [make_code(random.Random(seed), unseen) for seed in SEEDS] for unseen in (False, True)}

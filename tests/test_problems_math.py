@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
-from t2mini import problems_math as pm
-from t2mini.grade import find_number, split_of
-from t2mini.problems_math import make_math
+from t2mini.questions import math as pm
+from t2mini.grade import find_number
+from t2mini.questions.example import split_of
+from t2mini.questions.math import make_math
 
 
 def many(unseen, n=3000, seed=0):

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from t2mini import problems_reasoning as pr
-from t2mini.grade import find_choice, split_of
-from t2mini.problems_other import SEEN, UNSEEN, make_other
-from t2mini.problems_reasoning import make_reasoning
+from t2mini.questions import reasoning as pr
+from t2mini.grade import find_choice
+from t2mini.questions.example import split_of
+from t2mini.questions.other import SEEN, UNSEEN, make_other
+from t2mini.questions.reasoning import make_reasoning
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -137,7 +138,7 @@ def test_the_seed_decides():
     made = "[make(random.Random(i), i % 2 > 0) for i in range(20) for make in (make_reasoning, make_other)]"
     bare = "import random, sys, types\nsys.modules['t2mini'] = types.ModuleType('t2mini')\n"    # without loading torch
     bare += "sys.modules['t2mini'].__path__ = ['t2mini']\n"
-    code = bare + f"from t2mini.problems_reasoning import *\nfrom t2mini.problems_other import *\nprint({made})"
+    code = bare + f"from t2mini.questions.reasoning import *\nfrom t2mini.questions.other import *\nprint({made})"
     elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
                                env={**os.environ, "PYTHONHASHSEED": "1"}).stdout      # other order of sets
     assert elsewhere.strip() == str([make(random.Random(i), i % 2 > 0) for i in range(20)

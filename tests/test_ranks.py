@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from test_cli import home     # noqa: F401
 
 from t2mini import __main__ as cli
-from t2mini import experts, ranks, reinforce, svf, tasks
+from t2mini import experts, reinforce, svf, tasks
+from t2mini.machine import ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -182,7 +183,7 @@ def test_what_one_rank_refuses_ends_all(home, tiny_folder, paid):     # noqa: F8
     out = home / "out" / "e.safetensors"
     assert 0 not in launch(3, lambda r: cli.main(train_args(home, tiny_folder, out, "--prompts=2")), home)
     assert "each needs one at least" in (home / "err0").read_text()
-    from t2mini import files
+    from t2mini.machine import files
     out.parent.mkdir(exist_ok=True)
     with files.only_one(out.with_suffix(".jsonl")):
         assert 0 not in launch(2, lambda r: cli.main(train_args(home, tiny_folder, out)), home)

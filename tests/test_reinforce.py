@@ -13,9 +13,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import t2mini
-from t2mini import evaluate, experts, plots, reinforce, svf, tasks
+from t2mini import evaluate, experts, reinforce, svf, tasks
+from t2mini.lab import plots
 from t2mini.generate import generate
-from t2mini.grade import Example, find_code, graded_end
+from t2mini.grade import find_code, graded_end
+from t2mini.questions.example import Example
 from t2mini.model import Conv1D
 from t2mini.reinforce import TrainConfig, advantages, logprobs, micro_batches, pack, policy_gradient, settled, train
 

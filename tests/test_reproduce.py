@@ -16,8 +16,11 @@ from test_ranks import launch
 
 import t2mini
 from t2mini import __main__ as cli
-from t2mini import adapt, datasets, evaluate, experiments, experts, figures, files, lab, ranks, reproduce, svf, tasks
-from t2mini.grade import split_of
+from t2mini import adapt, evaluate, experts, svf, tasks
+from t2mini.lab import experiments, figures, reproduce, runs
+from t2mini.machine import files, ranks
+from t2mini.questions import published
+from t2mini.questions.example import split_of
 
 SMALL = dict(prompts=2, samples=2, steps=1, val_every=1, val_n=2, max_tokens=3)
 
@@ -25,8 +28,8 @@ SMALL = dict(prompts=2, samples=2, steps=1, val_every=1, val_n=2, max_tokens=3)
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A tiny model and tokenizer with four shipped experts, in folders of their own."""
-    monkeypatch.setattr(lab, "QUICK", SMALL)
-    monkeypatch.setattr(lab.Lab, "n", lambda self, full: min(full, 2))
+    monkeypatch.setattr(runs, "QUICK", SMALL)
+    monkeypatch.setattr(runs.Lab, "n", lambda self, full: min(full, 2))
     monkeypatch.setattr(experts, "SVD_CACHE", None)
     for name in ("OUT", "SHIPPED"):
         monkeypatch.setattr(experts, name, tmp_path / name)
@@ -55,7 +58,7 @@ def test_every_cell_runs_and_the_base_comes_back(tiny, tmp_path, name):
     model, tokenizer = tiny
     before = weights_of(model)
     done = reproduce.run(name, model, tokenizer, quick=True, out=tmp_path / "out")
-    assert len(done["rows"]) == len(list(experiments.ALL[name].cells(lab.Lab(model, tokenizer, tmp_path, True))))
+    assert len(done["rows"]) == len(list(experiments.ALL[name].cells(runs.Lab(model, tokenizer, tmp_path, True))))
     assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
     assert reproduce.read(tmp_path / "out" / f"{name}.json")["rows"] == json.loads(json.dumps(done["rows"]))
     after = weights_of(model)
@@ -70,7 +73,7 @@ def fake(monkeypatch, calls, fails=None):
                 calls.append(seed)
                 if seed == fails:
                     raise KeyboardInterrupt
-                return lab.row([1.0, 0.0, float(seed > 0)])
+                return runs.row([1.0, 0.0, float(seed > 0)])
             yield {"task": "math", "arm": "base", "seed": seed}, run
     monkeypatch.setitem(reproduce.ALL, "fake", experiments.Experiment("-", cells, "bars", "a test"))
 
@@ -125,13 +128,13 @@ def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypa
 def work(monkeypatch):
     """An experiment that trains, scores and searches; an answer with an odd first character earns 1."""
     def cells(lab_):
-        yield {"task": "weights", "arm": "alone", "seed": 0}, lambda: lab.row([1.0])
+        yield {"task": "weights", "arm": "alone", "seed": 0}, lambda: runs.row([1.0])
         yield {"task": "math", "arm": "svf", "seed": 0}, lambda: experiments.trained(lab_, "math", 0, n=5, look=2, lr=0.1)
         yield {"task": "math", "arm": "cem", "seed": 0}, lambda: experiments.searched(lab_, "math", 0, n=5, shots=2)
     monkeypatch.setitem(reproduce.ALL, "work", experiments.Experiment("-", cells, "bars", "a test"))
-    monkeypatch.setattr(lab, "QUICK", SMALL | {"prompts": 4, "samples": 4, "steps": 3, "val_n": 8})
-    monkeypatch.setattr(lab, "BUDGET", {})                  # no must_stop: a random model does not
-    monkeypatch.setattr(lab.Lab, "n", lambda self, full: full)
+    monkeypatch.setattr(runs, "QUICK", SMALL | {"prompts": 4, "samples": 4, "steps": 3, "val_n": 8})
+    monkeypatch.setattr(runs, "BUDGET", {})                  # no must_stop: a random model does not
+    monkeypatch.setattr(runs.Lab, "n", lambda self, full: full)
     monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(ord(t[:1] or "b") % 2) for t in texts])
 
 
@@ -279,7 +282,7 @@ def test_the_second_run_of_an_experiment_is_refused(command, tiny, tmp_path, mon
 
 def test_splits_stay_apart(tiny, tmp_path):
     """Fails if an experiment scores, or searches on, questions of a split that trained, or the other way round."""
-    made = lab.Lab(*tiny, tmp_path)
+    made = runs.Lab(*tiny, tmp_path)
     for task in (*experiments.SEEN, *experiments.UNSEEN):
         t = tasks.get(task)
         scored = {e.key or e.prompt for e in t.examples("test", 60)} | {e.key or e.prompt for e in made.examples(task, 60)}
@@ -292,7 +295,7 @@ def test_splits_stay_apart(tiny, tmp_path):
 
 def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
     """Fails if a row that says "choosing" is of written answers, or the other way round."""
-    made, taken = lab.Lab(*tiny, tmp_path, quick=True), []
+    made, taken = runs.Lab(*tiny, tmp_path, quick=True), []
     for how in ("answers", "choices"):
         monkeypatch.setattr(evaluate, how, lambda *a, how=how, **k: taken.append(how) or ["x"] * 16)
     made.score("reasoning", 16, {})
@@ -302,9 +305,9 @@ def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
 
 def test_unlisted_options_are_not_in_the_prompt(tiny, tmp_path, monkeypatch):
     """Fails if the control still sees the list, loses the question or the options it is to choose among, or writes answers."""
-    made, seen = lab.Lab(*tiny, tmp_path), []
+    made, seen = runs.Lab(*tiny, tmp_path), []
     question = {"stem": "Which one is blue?", "choices": [{"label": "A", "text": "sky"}, {"label": "B", "text": "grass"}]}
-    monkeypatch.setattr(made, "examples", lambda task, n: [datasets.arc({"question": question, "answerKey": "A"})])
+    monkeypatch.setattr(made, "examples", lambda task, n: [published.arc({"question": question, "answerKey": "A"})])
     monkeypatch.setattr(tasks, "get", lambda name: None)
     monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, label, choose: seen.extend([*examples, choose]) or [1.0])
     assert experiments.unlisted(made, "arc-easy")["score"] == 1.0
@@ -315,7 +318,7 @@ def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
     """Fails if the choice of a learning rate or of a checkpoint reads a test question."""
     seen, real = [], tasks.Task.examples
     monkeypatch.setattr(tasks.Task, "examples", lambda self, split, n, seed=0: seen.append(split) or real(self, split, n, seed))
-    made = lab.Lab(*tiny, tmp_path, quick=True)
+    made = runs.Lab(*tiny, tmp_path, quick=True)
     made.best_lr("lora")
     made.expert("math", 0)
     assert set(seen) == {"train", "val"}
@@ -323,15 +326,15 @@ def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
 
 def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
     """Fails if the same settings train twice, or other settings find the wrong expert."""
-    made, runs, real = lab.Lab(*tiny, tmp_path, quick=True), [], lab.reinforce.train
-    monkeypatch.setattr(lab.reinforce, "train", lambda *a, **k: runs.append(a[2]) or real(*a, **k))
+    made, started, real = runs.Lab(*tiny, tmp_path, quick=True), [], runs.reinforce.train
+    monkeypatch.setattr(runs.reinforce, "train", lambda *a, **k: started.append(a[2]) or real(*a, **k))
     first, _ = made.expert("math", 0)
     again, meta = made.expert("math", 0)
     other, _ = made.expert("math", 1)
-    assert [c.seed for c in runs] == [0, 1] and meta["task"] == "math"
+    assert [c.seed for c in started] == [0, 1] and meta["task"] == "math"
     assert all(torch.equal(first[n], again[n]) for n in first)
     made.expert("math", 0, look=2)                          # its test curve is not there yet
-    assert len(runs) == 3 and [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
+    assert len(started) == 3 and [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
 
 
 def test_mean_and_interval_over_seeds():

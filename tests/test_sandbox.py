@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from t2mini import sandbox
-from t2mini.sandbox import Outcome, call_function, call_many, features
+from t2mini.questions import sandbox
+from t2mini.questions.sandbox import Outcome, call_function, call_many, features
 
 PROJECT_FILE = str(Path(sandbox.__file__).resolve().with_name("model.py"))
 LAYERS = "hook", "limits", "filter"

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from t2mini import problems_code, problems_math, problems_other, problems_reasoning, tasks
-from t2mini.grade import split_of
+from t2mini import tasks
+from t2mini.questions import code as problems_code, math as problems_math, other as problems_other, reasoning as problems_reasoning
+from t2mini.questions.example import split_of
 
 MADE = ("math", "code", "reasoning", "math-unseen", "code-unseen", "reasoning-unseen", "other", "dispatch")
 

@@ -41,7 +41,7 @@ def test_code_on_the_page_is_code_in_the_script(page):
 @pytest.mark.parametrize("page", [*PAGES, HERE / "README.md"], ids=[*IDS, "README"])
 def test_links_paths_and_options_exist(page):
     """Fails if a link leads nowhere, or a command names a file, a make target or an option that does not exist."""
-    from t2mini.options import build_parser
+    from t2mini.cli.options import build_parser
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         assert target.startswith("https://") or (page.parent / target).exists(), target

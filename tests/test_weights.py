@@ -14,10 +14,14 @@ from conftest import TINY, forked, random_model, write_folder
 from safetensors.torch import load_file, save_file
 
 import t2mini
-from t2mini import gguf, weights
-from t2mini.configs import config_to_json
-from t2mini.gguf import TYPES, dequantize, read_gguf
-from t2mini.weights import config_from_json, file_hash, pick
+from t2mini.formats import gguf, load as weights
+from t2mini.formats.configs import config_to_json
+from t2mini.formats.gguf import TYPES, dequantize, read_gguf
+from t2mini.formats.load import config_from_json
+from t2mini.machine import memory
+from t2mini.model import Config
+from t2mini.machine.device import pick
+from t2mini.machine.files import file_hash
 
 GOLDEN = Path(__file__).parent / "golden"
 GGUF = (GOLDEN / "llama.gguf").read_bytes()
@@ -95,9 +99,9 @@ def test_older_spellings_of_a_config():
 def test_config_round_trip():
     """Fails if a config written for a GGUF file is not the one that it was read from."""
     for name in ("llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "gpt2"):
-        cfg = config_from_json(json.loads((GOLDEN / name / "config.json").read_text()))
+        cfg = Config(**vars(config_from_json(json.loads((GOLDEN / name / "config.json").read_text()))))
         for changes in ({}, {"sliding_window": 9}) if name in ("mistral", "qwen2", "qwen3") else ({},):
-            assert config_from_json(config_to_json(replace(cfg, **changes))) == replace(cfg, **changes)
+            assert Config(**vars(config_from_json(config_to_json(replace(cfg, **changes))))) == replace(cfg, **changes)
 
 
 def shard(folder):
@@ -153,7 +157,7 @@ def test_nothing_is_read_before_everything_is_checked(folder, monkeypatch):
     at = data.index(b"output_norm.weight") + 18 + 4
     data[at:at + 8] = struct.pack("<Q", 40)
     (folder / "x.gguf").write_bytes(data)
-    monkeypatch.setattr("t2mini.gguf.dequantize", lambda *a: pytest.fail("a tensor was read"))
+    monkeypatch.setattr("t2mini.formats.gguf.dequantize", lambda *a: pytest.fail("a tensor was read"))
     with pytest.raises(ValueError, match=r"norm.*\(40,\)"):
         load32(folder / "x.gguf")
 
@@ -394,7 +398,7 @@ def test_damaged_config(folder, text):
                                   {"rope_parameters": {"rope_theta": None}}, {"rope_parameters": [5]}])
 def test_sizes_of_no_model(folder, keys, monkeypatch):
     """Fails if a nonsensical size is built before it is checked: 10^8 layers would run for hours."""
-    monkeypatch.setattr(weights, "Transformer", lambda cfg: pytest.fail("a model was built"))
+    monkeypatch.setattr("t2mini.model.Transformer", lambda cfg: pytest.fail("a model was built"))
     reconfigure(folder, **keys)
     with pytest.raises(ValueError):
         load32(folder)
@@ -527,7 +531,7 @@ def outcome(path, data):
 
 def test_every_cut_of_a_gguf_is_refused(tmp_path, monkeypatch):
     """Fails if a truncated file loads, hangs, raises something else or is read until it ends, wherever the download stopped."""
-    monkeypatch.setattr(weights, "Transformer", lambda cfg: pytest.fail("a model was built"))
+    monkeypatch.setattr("t2mini.model.Transformer", lambda cfg: pytest.fail("a model was built"))
     cuts = [*range(0, 64), *range(64, header_end(), 7), *range(header_end(), len(GGUF), 4001), len(GGUF) - 33]
     for cut in cuts:
         (tmp_path / "cut.gguf").write_bytes(GGUF[:cut])
@@ -602,5 +606,5 @@ def test_products_of_old_shapes_are_forgotten(monkeypatch):
     overwritten."""
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    weights.keep_memory()
+    memory.keep_memory()
     assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("7", "16")

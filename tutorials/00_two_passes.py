@@ -6,7 +6,8 @@ import time
 import chapter
 import torch
 
-from t2mini import adapt, evaluate, experts, plots, tasks
+from t2mini import adapt, evaluate, experts, tasks
+from t2mini.lab import plots
 
 
 def check_1(reader):

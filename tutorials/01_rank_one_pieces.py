@@ -6,7 +6,8 @@ import chapter
 import torch
 
 import t2mini
-from t2mini import experts, plots, svf
+from t2mini import experts, svf
+from t2mini.lab import plots
 
 
 def random_factors(m, n, seed=0):

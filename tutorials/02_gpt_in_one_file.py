@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import t2mini
-from t2mini import plots
+from t2mini.lab import plots
 from t2mini.model import Config, RMSNorm, Transformer, attend, rope_tables, rotate
 
 

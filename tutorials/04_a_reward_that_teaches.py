@@ -6,7 +6,8 @@ A random two-layer model with 16 tokens learns to say token 7. It needs no weigh
 import chapter
 import torch
 
-from t2mini import plots, reinforce, svf
+from t2mini import reinforce, svf
+from t2mini.lab import plots
 from t2mini.generate import generate
 from t2mini.model import Config, Transformer
 

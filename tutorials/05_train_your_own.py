@@ -10,7 +10,8 @@ import chapter
 import torch
 
 import t2mini
-from t2mini import evaluate, experts, plots, reinforce, svf, tasks
+from t2mini import evaluate, experts, reinforce, svf, tasks
+from t2mini.lab import plots
 
 
 def check_1(reader):

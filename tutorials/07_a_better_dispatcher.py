@@ -3,7 +3,8 @@
 import chapter
 import torch
 
-from t2mini import adapt, arms, evaluate, experts, plots, tasks
+from t2mini import adapt, evaluate, experts, tasks
+from t2mini.lab import arms, plots
 from t2mini.generate import generate
 
 LABELS = tasks.LABELS                                       # code, math, reasoning, other

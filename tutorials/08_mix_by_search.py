@@ -5,7 +5,8 @@ import time
 import chapter
 import numpy as np
 
-from t2mini import adapt, evaluate, experts, plots, tasks
+from t2mini import adapt, evaluate, experts, tasks
+from t2mini.lab import plots
 from t2mini.cem import cem
 
 

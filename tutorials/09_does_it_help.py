@@ -9,7 +9,8 @@ import random
 
 import chapter
 
-from t2mini import evaluate, plots
+from t2mini import evaluate
+from t2mini.lab import plots
 
 RESULTS = chapter.HERE / "results"
 

@@ -7,7 +7,9 @@ import chapter
 import numpy as np
 import torch
 
-from t2mini import adapt, evaluate, experts, grade, plots, reinforce, svf, tasks
+from t2mini import adapt, evaluate, experts, grade, reinforce, svf, tasks
+from t2mini.questions import example
+from t2mini.lab import plots
 from t2mini.generate import generate
 from t2mini.model import Config, Transformer
 
@@ -106,7 +108,7 @@ def released_number(text):
 
 print(f"{'said':<34}{'gold':<8}{'release pays':>13}{'t2mini pays':>13}")
 for said, gold in (("It is 1,080.", "2,080"), ("It is -5.", "5"), ("12 eggs, as 3 were broken.", "12"), ("It is 42.", "42")):
-    pays = released_number(said) == released_number(gold), grade.find_number(said) == grade.to_number(gold)
+    pays = released_number(said) == released_number(gold), grade.find_number(said) == example.to_number(gold)
     print(f"{said:<34}{gold:<8}{int(pays[0]):>13}{int(pays[1]):>13}")
 questions = tasks.get("reasoning").examples("test", 400)
 lucky = [e.options[2 if len(e.options) == 3 else 0] == e.answer for e in questions]             # its fixed guess

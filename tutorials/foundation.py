@@ -18,7 +18,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from t2mini import adapt, arms, datasets, evaluate, experts, plots, svf, tasks, weights     # noqa: E402
+from t2mini import adapt, evaluate, experts, svf, tasks     # noqa: E402
+from t2mini.formats import load as weights     # noqa: E402
+from t2mini.lab import arms, plots     # noqa: E402
+from t2mini.questions import published     # noqa: E402
 from t2mini.__main__ import agree     # noqa: E402
 
 OUT = HERE / "results" / "foundation.jsonl"
@@ -38,7 +41,7 @@ def todo():
 
 def real_questions(data):
     """{class: 100 questions} of published test sets that nothing here was trained or tuned on."""
-    of = {label: datasets.load(name, data)["test"][:100]
+    of = {label: published.load(name, data)["test"][:100]
           for label, name in (("math", "gsm8k"), ("code", "mbpp"), ("reasoning", "arc-challenge"))}
     listed = lambda e: "".join(f"\n{letter}) {option}" for letter, option in zip("ABCDE", e.options))
     return {label: [e.prompt.partition("\nOptions: ")[0] + listed(e) if e.options else e.key for e in rows]

@@ -182,7 +182,7 @@ def write_blocks():
 def compare_blocks():
     """Print, for every GGUF type, how many values of new random blocks t2mini reads with other bits."""
     sys.path.insert(0, str(HERE.parents[1]))
-    from t2mini.gguf import dequantize
+    from t2mini.formats.gguf import dequantize
     for name, (raw, values) in random_blocks(seed=1, times=1000).items():
         print(f"{name}: {(dequantize(raw, name).view(np.int32) != values.view(np.int32)).sum()} of {values.size:,} values differ")
 
@@ -289,8 +289,8 @@ def compare_real(modules, smollm2, count=5000):
     SmolLM2's GGUF file). Control tokens are taken from the reference: t2mini never makes one out of text."""
     import tempfile
     sys.path.insert(0, str(HERE.parents[1]))
-    from t2mini.gguf import read_gguf
-    from t2mini.tokenizer import from_folder, from_gguf
+    from t2mini.formats.gguf import read_gguf
+    from t2mini.formats.tokenizer import from_folder, from_gguf
     strings = FIXED + fuzz_strings(2 * count, seed=7)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     pairs = []
@@ -353,7 +353,7 @@ def compare_models(*files):
     sys.path.insert(0, str(HERE.parents[1]))
     import t2mini
     from t2mini import svf
-    from t2mini.export import export
+    from t2mini.formats.export import export
     from t2mini.generate import generate
 
     def reloaded(model, source, *expert):

@@ -1,5 +1,5 @@
 """Exercises of chapter 00. Check: python tutorials/00_two_passes.py --check 1"""
-from t2mini import tasks                                    # tasks.dispatch_prompt, tasks.find_label
+from t2mini import tasks     # tasks.dispatch_prompt, tasks.find_label
 
 
 def exercise_1(p):

@@ -5,14 +5,12 @@ Kept:     every tensor of the file is used exactly once; missing, extra or missh
           allocated. Tensors are read one at a time, straight to the device and dtype: an 8B model needs its own size.
 Left out: pickled checkpoints (`.bin`), which may run code.
 """
-import ctypes
-import functools
-import hashlib
 import json
-import os
 import re
-import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +19,6 @@ from . import tokenizer as tok
 from .configs import config_from_gguf, config_from_json, tied
 from .download import find_weights
 from .gguf import Lazy, read_gguf
-from .model import Transformer
 
 GGUF_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
               "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
@@ -38,15 +35,21 @@ PICKLED = ("pickles may run code and are not read. Convert to safetensors, in a 
 DAMAGE = TypeError, AttributeError, ArithmeticError, IndexError, RecursionError     # what reading a list as a number, say, raises
 
 
-def load(path=None, device=None, dtype=None):
-    """Load open weights. -> (model, tokenizer), ready for `model(ids)` with ids (B, T) -> logits (B, T, V).
+@dataclass(frozen=True)
+class Checkpoint:
+    """name; files: the weight files; settings: the fields of model.Config; tensors: name -> Lazy, under our names;
+    tokenizer: None where a folder has no tokenizer.json."""
+    name: str
+    files: list
+    settings: SimpleNamespace
+    tensors: dict
+    tokenizer: Any
 
-    path    a .gguf file or a folder with config.json and *.safetensors (with or without an index); default: what
-            `t2mini download` fetched
-    device  "cuda", "cpu", ...; default: CUDA when present
-    dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where this device multiplies it faster
-    The model gets `name`, `base_sha256` (of the weight files; experts are tied to it). The tokenizer is None where a
-    folder has no tokenizer.json. Raises FileNotFoundError or ValueError with one line that says what is wrong.
+
+def open_checkpoint(path=None):
+    """A .gguf file or a Hugging Face folder (default: what `t2mini download` fetched) -> Checkpoint; no weight is read yet.
+
+    Raises FileNotFoundError or ValueError with one line that says what is wrong.
     """
     path = Path(path) if path else find_weights()
     if not path.exists():
@@ -55,23 +58,17 @@ def load(path=None, device=None, dtype=None):
         raise ValueError(f"{path}: {PICKLED}")
     if path.is_file() and path.suffix == ".safetensors":
         raise ValueError(f"{path}: give the folder with its config.json instead of the file")
-    keep_memory()
-    device, dtype = pick(device, dtype)
-    files, cfg, tensors, tokenizer = open_folder(path) if path.is_dir() else open_gguf(path)
-    check_config(cfg, len(tensors))
-    if tokenizer is not None:                               # every id that it can write must have its row
-        ids = {*tokenizer.known, tokenizer.unk_id, *tokenizer.prompt("a")}
-        odd = [i for i in ids if type(i) is not int or not 0 <= i < cfg.vocab_size]
-        if odd:
-            raise ValueError(f"{path}: the tokenizer writes the id {odd[0]!r}, the model knows {cfg.vocab_size} (files of two models?)")
-    with torch.device("meta"):                              # shapes only: no memory is used twice
-        model = Transformer(cfg)
-    load_into(model, tensors, device, dtype)
-    model.name = re.sub(r"\.(q\d\w*|f16|f32|bf16)$", "", path.stem.lower() if path.is_file() else path.resolve().name.lower())
-    model.base_sha256 = file_hash(files)
-    if tokenizer is not None:
-        model.valid_vocab = min(cfg.vocab_size, tokenizer.n_vocab)
-    return model.eval().requires_grad_(False), tokenizer
+    found = open_folder(path) if path.is_dir() else open_gguf(path)
+    name = path.stem.lower() if path.is_file() else path.resolve().name.lower()
+    return Checkpoint(re.sub(r"\.(q\d\w*|f16|f32|bf16)$", "", name), *found)
+
+
+def check_tokenizer(tokenizer, vocab_size):
+    """Every id that it can write must have its row in the embedding, else ValueError."""
+    ids = {*tokenizer.known, tokenizer.unk_id, *tokenizer.prompt("a")}
+    odd = [i for i in ids if type(i) is not int or not 0 <= i < vocab_size]
+    if odd:
+        raise ValueError(f"the tokenizer writes the id {odd[0]!r}, the model knows {vocab_size} (files of two models?)")
 
 
 def check_config(cfg, n_tensors):
@@ -104,77 +101,6 @@ def load_into(model, tensors, device, dtype):
     for name in ours:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, torch.nn.Parameter(tensors[name](device, dtype), requires_grad=False))
-
-
-def pick(device=None, dtype=None):
-    """-> (device, dtype). CUDA when present, else CPU; bfloat16 where it is the faster one, else float32."""
-    try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, TypeError):
-        raise ValueError(f"unknown device {device!r}; try cpu or cuda") from None
-    if dtype is not None:
-        known = {str(d).split(".")[-1]: d for d in (torch.float32, torch.bfloat16, torch.float16)}
-        dtype = known.get(str(dtype).split(".")[-1])
-        if dtype is None:
-            raise ValueError("dtype must be float32, bfloat16 or float16")
-    if dtype is None and device.type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if dtype is None:                                       # a CPU without bf16 units is slower in bf16: measured
-        seconds = cpu_seconds()
-        dtype = min(seconds, key=seconds.get)
-    return device, dtype
-
-
-def keep_memory():
-    """Tell glibc to keep freed memory. By default it returns every large tensor to the system at once, and the next one
-    pays for fresh pages again: 15 % of a training pass, measured on 2 CPU cores. Elsewhere than glibc: nothing.
-
-    PyTorch and oneDNN, on the other hand, shall keep less. Each remembers how to multiply 1024 different shapes, and answers
-    and batches of every length are as many: 60 MB more after each update of the math recipe, for no time saved.
-    """
-    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "16")                  # read at the first product
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(-4, 0)                                          # M_MMAP_MAX: take large blocks from the heap as well
-    mallopt(-1, -1)                                         # M_TRIM_THRESHOLD: never shrink the heap
-    mallopt(-2, 1 << 28)                                    # M_TOP_PAD: grow it in large steps
-
-
-def return_memory():
-    """Give the system back what `keep_memory` kept: sampling leaves half a gigabyte in pieces that the gradient's tensors
-    do not fit in. 0.1 s, so once per phase and not per tensor. Elsewhere than glibc: nothing."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass
-
-
-@functools.cache
-def cpu_seconds():
-    """{dtype: wall time of the products below, the best of three}, measured once in a process."""
-    return {d: min(gemm_seconds(d) for _ in range(3)) for d in (torch.bfloat16, torch.float32)}
-
-
-def gemm_seconds(dtype, rows=64, inner=576, out=1536):
-    """Wall time of one CPU matrix product of the sizes that decoding uses."""
-    a, b = torch.zeros(rows, inner, dtype=dtype), torch.zeros(out, inner, dtype=dtype)
-    t0 = time.perf_counter()
-    for _ in range(4):
-        torch.nn.functional.linear(a, b)
-    return time.perf_counter() - t0
-
-
-def file_hash(files):
-    """sha256 over the bytes of the files, in order."""
-    h = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as f:
-            while chunk := f.read(1 << 22):
-                h.update(chunk)
-    return h.hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- GGUF

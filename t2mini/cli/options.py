@@ -8,8 +8,8 @@ import difflib
 import os
 from dataclasses import fields
 
-from . import adapt, lora, svf
-from .recipe import DEPARTURES, TrainConfig
+from .. import adapt, lora, svf
+from ..recipe import DEPARTURES, TrainConfig
 
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 

@@ -5,8 +5,8 @@ The questions come from the test split (never trained or tuned on) or were writt
 """
 import time
 
-from . import adapt, evaluate, tasks
-from .grade import Example
+from .. import adapt, evaluate, tasks
+from ..questions.example import Example
 
 BY_HAND = (Example("What is the capital of France?", "Paris", "contains"),
            Example("Hi! Who wrote Romeo and Juliet?", "Shakespeare", "contains"),
@@ -23,7 +23,7 @@ def run(model, tokenizer, dispatcher, experts):
     """Print every question with its route, both answers and a closing table. -> dict of the counts."""
     print("Twelve questions, each answered twice. Three of them are answered by programs that the model writes. These run "
           "here, each in a\nprocess of its own that cannot open files, connect, or start others, for at most 2 seconds and in "
-          "256 MB (t2mini/sandbox.py).", flush=True)
+          "256 MB (t2mini/questions/sandbox.py).", flush=True)
     t0, asked = time.time(), questions()
     examples = [e for _, e in asked]
     routes = adapt.route(model, tokenizer, [e.prompt for e in examples], dispatcher, label="first pass")

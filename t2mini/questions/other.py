@@ -8,7 +8,7 @@ Why:   the router must learn that "other" is broad. So there are questions and c
 """
 import random
 
-from .grade import Example
+from .example import Example
 from .tables import read
 
 

@@ -7,7 +7,6 @@ the second. Every figure is the median of its repeats, printed with the smallest
 beside it: on two cores another busy process makes parallel code several times slower, not half as fast.
 """
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from . import adapt, reinforce, svf, tasks
-from .generate import generate
-from .weights import return_memory
+from .. import adapt, reinforce, svf, tasks
+from ..generate import generate
+from ..machine.memory import return_memory
 
 WIDTH = 46                      # of the names in the table
 

@@ -18,7 +18,7 @@ Tables: questions/code.txt. A kind is "kind types parameters | names | descripti
 import random
 import textwrap
 
-from .grade import Example, same_value
+from .example import Example, same_value
 from .tables import read
 
 RANGES = {"letter": "a e i o u s t r n l c d m p b g".split(), "mark": "- _ / : + = * # | . , ; -- **".split(),

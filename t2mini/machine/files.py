@@ -9,6 +9,7 @@ Locks:    flock belongs to the open file, and the system drops it when the proce
 """
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import tempfile
@@ -82,3 +83,13 @@ def save_tensors(path, tensors, metadata):
         f.write(len(text).to_bytes(8, "little") + text)
         for _, t in sorted(tensors.items()):
             f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def file_hash(files):
+    """sha256 over the bytes of the files, in order."""
+    h = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as f:
+            while chunk := f.read(1 << 22):
+                h.update(chunk)
+    return h.hexdigest()

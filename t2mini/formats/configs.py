@@ -1,13 +1,13 @@
 """
-What a checkpoint says about itself -> Config: a Hugging Face config.json or GGUF metadata, and back for `export`.
+What a checkpoint says about itself -> the fields of model.Config: a Hugging Face config.json or GGUF metadata, and back for `export`.
 
 Kept:     Llama 1 to 3.3, Mistral, Qwen2, Qwen2.5, Qwen3 and GPT-2; both spellings of the rope settings.
 Refused:  by its name, whatever would change the arithmetic: another architecture, rope type or activation, a window in
           some layers only, quantised weights. A guess here gives fluent, wrong text.
 """
 import math
+from types import SimpleNamespace as Settings
 
-from .model import Config
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
                  "qwen3": "Qwen3ForCausalLM", "gpt2": "GPT2LMHeadModel"}
@@ -64,7 +64,7 @@ def window(spec, kind):
 
 
 def config_from_json(spec):
-    """A Hugging Face config.json (as dict) -> Config. Raises ValueError naming what is not supported."""
+    """A Hugging Face config.json (as dict) -> Settings. Raises ValueError naming what is not supported."""
     kind = spec.get("model_type")
     if kind not in ARCHITECTURES:
         raise ValueError(f"model_type {kind!r} is not supported ({', '.join(ARCHITECTURES)} are)")
@@ -77,8 +77,12 @@ def config_from_json(spec):
         if spec.get("scale_attn_by_inverse_layer_idx") or not spec.get("scale_attn_weights", True):
             raise ValueError("GPT-2 with another scaling of the attention scores is not supported")
         heads, size = spec["n_head"], spec["n_embd"]
-        return Config("gpt2", spec["vocab_size"], size, spec["n_layer"], heads, heads, size // heads,
-                      spec.get("n_inner") or 4 * size, spec["n_positions"], 0.0, spec["layer_norm_epsilon"], tied(spec))
+        return Settings(
+            family="gpt2", vocab_size=spec["vocab_size"], hidden_size=size,
+            num_hidden_layers=spec["n_layer"], num_attention_heads=heads, num_key_value_heads=heads,
+            head_dim=size // heads, intermediate_size=spec.get("n_inner") or 4 * size,
+            max_position_embeddings=spec["n_positions"], rope_theta=0.0,
+            norm_eps=spec["layer_norm_epsilon"], tie_word_embeddings=tied(spec))
     if spec.get("hidden_act", "silu") != "silu":
         raise ValueError(f"activation {spec['hidden_act']!r} is not supported (silu is)")
     rope = spec.get("rope_parameters") or spec.get("rope_scaling") or {}
@@ -92,12 +96,17 @@ def config_from_json(spec):
     bias = kind in ("llama", "qwen3") and spec.get("attention_bias", False)
     if "max_position_embeddings" not in spec:               # the first Llama has the older name
         spec = spec | {"max_position_embeddings": spec["max_sequence_length"]}
-    return Config("llama", spec["vocab_size"], spec["hidden_size"], spec["num_hidden_layers"], heads,
-                  spec.get("num_key_value_heads") or heads, head_dim, spec["intermediate_size"],
-                  spec["max_position_embeddings"], theta, spec["rms_norm_eps"], tied(spec),
-                  llama3_factors(rope, theta, head_dim) if rope_type == "llama3" else (), window(spec, kind),
-                  qk_norm=kind == "qwen3", qkv_bias=bias or kind == "qwen2", o_bias=bias,
-                  mlp_bias=kind == "llama" and spec.get("mlp_bias", False))
+    return Settings(
+        family="llama", vocab_size=spec["vocab_size"], hidden_size=spec["hidden_size"],
+        num_hidden_layers=spec["num_hidden_layers"], num_attention_heads=heads,
+        num_key_value_heads=spec.get("num_key_value_heads") or heads, head_dim=head_dim,
+        intermediate_size=spec["intermediate_size"],
+        max_position_embeddings=spec["max_position_embeddings"], rope_theta=theta,
+        norm_eps=spec["rms_norm_eps"], tie_word_embeddings=tied(spec),
+        rope_factors=llama3_factors(rope, theta, head_dim) if rope_type == "llama3" else (),
+        sliding_window=window(spec, kind), qk_norm=kind == "qwen3",
+        qkv_bias=bias or kind == "qwen2", o_bias=bias,
+        mlp_bias=kind == "llama" and spec.get("mlp_bias", False))
 
 
 def config_to_json(cfg):
@@ -127,7 +136,7 @@ def config_to_json(cfg):
 
 # ---------------------------------------------------------------------------------------------- GGUF metadata
 def config_from_gguf(meta, tensors):
-    """GGUF metadata and tensors (name -> Lazy) -> Config. KeyError for a missing key, ValueError for what is refused."""
+    """GGUF metadata and tensors (name -> Lazy) -> Settings. KeyError for a missing key, ValueError for what is refused."""
     arch = meta["general.architecture"]
     if arch not in ("llama", "qwen2", "qwen3", "gpt2"):
         raise ValueError(f"GGUF architecture {arch!r} is not supported (llama, qwen2, qwen3 and gpt2 are)")
@@ -136,8 +145,11 @@ def config_from_gguf(meta, tensors):
     context, vocab = meta[f"{arch}.context_length"], tensors["token_embd.weight"].shape[0]
     tie = "output.weight" not in tensors
     if arch == "gpt2":
-        return Config("gpt2", vocab, size, layers, heads, heads, size // heads, inner, context, 0.0,
-                      meta["gpt2.attention.layer_norm_epsilon"], tie)
+        return Settings(
+            family="gpt2", vocab_size=vocab, hidden_size=size, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=heads, head_dim=size // heads,
+            intermediate_size=inner, max_position_embeddings=context, rope_theta=0.0,
+            norm_eps=meta["gpt2.attention.layer_norm_epsilon"], tie_word_embeddings=tie)
     scaling = meta.get(f"{arch}.rope.scaling.type", "none")
     if scaling != "none":
         raise ValueError(f"rope scaling {scaling!r} is not supported (rope_freqs.weight, as of Llama 3.1, is)")
@@ -149,8 +161,14 @@ def config_from_gguf(meta, tensors):
     if factors is not None and factors.shape != (head_dim // 2,):
         raise ValueError(f"rope_freqs.weight has shape {factors.shape}, not ({head_dim // 2},)")
     window = meta.get(f"{arch}.attention.sliding_window", 0)
-    return Config("llama", vocab, size, layers, heads, meta.get(f"{arch}.attention.head_count_kv", heads), head_dim, inner,
-                  context, meta.get(f"{arch}.rope.freq_base", 10_000.0), meta[f"{arch}.attention.layer_norm_rms_epsilon"],
-                  tie, tuple(factors().tolist()) if factors is not None else (), window if window < context else 0,
-                  qk_norm="blk.0.attn_q_norm.weight" in tensors, qkv_bias="blk.0.attn_q.bias" in tensors,
-                  o_bias="blk.0.attn_output.bias" in tensors, mlp_bias="blk.0.ffn_up.bias" in tensors)
+    return Settings(
+        family="llama", vocab_size=vocab, hidden_size=size, num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=meta.get(f"{arch}.attention.head_count_kv", heads), head_dim=head_dim,
+        intermediate_size=inner, max_position_embeddings=context,
+        rope_theta=meta.get(f"{arch}.rope.freq_base", 10_000.0),
+        norm_eps=meta[f"{arch}.attention.layer_norm_rms_epsilon"], tie_word_embeddings=tie,
+        rope_factors=() if factors is None else tuple(factors().tolist()),
+        sliding_window=window if window < context else 0,
+        qk_norm="blk.0.attn_q_norm.weight" in tensors, qkv_bias="blk.0.attn_q.bias" in tensors,
+        o_bias="blk.0.attn_output.bias" in tensors, mlp_bias="blk.0.ffn_up.bias" in tensors)

@@ -5,7 +5,7 @@ Scores are drawn with a 95 % interval over items and seeds (evaluate.over_seeds)
 """
 import numpy as np
 
-from . import evaluate
+from .. import evaluate
 from .plots import BLUE, GREEN, GREY, ORANGE, pyplot, save
 
 PINK, RED, SKY, YELLOW = "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"

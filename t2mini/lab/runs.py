@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import adapt, arms, evaluate, experts, files, ranks, reinforce, svf, tasks
+from .. import adapt, evaluate, experts, reinforce, svf, tasks
+from . import arms
+from ..machine import files, ranks
 
 # One budget for every method and seed: so many rollouts, in so many updates. Shorter than the shipped experts' own runs.
 BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=64, must_stop=True),

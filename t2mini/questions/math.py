@@ -9,7 +9,7 @@ Why:   a 135M model is rewarded only where it is sometimes right, so numbers are
 Tables: questions/math.txt. A line is "kind | answer | constraint | wording ~ other wording". {a} {b} {c} are numbers, {n} {m} names,
         {x} a thing. The answer is arithmetic on a, b, c; only that file is ever evaluated.
 """
-from .grade import Example
+from .example import Example
 from .tables import read
 
 RANGES = {"a": (3, 15), "b": (2, 10), "c": (2, 6)}       # small sums, and products of at most 60

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from . import svf, tokenizer
+from . import tokenizer
 from .configs import config_to_json
-from .files import save_tensors
+from ..machine.files import save_tensors
 from .gguf import read_gguf
 from .spm import SPACE
 
@@ -26,11 +26,13 @@ COPIED = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special
 SHARD = 5_000_000_000                       # bytes of weights per file
 
 
-def export(model, source, out, expert=None, meta=None):
-    """Write the merged model, and the adapter folder where there is an expert. -> the folder.
+def export(out, source, tensors, cfg, dtype, adapter=None):
+    """Write the merged model, and the adapter folder where there is one. -> the folder.
 
-    model: with SVF attached to the expert's layers and z folded in; source: where its weights came from. Raises
-    ValueError where `out` holds something already.
+    out       a new folder; ValueError where it holds something already
+    source    where the base model came from: a .gguf file or a folder
+    tensors   dict name -> tensor, W' in place of W (svf.merged); cfg, dtype: of that model
+    adapter   {name, base_sha256, z: dict name -> z, sigma: dict name -> S, facts: dict} of an SVF expert
     """
     source, out = Path(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -38,36 +40,27 @@ def export(model, source, out, expert=None, meta=None):
     out.parent.mkdir(parents=True, exist_ok=True)
     temp = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        write_weights(merged(model), temp)
+        write_weights(tensors, temp)
         if source.is_dir():
             spec = json.loads((source / "config.json").read_text(encoding="utf-8"))
             for name in COPIED:
                 if (source / name).exists():
                     shutil.copyfile(source / name, temp / name)
         else:
-            spec, metadata = config_to_json(model.cfg), read_gguf(source)[0]
+            spec, metadata = config_to_json(cfg), read_gguf(source)[0]
             spec |= {f"{k}_token_id": metadata.get(f"tokenizer.ggml.{k}_token_id") for k in ("bos", "eos")}
             files = tokenizer_files(metadata)
             for name, content in files.items():
                 write_json(temp / name, content)
-        spec |= {"torch_dtype": str(model.dtype).removeprefix("torch.")}
+        spec |= {"torch_dtype": str(dtype).removeprefix("torch.")}
         spec.pop("dtype", None)                             # the newer name of the same; one of them must not lie
         write_json(temp / "config.json", spec)
-        if expert is not None and (meta or {}).get("method", "svf") == "svf":   # of other methods: the merged weights only
-            write_adapter(temp / "adapter", model, expert, meta or {})
+        if adapter:
+            write_adapter(temp / "adapter", **adapter)
         os.chmod(temp, 0o755)                               # mkdtemp makes a folder that only its owner can read
         os.replace(temp, out)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-    return out
-
-
-def merged(model):
-    """dict name in the checkpoint -> tensor, with W' for every tuned layer."""
-    added = svf.trained(model).values()
-    out = {n.replace(".base.", "."): p for n, p in model.named_parameters() if all(p is not z for z in added)}
-    for name, layer in svf.layers(model).items():
-        out[f"{name}.weight"] = layer.folded.T if getattr(layer.base, "transposed", False) else layer.folded
     return out
 
 
@@ -90,22 +83,22 @@ def write_weights(tensors, folder):
             "weight_map": {n: file for file, names in zip(files, shards) for n in names}})
 
 
-def write_adapter(folder, model, expert, meta):
+def write_adapter(folder, name, base_sha256, z, sigma, facts):
     """z under PEFT's names, with the singular values that it scales: they tell whether another SVD numbers them alike."""
     folder.mkdir()
-    tensors = {f"base_model.model.{name}.svf_z": z for name, z in expert.items()}
-    tensors |= {f"base_model.model.{name}.svf_sigma": layer.S for name, layer in svf.layers(model).items() if name in expert}
-    save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", "base_sha256": model.base_sha256})
+    tensors = {f"base_model.model.{layer}.svf_z": numbers for layer, numbers in z.items()}
+    tensors |= {f"base_model.model.{layer}.svf_sigma": numbers for layer, numbers in sigma.items()}
+    save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", "base_sha256": base_sha256})
     write_json(folder / "adapter_config.json", {
         "peft_type": "SVF", "task_type": "CAUSAL_LM", "inference_mode": True, "revision": None,
-        "base_model_name_or_path": meta.get("base_model", model.name), "base_sha256": model.base_sha256,
-        "target_modules": sorted({name.split(".")[-1] for name in expert})})
-    count = sum(z.numel() for z in expert.values())
-    facts = "".join(f"| {k} | {json.dumps(v) if isinstance(v, (dict, list)) else v} |\n" for k, v in sorted(meta.items()))
+        "base_model_name_or_path": facts.get("base_model", name), "base_sha256": base_sha256,
+        "target_modules": sorted({layer.split(".")[-1] for layer in z})})
+    count = sum(numbers.numel() for numbers in z.values())
+    rows = "".join(f"| {k} | {json.dumps(v) if isinstance(v, (dict, list)) else v} |\n" for k, v in sorted(facts.items()))
     (folder / "README.md").write_text(
-        f"# SVF expert for {model.name}\n\n{count:,} numbers z, one per singular value of {len(expert)} weight matrices: "
+        f"# SVF expert for {name}\n\n{count:,} numbers z, one per singular value of {len(z)} weight matrices: "
         "W' = U diag(sigma * z) Vt, where U, sigma, Vt is the SVD of W in float32, largest sigma first. Trained and "
-        f"written by t2mini.\n\n| fact | value |\n|---|---|\n{facts}", encoding="utf-8")
+        f"written by t2mini.\n\n| fact | value |\n|---|---|\n{rows}", encoding="utf-8")
 
 
 def write_json(path, content):

@@ -11,7 +11,7 @@ Tables: questions/reasoning.txt. A line of `_pairs` is one group of "clue=answer
 """
 import random
 
-from .grade import Example
+from .example import Example
 from .tables import read
 
 # How often each option list is drawn, per pool: the one place to tune the difficulty.

@@ -13,8 +13,8 @@ from typing import Callable
 
 import torch
 
-from . import adapt, evaluate, experts, svf, tasks
-from .lab import LOOK, row, widened
+from .. import adapt, evaluate, experts, svf, tasks
+from .runs import LOOK, row, widened
 
 SEEDS = (0, 1, 2)
 SHORT = dict(steps=16)              # of the controls that train many arms on math: a third less than the others

@@ -10,7 +10,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from . import download, experts, sandbox, weights
+from .. import experts
+from ..formats import download
+from ..machine import device, files as disk
+from ..questions import sandbox
 
 PACKAGES = "torch", "numpy", "tiktoken", "safetensors", "matplotlib", "pytest"
 
@@ -73,10 +76,10 @@ def machine(fact, lack):
                                   ("nccl", dist.is_available() and dist.is_nccl_available())) if on]
     fact("processes", f"torchrun can use {' and '.join(ways)}" if ways else "this torch cannot run several")
     if cards:
-        dtype = weights.pick()[1]
+        dtype = device.pick()[1]
         why = "this card multiplies it natively" if dtype == torch.bfloat16 else "this card has no bfloat16"
     else:
-        seconds = weights.cpu_seconds()
+        seconds = device.cpu_seconds()
         dtype = min(seconds, key=seconds.get)
         why = "the faster one here; 4 products of 64x576 with 576x1536 take " + ", ".join(
             f"{1000 * t:.2f} ms in {str(d).removeprefix('torch.')}" for d, t in seconds.items()) + (
@@ -92,7 +95,7 @@ def weight_files(fact, lack):
         files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
         if not files:
             continue
-        sha = weights.file_hash(files)
+        sha = disk.file_hash(files)
         bases[sha] = path.name
         fact(path.name, f"sha256 {sha[:16]}..., {sum(f.stat().st_size for f in files) / 1e6:.0f} MB")
         if path.name == Path(default.member).name and sha != default.sha256:
@@ -108,7 +111,7 @@ def expert_files(fact, lack, bases):
         mine = path.parent == experts.OUT
         name = f"out/{path.name}" if mine else f"{path.parent.name}/{path.name}"
         try:
-            meta, sha = experts.read_metadata(path), weights.file_hash([path])
+            meta, sha = experts.read_metadata(path), disk.file_hash([path])
             experts.read_expert(path)
         except (ValueError, OSError) as e:
             lack(f"a readable {name} ({e})", f"rm {path}" if mine else f"git checkout {path}")

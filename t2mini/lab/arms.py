@@ -6,7 +6,8 @@ One arm of an experiment: answer these examples with a fixed expert, a fixed mix
 import sys
 import time
 
-from . import adapt, evaluate, experts, ranks, svf, tasks
+from .. import adapt, evaluate, experts, svf, tasks
+from ..machine import ranks
 
 
 def run(args, model, tokenizer, task, examples):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Callable
 
 from .asserts import tests_of
-from .grade import Example, split_of, to_number
+from .example import Example, split_of, to_number
 
 FOLDER = "T2MINI_DATA"                  # the environment variable that --data sets
 

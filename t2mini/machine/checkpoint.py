@@ -8,12 +8,11 @@ import json
 import sys
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import files, ranks, svf
+from . import files, ranks
 
 
 @contextmanager
@@ -49,33 +48,38 @@ def command():
     return "python -m t2mini " + " ".join(sys.argv[1:]) if sys.argv[0].endswith("__main__.py") else "python"
 
 
-def save(path, cfg, model, optimizer, z, best, state):
-    """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the counters."""
+def save(path, told, z, optimizer, best, state):
+    """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the counters.
+
+    told: what the run was started with, {config: dict, base_sha256, dtype}; z: name -> parameter; best: name -> tensor.
+    """
     tensors = {f"best/{name}": t for name, t in best.items()}
     for name, p in z.items():
         s = optimizer.state.get(p, {})
         tensors |= {f"z/{name}": p,
                     f"m/{name}": s.get("exp_avg", torch.zeros_like(p)), f"v/{name}": s.get("exp_avg_sq", torch.zeros_like(p)),
                     f"n/{name}": torch.as_tensor(s.get("step", 0.0), dtype=torch.float32)}
-    files.save_tensors(path, tensors, {"config": asdict(cfg), "state": state, "base_sha256": model.base_sha256,
-                                     "dtype": str(model.dtype)})
+    files.save_tensors(path, tensors, {**told, "state": state})
 
 
-def load(path, cfg, model, optimizer, z, state):
-    """Fill z, optimizer and state from a checkpoint; -> the best z so far. Nothing is touched where it does not fit."""
+def load(path, told, z, optimizer, best, state, device):
+    """Fill z, optimizer and state from a checkpoint; -> the best z so far. Nothing is touched where it does not fit.
+
+    told: as for `save`; best: tensors of the shapes that the best z must have.
+    """
     try:
-        with safe_open(path, "pt", device=str(model.device)) as f:
+        with safe_open(path, "pt", device=str(device)) as f:
             meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
         old, saved = json.loads(meta["config"]), json.loads(meta["state"])
         whole = saved.keys() >= state.keys() and all(tensors[f"{kind}/{name}"].shape == (p.shape if kind != "n" else ())
                                                      for name, p in z.items() for kind in ("z", "m", "v", "n"))
-        best = {name: tensors[f"best/{name}"] for name in svf.get_z(model)}
-        whole = whole and all(best[name].shape == t.shape for name, t in svf.get_z(model).items())
+        kept = {name: tensors[f"best/{name}"] for name in best}
+        whole = whole and all(kept[name].shape == t.shape for name, t in best.items())
         base, dtype = meta["base_sha256"], meta["dtype"]
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
         raise ValueError(f"--resume: damaged checkpoint {path} ({e}); start without --resume") from None
-    changed = [k for k, v in asdict(cfg).items() if old.get(k) != v]
-    changed += ["base model"] * (base != model.base_sha256) + ["dtype"] * (dtype != str(model.dtype))
+    changed = [k for k, v in told["config"].items() if old.get(k) != v]
+    changed += ["base model"] * (base != told["base_sha256"]) + ["dtype"] * (dtype != told["dtype"])
     if changed:
         raise ValueError(f"--resume: {path} was written with another {changed[0]}")
     if not whole:
@@ -87,5 +91,4 @@ def load(path, cfg, model, optimizer, z, state):
             if float(tensors[f"n/{name}"]):
                 optimizer.state[p] = {"step": tensors[f"n/{name}"].cpu(), "exp_avg": tensors[f"m/{name}"],
                                       "exp_avg_sq": tensors[f"v/{name}"]}
-    svf.fold(model)
-    return best
+    return kept

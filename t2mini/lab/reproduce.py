@@ -11,10 +11,12 @@ from contextlib import nullcontext
 
 import torch
 
-from . import evaluate, experts, figures, files, ranks
-from .checkpoint import command
+from .. import evaluate, experts
+from . import figures
+from ..machine import files, ranks
+from ..machine.checkpoint import command
 from .experiments import ALL
-from .lab import COMMON, Lab
+from .runs import COMMON, Lab
 
 RESULTS, FIGURES = experts.ROOT / "tutorials" / "results", experts.ROOT / "tutorials" / "figures"
 SETTINGS = ("base_sha256", "dtype", "quick", "budget")     # results of other settings do not share a file

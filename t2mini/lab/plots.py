@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import files
+from ..machine import files
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 
