@@ -131,20 +131,20 @@ def load_mixture(model, args):
 
 
 def do_train(args):
-    from . import experts, reinforce, tasks
+    from . import experts, recipe, tasks, train
     from .machine import ranks
-    cfg = reinforce.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(reinforce.TrainConfig)})
+    cfg = recipe.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(recipe.TrainConfig)})
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-    cfg = reinforce.settled(cfg)                            # a wrong word stops before the model is loaded
+    cfg = recipe.settled(cfg)                            # a wrong word stops before the model is loaded
     agree(args, tasks.get(cfg.task).runs_code)
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
         raise ValueError("--out must end in .safetensors")
     model, tokenizer = open_model(args, modules=False)
     try:
-        result = reinforce.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE,
+        result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE,
                                  print if ranks.rank() == 0 else lambda text: None)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the last checkpoint is kept; add --resume to the same command to go on") from None
