@@ -109,9 +109,9 @@ def train_expert(task, out=None, weights=None, log=print, **settings):
     """
     from pathlib import Path
 
-    from . import experts, recipe, reinforce
+    from . import experts, recipe, train
 
     model, tokenizer = load(weights)
     cfg = recipe.TrainConfig(task=str(task), **settings)
     out = Path(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
-    return reinforce.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=log)
+    return train.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=log)

@@ -86,7 +86,7 @@ class Shelf:
 
 # ---------------------------------------------------------------------------------------------- files
 def save_expert(path, expert, metadata):
-    """expert: dict name -> z (r,). metadata: at least `base_sha256`; see reinforce.py for the rest."""
+    """expert: dict name -> z (r,). metadata: at least `base_sha256`; see train.py for the rest."""
     files.save_tensors(path, {name: z.float() for name, z in expert.items()},
                        {"format": f"t2mini-{metadata.get('method', 'svf')}-1", **metadata})
 

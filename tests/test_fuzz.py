@@ -25,7 +25,7 @@ from t2mini import experts, lora, svf, tasks
 from t2mini.formats import load as weights
 from t2mini.machine import checkpoint
 from t2mini.model import Transformer
-from t2mini.reinforce import TrainConfig
+from t2mini.recipe import TrainConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 CLEAN = ValueError, FileNotFoundError

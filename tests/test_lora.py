@@ -10,7 +10,7 @@ from test_reinforce import config, interrupt_at, quiet, rows_of, same_file, toy,
 from test_svf import IDS, both, either, layer_of, shapes
 
 import t2mini
-from t2mini import experts, lora, reinforce, svf
+from t2mini import experts, lora, svf, train
 from t2mini.reinforce import policy_gradient
 
 methods = pytest.mark.parametrize("method", ["lora", "ia3"])
@@ -183,7 +183,7 @@ def test_parameter_counts(loaded, words, tmp_path):     # noqa: F811
             "ia3": 2 * (16 + 16 + 96)}
     for method, n in want.items():
         said, cfg = [], config(steps=1, method=method, rank=4, modules="")
-        reinforce.train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
+        train.train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
         meta = experts.read_metadata(tmp_path / "e.safetensors")
         assert said[0] == f"{method}: {n:,} trained numbers on {6 if method == 'ia3' else 14} matrices"
         assert meta["parameters"] == n and meta["method"] == method
@@ -197,7 +197,7 @@ def test_training_earns_more(loaded, words, tmp_path, method):     # noqa: F811
     """Fails if the loop's updates do not reach the weights that sample."""
     cfg = config(steps=15, prompts=4, samples=8, val_every=100, modules=svf.ALL, method=method,
                  lr=0.02 if method == "lora" else 0.05)
-    reinforce.train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
+    train.train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
     reward = [r["reward"] for r in rows_of(tmp_path / "e.jsonl") if "reward" in r]
     assert sum(reward[-3:]) / 3 > sum(reward[:3]) / 3 + 0.3
 
@@ -208,7 +208,7 @@ def test_resumed_equals_uninterrupted(tiny_folder, words, tmp_path, method):    
     cfg, a, b = config(steps=6, method=method, rank=2), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
 
     def run(out, **options):
-        return reinforce.train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, **options)
+        return train.train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, **options)
 
     run(a, log=quiet)
     with pytest.raises(KeyboardInterrupt):
