@@ -91,11 +91,10 @@ def answer_routed(model, tokenizer, questions, labels, experts, max_tokens, labe
 def mixture(experts, alpha, names=None):
     """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed expert."""
     K = len(experts)
-    if next(iter(experts[0])).endswith((".A", ".B")):       # LoRA: one alpha per expert
-        return lora.mix(experts, alpha)
+    mix = lora.kind_of(experts[0]).mix
     if len(alpha) == K:
-        return svf.mix(experts, list(alpha))
-    return svf.mix(experts, dict(zip(names, np.reshape(alpha, (len(names), K)))))
+        return mix(experts, list(alpha))
+    return mix(experts, dict(zip(names, np.reshape(alpha, (len(names), K)))))
 
 
 def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):

@@ -63,7 +63,7 @@ def settled(cfg):
                          "see likelihood.choose")
     if cfg.method != "svf" and (cfg.tie != "none" or "sigmoid" in named) or cfg.tie != "none" and "sigmoid" in named:
         raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only --method=svf has one, and one of them")
-    then = {"modules": cfg.modules or lora.METHODS[cfg.method], "as_released": ",".join(d for d in DEPARTURES if d in named)}
+    then = {"modules": cfg.modules or lora.find(cfg.method).modules, "as_released": ",".join(d for d in DEPARTURES if d in named)}
     if cfg.objective == "next-token":
         then |= {"samples": 1, "temperature": 1.0, "baseline": "none"}
     if "greedy" in named:

@@ -195,11 +195,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     """
     cfg, out = settled(cfg), Path(out)
     task = tasks.get(cfg.task)
-    if cfg.method == "svf":
-        svf.attach(model, cfg.modules, cache, sigmoid="sigmoid" in cfg.as_released, progress=ranks.rank() == 0,
-                   depth=cfg.layers, tie=cfg.tie)
-    else:
-        lora.attach(model, cfg.method, cfg.modules, cfg.layers, cfg.rank, cfg.lora_alpha, cfg.seed)
+    lora.attach(model, cfg.method, asdict(cfg), cache, progress=ranks.rank() == 0)
     z = svf.trained(model)
     for p in z.values() if "bf16" in cfg.as_released else ():
         p.data = p.data.bfloat16()
