@@ -175,12 +175,11 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
 def mixture(experts, alpha, names=None):
     """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed z."""
     K = len(experts)
-    if next(iter(experts[0])).endswith((".A", ".B")):       # LoRA: one alpha per expert
-        return lora.mix(experts, alpha)
+    mix = lora.kind_of(experts[0]).mix
     if len(alpha) == K:
-        return svf.mix(experts, list(alpha))
+        return mix(experts, list(alpha))
     by_matrix = np.reshape(alpha, (len(names), K))
-    return svf.mix(experts, dict(zip(names, by_matrix)))
+    return mix(experts, dict(zip(names, by_matrix)))
 
 
 def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):

@@ -75,7 +75,7 @@ def settled(cfg):
     named = departures(cfg)
     check_switches(cfg, named)
     then = written(cfg)
-    then["modules"] = cfg.modules or lora.METHODS[cfg.method]
+    then["modules"] = cfg.modules or lora.find(cfg.method).modules
     then["as_released"] = ",".join(d for d in DEPARTURES if d in named)
     if cfg.objective == "next-token":
         then |= {"samples": 1, "temperature": 1.0, "baseline": "none"}

@@ -11,6 +11,7 @@ Files:    OUT.safetensors (the expert), OUT.jsonl (the log, a row per update and
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -54,11 +55,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
 
 def attach(model, cfg, cache):
     """Give the model the layers that cfg trains, as they are at the start."""
-    if cfg.method == "svf":
-        svf.attach(model, cfg.modules, cache, sigmoid=cfg.logit_form, progress=ranks.rank() == 0,
-                   depth=cfg.layers, tie=cfg.tie)
-    else:
-        lora.attach(model, cfg.method, cfg.modules, cfg.layers, cfg.rank, cfg.lora_alpha, cfg.seed)
+    lora.attach(model, cfg.method, asdict(cfg), cache, progress=ranks.rank() == 0)
     if cfg.bf16_training:
         for p in svf.trained(model).values():
             p.data = p.data.bfloat16()
