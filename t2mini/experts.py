@@ -96,7 +96,7 @@ class Shelf:
                 attach(self.model, meta, self.modules, self.depth)
                 self.method = method
             if self.method not in (None, method):
-                raise ValueError(f"{name} is an expert of {method} and the others are of {self.method}: "
+                raise ValueError(f"{name} is an expert of {method}, the others are of {self.method}: "
                                  "one model runs experts of one method at a time")
             self.z[name] = z
         return self.z[name]
