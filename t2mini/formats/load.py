@@ -166,7 +166,10 @@ def load_into(model, tensors, device, dtype):
 
 def check_finite(name, weight):
     """ValueError where a weight holds Inf or NaN. One pass: their sum shows in every sum."""
-    if weight.is_meta or torch.isfinite(weight.sum(dtype=torch.float32)):
+    if weight.is_meta:                                      # shapes without numbers
+        return
+    wide = torch.float32 if weight.dtype == torch.float16 else weight.dtype
+    if torch.isfinite(weight.sum(dtype=wide)):
         return
     if not torch.isfinite(weight).all():                    # else only the sum was too large
         kind = str(weight.dtype).removeprefix("torch.")
