@@ -254,6 +254,7 @@ def fetch(url, target, say, known=None, attempts=3):
     for want in (expected, known):
         if want and got != want:
             part.unlink()
+            tag.unlink(missing_ok=True)
             raise DownloadError(f"{target.name} has the wrong sha256 ({got[:12]}..., expected "
                                 f"{want[:12]}...); try again")
     os.replace(part, target)

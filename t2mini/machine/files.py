@@ -149,15 +149,15 @@ def save_tensors(path, tensors, metadata):
 
 
 # ---------------------------------------------------------------------------------------------- outputs
-# kind -> (what its name must end in, how a file of ours is called, the keys by which it is known)
+# kind -> (what its name may end in, how a file of ours is called, the keys by which it is known)
 KINDS = {
-    "expert": (".safetensors", "an expert that t2mini wrote", {"format"}),
-    "checkpoint": (".ckpt", "a checkpoint that t2mini wrote", {"config", "state", "base_sha256"}),
-    "log": (".jsonl", "the log of a training run", {"step"}),
-    "samples": ("", "a samples file that t2mini wrote", {"prompt", "text", "reward"}),
-    "results": (".json", "a results file that t2mini wrote", {"name", "rows"}),
-    "picture": ("", "a picture that t2mini drew", set()),
-    "folder": ("", "an empty folder", set())}
+    "expert": ((".safetensors",), "an expert that t2mini wrote", {"format"}),
+    "checkpoint": ((".ckpt",), "a checkpoint that t2mini wrote", {"config", "state", "base_sha256"}),
+    "log": ((".jsonl",), "the log of a training run", {"step"}),
+    "samples": ((), "a samples file that t2mini wrote", {"prompt", "text", "reward"}),
+    "results": ((".json",), "a results file that t2mini wrote", {"name", "rows"}),
+    "picture": ((".png", ".pdf", ".svg", ""), "a picture that t2mini drew", set()),
+    "folder": ((), "an empty folder", set())}
 
 
 def claim(path, kind, inputs=()):
@@ -202,9 +202,9 @@ def refuse_inputs(path, inputs):
 
 def refuse_strangers(path, kind):
     """ValueError where `path` has another ending than its kind, or holds what is not of that kind."""
-    suffix, name, _ = KINDS[kind]
-    if suffix and path.suffix != suffix:
-        raise ValueError(f"{path} must end in {suffix}")
+    suffixes, name, _ = KINDS[kind]
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{path} must end in {' or '.join(filter(None, suffixes))}")
     if kind == "folder":
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise ValueError(f"{path} is not {name}; choose another output")
