@@ -171,6 +171,10 @@ def test_marks_of_a_chat_are_control_whatever_a_file_calls_them():
     """Fails if a GGUF that lists <|im_end|> among the ordinary words lets a user's text end a turn."""
     t = from_gguf(gguf_meta(token_type=[2] + [1] * 260))
     assert t.control == {"<unk>": 0, "<|im_start|>": 259, "<|im_end|>": 260} and 260 not in t.known
+    words = gguf_meta()["tokenizer.ggml.tokens"]
+    t = from_gguf(gguf_meta(tokens=[*words, "</", "s>", "</s>"], token_type=[2] + [1] * 258 + [3, 3, 1, 1, 1],
+                            merges=["t h", "th e", "< /", "s >", "</ s>"]))
+    assert 263 in t.known and 263 not in t.stop_ids         # a word of HTML, as in Qwen's vocabulary
 
 
 @pytest.mark.parametrize("text", HOSTILE)
