@@ -147,8 +147,9 @@ def statement(body, branches, values, alive):
         return taken is None or before is None
     if word in ("endif", "endfor") and branches:
         return None in branches.pop()
-    if word == "set" and alive and len(body) == 4 and body[2] == ("=", False):
-        values[body[1][0]] = written(body[3:], values)
+    if word == "set" and alive and len(body) > 3 and body[2] == ("=", False):
+        sure = None not in [now for now, _ in branches]
+        values[body[1][0]] = written(body[3:], values) if sure else CODE
     return False
 
 
@@ -187,11 +188,15 @@ def holds(atom):
 
 def written(tokens, values):
     """What an expression writes: literals and known variables joined by + or ~, CODE for every
-    other operand."""
+    other operand, around a sentence that it may write."""
     out = ""
     for operand in split(tokens, "+", "~"):
         value, quoted = operand[0] if len(operand) == 1 else (None, False)
-        out += value if quoted else values.get(value, CODE)
+        if quoted or value in values:
+            out += value if quoted else values[value]
+            continue
+        sentences = [text for text, quoted in operand if quoted and " " in text.strip()]
+        out += CODE + "".join(sentences[:1]) + CODE
     return out
 
 

@@ -51,7 +51,7 @@ def read_bytes(path, limit=TEXT_LIMIT):
         raise ValueError(f"{path}: {found.st_size:,} bytes; at most {limit:,} are read of such a "
                          "file")
     with open(path, "rb") as file:
-        return file.read(limit)
+        return file.read(found.st_size)                     # no more memory than the file has
 
 
 def read_text(path, limit=TEXT_LIMIT):
