@@ -20,7 +20,7 @@ import pytest
 from conftest import wait_for
 
 from t2mini import tasks
-from t2mini.questions import sandbox
+from t2mini.questions import asserts, sandbox
 from t2mini.questions.example import Example
 
 SECRET = f"expected-{uuid.uuid4()}"                         # what the hidden test expects: nobody can guess it
@@ -169,7 +169,7 @@ class World:
         code = self.program(name)
         example = Example("q", "a", "code", calls=(((3,), SECRET),), name="f")
         outcome = sandbox.call_function(code, "f", [args for args, _ in example.calls], seconds=SECONDS)
-        return float(tasks.passes(example, outcome)), outcome
+        return float(asserts.passes(example, outcome)), outcome
 
     def processes(self):
         if not Path("/proc/self/cmdline").exists():

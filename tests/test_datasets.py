@@ -69,7 +69,7 @@ def data(tmp_path):
 def test_splits_never_share_a_question(data, name, sizes):
     """Fails if a question is in two splits, one is lost, or the seed does not decide the order."""
     task = tasks.get(name, data[0])
-    rows = {s: tasks.published.load(name, str(data[0])).get(s, ()) for s in tasks.SPLITS}
+    rows = {s: published.load(name, str(data[0])).get(s, ()) for s in tasks.SPLITS}
     keys = [{e.key for e in rows[s]} for s in tasks.SPLITS]
     assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
     assert sizes is None or tuple(map(len, keys)) == sizes
@@ -269,9 +269,9 @@ def test_a_judge_that_is_not_true_pays_nothing():
     """Fails if a replay without a verdict, or another value than True, counts as passed."""
     e = Example("p", "", "code", calls=(((1,), 2),), name="f", check="def verdict(*v): return 1")
     ok = sandbox.Outcome((2,))
-    assert tasks.passes(e, ok, sandbox.Outcome((True,))) and not tasks.passes(e, ok) and not tasks.passes(e, ok, sandbox.Outcome(None))
-    assert not tasks.passes(e, ok, sandbox.Outcome((False,))) and not tasks.passes(e, ok, sandbox.Outcome((None,)))
-    assert not tasks.passes(e, sandbox.Outcome(None, "timeout"), sandbox.Outcome((True,)))
+    assert asserts.passes(e, ok, sandbox.Outcome((True,))) and not asserts.passes(e, ok) and not asserts.passes(e, ok, sandbox.Outcome(None))
+    assert not asserts.passes(e, ok, sandbox.Outcome((False,))) and not asserts.passes(e, ok, sandbox.Outcome((None,)))
+    assert not asserts.passes(e, sandbox.Outcome(None, "timeout"), sandbox.Outcome((True,)))
 
 
 @pytest.mark.parametrize("check, says", [("x = 1", "no function"), ("def check(", "not a function"), ("def check(): pass", "not a function"),

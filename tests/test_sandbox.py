@@ -6,7 +6,6 @@ tried one at a time with the others off, because together each hides that anothe
 the test asserts what `features()` then has to say.
 """
 import os
-import signal
 import socket
 import subprocess
 import sys

@@ -15,9 +15,14 @@ Nothing of a data file runs outside the sandbox.
 """
 import ast
 import builtins
+import operator
+import re
 import textwrap
 
 from . import sandbox
+from .example import same_value
+
+FUTURE = re.compile(r"^from __future__ import [^\n(]*$", re.M)     # must stand before everything else
 
 RECORD = """
 def t2mini_record():
@@ -114,3 +119,46 @@ def replay(check, name, reference):
         raise ValueError(f"the reference solution does not pass its tests here ({outcome.error or 'no calls'})")
     return {"calls": tuple((tuple(args), value) for args, value in outcome.values[0]), "name": name,
             "check": program + VERDICT}
+
+
+# ---------------------------------------------------------------------------------------------- do programs pass?
+def tested(programs, counts=None):
+    """[(example, program text), ...] -> which of them pass their tests. counts: see tasks.rewards."""
+    if not programs:
+        return []
+    outcomes = sandbox.call_many([job(example, code) for example, code in programs])
+    # values that a published program judges: it runs afterwards, and elsewhere than the program that made them
+    judged = [n for n, (example, _) in enumerate(programs)
+              if example.check not in ("", "==") and outcomes[n].values is not None]
+    verdicts = {}
+    if judged:
+        asked = [verdict_on(programs[n][0], outcomes[n].values) for n in judged]
+        verdicts = dict(zip(judged, sandbox.call_many(asked)))
+    if counts is not None:
+        counts["timeouts"] += sum(o.timed_out for o in [*outcomes, *verdicts.values()])
+    return [passes(example, outcomes[n], verdicts.get(n)) for n, (example, _) in enumerate(programs)]
+
+
+def job(example, code):
+    """What the sandbox runs for an answer's program: (text, function, arguments of each call)."""
+    if example.before:
+        code = "\n".join([*FUTURE.findall(code), example.before, FUTURE.sub("", code)])
+    return f"{code}\n{example.after}", example.name, [args for args, _ in example.calls]
+
+
+def verdict_on(example, values):
+    """What the sandbox runs to judge the values that came back."""
+    asked = tuple(args for args, _ in example.calls)
+    return example.check, "verdict", [(values, asked)]
+
+
+def passes(example, outcome, verdict=None):
+    """All hidden tests hold. The values are compared here: the sandboxed program never sees what is expected."""
+    if outcome.values is None or len(outcome.values) != len(example.calls):
+        return False
+    if example.check not in ("", "=="):
+        return verdict is not None and verdict.values == (True,)
+    same = same_value
+    if example.check == "==":
+        same = operator.eq
+    return all(same(got, want) for got, (_, want) in zip(outcome.values, example.calls))
