@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 import t2mini
 from t2mini import __main__ as cli
-from t2mini import experts, reinforce, svf
+from t2mini import experts, svf, train
 from t2mini.machine import files
-from t2mini.reinforce import TrainConfig
+from t2mini.recipe import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -236,7 +236,7 @@ def test_an_expert_names_its_base(home, tiny_folder):
     """Fails if the file lacks what is needed to check that z meets the matrices it was trained on."""
     model, tokenizer = t2mini.load(tiny_folder, device="cpu", dtype="float32")
     cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=1, val_n=2, max_tokens=2)
-    reinforce.train(model, tokenizer, cfg, home / "e.safetensors", log=lambda text: None)
+    train.train(model, tokenizer, cfg, home / "e.safetensors", log=lambda text: None)
     meta = experts.read_metadata(home / "e.safetensors")
-    assert meta["base_sha256"] == t2mini.formats.load.file_hash([tiny_folder / "model.safetensors"])
+    assert meta["base_sha256"] == files.file_hash([tiny_folder / "model.safetensors"])
     assert {"base_model", "torch", "dtype", "threads", "seed", "config", "modules"} <= meta.keys()

@@ -17,6 +17,7 @@ from test_ranks import launch
 import t2mini
 from t2mini import __main__ as cli
 from t2mini import adapt, evaluate, experts, svf, tasks
+from t2mini.cli import verbs
 from t2mini.lab import experiments, figures, reproduce, runs
 from t2mini.machine import files, ranks
 from t2mini.questions import published
@@ -218,7 +219,7 @@ def test_ranks_reproduce_what_one_process_does(tiny, tmp_path, monkeypatch):
 @pytest.fixture
 def command(tiny, tmp_path, monkeypatch, capsys):
     """-> function: `t2mini reproduce fake --quick` with more options, giving its exit status and its one line of error."""
-    monkeypatch.setattr(cli, "open_model", lambda *args, **kw: tiny)
+    monkeypatch.setattr(verbs, "open_model", lambda *args, **kw: tiny)
 
     def run(*more):
         capsys.readouterr()
@@ -326,8 +327,8 @@ def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
 
 def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
     """Fails if the same settings train twice, or other settings find the wrong expert."""
-    made, started, real = runs.Lab(*tiny, tmp_path, quick=True), [], runs.reinforce.train
-    monkeypatch.setattr(runs.reinforce, "train", lambda *a, **k: started.append(a[2]) or real(*a, **k))
+    made, started, real = runs.Lab(*tiny, tmp_path, quick=True), [], runs.train.train
+    monkeypatch.setattr(runs.train, "train", lambda *a, **k: started.append(a[2]) or real(*a, **k))
     first, _ = made.expert("math", 0)
     again, meta = made.expert("math", 0)
     other, _ = made.expert("math", 1)
