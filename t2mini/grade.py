@@ -1,9 +1,11 @@
 """
-When is an answer right? What a reader would take from a text as the answer: a number, an option, a program.
+When is an answer right? What a reader would take from a text as the answer: a number, an option, a
+program.
 
 Kept:     one binary judgement per answer; the reward is 1.0 or 0.0.
-Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an unparseable answer is wrong
-          instead of a guess, and prose after a code fence, which nobody grades, earns nothing (`graded_end`).
+Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an
+          unparseable answer is wrong instead of a guess, and prose after a code fence, which nobody
+          grades, earns nothing (`graded_end`).
 """
 import re
 import textwrap
@@ -12,8 +14,8 @@ from dataclasses import dataclass
 from .questions import latex
 from .questions.example import NUMBER, normal, to_number
 
-# ------------------------------------------------------------------------------------------------ numbers
-UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"                    # may be glued to a number: 8kg
+# ------------------------------------------------------------------------------------------ numbers
+UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"  # may be glued to a number: 8kg
 SIGN = r"(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by)"
 BETWEEN = rf"(?:{UNIT}|(?: [a-z]+){{0,2}}) *{SIGN} *"
 # no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9
@@ -26,8 +28,9 @@ VERB = r"\b(?:is|are|makes?|equals?|gives?)"
 def find_number(text):
     """The number a reader would take as the answer, or None.
 
-    In this order: inside the last \\boxed{}; after "answer is" / "answer:" / "####"; a number the text opens with; the
-    last "= N"; the last number. A sum that is not worked out, a range, a date and the numbering of a list hold no answer.
+    In this order: inside the last \\boxed{}; after "answer is" / "answer:" / "####"; a number the
+    text opens with; the last "= N"; the last number. A sum that is not worked out, a range, a date
+    and the numbering of a list hold no answer.
     """
     boxed = latex.find_boxed(text)
     if boxed is not None:
@@ -37,7 +40,8 @@ def find_number(text):
     # what only sets a number off: **8**, \\(8\\), \\$8, $-8$
     text = re.sub(r"\*\*|\\[()\[\]]|\\(?=\$)|\$(?=[-+\u2212]\d)", "", text)
     text = re.sub(CHAIN, "_", text, flags=re.I)
-    text = re.sub(r"(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)", "-", text, flags=re.I)
+    minus = r"(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
+    text = re.sub(minus, "-", text, flags=re.I)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
     # "3 boxes of 4 make 12" opens with a number that is not the answer
     opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {ONE})", text)
@@ -50,9 +54,10 @@ def find_number(text):
     return None
 
 
-# ------------------------------------------------------------------------------------------------ text
+# --------------------------------------------------------------------------------------------- text
 def find_choice(text, options):
-    """Index of the chosen option, or None. A letter that leads or is announced, else the one option that is named.
+    """Index of the chosen option, or None. A letter that leads or is announced, else the one option
+    that is named.
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
@@ -69,7 +74,8 @@ def find_choice(text, options):
 def chosen_letter(text, letters):
     """Index of the letter that is announced last, else of the one that leads; or None."""
     any_case = letters + letters.lower()
-    # a small letter may be the article, so it must stand in brackets or end the line; "A or B" announces nothing
+    # a small letter may be the article, so it must stand in brackets or end the line; "A or B"
+    # announces nothing
     letter = rf"(?:\(?([{letters}])\b|\(?([{any_case}])(?=\)|\.?\s*$))"
     another = rf"(?:,| and| or| &|/) *\(?[{letters}]\b"
     announced = rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*{letter}(?!['\w]|{another})"
@@ -78,13 +84,14 @@ def chosen_letter(text, letters):
         return letters.index("".join(said[-1]).upper())
     lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$)", text, re.M)
     listed = set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))
-    if not lead or len(listed) > 1:                         # a list of the options is not one of them
+    if not lead or len(listed) > 1:  # a list of the options is not one of them
         return None
     return letters.index(lead[1].upper())
 
 
 def named_options(text, options):
-    """Indices of the options that a text names, whole words. Case counts only where it tells two options apart."""
+    """Indices of the options that a text names, whole words. Case counts only where it tells two
+    options apart."""
     fold = str.lower
     if len({option.lower() for option in options}) < len(options):
         fold = str
@@ -109,28 +116,32 @@ def find_quoted(text, options):
     return None
 
 
-# ------------------------------------------------------------------------------------------------ code
+# --------------------------------------------------------------------------------------------- code
 # words may stand before a fence that names its language: "Here: ```python"
 BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*[a-zA-Z{])"
-OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}|~{{3,}})(?P<says>[^`\n]*)$", re.M)
+OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
 PYTHON = re.compile(r"(?:i?python|py)[\d.]*", re.I)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of an answer: its language ("" if none is said), its text, and where it ends with its fence."""
+    """A fenced block of an answer: its language ("" if none is said), its text, and where it ends
+    with its fence."""
     language: str
     text: str
     end: int
 
 
 def blocks(text):
-    """The fenced blocks of an answer, in order. A fence is a line of its own; the last block may be cut off."""
+    """The fenced blocks of an answer, in order. A fence is a line of its own; the last block may be
+    cut off."""
     at = 0
     while opens := OPENS.search(text, at):
         mark = opens["marks"]
-        # closed by as many marks, also behind the last line of code; a fence with a language begins another block
-        closes = re.compile(rf"{mark}{mark[0]}*[ \t\r]*$|^[ \t]*(?={mark[:3]}[ \t]*[a-z{{])", re.M | re.I)
+        # closed by as many marks, also behind the last line of code; a fence with a language begins
+        # another block
+        another = rf"^[ \t]*(?={mark[:3]}[ \t]*[a-zA-Z{{])"
+        closes = re.compile(rf"{mark}{mark[0]}*[ \t\r]*$|{another}", re.M)
         found = closes.search(text, opens.end() + 1)
         inside, at = text[opens.end() + 1:], len(text)
         if found:
@@ -141,7 +152,8 @@ def blocks(text):
 
 
 def code_block(text):
-    """The block that holds the answer's program: the first one in Python, else the first of no language; or None."""
+    """The block that holds the answer's program: the first one in Python, else the first of no
+    language; or None."""
     found = list(blocks(text))
     python = [block for block in found if PYTHON.fullmatch(block.language)]
     untagged = [block for block in found if not block.language]
@@ -149,7 +161,8 @@ def code_block(text):
 
 
 def graded_end(text):
-    """Where the judged part of a code answer ends: behind the block that is judged, unless only space follows."""
+    """Where the judged part of a code answer ends: behind the block that is judged, unless only
+    space follows."""
     block = code_block(text)
     if block and text[block.end:].strip():
         return block.end
@@ -157,7 +170,8 @@ def graded_end(text):
 
 
 def find_code(text):
-    """The Python code in an answer: its block (see `code_block`), else from its first line of Python on."""
+    """The Python code in an answer: its block (see `code_block`), else from its first line of
+    Python on."""
     block = code_block(text)
     if block:
         return block.text

@@ -1,14 +1,18 @@
 """
-Tasks: where examples come from and what pays the reward (paper 4.1 uses GSM8K, MBPP and ARC; these are made here).
+Tasks: where examples come from and what pays the reward (paper 4.1 uses GSM8K, MBPP and ARC; these
+are made here).
 
-Built in: math, code, reasoning (an expert each), their `-unseen` counterparts made of families and wording that
-          training never shows, other (needs no expert) and dispatch (which of the four does a question need?).
-          A fifth skill is a file in questions/ and a row of SKILL_TABLE.
-Splits:   train, val and test are disjoint by construction: a hash of an example's content decides (example.split_of).
-          train trains, val selects checkpoints and gives few-shot examples, test is only ever scored.
-Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours (published.py).
-Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice, contains) and `options`
-          is a task too (yours.py).
+Built in: math, code, reasoning (an expert each), their `-unseen` counterparts made of families and
+wording that
+          training never shows, other (needs no expert) and dispatch (which of the four does a
+          question need?). A fifth skill is a file in questions/ and a row of SKILL_TABLE.
+Splits:   train, val and test are disjoint by construction: a hash of an example's content decides
+          (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
+          test is only ever scored.
+Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours
+(published.py).
+Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice,
+          contains) and `options` is a task too (yours.py).
 """
 import difflib
 import math
@@ -28,15 +32,15 @@ from .questions.example import normal, split_of, to_number
 from .questions.math import make_math
 from .questions.other import make_other
 from .questions.reasoning import make_reasoning
-from .questions.yours import example_of
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Task:
-    """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should give; opener: words
-    that every answer goes on from; runs_code: are answers judged by running them?"""
+    """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should
+    give; opener: words that every answer goes on from; runs_code: are answers judged by running
+    them?"""
     name: str
     make: Callable
     max_tokens: int
@@ -45,7 +49,8 @@ class Task:
     runs_code: bool = False
 
     def examples(self, split, n, seed=0):
-        """n different examples of a split, the same ones for the same seed. ValueError where there are not so many."""
+        """n different examples of a split, the same ones for the same seed. ValueError where there
+        are not so many."""
         known_split(split)
         rng = random.Random(f"{self.name} {split} {seed}")
         found = {}
@@ -56,8 +61,8 @@ class Task:
                 found.setdefault(example.prompt, example)
             tries += 1
             if tries > 200 * n + 10_000:
-                raise ValueError(f"task {self.name} has only {len(found)} examples in its {split} split; "
-                                 f"asked for {n}")
+                raise ValueError(f"task {self.name} has only {len(found)} examples in its {split} "
+                                 f"split; asked for {n}")
         return list(found.values())
 
 
@@ -65,13 +70,15 @@ class ListTask(Task):
     """A task whose examples are all there: make() -> {split: tuple of Examples}."""
 
     def examples(self, split, n, seed=0):
-        """Up to n different examples of a split (all of them where n is larger), in an order that the seed decides."""
+        """Up to n different examples of a split (all of them where n is larger), in an order that
+        the seed decides."""
         known_split(split)
         rows = list(self.make().get(split, ()))
         if not rows:
             has = ", ".join(f"{len(v)} in {k}" for k, v in self.make().items())
-            raise ValueError(f"{self.name} has no examples in its {split} split ({has}); of a file of yours, the "
-                             "tenth of every ten rows is test, so it needs at least 10 different rows")
+            raise ValueError(f"{self.name} has no examples in its {split} split ({has}); of a file "
+                             "of yours, the tenth of every ten rows is test, so it needs at least 10 "
+                             "different rows")
         random.Random(seed).shuffle(rows)
         return rows[:n]
 
@@ -81,12 +88,12 @@ def known_split(split):
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
 
 
-# ---------------------------------------------------------------------------------------------- skills
+# ------------------------------------------------------------------------------------------- skills
 @dataclass(frozen=True)
 class Skill:
-    """label: what the dispatcher says; make(rng, unseen=False) -> Example; words: how the dispatch prompt explains the
-    label; max_tokens an answer may have; has_expert: is there an expert of this name? (else the base model answers);
-    runs_code: are answers judged by running them?"""
+    """label: what the dispatcher says; make(rng, unseen=False) -> Example; words: how the dispatch
+    prompt explains the label; max_tokens an answer may have; has_expert: is there an expert of this
+    name? (else the base model answers); runs_code: are answers judged by running them?"""
     label: str
     make: Callable
     words: str
@@ -102,14 +109,16 @@ SKILL_TABLE = (
     Skill("reasoning", make_reasoning, "options to choose from", 24),
     Skill("other", make_other, "chat, facts, writing", 48, has_expert=False),
 )
-MIXED = tuple(s.label for s in SKILL_TABLE if s.has_expert)             # what CEM mixes, in the order of alpha
-SKILLS = tuple(sorted(MIXED))                                           # each has an expert of that name
-LABELS = SKILLS + tuple(s.label for s in SKILL_TABLE if not s.has_expert)   # those at the end: the base model
+MIXED = tuple(s.label for s in SKILL_TABLE if s.has_expert)  # what CEM mixes, in the order of alpha
+SKILLS = tuple(sorted(MIXED))  # each has an expert of that name
+# those at the end: the base model
+LABELS = SKILLS + tuple(s.label for s in SKILL_TABLE if not s.has_expert)
 
 
-# ---------------------------------------------------------------------------------------------- dispatch
+# ----------------------------------------------------------------------------------------- dispatch
 def listed():
-    """'"other" (chat, ...), "code" (a program), ... or "reasoning" (...)': every label with its words."""
+    """'"other" (chat, ...), "code" (a program), ... or "reasoning" (...)': every label with its
+    words."""
     words = {skill.label: skill.words for skill in SKILL_TABLE}
     first = [label for label in LABELS if label not in SKILLS]
     said = [f'"{label}" ({words[label]})' for label in [*first, *SKILLS]]
@@ -120,23 +129,28 @@ DISPATCH = f"""{{question}}
 
 ---
 The message above is either {listed()}. Which one is it?"""
-# Put into the model's mouth, so that it goes on with a label. Of two dozen wordings this is the one after which the base
-# model's labels are spread most evenly (2 % at least, on train questions): what is never sampled is never rewarded.
+# Put into the model's mouth, so that it goes on with a label. Of two dozen wordings this is the one
+# after which the base model's labels are spread most evenly (2 % at least, on train questions):
+# what is never sampled is never rewarded.
 DISPATCH_OPENER = 'This is "'
-DISPATCH_TOKENS = 2                                 # a label is one or two tokens; what follows does not matter
+DISPATCH_TOKENS = 2  # a label is one or two tokens; what follows does not matter
 
 
 def dispatch_prompt(question):
-    """The one dispatch prompt: training, testing and asking all build it here. Long questions are cut."""
+    """The one dispatch prompt: training, testing and asking all build it here. Long questions are
+    cut."""
     if len(question) > 1200:
         question = question[:800] + " ... " + question[-400:]
     return DISPATCH.format(question=question)
 
 
 def find_label(text):
-    """The label an answer names, or None if it names none or several. Case and punctuation do not matter."""
+    """The label an answer names, or None if it names none or several. Case and punctuation do not
+    matter."""
     named = {word for word in re.findall(r"[a-z]+", text.lower()) if word in LABELS}
-    return named.pop() if len(named) == 1 else None
+    if len(named) == 1:
+        return named.pop()
+    return None
 
 
 def make_dispatch(rng):
@@ -144,7 +158,8 @@ def make_dispatch(rng):
     label = rng.choice(LABELS)
     skill = next(skill for skill in SKILL_TABLE if skill.label == label)
     example = skill.make(rng)
-    return replace(example, prompt=dispatch_prompt(example.prompt), answer=label, match="label", kind=label)
+    prompt = dispatch_prompt(example.prompt)
+    return replace(example, prompt=prompt, answer=label, match="label", kind=label)
 
 
 def unseen(make):
@@ -163,13 +178,15 @@ def gradable(make):
 
 
 def built_in():
-    """name -> Task: of each skill one, of each expert one more with unseen questions, and dispatch."""
+    """name -> Task: of each skill one, of each expert one more with unseen questions, and
+    dispatch."""
     experts = [skill for skill in SKILL_TABLE if skill.has_expert]
     others = [skill for skill in SKILL_TABLE if not skill.has_expert]
     rows = [(s.label, s.make, s) for s in experts]
     rows += [(f"{s.label}-unseen", unseen(s.make), s) for s in experts]
     rows += [(s.label, s.make, s) for s in others]
-    tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code) for name, make, s in rows]
+    tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code)
+             for name, make, s in rows]
     tasks.append(Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER))
     return {task.name: task for task in tasks}
 
@@ -177,12 +194,13 @@ def built_in():
 BUILT_IN = built_in()
 
 
-# ---------------------------------------------------------------------------------------------- by name
+# ------------------------------------------------------------------------------------------ by name
 def get(name, data=None, choose=False):
-    """A built-in task by name, a published one from the folder `data`, or one made of the user's .jsonl file.
+    """A built-in task by name, a published one from the folder `data`, or one made of the user's
+    .jsonl file.
 
-    choose: answers will be chosen among each question's options (--objective=options, --choose), so each must list some.
-    ValueError for anything else, and where the data are missing or wrong.
+    choose: answers will be chosen among each question's options (--objective=options, --choose), so
+    each must list some. ValueError for anything else, and where the data are missing or wrong.
     """
     if name in BUILT_IN:
         task = BUILT_IN[name]
@@ -194,7 +212,8 @@ def get(name, data=None, choose=False):
         known = [*BUILT_IN, *published.SETS]
         near = difflib.get_close_matches(name, known, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown task {name!r}{meant} Choose from {', '.join(known)} or give a .jsonl file")
+        raise ValueError(f"unknown task {name!r}{meant} Choose from {', '.join(known)} "
+                         "or give a .jsonl file")
     if choose and isinstance(task, ListTask):
         for example in [e for rows in task.make().values() for e in rows]:
             option_texts(example)
@@ -215,40 +234,35 @@ def from_jsonl(path):
 
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no task file at {path}")
-    found = {}
-    for number, row in published.read_rows(path):
-        try:
-            example = example_of(row)
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
-            raise ValueError(f"{path} line {number}: {e}") from None
-        found.setdefault(example.prompt, example)       # a repeated prompt must not sit in two splits
-    if not found:
-        raise ValueError(f"{path}: the file is empty")
-    warning = yours.hedging(list(found.values()))
+    found = yours.read(Path(path))
+    warning = yours.hedging(found)
     if warning:
         print(f"t2mini: {path}: {warning}", file=sys.stderr)
-    splits = yours.split(list(found.values()))
+    splits = yours.split(found)
     return ListTask(str(path), lambda: splits, 96, "other")
 
 
-# ---------------------------------------------------------------------------------------------- the reward
+example_of = yours.example_of       # one row of such a file -> Example
+
+
+# --------------------------------------------------------------------------------------- the reward
 def gold(example):
-    """A text that is a right answer: what next-token training imitates. ValueError where an example has none."""
+    """A text that is a right answer: what next-token training imitates. ValueError where an example
+    has none."""
     if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
-        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing to imitate: "
-                         "--objective=next-token needs examples with a gold answer")
+        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing "
+                         "to imitate: --objective=next-token needs examples with a gold answer")
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     return f'{example.answer}"' if example.match == "quoted" else example.answer
 
 
 def option_texts(example):
-    """The answers that name each option of an example, in their order. ValueError where it lists none."""
+    """The answers that name each option of an example, in their order. ValueError where it lists
+    none."""
     if not example.options:
-        raise ValueError(f"{example.prompt[:60]!r} lists no options to choose among (--choose, --objective=options)")
+        raise ValueError(f"{example.prompt[:60]!r} lists no options to choose among "
+                         "(--choose, --objective=options)")
     return [gold(replace(example, answer=option)) for option in example.options]
 
 
@@ -257,18 +271,21 @@ class RewardError(ValueError):
 
 
 def rewards(examples, texts, counts=None):
-    """What each (example, answer text) earns: 1.0 or 0.0, or what the example's own judge says (`match` a function).
+    """What each (example, answer text) earns: 1.0 or 0.0, or what the example's own judge says
+    (`match` a function).
 
-    Code runs in the sandbox, all answers of the batch at once. counts: a Counter, to which the number of programs that
-    took too long is added as "timeouts". Raises RewardError.
+    Code runs in the sandbox, all answers of the batch at once. counts: a Counter, to which the
+    number of programs that took too long is added as "timeouts". Raises RewardError.
     """
     programs = [(e, find_code(text)) for e, text in zip(examples, texts) if e.match == "code"]
     passed = iter(tested(programs, counts))
-    return [float(next(passed)) if e.match == "code" else judged(e, text) for e, text in zip(examples, texts)]
+    return [float(next(passed)) if e.match == "code" else judged(e, text)
+            for e, text in zip(examples, texts)]
 
 
 def judged(example, text):
-    """What one answer earns that needs no program to be run. Nothing but a finite number is a reward."""
+    """What one answer earns that needs no program to be run. Nothing but a finite number is a
+    reward."""
     judge = example.match if callable(example.match) else right
     try:
         earned = judge(example, text)
@@ -277,24 +294,27 @@ def judged(example, text):
         problem = f"gave {earned!r:.60}, which is not a finite number,"
     except Exception as e:
         problem = f"raised {type(e).__name__} ({str(e)[:80]})"
-    raise RewardError(f"the reward {problem} for the answer {text[:80]!r} to {example.prompt[:80]!r}")
+    raise RewardError(f"the reward {problem} for the answer {text[:80]!r} "
+                      f"to {example.prompt[:80]!r}")
+
+
+FIND = {"choice": find_choice, "quoted": find_quoted}       # (text, options) -> index or None
 
 
 def right(example, text):
-    """Judge one answer that needs no program to be run. What cannot be read as an answer is wrong."""
+    """Judge one answer that needs no program to be run. What cannot be read as an answer is
+    wrong."""
     if example.options and text.strip() in option_texts(example):
-        # an option in full is that option, also where another one contains it or differs in case only
+        # an option in full is that option, also where another one contains it or differs in case
+        # only
         return text.strip() == gold(example)
     if example.match == "number":
         got, want = find_number(text), to_number(example.answer)
         return got is not None and abs(got - want) <= 1e-6 * max(1.0, abs(want))
     if example.match == "math":
         return latex.same_answer(latex.find_final(text), example.answer)
-    if example.match == "choice":
-        i = find_choice(text, example.options)
-        return i is not None and example.options[i] == example.answer
-    if example.match == "quoted":
-        i = find_quoted(text, example.options)
+    if example.match in FIND:
+        i = FIND[example.match](text, example.options)
         return i is not None and example.options[i] == example.answer
     if example.match == "label":
         return find_label(text) == example.answer

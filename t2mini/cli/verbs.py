@@ -19,7 +19,7 @@ from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
 from ..lab import arms, bench, demo, doctor, plots, reproduce
 from ..machine import files, ranks
-from ..questions import published
+from ..questions import published, sandbox
 
 
 # ---------------------------------------------------------------------------------- what verbs share
@@ -57,6 +57,8 @@ def agree(allow_code, runs_code=True):
         raise ValueError("this judges answers by running programs that the model writes, in a sandbox "
                          "(t2mini/questions/sandbox.py says what it guards against); "
                          "add --allow-code, once, to agree")
+    if runs_code:
+        sandbox.check_locks()                               # not after the model has answered
 
 
 def numbers(text, count):
@@ -113,7 +115,7 @@ def print_routes(routes):
 
 def eval_(args):
     """Answer a task's examples in one way. -> the score and all that tells how it came about."""
-    task = tasks.get(args.task)
+    task = tasks.get(args.task, choose=args.choose)
     agree(args.allow_code, task.runs_code)
     if args.n < 1:
         raise ValueError("--n must be at least 1")
@@ -194,7 +196,8 @@ def train_(args):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
     cfg = recipe.settled(cfg)                               # a wrong word stops before the model loads
-    agree(args.allow_code, tasks.get(cfg.task).runs_code)
+    task = tasks.get(cfg.task, choose=cfg.objective == "options")
+    agree(args.allow_code, task.runs_code)
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
         raise ValueError("--out must end in .safetensors")

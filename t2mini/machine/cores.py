@@ -19,7 +19,8 @@ def usable(root="/"):
 
 
 def quotas(root):
-    """The quotas, in cores, of the cgroups that this process is in (versions 1 and 2) and of those around them."""
+    """The quotas, in cores, of the cgroups that this process is in (versions 1 and 2) and of those
+    around them."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -29,7 +30,8 @@ def quotas(root):
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # inside a container the path may be the host's, which is not there: then the mount's own top counts
+        # inside a container the path may be the host's, which is not there: then the mount's own
+        # top counts
         around = [path, *map(str, Path(path).parents)]
         for mount in (home, home / "unified", home / "cpu", home / controllers):
             for folder in around:
@@ -39,12 +41,14 @@ def quotas(root):
 
 
 def quota_of(folder):
-    """Cores that one cgroup may use: microseconds of computing per period. None where it has no limit."""
+    """Cores that one cgroup may use: microseconds of computing per period. None where it has no
+    limit."""
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((folder / name).read_text() for name in names).split()
             if quota != "max" and int(quota) > 0:
                 return int(quota) / int(period)
-        except (OSError, ValueError, ZeroDivisionError):    # no such file, or not what the kernel writes
+        # no such file, or not what the kernel writes
+        except (OSError, ValueError, ZeroDivisionError):
             pass
     return None

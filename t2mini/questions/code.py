@@ -143,8 +143,7 @@ TRIES = 160             # calls that are tried; a program that is right on all o
 
 def _killers(kind, unseen, par, calls, shown):
     """Calls that show the wrong programs which pass these calls to be wrong; never the one that the question shows."""
-    types = (UNSEEN if unseen else SEEN)[kind][0]
-    solution, wrong = _wrong(kind, unseen)
+    wrong = _wrong(kind, unseen)[1]
     asked = {repr(args) for args, _ in calls} | {repr(shown)}
 
     def tries():

@@ -1,9 +1,10 @@
 """
 Wrong programs that are almost right, so that hidden tests can be chosen which they do not pass.
 
-A mutant is the solution with one thing changed (a comparison, a constant, an operator, a part in place of the whole),
-or a function that does not compute at all (a constant, an argument, its length). Those that are right on every call
-that is tried are right, as far as anybody can tell, and count as other spellings of the solution.
+A mutant is the solution with one thing changed (a comparison, a constant, an operator, a part in
+place of the whole), or a function that does not compute at all (a constant, an argument, its
+length). Those that are right on every call that is tried are right, as far as anybody can tell, and
+count as other spellings of the solution.
 """
 import ast
 import copy
@@ -13,35 +14,50 @@ import warnings
 from .example import same_value
 
 COMPARE = (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq, ast.NotEq)
-SWAPS = {ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And, ast.Add: ast.Sub, ast.Sub: ast.Add,
-         ast.Mult: ast.Add, ast.Div: ast.FloorDiv, ast.FloorDiv: ast.Div, ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult}
-NAMES = ["max min sum len sorted list any all set abs", "startswith endswith count", "upper lower title capitalize swapcase",
-         "isupper islower istitle isalpha", "split join strip"]         # one of these for another
-ARGUMENTS = ["abs({x})", "-{x}", "{x}[1:]", "{x}[:-1]", "{x}[::-1]", "{x}[:1]", "{x}[:1] + {x}[-1:]", "sorted({x})", "list(set({x}))",
-             "{x}.lower()", "{x}.strip()", "{x}[:3]", "[v for v in {x} if v > 0]", "max({x}, 0)", "min({x}, 9)"]  # for an argument
-GUESSES = ["True", "False", "None", "0", "1", "''", "[]", "{x}", "not {x}", "bool({x})", "len({x})", "str({x})", "{x}[0]", "{x}[-1]",
-           "{x} + 1", "{x} - 1", "-{x}", "len({x}) > 1", "sorted({x})", "list({x})", "{x}[::-1]", "sum({x})", "max({x})", "abs({x})",
-           "min({x})"]
-VALUES = ["{x}", "len({x})", "max({x}, default=0)", "min({x}, default=0)", "sum({x})", "{x}[0]", "{x}[-1]", "abs({x})"]
-BESIDES = ["and {x} > 0", "and {x} >= 0", "or {x} <= 0", "or {x} < 0", "and bool({x})", "or not {x}", "and len({x}) > 1", "or len({x}) < 2"]
-TESTS = [f"{value} {sign} {{p}}" for value in VALUES for sign in (">", ">=", "<", "<=", "==", "!=")] + ["{p} in {x}", "{p} not in {x}"]
+SWAPS = {ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+         ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.FloorDiv,
+         ast.FloorDiv: ast.Div, ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult}
+# one of these for another one of its line
+NAMES = """max min sum len sorted list any all set abs
+startswith endswith count
+upper lower title capitalize swapcase
+isupper islower istitle isalpha
+split join strip""".splitlines()
+# these for an argument {x}, in one place or everywhere
+ARGUMENTS = """abs({x}); -{x}; {x}[1:]; {x}[:-1]; {x}[::-1]; {x}[:1]; {x}[:1] + {x}[-1:];
+sorted({x}); list(set({x})); {x}.lower(); {x}.strip(); {x}[:3]; [v for v in {x} if v > 0]; max({x}, 0);
+min({x}, 9)""".replace("\n", " ").split("; ")
+# these for the whole; {p} is a parameter of the problem, or 0
+GUESSES = """True; False; None; 0; 1; ''; []; {x}; not {x}; bool({x}); len({x}); str({x}); {x}[0];
+{x}[-1]; {x} + 1; {x} - 1; -{x}; len({x}) > 1; sorted({x}); list({x}); {x}[::-1]; sum({x});
+max({x}); abs({x}); min({x})""".replace("\n", " ").split("; ")
+VALUES = """{x}; len({x}); max({x}, default=0); min({x}, default=0); sum({x}); {x}[0]; {x}[-1];
+abs({x})""".replace("\n", " ").split("; ")
+TESTS = ["{p} in {x}", "{p} not in {x}"]
+TESTS += [f"{value} {sign} {{p}}" for value in VALUES for sign in "> >= < <= == !=".split()]
+# these behind the whole
+BESIDES = """and {x} > 0; and {x} >= 0; or {x} <= 0; or {x} < 0; and bool({x}); or not {x};
+and len({x}) > 1; or len({x}) < 2""".replace("\n", " ").split("; ")
 
 
 def of(arguments, parameters, body, yes_or_no=False):
     """Names and the text of a body -> list of functions that differ from it in one thing.
 
-    They take the arguments and then the parameters, so that those of a kind of problem serve all its problems.
-    yes_or_no: the solution returns True or False, so guesses that do are tried, too.
+    They take the arguments and then the parameters, so that those of a kind of problem serve all
+    its problems. yes_or_no: the solution returns True or False, so guesses that do are tried, too.
     """
     head = f"def f({', '.join([*arguments, *parameters])}):\n"
     body = textwrap.indent(body, "    ")
     tree = ast.parse(head + body)
     guesses = [guess.format(x=x) for guess in GUESSES for x in arguments]
     if yes_or_no:
-        guesses += [test.format(x=x, p=p) for test in TESTS for x in arguments for p in [*parameters, "0"]]
-        guesses += [f"({all_of_it}) {more.format(x=x)}" for all_of_it in returned(tree) for more in BESIDES for x in arguments]
+        guesses += [test.format(x=x, p=p) for test in TESTS for x in arguments
+                    for p in [*parameters, "0"]]
+        guesses += [f"({whole}) {more.format(x=x)}" for whole in returned(tree)
+                    for more in BESIDES for x in arguments]
     texts = [f"{head}    return {guess}\n" for guess in guesses]
-    texts += [f"{head}    {x} = {other.format(x=x)}\n{body}\n" for other in ARGUMENTS for x in arguments]
+    texts += [f"{head}    {x} = {other.format(x=x)}\n{body}\n"
+              for other in ARGUMENTS for x in arguments]
     for at in range(len(list(ast.walk(tree)))):
         texts += map(ast.unparse, changed(tree, at, parameters, arguments))
     return [loaded(text) for text in dict.fromkeys(texts)]
@@ -55,20 +71,22 @@ def returned(tree):
 
 def solution(arguments, parameters, body):
     """The right function, with the same arguments."""
-    return loaded(f"def f({', '.join([*arguments, *parameters])}):\n{textwrap.indent(body, '    ')}\n")
+    head = f"def f({', '.join([*arguments, *parameters])}):\n"
+    return loaded(head + textwrap.indent(body, "    "))
 
 
 def loaded(text):
     """The function f of a program text that this file made."""
     scope = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                     # "'str' object is not callable": it is meant to be wrong
+        warnings.simplefilter("ignore")  # "'str' object is not callable": it is meant to be wrong
         exec(text, scope)
     return scope["f"]
 
 
 def changed(tree, at, parameters, arguments):
-    """Copies of a tree with its at-th node changed, each in another way. parameters: those that are numbers or texts."""
+    """Copies of a tree with its at-th node changed, each in another way. parameters: those that are
+    numbers or texts."""
     node = list(ast.walk(tree))[at]
     ways = []
     if isinstance(node, ast.Compare):
@@ -86,8 +104,8 @@ def changed(tree, at, parameters, arguments):
     if isinstance(node, ast.Name) and node.id in arguments:
         ways += [("id", f"({other.format(x=node.id)})") for other in ARGUMENTS]
     for field in ("id", "attr"):
-        group = next((names for names in map(str.split, NAMES) if getattr(node, field, "") in names), ())
-        ways += [(field, name) for name in group]
+        own = getattr(node, field, "")
+        ways += [(field, name) for names in map(str.split, NAMES) if own in names for name in names]
     if isinstance(node, ast.Call) and node.keywords:
         ways.append(("keywords", []))
     for field, value in ways:
@@ -131,7 +149,8 @@ def passes(function, calls, more=()):
 
 
 def against(wrong, calls, parameters, tries):
-    """Further calls, as few as possible out of tries(), so that none of the wrong programs passes all.
+    """Further calls, as few as possible out of tries(), so that none of the wrong programs passes
+    all.
 
     Those that no try shows to be wrong are right, for these parameters.
     """
