@@ -20,7 +20,7 @@ from ..formats import download, export
 from ..lab import arms, bench, demo, doctor, plots, reproduce
 from ..machine import files, ranks
 from ..machine.text import printable
-from ..questions import published
+from ..questions import published, sandbox
 
 
 # ---------------------------------------------------------------------------------- what verbs share
@@ -64,6 +64,8 @@ def agree(allow_code, runs_code=True):
         raise ValueError("this judges answers by running programs that the model writes, in a sandbox "
                          "(t2mini/questions/sandbox.py says what it guards against); "
                          "add --allow-code, once, to agree")
+    if runs_code:
+        sandbox.check_locks()                               # not after the model has answered
 
 
 def numbers(text, count):
@@ -118,7 +120,7 @@ def print_routes(routes):
 
 def eval_(args):
     """Answer a task's examples in one way. -> the score and all that tells how it came about."""
-    task = tasks.get(args.task)
+    task = tasks.get(args.task, choose=args.choose)
     agree(args.allow_code, task.runs_code)
     chosen = (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None)
     if chosen > 1:
@@ -199,7 +201,8 @@ def train_(args):
         if getattr(cfg, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
     cfg = recipe.settled(cfg)                               # a wrong word stops before the model loads
-    agree(args.allow_code, tasks.get(cfg.task).runs_code)
+    task = tasks.get(cfg.task, choose=cfg.objective == "options")
+    agree(args.allow_code, task.runs_code)
     out = claim(args, args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors", "expert")
     claim(args, out.with_suffix(".jsonl"), "log")
     claim(args, out.with_suffix(".ckpt"), "checkpoint")

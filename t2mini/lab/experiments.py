@@ -18,7 +18,8 @@ from .runs import LOOK, row, widened
 
 SEEDS = (0, 1, 2)
 SHORT = dict(steps=16)              # of the controls that train many arms on math: a third less than the others
-SEEN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
+SEEN = tasks.MIXED
+UNSEEN = tuple(f"{task}-unseen" for task in SEEN)
 METHODS = ("svf", "lora", "ia3")
 
 
