@@ -134,10 +134,7 @@ def do_train(args):
     from . import experts, recipe, tasks, train
     from .machine import ranks
     cfg = recipe.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(recipe.TrainConfig)})
-    for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-    cfg = recipe.settled(cfg)                            # a wrong word stops before the model is loaded
+    recipe.settled(cfg)                                     # a wrong word stops before the model is loaded
     agree(args, tasks.get(cfg.task).runs_code)
     out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
     if out.suffix != ".safetensors":
@@ -147,6 +144,8 @@ def do_train(args):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE,
                                  print if ranks.rank() == 0 else lambda text: None)
     except KeyboardInterrupt:
+        if not out.with_suffix(".ckpt").exists():
+            raise KeyboardInterrupt("it had learnt nothing yet") from None
         raise KeyboardInterrupt("the last checkpoint is kept; add --resume to the same command to go on") from None
     print(f"wrote {out}; see it with `python -m t2mini show {out}`")
     return result

@@ -79,9 +79,12 @@ FENCE = re.compile(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", re.S | re.I)
 
 
 def graded_end(text):
-    """Where the judged part of a code answer ends: behind its first fenced block, unless nothing but space follows."""
+    """Where the judged part of a code answer ends: behind its first fenced block; None while that
+    is not closed."""
     fence = FENCE.search(text)
-    return fence.end() if fence and text[fence.end():].strip() else len(text)
+    if fence and fence.end() > fence.end(1):
+        return fence.end()
+    return None
 
 
 def find_code(text):

@@ -261,7 +261,7 @@ def test_a_baselines_expert_is_never_taken_for_z(call, home):     # noqa: F811
     for method in ("lora", "ia3"):
         for name in ("math", "code", "reasoning", "dispatcher"):
             out = home / "out" / f"{name}.safetensors"
-            assert call("train", f"--task={home}/mine.jsonl", f"--method={method}", "--steps=1", "--prompts=1", "--samples=1",
+            assert call("train", f"--task={home}/mine.jsonl", f"--method={method}", "--steps=1", "--prompts=1", "--samples=2",
                         "--val-n=1", "--modules=k", f"--out={out}")[0] == 0
         for how in ("--strategy=classifier", "--strategy=cem", "--alpha=1,0,0"):
             status, _, err = call("eval", f"--task={home}/mine.jsonl", how, "--n=2")
