@@ -112,8 +112,8 @@ def settled(cfg):
     sampling by another engine than the one that is scored; its graders; reading test questions
     while training, and never stopping early.
     """
+    check_fields(cfg)
     named = departures(cfg)
-    check_numbers(cfg)
     check_switches(cfg, named)
     then = written(cfg)
     then["modules"] = cfg.modules or lora.METHODS[cfg.method]
@@ -174,8 +174,13 @@ def departures(cfg):
     return named
 
 
-def check_numbers(cfg):
-    """ValueError for a number out of its range, or a word that is none of its choices."""
+def check_fields(cfg):
+    """ValueError for a number out of its range, a word that is none of its choices, or a value of
+    another type than the setting has."""
+    for f in fields(TrainConfig):
+        value = getattr(cfg, f.name)
+        if f.name not in RANGES and type(value) is not type(f.default):
+            raise ValueError(f"{option(f.name)} cannot be {value!r:.40}")
     for name, (low, high) in RANGES.items():
         value = getattr(cfg, name)
         whole = isinstance(low, int)
@@ -183,8 +188,8 @@ def check_numbers(cfg):
         fits = isinstance(value, allowed) and not isinstance(value, bool)
         if not fits or not low <= value <= high:            # NaN is in no range
             kind = "a whole number" if whole else "a number"
-            raise ValueError(f"{option(name)} must be {kind} from {low:,} to {high:,}, "
-                             f"not {value!r}")
+            raise ValueError(f"{option(name)} must be {kind} from {low:,.9g} to {high:,.9g}, "
+                             f"not {value!r:.40}")
     for name, words in CHOICES.items():
         if getattr(cfg, name) not in words:
             raise ValueError(f"{option(name)} must be one of {', '.join(words)}, "

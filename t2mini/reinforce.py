@@ -20,6 +20,7 @@ Run:      python -m t2mini train --task=math (train.py has the loop)
 """
 import math
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import torch
@@ -138,11 +139,13 @@ def credited(tokenizer, example, tokens, must_stop=False):
     is, so that stopping there is learnt: where to cut must follow from the tokens before the cut,
     else the gradient is biased. must_stop: everything decides, as endless prose loses the reward.
     """
-    if example.match == "code" and not must_stop:
-        for n in range(1, len(tokens)):
-            if graded_end(tokenizer.decode(tokens[:n])) is not None:
-                return tokens[:n + 1]
-    return tokens
+    def closed(n):
+        return graded_end(tokenizer.decode(tokens[:n])) is not None
+
+    if example.match != "code" or must_stop:
+        return tokens
+    n = bisect_left(range(len(tokens) + 1), True, key=closed)   # once closed, it stays closed
+    return tokens[:n + 1]
 
 
 # ------------------------------------------------------------------------------------- one update

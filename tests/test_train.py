@@ -25,7 +25,7 @@ NAN, INF = float("nan"), float("inf")
     {"kl": NAN}, {"kl": -0.1}, {"lr": INF}, {"lr": 0.0}, {"lr": "fast"}, {"max_tokens": -5}, {"samples": 10 ** 8},
     {"samples": 0}, {"samples": 2.5}, {"samples": True}, {"prompts": 4096, "samples": 1024}, {"steps": 0}, {"val_n": 0},
     {"val_every": 0}, {"patience": 0}, {"seed": -1}, {"rank": 0}, {"lora_alpha": NAN}, {"baseline": "mean"}, {"tie": "all"},
-    {"objective": "rewards"}, {"method": "dora"}, {"layers": "third"}])
+    {"must_stop": 1}, {"modules": None}, {"as_released": ["all"]}, {"objective": "rewards"}, {"method": "dora"}, {"layers": "third"}])
 def test_a_setting_out_of_its_range_is_one_line(changes):
     """Fails if a number that turns the update round, divides by nothing or never ends is accepted, or the line does not
     name the option."""
