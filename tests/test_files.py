@@ -456,7 +456,7 @@ def test_the_same_command_gives_the_same_bytes(home, tiny_folder, capsys):
 def test_an_expert_names_its_base(home, tiny_folder):
     """Fails if the file lacks what is needed to check that z meets the matrices it was trained on."""
     model, tokenizer = t2mini.load(tiny_folder, device="cpu", dtype="float32")
-    cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=1, val_n=2, max_tokens=2)
+    cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=2, val_n=2, max_tokens=2)
     train.train(model, tokenizer, cfg, home / "e.safetensors", log=lambda text: None)
     meta = experts.read_metadata(home / "e.safetensors")
     assert meta["base_sha256"] == files.file_hash([tiny_folder / "model.safetensors"])
