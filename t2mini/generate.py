@@ -38,6 +38,13 @@ class Samples:
         """The tokens of row n, stop token included, as a list."""
         return self.ids[n, :self.lengths[n]].tolist()
 
+    def write(self, step, row, token, logprob, stop):
+        """Put down the tokens (n,) that the answers row (n,) drew at this step."""
+        self.ids[row, step] = token
+        self.logprobs[row, step] = logprob
+        self.lengths[row] += 1
+        self.stopped[row] = torch.isin(token, stop)
+
 
 @dataclass
 class Batch:
@@ -146,9 +153,17 @@ def check_prompts(model, prompts, max_tokens):
                          f"model's context of {context}; shorten it or lower --max-tokens")
 
 
+class NotFinite(ValueError):
+    """The model computes no numbers: there is nothing to draw from."""
+
+    def __init__(self):
+        super().__init__("the model's logits are not finite numbers: damaged weights, or an expert "
+                         "whose z are far too large")
+
+
 @torch.inference_mode()
 def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, seed=0, row_ids=None,
-             rows=None, on_token=None):
+             rows=None, on_token=None, finite=True):
     """Answer a batch of prompts. -> Samples. Raises what `check_prompts` raises.
 
     prompts     list of lists of token ids (ragged is fine)
@@ -157,6 +172,8 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
     row_ids     one integer per prompt, naming its random stream (default: its index)
     rows        svf.Rows of a batch whose rows use different experts; kept in step with the batch
     on_token    called as on_token(rows alive (list), tokens (list)) after every step
+    finite      raise NotFinite (a ValueError) where logits are not; training, which skips such a
+                step, finds it in the log-probabilities instead
     """
     check_prompts(model, prompts, max_tokens)
     N = len(prompts) * samples
@@ -177,12 +194,11 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
     row = torch.arange(N, device=device)            # which answer each batch row is writing
     for step in range(max_tokens):
         token, logprob = draw(logits, u[row, step], temperature)
+        if finite and not logprob.isfinite().all():
+            raise NotFinite
         alive = ~out.stopped[row]
         writing = row[alive]
-        out.ids[writing, step] = token[alive]
-        out.logprobs[writing, step] = logprob[alive]
-        out.lengths[writing] += 1
-        out.stopped[writing] = torch.isin(token[alive], stop)
+        out.write(step, writing, token[alive], logprob[alive], stop)
         out.row_steps += len(row)
         if on_token is not None:
             on_token(writing.tolist(), token[alive].tolist())

@@ -101,7 +101,7 @@ def answers_to(model, tokenizer, task, cfg, step, examples, prompts, asked):
     seed = cfg.seed * 100_003 + step
     if cfg.objective == "reward":
         out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stops(task.opener), cfg.temperature,
-                       cfg.samples, seed=seed, row_ids=asked)
+                       cfg.samples, seed=seed, row_ids=asked, finite=False)
         return [out.tokens(n) for n in range(len(out.lengths))], out.stopped.tolist(), bool(out.logprobs.isfinite().all())
     if cfg.objective == "options":
         options = [[tokenizer.answer(t, task.opener) for t in tasks.option_texts(e)] for e in examples]

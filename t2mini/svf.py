@@ -12,7 +12,7 @@ Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sen
           where neither holds). The paper's plain sum is `mix(..., plain=True)`.
 Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix;
           the gradient of z needs no dense weight gradient (`FoldedLinear`); rows with different z
-          go through the factors (`per_row`).
+          add their change to what the base weights say (`per_row`).
 """
 from contextlib import contextmanager
 
@@ -139,13 +139,18 @@ class SVF(Tuned):
         return FoldedLinear.apply(x, self.scale(), self.folded, *factors, self.from_y)
 
     def stack(self, parts):
-        """parts[""] (experts, r) -> S z of each expert."""
-        return (self.S * parts[""]).to(self.W.dtype)
+        """parts[""] (experts, r) -> S (z - 1) of each expert."""
+        return (self.S * (parts[""] - 1)).to(self.W.dtype)
 
     def by_row(self, x):
-        """y = ((x V) * S z_b) U^T for row b."""
-        Sz = self.bank[self.rows.index][:, None]                    # (B, 1, r)
-        return linear(linear(x, self.Vt) * Sz, self.U)
+        """y = x W^T + ((x V) * S (z_b - 1)) U^T for row b.
+
+        A change to the base's own product, as in `fold`: where z_b = 1 it is 0, and y has the
+        base model's bits. ((x V) * S z_b) U^T would be cheaper by that product, but it rebuilds W
+        from factors that bfloat16 rounds, and is another model than the base already at z = 1.
+        """
+        change = self.bank[self.rows.index][:, None]                # (B, 1, r)
+        return linear(x, self.W) + linear(linear(x, self.Vt) * change, self.U)
 
 
 class FoldedLinear(torch.autograd.Function):
@@ -404,6 +409,15 @@ def at_base(model):
             layer.folded = folded
 
 
+def normalised(alpha, smallest=0.1):
+    """K numbers divided by their sum, as the paper tries it (3.2 C). Left as they are where the sum
+    is below `smallest`, zeros (the base model) among them: the quotients would be huge."""
+    total = float(sum(alpha))
+    if total < smallest:
+        return list(alpha)
+    return [float(a) / total for a in alpha]
+
+
 def mix(experts, alpha, plain=False):
     """Mixture of K experts (paper 3.2 C). alpha: K numbers, or dict name -> K numbers (per matrix).
 
@@ -443,7 +457,8 @@ def per_row(model, experts, index):
     """Inside the block, row b of a batch runs on experts[index[b]], base weights afterwards.
     Yields the Rows to hand to generate().
 
-    y = ((x V) * S z_b) U^T reads the weights once for all experts; W' is never built.
+    The weights are read once for all experts; no W' is built. See `by_row` of the layers.
+    ValueError where an expert does not fit.
     """
     rows = Rows(torch.as_tensor(index, device=model.device))
     # an expert without a layer has the base model's numbers there
@@ -457,7 +472,11 @@ def per_row(model, experts, index):
             bank = {}
             for part in layer.expert():
                 one = name + part
-                bank[part] = torch.stack([e.get(one, base[one]) for e in experts])
+                of_all = [e.get(one, base[one]) for e in experts]
+                if {t.shape for t in of_all} != {base[one].shape}:
+                    raise ValueError(f"an expert's z for {one} is not of shape "
+                                     f"{tuple(base[one].shape)}")
+                bank[part] = torch.stack(of_all)
             layer.bank = layer.stack(bank)
             layer.rows = rows
         yield rows
