@@ -222,9 +222,9 @@ def do_show(args):
         return
     for title, value in (("mean |z - 1|", lambda z: float((z - 1).abs().mean())), ("smallest z", lambda z: float(z.min())),
                          ("largest z", lambda z: float(z.max()))):
-        modules, grid = plots.by_layer_and_module(expert, value)
+        layers, modules, grid = plots.by_layer_and_module(expert, value)
         print(f"\n{title:<14}" + "".join(f"{m:>11}" for m in modules))
-        for layer, row in enumerate(grid.tolist()):
+        for layer, row in zip(layers, grid.tolist()):
             print(f"layer {layer:<8}" + "".join(f"{v:>11.4f}" for v in row))
     picture = Path(args.picture or experts.OUT / f"{path.stem}.png")
     plots.draw_expert(expert, meta, picture)

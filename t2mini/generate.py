@@ -72,7 +72,7 @@ class Batch:
         position, allowed = self.position[:, None], self.real[:, None, :]
         x = model.hidden(token[:, None], position, allowed, self.cache)
         self.position = self.position + 1
-        return model.head(x[:, -1])
+        return last_logits(model, x)
 
 
 def uniforms(seed, row_ids, samples, count):
@@ -138,8 +138,18 @@ def prefill(model, prompts, room):
     allowed = (real[:, None, :] & before) | itself                          # (B, P, P)
     cache = model.new_cache(B, P + room)
     x = model.hidden(ids, positions, allowed, cache)
-    last = model.head(x[:, -1])
-    return cache, real, real.sum(1), last
+    return cache, real, real.sum(1), last_logits(model, x)
+
+
+def last_logits(model, x):
+    """What follows the last of the states x (B, S, C). -> logits (B, V); NaN where a state is so
+    large that its square is infinite: the final norm would make it 0, and all tokens alike."""
+    x = x[:, -1]
+    logits = model.head(x)
+    overflown = x.float().pow(2).sum(-1).isinf()
+    if overflown.any():
+        logits = logits.masked_fill(overflown[:, None], float("nan"))
+    return logits
 
 
 def check_prompts(model, prompts, max_tokens):
@@ -154,7 +164,7 @@ def check_prompts(model, prompts, max_tokens):
 
 
 class NotFinite(ValueError):
-    """The model computes no numbers: there is nothing to draw from."""
+    """The model computes no numbers, so there is nothing to draw from."""
 
     def __init__(self):
         super().__init__("the model's logits are not finite numbers: damaged weights, or an expert "

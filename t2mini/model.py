@@ -242,7 +242,7 @@ class Llama(nn.Module):
 # ------------------------------------------------------------------------ GPT-2
 class Conv1D(nn.Module):
     """GPT-2's linear layer: the checkpoint stores the weight as (in, out), the transpose of
-    nn.Linear."""
+    nn.Linear's."""
     transposed = True
 
     def __init__(self, in_features, out_features):
@@ -252,7 +252,7 @@ class Conv1D(nn.Module):
 
     def forward(self, x):
         """x (..., in) -> (..., out)."""
-        return F.linear(x, self.weight.T, self.bias)
+        return linear(x, self.weight.T) + self.bias         # rounded twice, like the SVF layer's
 
 
 class GPT2Attention(nn.Module):
