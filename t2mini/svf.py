@@ -95,8 +95,7 @@ class SVF(Tuned):
         self.U = U.to(self.W.dtype)
         self.S = S.clone()                  # no view of a mapped file
         self.Vt = Vt.to(self.W.dtype)
-        start = FIRST_LOGIT if sigmoid else 1.0
-        self.z = nn.Parameter(torch.full_like(S, start))
+        self.z = nn.Parameter(torch.full_like(S, FIRST_LOGIT if sigmoid else 1.0))
         self.divisible = True               # is every z large enough to divide by? `fold` looks
 
     @property
@@ -289,8 +288,8 @@ def tie_z(made, tie):
         module = name.split(".", 3)[3]                  # mlp.up_proj, whatever the block
         group = {"none": None, "matrix": name, "layer": block_of(name), "module": module}[tie]
         if group is not None:
-            one = nn.Parameter(torch.ones(1, device=layer.S.device))
-            layer.z = shared.setdefault(group, one)
+            one_number = nn.Parameter(torch.ones(1, device=layer.S.device))
+            layer.z = shared.setdefault(group, one_number)
 
 
 def swap(model, made):
@@ -340,8 +339,7 @@ def fold(model):
 def set_z(model, expert):
     """Make the model run on `expert` (dict name -> z); layers that it does not name run on the base
     weights. ValueError where it does not fit."""
-    known = {name for name, _, _, _ in parts(model)}
-    refuse_unknown(expert, known, "the expert")
+    refuse_unknown(expert, {name for name, _, _, _ in parts(model)}, "the expert")
     for name, layer in layers(model).items():
         if layer.sigmoid:
             raise ValueError("an effective z cannot be set in sigmoid form; attach with "
@@ -349,7 +347,8 @@ def set_z(model, expert):
         for part, p in layer.trained().items():
             z = expert.get(name + part)
             if z is not None:
-                check_z(name + part, z, p)
+                if z.shape != p.shape or not bool(torch.isfinite(z).all()):
+                    raise misfit(name + part, p)
                 p.copy_(z)
             elif part in layer.off:                     # LoRA's A may be anything while B is 0
                 p.fill_(layer.off[part])
@@ -363,9 +362,8 @@ def refuse_unknown(expert, known, who):
                          "expert's modules")
 
 
-def check_z(name, z, p):
-    if z.shape != p.shape or not bool(torch.isfinite(z).all()):
-        raise ValueError(f"the expert's z for {name} is not {tuple(p.shape)} finite numbers")
+def misfit(name, p):
+    return ValueError(f"the expert's z for {name} is not {tuple(p.shape)} finite numbers")
 
 
 def reset(model):
@@ -430,13 +428,13 @@ def mix(experts, alpha, plain=False):
                          "not the product of the means")
     mixed = {}
     for name in names:
-        weights = alpha[name] if isinstance(alpha, dict) else alpha
         ones = torch.ones_like(next(e[name] for e in experts if name in e))
         zs = [e.get(name, ones) for e in experts]
+        pairs = zip(alpha[name] if isinstance(alpha, dict) else alpha, zs)
         if plain:
-            mixed[name] = sum(float(a) * z for a, z in zip(weights, zs))
+            mixed[name] = sum(float(a) * z for a, z in pairs)
         else:
-            mixed[name] = sum(float(a) * (z - 1) for a, z in zip(weights, zs)) + 1
+            mixed[name] = sum(float(a) * (z - 1) for a, z in pairs) + 1
     return mixed
 
 
@@ -461,25 +459,26 @@ def per_row(model, experts, index):
     ValueError where an expert does not fit.
     """
     rows = Rows(torch.as_tensor(index, device=model.device))
-    # an expert without a layer has the base model's numbers there
-    base = {}
-    for name, layer, part, t in parts(model):
-        base[name] = torch.full_like(t, layer.off.get(part, 0.0))
+    known = {name for name, _, _, _ in parts(model)}
     for expert in experts:
-        refuse_unknown(expert, base.keys(), "an expert")
+        refuse_unknown(expert, known, "an expert")
     try:
         for name, layer in layers(model).items():
-            bank = {}
-            for part in layer.expert():
-                one = name + part
-                of_all = [e.get(one, base[one]) for e in experts]
-                if {t.shape for t in of_all} != {base[one].shape}:
-                    raise ValueError(f"an expert's z for {one} is not of shape "
-                                     f"{tuple(base[one].shape)}")
-                bank[part] = torch.stack(of_all)
-            layer.bank = layer.stack(bank)
+            layer.bank = layer.stack(gathered(name, layer, experts))
             layer.rows = rows
         yield rows
     finally:
         for layer in layers(model).values():
             layer.bank = layer.rows = None
+
+
+def gathered(name, layer, experts):
+    """What all experts hold of one layer: dict end of the name -> (experts, ...). An expert without
+    the layer has the base model's numbers there."""
+    bank = {}
+    for part, t in layer.expert().items():
+        base = torch.full_like(t, layer.off.get(part, 0.0))
+        bank[part] = [expert.get(name + part, base) for expert in experts]
+        if any(z.shape != t.shape for z in bank[part]):
+            raise misfit(name + part, t)
+    return {part: torch.stack(zs) for part, zs in bank.items()}
