@@ -67,7 +67,8 @@ def side_by_side(work, weights):
     torch.set_num_threads(1)
     try:
         if all(W.device.type == "cpu" for W in weights.values()):
-            with ThreadPoolExecutor(threads, "", torch.set_num_threads, (1,)) as pool:
+            pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+            with pool:
                 yield from named(weights, pool.map(work, weights.values()))
         else:
             yield from named(weights, map(work, weights.values()))
