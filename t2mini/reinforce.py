@@ -198,7 +198,7 @@ def write(model, tokenizer, task, cfg, prompts, seed, asked):
     limit = cfg.max_tokens or task.max_tokens
     stops = tokenizer.stops(task.opener)
     out = generate(model, prompts, limit, stops, cfg.temperature, cfg.samples, seed=seed,
-                   row_ids=asked)
+                   row_ids=asked, finite=False)
     tokens = [out.tokens(n) for n in range(len(out.lengths))]
     return tokens, out.stopped.tolist(), bool(out.logprobs.isfinite().all())
 

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kw, allow_abbrev=False, formatter_class=Help)
 
     def error(self, message):
-        self.exit(2, f"t2mini: {message}\n")
+        self.exit(2, f"t2mini: {message.removeprefix('argument ')}\n")
 
     def unknown(self, word):
         """Stop because of an option nobody knows, naming the nearest one."""
