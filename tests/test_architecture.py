@@ -82,3 +82,9 @@ def test_the_page_knows_every_room():
     assert rooms == {*ABOVE, *BELOW}
     text = PAGE.read_text(encoding="utf-8")
     assert not [room for room in rooms if f"`t2mini/{room}/`" not in text]
+
+
+def test_the_map_of_the_tests_is_whole():
+    """Fails if a file of tests is added and tests/README.md does not say what it guards."""
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    assert not [p.name for p in ROOT.glob("tests/test_*.py") if f"`{p.name}`" not in text]
