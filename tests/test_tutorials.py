@@ -96,8 +96,8 @@ def test_commands_run_when_pasted(page):
 
 @pytest.mark.parametrize("number, page", list(enumerate(PAGES)), ids=IDS)
 def test_a_chapter_ends_with_what_was_learnt_and_the_next_one(number, page):
-    """Fails if a chapter does not sum up, leads elsewhere than to the next chapter, or breaks code without saying how to
-    undo it."""
+    """Fails if a chapter does not sum up, leads elsewhere than to the next chapter, breaks code that is not there, or does
+    not say how to undo it."""
     text = page.read_text(encoding="utf-8")
     parts = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     assert len(parts["What you now know"].strip().splitlines()) >= 3
@@ -107,6 +107,8 @@ def test_a_chapter_ends_with_what_was_learnt_and_the_next_one(number, page):
     broken = re.findall(r"[Ii]n `((?:t2mini|tutorials)/[\w/]+\.py)`", parts["Break it"])
     assert broken
     assert [file for file in broken if f"git checkout {file}" in parts["Break it"]] == broken
+    old = re.findall(r"change\s`([^`]*)`\sto", parts["Break it"])
+    assert old and old[0] in (ROOT / broken[0]).read_text(encoding="utf-8")
 
 
 def test_the_front_page_is_short_and_leads_to_the_chapters():
