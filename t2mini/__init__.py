@@ -8,10 +8,13 @@ t2mini: Transformer-Squared, self-adaptive language models, small enough to read
     with t2mini.use(model, "math"):
         print(t2mini.generate(model, tokenizer, "What is 12 plus 30?"))
 
-Everything is imported when it is first needed, so `import t2mini.svf` brings no file formats.
+What these functions need is imported when they are called: `import t2mini.svf` brings no file formats.
 """
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+
+with suppress(ModuleNotFoundError):                         # without torch the command line says so
+    from . import generate                                  # the file; below, the name is the function's
 
 __all__ = ["ask", "generate", "load", "train_expert", "use"]
 

@@ -67,13 +67,19 @@ class Shelf:
         self.model = model
         self.allow_other_base = allow_other_base
         self.modules, self.depth = modules, depth
+        self.method = None                                  # of the layers that were attached here
         self.z = {}
 
     def __getitem__(self, name):
         if name not in self.z:
             z, meta = load_expert(find(name, self.model), self.model, self.allow_other_base)
+            method = meta.get("method", "svf")
             if not svf.layers(self.model):
                 attach(self.model, meta, self.modules, self.depth)
+                self.method = method
+            if self.method not in (None, method):
+                raise ValueError(f"{name} is an expert of {method} and the others are of {self.method}: "
+                                 "one model runs experts of one method at a time")
             self.z[name] = z
         return self.z[name]
 
