@@ -21,14 +21,16 @@ def steps(walk):
 
 
 def defined(path):
-    """The functions and classes of a file, methods as Class.method."""
-    found = set()
+    """The functions and classes of a file, methods as Class.method, inherited ones of the same file included."""
+    found, methods = set(), {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found.add(node.name)
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{m.name}" for m in node.body if isinstance(m, ast.FunctionDef)}
-    return found
+            own = {m.name for m in node.body if isinstance(m, ast.FunctionDef)}
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            methods[node.name] = own.union(*(methods.get(base, set()) for base in bases))
+    return found | {f"{name}.{method}" for name, own in methods.items() for method in own}
 
 
 def imported(path):
