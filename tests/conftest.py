@@ -1,8 +1,10 @@
 """Tiny models made on the spot: random weights, a byte vocabulary, no network, float32 on one thread."""
 import json
 import os
+import signal
 import time
 import traceback
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -87,3 +89,18 @@ def wait_for(happened, seconds=60):
     while not happened():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.005)
+
+
+@contextmanager
+def soon(seconds=30):
+    """An AssertionError in the block, were it to hang or to read without end."""
+    def stop(*args):
+        raise AssertionError("it hung")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -25,7 +25,7 @@ from t2mini import experts, lora, svf, tasks
 from t2mini.formats import load as weights
 from t2mini.machine import checkpoint
 from t2mini.model import Transformer
-from t2mini.reinforce import TrainConfig
+from t2mini.recipe import TrainConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 CLEAN = ValueError, FileNotFoundError
@@ -192,7 +192,7 @@ class Readers:
     def lora_expert(self):
         path, model = self.folder / "lora.safetensors", random_model()
         cfg = {"modules": "q,v", "layers": "all", "rank": 2, "lora_alpha": 4.0}
-        lora.attach(model, "lora", *cfg.values())
+        lora.attach(model, "lora", cfg)
         experts.save_expert(path, svf.get_z(model), {"base_sha256": "0" * 64, "task": "math", "method": "lora", "config": cfg})
 
         def read(p):

@@ -19,7 +19,10 @@ from t2mini.generate import generate
 from t2mini.grade import find_code, graded_end
 from t2mini.questions.example import Example
 from t2mini.model import Conv1D
-from t2mini.reinforce import TrainConfig, advantages, logprobs, micro_batches, pack, policy_gradient, settled, train
+from t2mini.likelihood import logprobs, micro_batches, pack
+from t2mini.recipe import TrainConfig, settled
+from t2mini.reinforce import advantages, policy_gradient
+from t2mini.train import train
 
 GROUPS = [([5, 6, 7], [[10, 11], [12], [13, 14, 15, 16]]),
           ([9], [[20, 20, 21], [22, 23]]),
@@ -311,8 +314,8 @@ def pays(text):
 
 
 def config(**changes):
-    return TrainConfig(**{"task": "words", "steps": 4, "prompts": 3, "samples": 4, "temperature": 1.0, "lr": 0.05,
-                          "modules": "q,v,down", "val_every": 2, "val_n": 4} | changes)
+    return settled(TrainConfig(**{"task": "words", "steps": 4, "prompts": 3, "samples": 4, "temperature": 1.0, "lr": 0.05,
+                                  "modules": "q,v,down", "val_every": 2, "val_n": 4} | changes))
 
 
 def quiet(text):
@@ -489,7 +492,7 @@ def test_training_writes_log_and_expert(loaded, words, tmp_path):
     assert all(r.keys() == fields for r in rows if "val" not in r) and rows[0].keys() == {"step", "val", "val_n"}
     expert, meta = experts.load_expert(out, model)
     assert expert.keys() == svf.layers(model).keys() and result["step"] == meta["steps"] == 4
-    assert TrainConfig(**meta["config"]) == cfg and meta["base_sha256"] == model.base_sha256 and meta["seed"] == 0
+    assert settled(TrainConfig(**meta["config"])) == cfg and meta["config"].keys() == TrainConfig.__dataclass_fields__.keys() and meta["base_sha256"] == model.base_sha256 and meta["seed"] == 0
     assert {"base_model", "task", "best_step", "val_accuracy", "val_n", "parameterisation", "modules", "command", "dtype",
             "torch", "threads", "processes"} <= meta.keys() and meta["parameterisation"] == "z"
     assert not {"minutes", "seconds"} & meta.keys()         # the same run gives the same bytes
@@ -763,10 +766,12 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
     def run(named):
         cfg = settled(replace(plain, as_released=named))
         assert settled(cfg) == cfg and {f: v for f, v in asdict(cfg).items() if getattr(plain, f) != v and f != "as_released"} \
-            == {"greedy": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}, "sigmoid": {},
-                "no-baseline": {"baseline": "none"}, "bf16": {"lr": 2e-3},
-                "no-baseline, signed": {"baseline": "none"},
-                "greedy,signed": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}}.get(named, {})
+            == {"greedy": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}, "sigmoid": {"logit_form": True},
+                "no-baseline": {"baseline": "none"}, "bf16": {"lr": 2e-3, "bf16_training": True},
+                "signed": {"signed_reward": True},
+                "no-baseline, signed": {"baseline": "none", "signed_reward": True},
+                "greedy,signed": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch",
+                                  "signed_reward": True}}.get(named, {})
         groups, (temperature, norm, _), optimizer = batch_of(model, tokenizer, words, monkeypatch, cfg, step=2)
         assert norm == sum(len(a) for _, answers, _ in groups for a in answers)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.lr / 2)            # still the cosine, at step 2 of 4

@@ -15,7 +15,7 @@ import torch
 
 import t2mini
 
-from .. import adapt, evaluate, experts, recipe, reinforce, svf, tasks
+from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
 from ..lab import arms, bench, demo, doctor, plots, reproduce
 from ..machine import files, ranks
@@ -187,7 +187,7 @@ def demo_(args):
 
 
 # ---------------------------------------------------------------------------------- verbs of experts
-def train(args):
+def train_(args):
     """Train an expert and write it."""
     cfg = recipe.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(recipe.TrainConfig)})
     for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
@@ -201,7 +201,7 @@ def train(args):
     model, tokenizer = open_model(args)
     log = print if ranks.rank() == 0 else lambda text: None
     try:
-        result = reinforce.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
+        result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the last checkpoint is kept; "
                                 "add --resume to the same command to go on") from None
@@ -310,6 +310,6 @@ def datasets_(args):
     return published.report(args.data)
 
 
-VERBS = {"ask": ask, "train": train, "eval": eval_, "adapt": adapt_, "show": show, "export": export_,
+VERBS = {"ask": ask, "train": train_, "eval": eval_, "adapt": adapt_, "show": show, "export": export_,
          "demo": demo_, "reproduce": reproduce_, "bench": bench_, "doctor": doctor_,
          "download": download_, "datasets": datasets_}

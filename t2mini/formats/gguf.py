@@ -6,6 +6,8 @@ Left out: writing, and the types below 4 bits. An unsupported type is refused by
 Safety:   every count, length and offset is checked against the file's size before anything is allocated for it.
 """
 import mmap
+import re
+import stat
 import struct
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -73,9 +75,12 @@ def read_gguf(path):
     FileNotFoundError where there is none.
     """
     path = Path(path)
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):                     # opening a pipe would wait for its other end
+        raise ValueError(f"{path}: not a regular file")
+    if found.st_size < 32:
+        raise ValueError(f"{path}: not a GGUF file (only {found.st_size} bytes)")
     with open(path, "rb") as f:
-        if path.stat().st_size < 32:
-            raise ValueError(f"{path}: not a GGUF file (only {path.stat().st_size} bytes)")
         data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     r = Reader(path, data)
     if r.take(4) != b"GGUF":
@@ -106,6 +111,43 @@ def read_gguf(path):
             raise ValueError(f"{path}: tensor {name!r} is listed twice")
         tensors[name] = lazy_tensor(path, data, name, shape, kind, start + offset)
     return meta, tensors
+
+
+PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.S)
+
+
+def read_parts(path):
+    """As `read_gguf`, for a file that may be one part of several. -> (paths of all parts in order, metadata, tensors).
+
+    The parts of a split file lie in one folder and are called NAME-00001-of-00002.gguf and so on; the first one holds
+    the metadata. FileNotFoundError where one is missing.
+    """
+    path = Path(path)
+    meta, tensors = read_gguf(path)
+    count = meta.get("split.count", 0)
+    if type(count) is not int or count < 2:
+        return [path], meta, tensors
+    here = f"{path}: this is part {meta.get('split.no', 0) + 1} of {count} of a split GGUF file"
+    named = PART.fullmatch(path.name)
+    if not named or int(named[3]) != count or not 0 < int(named[2]) <= count:
+        raise ValueError(f"{here}; put all parts into one folder under their names NAME-00001-of-{count:05d}.gguf")
+    paths = [path.with_name(f"{named[1]}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
+    missing = [p.name for p in paths if not p.exists()]
+    if missing:
+        raise FileNotFoundError(f"{here}, but {missing[0]} is not beside it; download it too")
+    parts = [read_gguf(p) for p in paths]
+    meta, tensors = parts[0]
+    for number, (other, more) in enumerate(parts):
+        if other.get("split.count") != count or other.get("split.no") != number:
+            raise ValueError(f"{paths[number]}: not part {number + 1} of {count} (damaged, or of another file)")
+        twice = sorted(more.keys() & tensors.keys()) if number else []
+        if twice:
+            raise ValueError(f"{paths[number]}: tensor {twice[0]!r} is in two parts")
+        tensors |= more
+    total = meta.get("split.tensors.count", len(tensors))
+    if total != len(tensors):
+        raise ValueError(f"{paths[0]}: the {count} parts hold {len(tensors)} tensors, not {total} (damaged file?)")
+    return paths, meta, tensors
 
 
 def lazy_tensor(path, data, name, shape, kind, at):
