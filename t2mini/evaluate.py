@@ -2,7 +2,8 @@
 Accuracy with its uncertainty (paper 4.2; the paper prints single scores, most gains lie inside the test noise).
 
 Kept:     greedy answers, zero-shot, one run per cell.
-Changed:  every score carries n and a Wilson interval, differences are taken on the same items with a paired bootstrap.
+Changed:  every score carries n and a Wilson interval, differences are taken on the same items with a paired bootstrap;
+          several seeds give a t interval that holds questions and seeds.
 """
 import math
 import random
@@ -98,28 +99,85 @@ def paired_difference(a, b, draws=2000, seed=0):
     return sum(d) / n, means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
 
 
-def over_seeds(seeds, minus=None, draws=2000):
+def student_t(df):
+    """t such that 95 % of Student's distribution lie between -t and t, for any df >= 1: 4.303 for 2, 1.96 for many.
+
+    With t = sqrt(df) tan(angle) the density is cos(angle) ** (df - 1): summed up, and read where 95 % are reached.
+    """
+    angle = np.linspace(0, np.pi / 2, 4001)
+    density = np.cos(angle) ** (df - 1)
+    share = np.cumsum((density[1:] + density[:-1]) / 2)
+    at = np.interp(0.95, share / share[-1], angle[1:])
+    return math.sqrt(df) * math.tan(at)
+
+
+def seed_variance(rewards):
+    """rewards (S, n), S > 1 -> (variance of their mean that other seeds cause, the part of it that is chance).
+
+    The first is the variance of the S means, divided by S. It holds the chance that remains where seed and item are
+    given, of which n answers average; the second is that alone: the mean square of what neither explains, / (S n).
+    """
+    S, n = rewards.shape
+    of_seeds = rewards.mean(1, keepdims=True)
+    of_items = rewards.mean(0, keepdims=True)
+    left = rewards - of_seeds - of_items + rewards.mean()
+    chance = (left ** 2).sum() / max(1, (S - 1) * (n - 1))
+    return of_seeds.var(ddof=1) / S, chance / (S * n)
+
+
+def half_width(arms, by_item):
+    """Half of the 95 % interval around the mean of by_item (n,), the scores of one arm or the difference of two.
+
+    arms: their rewards, (S, n) each, S may be 1. All seeds share the items, so more seeds do not average the luck of
+    the questions out:
+        half**2 = t**2 * V_seeds + t_n**2 * V_items
+    V_seeds: variance of the S means / S, added up over the arms (seed_variance). t: Student's, with Welch's
+    df = V_seeds**2 / sum over the arms of (V**2 / (S - 1)); that is 4.303, not 1.96, for one arm of three seeds.
+    V_items: variance of by_item / n, without the chance that V_seeds holds already; t_n: df = n - 1.
+    Squares are added because that covers 95 % however the two compare, which one t for their sum does not.
+    """
+    several = [arm for arm in arms if len(arm) > 1]
+    found = [seed_variance(arm) for arm in several]
+    v_seeds = sum(v for v, _ in found)
+    square = 0.0
+    if v_seeds > 0:
+        welch = v_seeds ** 2 / sum(v ** 2 / (len(arm) - 1) for arm, (v, _) in zip(several, found))
+        square += student_t(welch) ** 2 * v_seeds
+
+    n = len(by_item)
+    if n > 1:
+        v_items = by_item.var(ddof=1) / n - sum(chance for _, chance in found)
+        square += student_t(n - 1) ** 2 * max(0.0, v_items)
+    return math.sqrt(square)
+
+
+def over_seeds(seeds, minus=None):
     """Mean over seeds of their scores on the same items, with a 95 % interval: (mean, low, high, spread between seeds).
 
-    seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same items. Items and seeds are
-    both drawn anew, so the interval holds what another set of questions and another training run would change; with
-    three seeds it is a rough one. spread: the standard deviation of the seeds' means, None for a single seed.
+    seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same items. The interval
+    (half_width) holds what other questions and other training runs would change. An arm of one seed knows nothing of
+    other runs: its interval is over questions only, and Wilson's where it is not compared (as it is where all answers
+    are right, or all wrong). spread: the standard deviation of the seeds' means, None for one seed. ValueError where
+    the arms do not have the same items.
     """
-    rng = np.random.default_rng(0)
-    a = np.array(seeds, dtype=float)                                                            # (seeds, items)
-    b = np.zeros_like(a[:1]) if minus is None else np.array(minus, dtype=float)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"a difference needs the same items: {a.shape[1]} and {b.shape[1]}")
+    first = np.array(seeds, dtype=float)                                    # (S, n)
+    spread = None
+    if len(first) > 1:
+        spread = first.mean(1).std(ddof=1).item()
+    if minus is None:
+        mean = first.mean().item()
+        if len(first) == 1 or first.min() == first.max():
+            return mean, *wilson(mean * first.shape[1], first.shape[1]), spread
+        half = half_width([first], first.mean(0))
+        return mean, max(0.0, mean - half), min(1.0, mean + half), spread
 
-    def mean(x, items):
-        return x[rng.integers(len(x), size=len(x))][:, items].mean()
-    found = []
-    for _ in range(draws):
-        items = rng.integers(a.shape[1], size=a.shape[1])
-        found.append(mean(a, items) - mean(b, items))
-    low, high = np.quantile(found, (0.025, 0.975))
-    spread = a.mean(1).std(ddof=1).item() if len(a) > 1 else None
-    return (a.mean() - b.mean()).item(), low.item(), high.item(), spread
+    second = np.array(minus, dtype=float)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"a difference needs the same items: {first.shape[1]} and {second.shape[1]}")
+    by_item = first.mean(0) - second.mean(0)
+    mean = by_item.mean().item()
+    half = half_width([first, second], by_item)
+    return mean, max(-1.0, mean - half), min(1.0, mean + half), spread
 
 
 def percent(right, n):

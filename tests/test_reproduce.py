@@ -337,26 +337,22 @@ def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
     assert len(started) == 3 and [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
 
 
-def test_mean_and_interval_over_seeds():
-    """Fails if seeds or items are not drawn anew, or a difference is not taken on the same items."""
-    g = torch.Generator().manual_seed(0)
-    base = [(torch.rand(200, generator=g) < 0.4).float().tolist()]
-    same = evaluate.over_seeds(base, base)
-    assert same[0] == 0 and same[1] < 0 < same[2] or same[:3] == (0, 0, 0)
-    mean, low, high, spread = evaluate.over_seeds(base)
-    assert spread is None and low < mean < high and abs((high - low) / 2 - 1.96 * (mean * (1 - mean) / 200) ** 0.5) < 0.01
-    apart = [[1.0] * 50 + [0.0] * 50, [1.0] * 90 + [0.0] * 10]
-    mean, low, high, spread = evaluate.over_seeds(apart)
-    assert abs(mean - 0.7) < 1e-9 and abs(spread - 0.4 / 2 ** 0.5) < 1e-9 and high - low > 0.3     # the seeds' spread is in it
-    with pytest.raises(ValueError, match="same items"):
-        evaluate.over_seeds([[1.0]], [[1.0, 0.0]])
-
-
 def test_the_table_takes_gains_on_the_same_items():
     """Fails if the gain is against another task's base, or arms of other length get one."""
     rows = [{"task": t, "arm": a, "rewards": r} for t, a, r in (("m", "base", "0000"), ("m", "svf", "1111"), ("c", "base", "1111"))]
     lines = figures.table(rows).splitlines()
-    assert "100.0 [100.0, 100.0]" in lines[3] and "+100.0" in lines[3] and lines[4].count("+") == 0
+    assert "100.0 [51.0, 100.0] q" in lines[3] and "+100.0" in lines[3] and lines[4].count("+") == 0
+
+
+def test_the_table_says_what_its_intervals_hold():
+    """Fails if an arm of one seed passes for more, or a difference whose interval holds zero is bold."""
+    half = ["1100" * 10, "1100" * 10, "1010" * 10]
+    rows = [{"task": "m", "arm": "base", "rewards": "0000" * 10}, {"task": "m", "arm": "one", "rewards": "0001" * 10}]
+    rows += [{"task": "m", "arm": "svf", "seed": i, "rewards": r} for i, r in enumerate(half)]
+    rows += [{"task": "m", "arm": "wild", "seed": i, "rewards": r * 10} for i, r in enumerate(("1111", "1100", "0000"))]
+    _, _, base, one, svf, wild, _, says = figures.table(rows).splitlines()
+    assert "] q" in base and one.count(" q ") == 2 and " q " not in svf + wild and says.startswith("q: one seed")
+    assert "**+25.0" in one and "**+50.0" in svf and "+50.0" in wild and "**" not in wild
 
 
 def test_the_table_against_another_arm(tmp_path, capsys):
@@ -365,7 +361,7 @@ def test_the_table_against_another_arm(tmp_path, capsys):
         ("m", "base", "0000"), ("m", "lora", "0011"), ("m", "svf", "1111"), ("c", "base", "0000"), ("c", "svf", "1111"))]
     lines = figures.table(rows, "lora").splitlines()
     assert "minus lora" in lines[0] and "-50.0" in lines[2] and "+50.0" in lines[4]
-    assert lines[3].endswith("|  |") and lines[5].endswith("|  |") and lines[6].endswith("|  |")
+    assert all(lines[i].endswith("|  |") for i in (3, 5, 6))
     with pytest.raises(ValueError, match="no arm 'LoRA'.*choose from: base; lora; svf"):
         figures.table(rows, "LoRA")
     done = {"name": "tiny", "paper": "-", **dict.fromkeys(reproduce.SETTINGS), "rows": rows}

@@ -1,7 +1,8 @@
 """
 Pictures and tables of experiments, each from its results file alone: every function takes the file's content.
 
-Scores are drawn with a 95 % interval over items and seeds (evaluate.over_seeds); small circles are the single seeds.
+Scores are drawn with a 95 % interval over questions and seeds (evaluate.over_seeds), of one seed over questions only; small
+circles are the single seeds.
 """
 import numpy as np
 
@@ -24,27 +25,46 @@ def grouped(rows):
 def table(rows, against=None):
     """Markdown: each arm's mean over seeds with its interval and spread, and what it is above another arm of the same task.
 
-    against: that arm; without it the task's first one. ValueError where no row is of that arm.
+    against: that arm; without it the task's first one. Where it is beyond its interval the difference is bold. An arm of
+    one seed is marked, as its interval is over questions only. ValueError where no row is of the arm `against`.
     """
     groups = grouped(rows)
-    lines = [f"| task | arm | seeds x n | right, % [95 %] | sd of seeds | minus {against or 'the first arm'} [95 %] |",
-             "|---|---|---|---|---|---|"]
-    if against and against not in (arms := list(dict.fromkeys(arm for _, _, arm in groups))):
+    arms = list(dict.fromkeys(arm for _, _, arm in groups))
+    if against and against not in arms:
         raise ValueError(f"there is no arm {against!r} in these results; choose from: {'; '.join(arms) or 'none'}")
     if not groups:
         return f"{len(rows)} rows"
+    lines = [f"| task | arm | seeds x n | right, % [95 %] | sd of seeds | minus {against or 'the first arm'} [95 %] |",
+             "|---|---|---|---|---|---|"]
     first = {}
     for (task, base, arm), seeds in groups.items():
         first.setdefault((task, base), seeds)
-        start = groups.get((task, base, against), seeds) if against else first[task, base]
-        mean, low, high, sd = evaluate.over_seeds(seeds)
+        start = first[task, base]
+        if against:
+            start = groups.get((task, base, against), seeds)
         gain = ""
         if start is not seeds and len(start[0]) == len(seeds[0]):
-            gain = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in evaluate.over_seeds(seeds, start)[:3]))
-        spread = "" if sd is None else f"{100 * sd:.1f}"
-        lines.append(f"| {task}{', ' + base if base else ''} | {arm} | {len(seeds)} x {len(seeds[0])} | "
-                     f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {spread} | {gain} |")
+            gain = difference(seeds, start)
+        mean, low, high, sd = evaluate.over_seeds(seeds)
+        spread, mark = "", " q"
+        if sd is not None:
+            spread, mark = f"{100 * sd:.1f}", ""
+        where = task + (base and f", {base}")
+        lines.append(f"| {where} | {arm} | {len(seeds)} x {len(seeds[0])} | "
+                     f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]{mark} | {spread} | {gain} |")
+    lines.append("\nq: one seed, so the interval is over questions only. Bold: zero is outside the interval.")
     return "\n".join(lines)
+
+
+def difference(seeds, start):
+    """'+26.9 [+6.4, +47.4]' in points, bold where zero is outside, marked q where neither arm has several seeds."""
+    mean, low, high, _ = evaluate.over_seeds(seeds, start)
+    text = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    if low > 0 or high < 0:
+        text = f"**{text}**"
+    if len(seeds) == len(start) == 1:
+        text += " q"
+    return text
 
 
 def bars(done, path):
@@ -74,7 +94,8 @@ def bars(done, path):
     axes[0][0].set_yticks(range(len(arms)), arms)
     axes[0][0].set_ylim(len(arms) - 0.4, -0.6)
     axes[0][0].set_xlim(0, 100)
-    fig.supxlabel("right answers, %  (blue: mean over seeds and 95 % interval; orange: each seed)", fontsize=11)
+    fig.supxlabel("right answers, %  (blue: mean over seeds and 95 % interval, "
+                  "of one seed over questions only; orange: each seed)", fontsize=11)
     save(fig, path)
 
 
