@@ -33,7 +33,7 @@ def table(rows, against=None):
     if against and against not in arms:
         raise ValueError(f"there is no arm {against!r} in these results; choose from: {'; '.join(arms) or 'none'}")
     if not groups:
-        return f"{len(rows)} rows"
+        return other_table(rows)
     lines = [f"| task | arm | seeds x n | right, % [95 %] | sd of seeds | minus {against or 'the first arm'} [95 %] |",
              "|---|---|---|---|---|---|"]
     first = {}
@@ -54,6 +54,58 @@ def table(rows, against=None):
                      f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]{mark} | {spread} | {gain} |")
     lines.append("\nq: one seed, so the interval is over questions only. Bold: zero is outside the interval.")
     return "\n".join(lines)
+
+
+def other_table(rows):
+    """Markdown of rows that hold no scores: seconds, singular mass, mixtures or curves."""
+    if not rows:
+        return "no rows yet"
+    for key, build in (("seconds_per_question", timing_rows), ("mass", spectrum_rows), ("alpha", alpha_rows),
+                       ("val", curve_rows)):
+        if key in rows[0]:
+            head, *lines = build(rows)
+            rule = ["---"] * len(head)
+            return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
+    return f"{len(rows)} rows"
+
+
+def timing_rows(rows):
+    """Seconds of both passes, mean over seeds, and the first as a share of the second with its least and most."""
+    lines = [("task", "arm", "asked", "seeds", "first pass, s", "second pass, s", "first / second, % [least, most]")]
+    for way in rows[0]["seconds_per_question"]:
+        for task, arm in dict.fromkeys((r["task"], r["arm"]) for r in rows):
+            mine = [r["seconds_per_question"][way] for r in rows if (r["task"], r["arm"]) == (task, arm)]
+            first = np.array([m["first"] for m in mine])
+            second = np.array([m["second"] for m in mine])
+            share = 100 * first / second
+            lines.append((task, arm, way, f"{len(mine)}", f"{first.mean():.3f}", f"{second.mean():.3f}",
+                          f"{100 * first.mean() / second.mean():.0f} [{share.min():.0f}, {share.max():.0f}]"))
+    return lines
+
+
+def spectrum_rows(rows):
+    """Of each kind of matrix the share of sum(S) in the largest part of its singular values, mean over the blocks."""
+    head = ("matrix", "singular values", *(f"largest {100 * v:g} %" for v in rows[0]["top"]))
+    return [head, *((r["arm"], f"{r['singular_values']}", *(f"{100 * v:.0f}" for v in r["mass"])) for r in rows)]
+
+
+def alpha_rows(rows):
+    """The mixture that each search found."""
+    head = ("task", "seed", *(f"alpha of {name}" for name in rows[0]["experts"]), "right, % of the shots")
+    return [head, *((r["task"], f"{r['seed']}", *(f"{a:.2f}" for a in r["alpha"]), f"{100 * r['shots_right']:.0f}")
+                    for r in rows)]
+
+
+def curve_rows(rows):
+    """Each run at its start and where validation was best; test questions decided nothing."""
+    lines = [("task", "seed", "best update", "validation, %: start, best", "test, %: start, there")]
+    for r in rows:
+        val, test = dict(r["val"]), dict(r["test"])
+        best = max(val, key=val.get)                        # the first of equal ones, as training keeps it
+        start = min(val)
+        lines.append((r["task"], f"{r['seed']}", f"{best}", f"{100 * val[start]:.1f}, {100 * val[best]:.1f}",
+                      f"{100 * test[start]:.1f}, {100 * test[best]:.1f}"))
+    return lines
 
 
 def difference(seeds, start):
