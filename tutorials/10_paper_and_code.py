@@ -275,11 +275,12 @@ chapter.section("other")
 other = tasks.get("other")
 examples = other.examples("test", 32)
 loaded = {"base": {}, **experts.load(adapt.MIXED, model)}
+alone = evaluate.answers(model, tokenizer, [e.prompt for e in examples], other.max_tokens)        # the base model, by itself
 texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * 4, other.max_tokens, experts=list(loaded.values()),
                          which=[n // 32 for n in range(128)])
 rewards = np.reshape(tasks.rewards(examples * 4, texts), (4, 32))
 for k, name in enumerate(loaded):
-    same = np.mean([texts[32 * k + i] == texts[i] for i in range(32)])
+    same = np.mean([texts[32 * k + i] == alone[i] for i in range(32)])
     print(f"{name + ' loaded':<18} right {evaluate.percent(rewards[k].sum(), 32)}, "
           f"same text as the base model {100 * same:.0f} %")
 
