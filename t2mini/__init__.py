@@ -1,9 +1,19 @@
 """
 t2mini: Transformer-Squared, self-adaptive language models, small enough to read in an afternoon.
 
+    found = t2mini.ask("Raj plays 9 games every week. How many games does Raj play in 4 weeks?")
+    print(found.answer, found.route, found.probabilities)
+
     model, tokenizer = t2mini.load()
+    with t2mini.use(model, "math"):
+        print(t2mini.generate(model, tokenizer, "What is 12 plus 30?"))
+
+Everything is imported when it is first needed, so `import t2mini.svf` brings no file formats.
 """
-__all__ = ["load"]
+from contextlib import contextmanager
+from functools import cache
+
+__all__ = ["ask", "generate", "load", "train_expert", "use"]
 
 
 def load(path=None, device=None, dtype=None):
@@ -27,7 +37,8 @@ def load(path=None, device=None, dtype=None):
     checkpoint = formats.open_checkpoint(path)
     memory.keep_memory()
     device, dtype = pick(device, dtype)
-    cfg, tokenizer = Config(**vars(checkpoint.settings)), checkpoint.tokenizer
+    cfg = Config(**vars(checkpoint.settings))
+    tokenizer = checkpoint.tokenizer
     formats.check_config(cfg, len(checkpoint.tensors))
     if tokenizer is not None:
         formats.check_tokenizer(tokenizer, cfg.vocab_size)
@@ -35,7 +46,69 @@ def load(path=None, device=None, dtype=None):
     with torch.device("meta"):                              # shapes only: no memory is used twice
         model = Transformer(cfg)
     formats.load_into(model, checkpoint.tensors, device, dtype)
-    model.name, model.base_sha256 = checkpoint.name, files.file_hash(checkpoint.files)
+    model.name = checkpoint.name
+    model.base_sha256 = files.file_hash(checkpoint.files)
     if tokenizer is not None:
         model.valid_vocab = min(cfg.vocab_size, tokenizer.n_vocab)
     return model.eval().requires_grad_(False), tokenizer
+
+
+@cache
+def default(weights=None):
+    """The model that `ask` uses, with its experts; loaded once. -> (model, tokenizer, Shelf)."""
+    from .experts import Shelf
+    model, tokenizer = load(weights)
+    return model, tokenizer, Shelf(model)
+
+
+def ask(question, strategy="classifier", expert=None, max_tokens=128, temperature=0.0, seed=0,
+        weights=None):
+    """Answer a question in two passes (paper 3.2). -> adapt.Answer: answer, route, probabilities, ...
+
+    A list of questions gives a list. strategy, expert: see adapt.answer. The model (`weights`, or the
+    default one) is loaded at the first call and kept.
+    """
+    from . import adapt
+
+    model, tokenizer, experts = default(weights)
+    questions = [question] if isinstance(question, str) else list(question)
+    if not all(q.strip() for q in questions):
+        raise ValueError("the question is empty")
+    found = adapt.answer(model, tokenizer, questions, strategy, experts, expert, max_tokens,
+                         temperature=temperature, seed=seed)
+    return found[0] if isinstance(question, str) else found
+
+
+def generate(model, tokenizer, prompt, max_tokens=128, temperature=0.0, seed=0):
+    """The text with which the model, as it stands now, answers a prompt (a user's message)."""
+    from . import evaluate
+    return evaluate.answers(model, tokenizer, [prompt], max_tokens, temperature, seed)[0]
+
+
+@contextmanager
+def use(model, expert):
+    """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z)."""
+    from . import svf
+    from .experts import Shelf
+
+    z = expert
+    if not isinstance(expert, dict):
+        z = Shelf(model)[str(expert)]
+    with svf.using(model, z):
+        yield model
+
+
+def train_expert(task, out=None, weights=None, log=print, **settings):
+    """Train an expert (paper 3.2, 4.2) and write it. -> dict of results; ["expert"] is the file's path.
+
+    task: a task's name or a .jsonl file of yours; out: default out/TASK.safetensors; settings: fields
+    of recipe.TrainConfig, such as steps=40.
+    """
+    from pathlib import Path
+
+    from . import experts, recipe, reinforce
+
+    model, tokenizer = load(weights)
+    cfg = recipe.TrainConfig(task=str(task), **settings)
+    out = Path(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
+    return reinforce.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=log)

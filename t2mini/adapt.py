@@ -5,32 +5,37 @@ Two passes (paper 3.2): the first finds out what a question needs, the second an
     B  classifier   ask the same question of a dispatcher expert, trained for nothing else
     C  cem          search, once per task, a mixture of experts on a few solved examples
 
-Changed:  the first pass always runs on the base weights or the dispatcher, never on what was loaded last; "other" and
-          unreadable answers get the base model itself; one dispatch prompt is used everywhere; a single question is
-          adapted end to end. Shots come from the val split, scores from test (the release takes both from test).
+Changed:  the first pass always runs on the base weights or the dispatcher, never on what was
+          loaded last; "other" and unreadable answers get the base model itself; one dispatch prompt
+          is used everywhere. Shots come from the val split, scores from test (the release takes
+          both from test).
 Restores: whatever happens, the base model is back afterwards, bit for bit.
 """
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
 from . import evaluate, lora, svf, tasks
-from .machine import ranks
 from .cem import cem
+from .experts import Shelf
 from .generate import generate
 
-SKILLS = tuple(label for label in tasks.LABELS if label != "other")     # each has an expert of that name
-FEW = 8                 # so few questions go through the dispatcher's factors: folding its matrices would take longer
-MIXED = ("math", "code", "reasoning")                                   # what CEM mixes, in the order of alpha
+SKILLS = tuple(label for label in tasks.LABELS if label != "other")     # each has an expert
+MIXED = ("math", "code", "reasoning")       # what CEM mixes, in the order of alpha
+BASE = ("other", "none")                    # labels that the base model answers
+STRATEGIES = ("classifier", "prompt", "cem", "none")
+BATCH = 32                                  # questions in one batch of the first pass
+FEW = 8     # so few questions, less than a batch, go through the dispatcher's factors: folding its
+            # matrices into weights would take longer than the answers
 
 
 @dataclass(frozen=True)
 class Route:
-    """label: where the question goes; said: what the model answered; probabilities: dict label -> share.
+    """What the first pass found out about one question.
 
-    readable is False where `said` named no label; the label is "other" then, and evaluation counts it apart.
+    label: where it goes; said: what the model answered; probabilities: dict label -> share.
+    readable is False where `said` named no label; the label is "other" then.
     """
     label: str
     said: str
@@ -38,107 +43,194 @@ class Route:
     readable: bool = True
 
 
-# ---------------------------------------------------------------------------------------------- first pass
-@torch.inference_mode()
-def route(model, tokenizer, questions, dispatcher=None, batch=32, label=""):
-    """Strategy A (dispatcher None: the base model is asked) or B (`dispatcher`: that expert is). -> list of Route."""
-    prompts = [tokenizer.prompt(tasks.dispatch_prompt(q), opener=tasks.DISPATCH_OPENER) for q in questions]
-    asked = ranks.mine(range(len(prompts)))
-    order = sorted(asked, key=lambda i: len(prompts[i]))
-    routes, progress = [None] * len(prompts), evaluate.Progress(label, len(order))
-    # Labels in both spellings; a probability is that of a label's first token, shared out among the four.
-    spelt = {name: [tokenizer.encode(form) for form in (name, name.capitalize())] for name in tasks.LABELS}
-    first = {name: [ids[0] for ids in forms] for name, forms in spelt.items()}
-    stops = {*tokenizer.stop_ids, *(ids[0] for forms in spelt.values() for ids in forms if len(ids) == 1)}  # all is said
-    few = dispatcher is not None and len(prompts) <= FEW
-    through_factors = svf.per_row(model, [dispatcher], [0] * len(asked)) if few else nullcontext()
-    with svf.using(model, dispatcher if dispatcher and not few else {}), through_factors as rows:
-        for at in range(0, len(order), batch):
-            part = [prompts[i] for i in order[at:at + batch]]
-            out = generate(model, part, tasks.DISPATCH_TOKENS, stops, temperature=0, rows=rows)
-            p = out.first_logits.float().softmax(-1)                                    # (B, V)
-            share = torch.stack([p[:, ids].sum(1) for ids in first.values()], 1)        # (B, 4)
-            share = share / share.sum(1, keepdim=True)
-            for n, i in enumerate(order[at:at + batch]):
-                said = tokenizer.decode(out.tokens(n))
-                found = tasks.find_label(said)
-                routes[i] = Route(found or "other", said.strip(), dict(zip(first, share[n].tolist())), found is not None)
-            progress.add(len(part))
-    return [Route(**r) for r in ranks.merged([asdict(routes[i]) for i in asked])]
+@dataclass(frozen=True)
+class Answer:
+    """One question's way through both passes.
 
-
-# ---------------------------------------------------------------------------------------------- second pass
-def answer_routed(model, tokenizer, questions, labels, experts, max_tokens, label="", **options):
-    """Each question answered by the expert of its label, "other" by the base model. -> list of texts.
-
-    The base model's questions are one batch on its own weights, bit for bit; those of all experts are one more, in which
-    every row has its expert's z.
+    answer: the text; route: the expert that wrote it, "other" or "none" for the base model;
+    probabilities: dict label -> share, None where there was no first pass; readable: see Route.
     """
-    texts, names = [None] * len(questions), sorted(set(labels) - {"other"})
-    for routed in (False, True):
-        mine = [i for i, found in enumerate(labels) if (found != "other") == routed]
-        which = [names.index(labels[i]) for i in mine] if routed and len(names) > 1 else None
-        with svf.using(model, experts[names[0]] if routed and len(names) == 1 else {}):
-            found = evaluate.answers(model, tokenizer, [questions[i] for i in mine], max_tokens, **options, which=which,
-                                     experts=[experts[n] for n in names],
-                                     label=label and f"{label} ({', '.join(names) if routed else 'base'})")
-        for i, text in zip(mine, found):
+    question: str
+    answer: str
+    route: str
+    probabilities: dict | None = None
+    readable: bool = True
+
+
+# ---------------------------------------------------------------------------------- both passes
+def answer(model, tokenizer, questions, strategy="classifier", experts=None, expert=None,
+           max_tokens=128, opener="", temperature=0.0, seed=0, label="", on_route=None, on_text=None):
+    """Answer questions (user messages) in two passes. -> list of Answer, in the same order.
+
+    strategy  how the first pass decides: "classifier", "prompt", "cem" (the mixture that
+              `t2mini adapt` found, for every question) or "none" (the base model)
+    experts   name -> z, such as a dict or experts.Shelf; default: a Shelf of the shipped experts and
+              yours, which reads and decomposes nothing before it is needed
+    expert    skip the first pass and use this one, a name ("none": the base model) or z itself
+    label     in front of the progress line; on_route(list of Route), on_text(i, piece): see below
+    """
+    experts = Shelf(model) if experts is None else experts
+
+    # --- first pass: which expert does each question need? ---
+    routes = [None] * len(questions)
+    if expert is None and strategy in ("classifier", "prompt"):
+        dispatcher = experts["dispatcher"] if strategy == "classifier" else None
+        routes = route(model, tokenizer, questions, dispatcher, label and "first pass")
+        labels = [r.label for r in routes]
+        if on_route:
+            on_route(routes)
+    elif isinstance(expert, dict):
+        labels, experts = ["given"] * len(questions), {"given": expert}
+    else:
+        always = expert or {"cem": "mixture", "none": "none"}[strategy]
+        labels = [always] * len(questions)
+
+    # --- second pass: every question on the weights of its expert ---
+    needed = {name: experts[name] for name in sorted(set(labels) - {*BASE})}
+    texts = second_pass(model, tokenizer, questions, labels, needed, max_tokens, label,
+                        opener=opener, temperature=temperature, seed=seed, on_text=on_text)
+    return [Answer(question, text, name, r and r.probabilities, r is None or r.readable)
+            for question, text, name, r in zip(questions, texts, labels, routes)]
+
+
+# ---------------------------------------------------------------------------------- first pass
+@torch.inference_mode()
+def route(model, tokenizer, questions, dispatcher=None, label=""):
+    """Strategy A (dispatcher None: the base model is asked) or B. -> list of Route."""
+    prompts = [tokenizer.prompt(tasks.dispatch_prompt(q), opener=tasks.DISPATCH_OPENER)
+               for q in questions]
+    first, stops = label_tokens(tokenizer)
+    few = dispatcher is not None and len(prompts) <= FEW
+
+    def run(part):
+        which = [0] * len(part) if few else None
+        with evaluate.rows_of(model, [dispatcher], which) as rows:
+            out = generate(model, [prompts[i] for i in part], tasks.DISPATCH_TOKENS, stops,
+                           temperature=0, rows=rows)
+        return [asdict(r) for r in read_routes(tokenizer, out, first)]
+
+    with svf.using(model, {} if few or dispatcher is None else dispatcher):
+        found = evaluate.in_batches(run, [len(p) for p in prompts], BATCH, label)
+    return [Route(**r) for r in found]
+
+
+def label_tokens(tokenizer):
+    """-> (label -> first tokens of its spellings, the tokens after which all is said)."""
+    spelt = {label: [tokenizer.encode(form) for form in (label, label.capitalize())]
+             for label in tasks.LABELS}
+    first = {label: [ids[0] for ids in forms] for label, forms in spelt.items()}
+    whole = {ids[0] for forms in spelt.values() for ids in forms if len(ids) == 1}
+    return first, {*tokenizer.stop_ids, *whole}
+
+
+def read_routes(tokenizer, out, first):
+    """Samples of dispatch prompts -> list of Route.
+
+    A label's probability is that of its first token, in either spelling, shared out among labels.
+    """
+    p = out.first_logits.float().softmax(-1)                                # (B, V)
+    share = torch.stack([p[:, ids].sum(1) for ids in first.values()], 1)    # (B, labels)
+    share = share / share.sum(1, keepdim=True)
+    routes = []
+    for n, row in enumerate(share.tolist()):
+        said = tokenizer.decode(out.tokens(n))
+        found = tasks.find_label(said)
+        routes.append(Route(found or "other", said.strip(), dict(zip(first, row)), found is not None))
+    return routes
+
+
+# ---------------------------------------------------------------------------------- second pass
+def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label="", on_text=None,
+                **options):
+    """Each question answered by the expert of its label, "other" and "none" by the base model.
+
+    experts: name -> z. The base model's questions are batches on its own weights, bit for bit; those
+    of all experts share batches, in which every row has its expert's z. options: of evaluate.answers.
+    -> list of texts.
+    """
+    texts = [None] * len(questions)
+    names = sorted(set(labels) - {*BASE})
+
+    def fill(asked, who, **how):
+        """Answer the questions `asked` (indices) and put the texts in their places."""
+        said = on_text and (lambda i, piece: on_text(asked[i], piece))
+        found = evaluate.answers(model, tokenizer, [questions[i] for i in asked], max_tokens,
+                                 label=label and f"{label} ({who})", on_text=said, **how, **options)
+        for i, text in zip(asked, found):
             texts[i] = text
+
+    with svf.using(model, {}):
+        fill([i for i, name in enumerate(labels) if name in BASE], "base")
+    asked = [i for i, name in enumerate(labels) if name not in BASE]
+    if len(names) == 1:                                     # one expert for all: its weights, folded
+        with svf.using(model, experts[names[0]]):
+            fill(asked, names[0])
+    elif names:
+        fill(asked, ", ".join(names), experts=[experts[name] for name in names],
+             which=[names.index(labels[i]) for i in asked])
     return texts
 
 
-# ---------------------------------------------------------------------------------------------- strategy C
+# ---------------------------------------------------------------------------------- strategy C
 def mixture(experts, alpha, names=None):
-    """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed expert."""
+    """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed z."""
     K = len(experts)
     if next(iter(experts[0])).endswith((".A", ".B")):       # LoRA: one alpha per expert
         return lora.mix(experts, alpha)
     if len(alpha) == K:
         return svf.mix(experts, list(alpha))
-    return svf.mix(experts, dict(zip(names, np.reshape(alpha, (len(names), K)))))
+    by_matrix = np.reshape(alpha, (len(names), K))
+    return svf.mix(experts, dict(zip(names, by_matrix)))
 
 
 def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
-    """(accuracy, mean log-likelihood per token of the right answers) on the shots, for every mixture in `mixed`.
+    """(accuracy, mean log-likelihood per token of right answers) on the shots, for each of `mixed`.
 
-    The tie-break is the paper's: how sure a mixture was of its own right answers. All mixtures times all shots are
-    rows of the same generation, each row with its own z (svf.per_row).
+    The tie-break is the paper's: how sure a mixture was of its own right answers. All mixtures times
+    all shots are rows of the same generation, each row with its own z (svf.per_row).
     """
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in shots]
-    jobs = sorted(((k, s) for k in range(len(mixed)) for s in range(len(shots))), key=lambda job: len(prompts[job[1]]))
-    jobs = ranks.mine(jobs)
-    right, sure = np.zeros((len(mixed), len(shots))), np.zeros((len(mixed), len(shots)))
-    for at in range(0, len(jobs), batch):
-        part = jobs[at:at + batch]
-        with svf.per_row(model, mixed, [k for k, _ in part]) as rows:
-            out = generate(model, [prompts[s] for _, s in part], task.max_tokens, tokenizer.stops(task.opener), 0, rows=rows)
+    stops = tokenizer.stops(task.opener)
+    jobs = [(k, s) for k in range(len(mixed)) for s in range(len(shots))]
+
+    def run(part):
+        rows_mixture = [jobs[j][0] for j in part]
+        asked = [jobs[j][1] for j in part]
+        with svf.per_row(model, mixed, rows_mixture) as rows:
+            out = generate(model, [prompts[s] for s in asked], task.max_tokens, stops, 0, rows=rows)
         texts = [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
-        mean_logprob = (out.logprobs.sum(1) / out.lengths).tolist()
-        for (k, s), reward, lp in zip(part, tasks.rewards([shots[s] for _, s in part], texts), mean_logprob):
-            right[k, s], sure[k, s] = reward, reward * lp
-    right, sure = np.array(ranks.total([right.tolist(), sure.tolist()]))
-    # no right answer: the tie-break has nothing to say, and must not look better than a real log-likelihood
-    likelihood = np.where(right.sum(1) > 0, sure.sum(1) / np.maximum(right.sum(1), 1), -np.inf)
+        rewards = tasks.rewards([shots[s] for s in asked], texts)
+        return list(zip(rewards, (out.logprobs.sum(1) / out.lengths).tolist()))
+
+    found = evaluate.in_batches(run, [len(prompts[s]) for _, s in jobs], batch)
+    found = np.array(found).reshape(len(mixed), len(shots), 2)
+    right, sure = found[..., 0], found[..., 0] * found[..., 1]              # (mixtures, shots)
+    # no right answer: the tie-break has nothing to say, and must not beat a real log-likelihood
+    mean = sure.sum(1) / np.maximum(right.sum(1), 1)
+    likelihood = np.where(right.sum(1) > 0, mean, -np.inf)
     return list(zip(right.mean(1).tolist(), likelihood.tolist()))
 
 
-def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iterations=6, population=16, seed=0,
-              progress=lambda i, search: None):
-    """Strategy C: search alpha on `shots` (examples of the val split). -> (mixed expert, Search).
+def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iterations=6, population=16,
+              seed=0, progress=lambda i, search: None):
+    """Strategy C: search alpha on `shots` (examples of the val split). -> (mixed z, cem.Search).
 
-    alpha starts at the uniform mixture; the base model and each single expert join the first population, so the result
-    is, on the shots, never worse than any of them (given a population above K + 1). Base weights are back afterwards.
+    alpha starts at the uniform mixture; the base model and each single expert join the first
+    population, so the result is, on the shots, never worse than any of them (given a population
+    above K + 1). Base weights are back afterwards.
     """
     K = len(experts)
-    names = sorted({n for e in experts for n in e}) if per_matrix else None
+    names = sorted({name for e in experts for name in e}) if per_matrix else None
     d = K * len(names) if per_matrix else K
     single = [np.tile(np.eye(K)[k], d // K) for k in range(K)]
+    std = 0.3 if per_matrix else 0.5
 
     def score(candidates):
-        return score_mixtures(model, tokenizer, task, shots, [mixture(experts, a, names) for a in candidates])
+        mixed = [mixture(experts, alpha, names) for alpha in candidates]
+        return score_mixtures(model, tokenizer, task, shots, mixed)
 
     try:
-        search = cem(score, np.full(d, 1 / K), 0.5 if not per_matrix else 0.3, iterations, population,
+        search = cem(score, np.full(d, 1 / K), std, iterations, population,
                      include=[np.zeros(d), *single], seed=seed, progress=progress)
     finally:
         svf.reset(model)

@@ -9,80 +9,134 @@ import math
 import random
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 
 from . import svf, tasks
-from .machine import ranks
 from .generate import generate
 from .likelihood import likelihoods
+from .machine import ranks
 
 
+# ---------------------------------------------------------------------------------- many questions
 class Progress:
-    """One line on stderr with the share done and the time left; silent for the first two seconds."""
+    """One line on stderr: the share done and the time left; silent for the first two seconds."""
 
     def __init__(self, label, total):
-        self.label, self.total, self.done, self.t0, self.shown = label if ranks.rank() == 0 else "", total, 0, time.time(), 0.0
+        self.label = label if ranks.rank() == 0 else ""
+        self.total = total
+        self.done = 0
+        self.started = time.time()
+        self.shown = 0.0                                    # seconds after the start
 
     def add(self, n):
-        """n more are done; print at most once a second."""
+        """n more are done; print at most once a second, and into a file every five."""
         self.done += n
-        sec = time.time() - self.t0
-        if self.label and sec > 2 and (sec - self.shown > 1 or self.done >= self.total):
-            self.shown = sec
-            left = sec / self.done * (self.total - self.done)
-            end = "\r" if sys.stderr.isatty() and self.done < self.total else "\n"
-            if end == "\r" or self.done >= self.total or int(sec) % 5 == 0:
-                print(f"{self.label}: {self.done}/{self.total}, {sec:.0f} s, {left:.0f} s left   ", end=end,
-                      file=sys.stderr, flush=True)
+        seconds = time.time() - self.started
+        finished = self.done >= self.total
+        if not self.label or seconds < 2 or (seconds - self.shown < 1 and not finished):
+            return
+        terminal = sys.stderr.isatty()
+        if not terminal and not finished and int(seconds) % 5:
+            return
+        self.shown = seconds
+        left = seconds / self.done * (self.total - self.done)
+        end = "\r" if terminal and not finished else "\n"
+        print(f"{self.label}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left   ",
+              end=end, file=sys.stderr, flush=True)
 
 
-def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="", opener="",
-            experts=(), which=None):
-    """Texts that the model, as its z stand now, answers to `questions` (user messages). Same order as asked.
+def in_batches(run, sizes, batch, label=""):
+    """run(indices) over all of range(len(sizes)), like sizes in one batch. -> results, in order.
 
-    which: instead, question i is answered by experts[which[i]], all of them in the same batches (svf.per_row).
-    Several ranks share the questions; each gets all the answers.
+    run takes a list of at most `batch` indices and returns one result for each of them. Several
+    ranks share the work, and each gets all the results, which are then JSON values.
     """
-    prompts = [tokenizer.prompt(q, opener=opener) for q in questions]
-    asked = ranks.mine(range(len(prompts)))
-    order = sorted(asked, key=lambda i: len(prompts[i]))                        # like lengths share a batch
-    texts, progress = [None] * len(prompts), Progress(label, len(order))
+    mine = ranks.mine(range(len(sizes)))
+    order = sorted(mine, key=lambda i: sizes[i])
+    progress, results = Progress(label, len(order)), {}
     for at in range(0, len(order), batch):
         part = order[at:at + batch]
-        with svf.per_row(model, experts, [which[i] for i in part]) if which else nullcontext() as rows:
-            out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stops(opener), temperature, seed=seed,
-                           row_ids=part, rows=rows)
-        for n, i in enumerate(part):
-            texts[i] = tokenizer.decode(out.tokens(n))
+        results.update(zip(part, run(part)))
         progress.add(len(part))
-    return ranks.merged([texts[i] for i in asked])
+    return ranks.merged([results[i] for i in mine])
+
+
+@contextmanager
+def rows_of(model, experts, which):
+    """The svf.Rows of a batch in which row b runs on experts[which[b]]; None where which is None."""
+    if which is None:
+        yield None
+        return
+    with svf.per_row(model, experts, which) as rows:
+        yield rows
+
+
+def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="",
+            opener="", experts=(), which=None, on_text=None):
+    """Texts that the model, as its z stand now, answers to `questions` (user messages), in order.
+
+    which     instead, question i is answered by experts[which[i]], all in the same batches
+    on_text   called as on_text(i, piece) while answer i is being written
+    """
+    prompts = [tokenizer.prompt(q, opener=opener) for q in questions]
+    stops = tokenizer.stops(opener)
+
+    def run(part):
+        chosen = None if which is None else [which[i] for i in part]
+        on_token = on_text and streamed(tokenizer, part, on_text)
+        with rows_of(model, experts, chosen) as rows:
+            out = generate(model, [prompts[i] for i in part], max_tokens, stops, temperature,
+                           seed=seed, row_ids=part, rows=rows, on_token=on_token)
+        return [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
+
+    return in_batches(run, [len(p) for p in prompts], batch, label)
+
+
+def streamed(tokenizer, part, on_text):
+    """generate's on_token for the questions `part`: passes text on as soon as it is readable."""
+    ids = [[] for _ in part]
+    shown = [""] * len(part)
+
+    def on_token(rows, tokens):
+        for row, token in zip(rows, tokens):
+            ids[row].append(token)
+            text = tokenizer.decode(ids[row])
+            if not text.endswith("\ufffd"):                 # a cut UTF-8 character waits for the rest
+                on_text(part[row], text[len(shown[row]):])
+                shown[row] = text
+
+    return on_token
 
 
 def choices(model, tokenizer, task, examples, batch=64, label=""):
-    """Of the options that each question lists the one that the model, as its z stand now, finds likeliest: texts.
+    """Of the options that each question lists the one that the model finds likeliest, as texts.
 
-    The rest of the language does not compete: what an expert of --objective=options was trained for.
+    The rest of the language does not compete: what --objective=options trains an expert for.
     """
-    asked = ranks.mine(range(len(examples)))
-    texts, progress = [tasks.option_texts(examples[i]) for i in asked], Progress(label, len(asked))
-    groups = [(tokenizer.prompt(examples[i].prompt, opener=task.opener), [tokenizer.answer(t, task.opener) for t in options])
-              for i, options in zip(asked, texts)]
-    best = []
-    for at in range(0, len(groups), batch):
-        best += [int(logp.argmax()) for logp in likelihoods(model, groups[at:at + batch])]
-        progress.add(len(groups[at:at + batch]))
-    return ranks.merged([options[k] for options, k in zip(texts, best)])
+    texts = [tasks.option_texts(e) for e in examples]
+    prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
+    options = [[tokenizer.answer(t, task.opener) for t in of_one] for of_one in texts]
+
+    def run(part):
+        found = likelihoods(model, [(prompts[i], options[i]) for i in part])
+        return [texts[i][int(logprob.argmax())] for i, logprob in zip(part, found)]
+
+    return in_batches(run, [len(p) for p in prompts], batch, label)
 
 
 def score(model, tokenizer, task, examples, label="", choose=False):
-    """Accuracy per example, a list of 1.0 / 0.0: of greedy answers or, with choose, of the likeliest of the listed options."""
-    texts = choices(model, tokenizer, task, examples, label=label) if choose else answers(
-        model, tokenizer, [e.prompt for e in examples], task.max_tokens, label=label, opener=task.opener)
+    """Reward per example, mostly 1.0 or 0.0: of greedy answers or, with choose, of `choices`."""
+    if choose:
+        texts = choices(model, tokenizer, task, examples, label=label)
+    else:
+        texts = answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens,
+                        label=label, opener=task.opener)
     return ranks.spread(tasks.rewards, examples, texts)
 
 
+# ---------------------------------------------------------------------------------- intervals
 def wilson(right, n, sigma=1.96):
     """95 % interval (low, high) of a proportion of `right` out of n; unlike right/n +- it stays inside [0, 1]."""
     p, s2 = right / n, sigma * sigma

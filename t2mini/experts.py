@@ -26,6 +26,8 @@ def find(name, model):
     for path in (Path(name), OUT / f"{name}.safetensors", shipped / f"{name}.safetensors"):
         if path.suffix == ".safetensors" and path.is_file():
             return path
+    if name == "mixture":
+        raise FileNotFoundError("there is no mixture yet; run `python -m t2mini adapt --task=TASK` first")
     known = sorted(p.stem for p in shipped.glob("*.safetensors"))
     raise FileNotFoundError(f"no expert {name!r} for {model.name}: neither a file, nor in out/, nor shipped "
                             f"({', '.join(known) or 'none are shipped for this model'})")
@@ -52,6 +54,28 @@ def attach(model, meta, modules=None, depth="all"):
 def load(names, model, allow_other_base=False):
     """-> dict name -> z of all the experts in `names`."""
     return {name: load_expert(find(name, model), model, allow_other_base)[0] for name in names}
+
+
+class Shelf:
+    """name -> z: the experts of one base model, each read when it is first asked for.
+
+    The model gets its SVF layers (of `modules`, `depth`: svf.targets) with the first expert, or the
+    layers of that expert's own method; a model that is never adapted is never decomposed.
+    """
+
+    def __init__(self, model, allow_other_base=False, modules=svf.ALL, depth="all"):
+        self.model = model
+        self.allow_other_base = allow_other_base
+        self.modules, self.depth = modules, depth
+        self.z = {}
+
+    def __getitem__(self, name):
+        if name not in self.z:
+            z, meta = load_expert(find(name, self.model), self.model, self.allow_other_base)
+            if not svf.layers(self.model):
+                attach(self.model, meta, self.modules, self.depth)
+            self.z[name] = z
+        return self.z[name]
 
 
 # ---------------------------------------------------------------------------------------------- files

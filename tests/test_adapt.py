@@ -77,7 +77,7 @@ def test_two_passes_in_order_and_the_base_bit_for_bit(ready, monkeypatch):
     for first in (dispatcher, None):
         seen.clear()
         routes = adapt.route(model, tokenizer, ["a", "bb"], first)
-        assert adapt.answer_routed(model, tokenizer, ["a", "bb"], [r.label for r in routes], experts, 4) == ["done"] * 2
+        assert adapt.second_pass(model, tokenizer, ["a", "bb"], [r.label for r in routes], experts, 4) == ["done"] * 2
         S = svf.layers(model)[name].S
         assert len(seen) == 2 and torch.equal(seen[0], (S * first[name]).expand(2, -1) if first else torch.ones_like(S))
         assert torch.equal(seen[1], S * torch.stack((experts["math"][name], experts["code"][name])))
@@ -109,10 +109,10 @@ def test_other_and_unreadable_get_the_base_models_own_answer(ready, monkeypatch)
         labels = [r.label for r in adapt.route(model, tokenizer, questions)]
     svf.set_z(model, experts["math"])
     assert evaluate.answers(model, tokenizer, questions, 8) != base             # the expert does answer otherwise
-    assert adapt.answer_routed(model, tokenizer, questions, labels, experts, 8) == base
+    assert adapt.second_pass(model, tokenizer, questions, labels, experts, 8) == base
     for last in ("reasoning", "math"):                      # several experts share a batch, a single one is folded in
         svf.set_z(model, experts["math"])
-        mixed = adapt.answer_routed(model, tokenizer, questions, ["math", "other", last, "other"], experts, 8)
+        mixed = adapt.second_pass(model, tokenizer, questions, ["math", "other", last, "other"], experts, 8)
         assert [mixed[1], mixed[3]] == [base[1], base[3]] and torch.equal(logits(model), want)
 
 
@@ -139,14 +139,14 @@ def test_second_pass_answers_with_the_routed_expert(ready):
     """Fails if answers are mixed up between labels, or "other" is not the base model's own answer."""
     model, tokenizer, experts, _ = ready
     questions, labels = [f"question {i}" for i in range(6)], ["math", "other", "code", "math", "reasoning", "other"]
-    got = adapt.answer_routed(model, tokenizer, questions, labels, experts, 8)
+    got = adapt.second_pass(model, tokenizer, questions, labels, experts, 8)
     for q, label, text in zip(questions, labels, got):
         with svf.using(model, experts.get(label, {})):
             assert text == evaluate.answers(model, tokenizer, [q], 8)[0]
     assert is_base(model) and len(set(got)) > 1
 
 
-@pytest.mark.parametrize("part", ["route", "answer_routed", "adapt_cem"])
+@pytest.mark.parametrize("part", ["route", "second_pass", "adapt_cem"])
 def test_base_model_is_back_after_a_failure(ready, monkeypatch, part):
     """Fails if an exception in either pass, or in the search, leaves an expert loaded."""
     model, tokenizer, experts, dispatcher = ready
@@ -159,8 +159,8 @@ def test_base_model_is_back_after_a_failure(ready, monkeypatch, part):
     with pytest.raises(RuntimeError, match="boom"):
         if part == "route":
             adapt.route(model, tokenizer, ["q"], dispatcher)
-        elif part == "answer_routed":
-            adapt.answer_routed(model, tokenizer, ["q"], ["code"], experts, 4)
+        elif part == "second_pass":
+            adapt.second_pass(model, tokenizer, ["q"], ["code"], experts, 4)
         else:
             adapt.adapt_cem(model, tokenizer, TASK, list(experts.values()), SHOTS)
     assert is_base(model)
@@ -180,7 +180,7 @@ def test_a_failure_halfway_through_the_second_pass(ready, monkeypatch, labels):
 
     monkeypatch.setattr(evaluate, "generate", second_fails)
     with pytest.raises(RuntimeError, match="boom"):
-        adapt.answer_routed(model, tokenizer, ["a", "b", "c"][:len(labels)], labels, experts, 4)
+        adapt.second_pass(model, tokenizer, ["a", "b", "c"][:len(labels)], labels, experts, 4)
     assert len(calls) == 2 and is_base(model) and torch.equal(logits(model), want)
 
 

@@ -136,8 +136,6 @@ def test_quoted_options(text, want):
 
 def test_openers_reach_the_second_pass(monkeypatch):
     """Fails if the strategies of `eval` ask in other words than training and a fixed expert do."""
-    from argparse import Namespace
-
     from t2mini import adapt, evaluate
     from t2mini.lab import arms
     seen, task = [], tasks.Task("t", None, 4, "math", 'It is "')
@@ -145,8 +143,8 @@ def test_openers_reach_the_second_pass(monkeypatch):
     monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))
     monkeypatch.setattr(adapt.svf, "using", lambda model, z: nullcontext())
     for strategy in ("prompt", None):
-        args = Namespace(task="t", strategy=strategy, expert="none", alpha=None, choose=False, allow_other_base=False)
-        assert arms.run(args, None, None, task, [Example("p", "7", "number")])[0] == [1.0]
+        found = arms.run(None, None, task, [Example("p", "7", "number")], strategy, experts={})
+        assert found[0] == [1.0]
     assert set(seen) == {'It is "'}
 
 

@@ -238,5 +238,5 @@ def test_an_expert_names_its_base(home, tiny_folder):
     cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=1, val_n=2, max_tokens=2)
     reinforce.train(model, tokenizer, cfg, home / "e.safetensors", log=lambda text: None)
     meta = experts.read_metadata(home / "e.safetensors")
-    assert meta["base_sha256"] == t2mini.formats.load.file_hash([tiny_folder / "model.safetensors"])
+    assert meta["base_sha256"] == files.file_hash([tiny_folder / "model.safetensors"])
     assert {"base_model", "torch", "dtype", "threads", "seed", "config", "modules"} <= meta.keys()

@@ -17,6 +17,7 @@ from test_ranks import launch
 import t2mini
 from t2mini import __main__ as cli
 from t2mini import adapt, evaluate, experts, svf, tasks
+from t2mini.cli import verbs
 from t2mini.lab import experiments, figures, reproduce, runs
 from t2mini.machine import files, ranks
 from t2mini.questions import published
@@ -218,7 +219,7 @@ def test_ranks_reproduce_what_one_process_does(tiny, tmp_path, monkeypatch):
 @pytest.fixture
 def command(tiny, tmp_path, monkeypatch, capsys):
     """-> function: `t2mini reproduce fake --quick` with more options, giving its exit status and its one line of error."""
-    monkeypatch.setattr(cli, "open_model", lambda *args, **kw: tiny)
+    monkeypatch.setattr(verbs, "open_model", lambda *args, **kw: tiny)
 
     def run(*more):
         capsys.readouterr()

@@ -71,7 +71,7 @@ t0 = time.time()
 routes = adapt.route(model, tokenizer, questions, dispatcher)
 t1 = time.time()
 labels = [r.label for r in routes]
-adapted = adapt.answer_routed(model, tokenizer, questions, labels, skilled, max_tokens=96)
+adapted = adapt.second_pass(model, tokenizer, questions, labels, skilled, max_tokens=96)
 t2 = time.time()
 base = evaluate.answers(model, tokenizer, questions, max_tokens=96)
 right = {"adapted": tasks.rewards(examples, adapted), "base": tasks.rewards(examples, base)}

@@ -112,8 +112,8 @@ few = [i for i in range(len(asked)) if i % EACH < EACH // 4]
 examples, texts = [asked[i][1] for i in few], [questions[i] for i in few]
 skilled = experts.load(adapt.SKILLS, model)
 answers = {"base": evaluate.answers(model, tokenizer, texts, 64),
-           "prompt": adapt.answer_routed(model, tokenizer, texts, [routes[i].label for i in few], skilled, 64),
-           "told": adapt.answer_routed(model, tokenizer, texts, [needs[i] for i in few], skilled, 64)}
+           "prompt": adapt.second_pass(model, tokenizer, texts, [routes[i].label for i in few], skilled, 64),
+           "told": adapt.second_pass(model, tokenizer, texts, [needs[i] for i in few], skilled, 64)}
 right = {arm: sum(tasks.rewards(examples, found)) for arm, found in answers.items()}
 NAMES = {"base": "base model, one pass", "prompt": "routed by the base model", "told": "told what is needed"}
 for arm, label in NAMES.items():

@@ -26,9 +26,9 @@ def start(doc, checks, script, runs_code=False):
     args = parser.parse_args()
     if args.check:
         sys.exit(check(Path(script).stem, args.check, checks, "solutions" if args.solutions else "exercises"))
-    from t2mini.__main__ import agree
+    from t2mini.cli.verbs import agree
     try:
-        agree(args, runs_code)
+        agree(args.allow_code, runs_code)
     except ValueError as e:
         sys.exit(f"t2mini: {e}")
     print(doc.strip().splitlines()[0])

@@ -12,17 +12,16 @@ import argparse
 import json
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import t2mini     # noqa: E402
 from t2mini import adapt, evaluate, experts, svf, tasks     # noqa: E402
-from t2mini.formats import load as weights     # noqa: E402
 from t2mini.lab import arms, plots     # noqa: E402
 from t2mini.questions import published     # noqa: E402
-from t2mini.__main__ import agree     # noqa: E402
+from t2mini.cli.verbs import agree     # noqa: E402
 
 OUT = HERE / "results" / "foundation.jsonl"
 
@@ -34,7 +33,7 @@ def todo():
     for t in ("math-unseen", "code-unseen", "reasoning-unseen"):
         found += [(t, 200, "base", {}), (t, 200, "prompt", {"strategy": "prompt"}),
                  (t, 200, "classifier", {"strategy": "classifier"}), (t, 200, "CEM", {"strategy": "cem"}),
-                 (t, 200, "uniform alpha", {"alpha": "0.3333,0.3333,0.3333"})]
+                 (t, 200, "uniform alpha", {"alpha": [0.3333] * 3})]
         found += [(t, 200, f"{e} expert", {"expert": e}) for e in adapt.MIXED]
     return found
 
@@ -73,10 +72,10 @@ def main():
         draw(done)
         return table(done)
     try:
-        agree(args)
+        agree(args.allow_code)
     except ValueError as e:
         sys.exit(f"t2mini: {e}")
-    model, tokenizer = weights.load()
+    model, tokenizer = t2mini.load()
     svf.attach(model, cache=experts.SVD_CACHE)
 
     def record(row):
@@ -90,10 +89,8 @@ def main():
         if any((r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done) or args.only not in task_name:
             continue
         t0, task = time.time(), tasks.get(task_name)
-        given = Namespace(**{"task": task_name, "expert": "none", "strategy": None, "alpha": None, "choose": False, "seed": 0,
-                             "allow_other_base": False, **options})
         examples = task.examples("test", n, seed=0)
-        rewards, _, extra = arms.run(given, model, tokenizer, task, examples)
+        rewards, _, extra = arms.run(model, tokenizer, task, examples, **options)
         record({"task": task_name, "arm": arm, "n": n, "seed": 0, "split": "test", "accuracy": sum(rewards) / n,
                 "ci95": evaluate.wilson(sum(rewards), n), "rewards": rewards, "seconds": round(time.time() - t0, 1), **extra})
     if args.data:

@@ -1,95 +1,110 @@
 """
-One arm of an experiment: answer these examples with a fixed expert, a fixed mixture, or one of the three strategies.
+One arm of an experiment: these examples answered by a fixed expert, a fixed mixture or a strategy.
 
-`eval`, `adapt` and tutorials/foundation.py all run their arms here, so that a number means the same wherever it is printed.
+`eval`, `reproduce` and tutorials/foundation.py all run their arms here, so that a number means the
+same wherever it is printed.
 """
 import sys
 import time
 
-from .. import adapt, evaluate, experts, svf, tasks
+from .. import adapt, evaluate, svf, tasks
+from ..experts import Shelf
 from ..machine import ranks
 
 
-def run(args, model, tokenizer, task, examples):
-    """Answer the examples as --expert or --strategy says. -> (rewards, texts, extra numbers for the result)."""
-    questions = [e.prompt for e in examples]
-    if args.choose and args.strategy:
-        raise ValueError("--choose goes with --expert or --alpha: every strategy is about written answers")
-    if args.strategy in ("prompt", "classifier"):
-        dispatcher = None
-        if args.strategy == "classifier":
-            dispatcher = experts.load(["dispatcher"], model, args.allow_other_base)["dispatcher"]
-        if args.task == "dispatch":                         # its questions are dispatch prompts: the first pass is all
-            with svf.using(model, dispatcher or {}):
-                texts = evaluate.answers(model, tokenizer, questions, task.max_tokens, label="first pass", opener=task.opener)
-            return ranks.spread(tasks.rewards, examples, texts), texts, confusion(examples, texts)
-        routes = adapt.route(model, tokenizer, questions, dispatcher, label="first pass")
-        labels = [r.label for r in routes]
-        chosen = experts.load(sorted(set(labels) - {"other"}), model, args.allow_other_base)
-        texts = adapt.answer_routed(model, tokenizer, questions, labels, chosen, task.max_tokens, label="second pass",
-                                    opener=task.opener)
-        return ranks.spread(tasks.rewards, examples, texts), texts, {"routed": {k: labels.count(k) for k in tasks.LABELS},
-                                                       "unreadable": sum(not r.readable for r in routes)}
-    if args.strategy == "cem":
-        chosen, extra = search(args, model, tokenizer, task)
-    elif args.alpha:
-        alpha = numbers(args.alpha, len(adapt.MIXED))
-        mixed_from = experts.load(adapt.MIXED, model, args.allow_other_base)
-        chosen, extra = svf.mix(list(mixed_from.values()), alpha), {"alpha": dict(zip(mixed_from, alpha))}
+def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=None, choose=False,
+        experts=None, seed=0):
+    """Answer the examples in one way. -> (rewards, texts, more numbers for the result).
+
+    strategy  one of adapt.STRATEGIES, or None: then
+    expert    the name of one expert for all ("none": the base model), or
+    alpha     one number for each expert of adapt.MIXED: their mixture
+    choose    take the likeliest of the listed options instead of writing; not with a strategy
+    experts   name -> z (default: an experts.Shelf); seed: of the shots that strategy "cem" takes
+    """
+    experts = Shelf(model) if experts is None else experts
+    numbers = {}
+    if choose and strategy:
+        raise ValueError("--choose goes with --expert or --alpha: a strategy is about written answers")
+
+    # --- what answers: one z for all questions, or a strategy for each ---
+    dispatches = task.name == "dispatch" and strategy in ("prompt", "classifier")
+    if dispatches:                                          # its questions are the first pass
+        fixed = "dispatcher" if strategy == "classifier" else "none"
+    elif strategy == "cem":
+        fixed, numbers = search(model, tokenizer, task, experts, seed=seed)
+    elif alpha:
+        fixed = svf.mix([experts[name] for name in adapt.MIXED], alpha)
+        numbers = {"alpha": dict(zip(adapt.MIXED, alpha))}
     else:
-        name = args.expert if not args.strategy else "none"
-        chosen, extra = experts.load([name], model, args.allow_other_base)[name] if name != "none" else {}, {}
-    with svf.using(model, chosen):
-        texts = evaluate.choices(model, tokenizer, task, examples, label="choosing") if args.choose else evaluate.answers(
-            model, tokenizer, questions, task.max_tokens, label="answering", opener=task.opener)
-    return ranks.spread(tasks.rewards, examples, texts), texts, extra
+        fixed = expert if strategy is None else None
+
+    # --- the answers and what they earn ---
+    if choose:
+        with svf.using(model, as_z(fixed, experts)):
+            texts = evaluate.choices(model, tokenizer, task, examples, label="choosing")
+    else:
+        found = adapt.answer(
+            model, tokenizer, [e.prompt for e in examples], strategy, experts, fixed,
+            task.max_tokens, task.opener, label="answering" if fixed else "second pass")
+        texts = [a.answer for a in found]
+    rewards = ranks.spread(tasks.rewards, examples, texts)
+    if dispatches:
+        numbers = {"confusion": confusion(examples, texts)}
+    elif strategy in ("prompt", "classifier"):
+        routes = [a.route for a in found]
+        numbers = {"routed": {label: routes.count(label) for label in tasks.LABELS},
+                   "unreadable": sum(not a.readable for a in found)}
+    return rewards, texts, numbers
 
 
-def numbers(text, count):
-    """'0.5,0.5,0' -> [0.5, 0.5, 0.0]; ValueError where these are not `count` finite numbers."""
-    try:
-        found = [float(t) for t in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) != count or not all(abs(v) < 100 for v in found):
-        raise ValueError(f"--alpha must be {count} numbers such as 0.3,0.3,0.4, not {text!r}")
-    return found
+def as_z(expert, experts):
+    """A name ("none": the base model) or z itself -> z."""
+    if isinstance(expert, dict):
+        return expert
+    return {} if expert == "none" else experts[expert]
 
 
 def confusion(examples, texts):
-    """Rows: the right label; columns: the label said; "unreadable" where none was."""
-    table = {gold: dict.fromkeys((*tasks.LABELS, "unreadable"), 0) for gold in tasks.LABELS}
-    for e, text in zip(examples, texts):
-        table[e.answer][tasks.find_label(text) or "unreadable"] += 1
-    print(f"{'needs / said':<14}" + "".join(f"{c:>12}" for c in (*tasks.LABELS, "unreadable")))
-    for gold, row in table.items():
-        print(f"{gold:<14}" + "".join(f"{v:>12}" for v in row.values()))
-    return {"confusion": table}
+    """Rows: the right label; columns: the label said; "unreadable" where none was. Printed, too."""
+    columns = (*tasks.LABELS, "unreadable")
+    table = {gold: dict.fromkeys(columns, 0) for gold in tasks.LABELS}
+    for example, text in zip(examples, texts):
+        table[example.answer][tasks.find_label(text) or "unreadable"] += 1
+    print(f"{'needs / said':<14}" + "".join(f"{c:>12}" for c in columns))
+    for gold, said in table.items():
+        print(f"{gold:<14}" + "".join(f"{count:>12}" for count in said.values()))
+    return table
 
 
-def search(args, model, tokenizer, task):
-    """Strategy C for the options of `adapt` (or their defaults). -> (mixed expert, numbers for the result)."""
-    options = {k: getattr(args, k, d) for k, d in (("shots", 10), ("iterations", 6), ("population", 16),
-                                                  ("per_matrix", False), ("experts", ",".join(adapt.MIXED)))}
-    if options["shots"] < 1 or options["population"] < 2 or options["iterations"] < 1:
+def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterations=6,
+           population=16, per_matrix=False, seed=0):
+    """Strategy C on examples of the val split, with progress. -> (mixed z, numbers for the result).
+
+    names: which of `experts` are mixed. The shots are never scored: scores are of the test split.
+    """
+    if shots < 1 or population < 2 or iterations < 1:
         raise ValueError("--shots and --iterations must be at least 1 and --population at least 2")
-    names = options["experts"].split(",")
-    mixed_from = list(experts.load(names, model, args.allow_other_base).values())
-    shots = task.examples("val", options["shots"], args.seed)           # never scored: those are of the test split
-    t0 = time.time()
+    mixed_from = [experts[name] for name in names]
+    examples = task.examples("val", shots, seed)
+    started = time.time()
 
-    def report(i, s):
-        left = (time.time() - t0) / (i + 1) * (options["iterations"] - i - 1)
-        alpha = " ".join(f"{a:.2f}" for a in s.best) if len(s.best) == len(names) else f"{len(s.best)} alphas"
-        print(f"iteration {i + 1}: best {100 * s.best_score[0]:.0f} % of {len(shots)} shots, alpha {alpha}, {left:.0f} s left",
-              file=sys.stderr if ranks.rank() == 0 else sys.stdout)      # which the other ranks do not have
+    def report(i, found):
+        left = (time.time() - started) / (i + 1) * (iterations - i - 1)
+        alpha = " ".join(f"{a:.2f}" for a in found.best)
+        if len(found.best) > len(names):
+            alpha = f"of {len(found.best)} numbers"
+        screen = sys.stderr if ranks.rank() == 0 else sys.stdout        # other ranks have no stdout
+        print(f"iteration {i + 1}: best {100 * found.best_score[0]:.0f} % of {len(examples)} shots, "
+              f"alpha {alpha}, {left:.0f} s left", file=screen)
 
-    mixed, found = adapt.adapt_cem(model, tokenizer, task, mixed_from, shots, options["per_matrix"],
-                                   options["iterations"], options["population"], args.seed, report)
-    K, d = len(names), len(found.best)
-    alpha = found.best.reshape(d // K, K).mean(0) if d > K else found.best
-    mean = found.mean.reshape(d // K, K).mean(0) if d > K else found.mean
-    return mixed, {"alpha": dict(zip(names, alpha.round(4).tolist())), "alpha_mean": dict(zip(names, mean.round(4).tolist())),
-                   "shots": len(shots), "shots_right": found.best_score[0], "per_matrix": options["per_matrix"],
-                   "history": [{k: v for k, v in h.items() if d == K or k not in ("mean", "std")} for h in found.history],
-                   "search_seconds": round(time.time() - t0, 1)}
+    mixed, found = adapt.adapt_cem(model, tokenizer, task, mixed_from, examples, per_matrix,
+                                   iterations, population, seed, report)
+    whole = len(found.best) == len(names)                   # else one alpha per matrix: their mean
+    best, mean = (a.reshape(-1, len(names)).mean(0).round(4) for a in (found.best, found.mean))
+    history = [{k: v for k, v in h.items() if whole or k not in ("mean", "std")}
+               for h in found.history]
+    return mixed, {
+        "alpha": dict(zip(names, best.tolist())), "alpha_mean": dict(zip(names, mean.tolist())),
+        "shots": len(examples), "shots_right": found.best_score[0], "per_matrix": per_matrix,
+        "history": history, "search_seconds": round(time.time() - started, 1)}

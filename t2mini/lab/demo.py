@@ -4,8 +4,9 @@
 The questions come from the test split (never trained or tuned on) or were written by hand; none was picked by its result.
 """
 import time
+from dataclasses import replace
 
-from .. import adapt, evaluate, tasks
+from .. import adapt, tasks
 from ..questions.example import Example
 
 BY_HAND = (Example("What is the capital of France?", "Paris", "contains"),
@@ -19,39 +20,61 @@ def questions():
     return picked + [("other", e) for e in BY_HAND]
 
 
-def run(model, tokenizer, dispatcher, experts):
-    """Print every question with its route, both answers and a closing table. -> dict of the counts."""
-    print("Twelve questions, each answered twice. Three of them are answered by programs that the model writes. These run "
-          "here, each in a\nprocess of its own that cannot open files, connect, or start others, for at most 2 seconds and in "
-          "256 MB (t2mini/questions/sandbox.py).", flush=True)
-    t0, asked = time.time(), questions()
-    examples = [e for _, e in asked]
-    routes = adapt.route(model, tokenizer, [e.prompt for e in examples], dispatcher, label="first pass")
-    t1, texts, base = time.time(), [None] * len(asked), [None] * len(asked)
+def run(model, tokenizer, experts):
+    """Print every question with its route and answers, and a closing table. -> dict of the counts.
+
+    experts: name -> z (experts.Shelf). A question that needs no expert has one answer, the base model's.
+    """
+    print("Twelve questions, each answered by the base model and in two passes. Three of them are answered by\n"
+          "programs that the model writes. These run here, each in a process of its own that cannot open files,\n"
+          "connect, or start others, for at most 2 seconds and in 256 MB (t2mini/questions/sandbox.py).",
+          flush=True)
+    started, asked = time.time(), questions()
+    adapted, base = [None] * len(asked), [None] * len(asked)
     for skill in tasks.LABELS:                              # answers of one task may be of one length
         mine = [i for i, (s, _) in enumerate(asked) if s == skill]
-        limit, prompts = tasks.get(skill).max_tokens, [examples[i].prompt for i in mine]
-        adapted = adapt.answer_routed(model, tokenizer, prompts, [routes[i].label for i in mine], experts, limit)
-        plain = evaluate.answers(model, tokenizer, prompts, limit)
-        for i, a, b in zip(mine, adapted, plain):
-            texts[i], base[i] = a, b
-        print(f"... {skill} questions answered, {time.time() - t0:.0f} s", flush=True)
-    right, base_right = tasks.rewards(examples, texts), tasks.rewards(examples, base)
-    for i, (skill, e) in enumerate(asked):
-        r = routes[i]
-        shares = "  ".join(f"{k} {100 * p:.0f}%" for k, p in r.probabilities.items())
-        print(f"\n{'-' * 100}\n{e.prompt}\n  needs    {r.label}   ({shares})")
-        print(f"  adapted  [{mark(right[i])}] {indent(texts[i])}\n  base     [{mark(base_right[i])}] {indent(base[i])}")
+        prompts, limit = [asked[i][1].prompt for i in mine], tasks.get(skill).max_tokens
+        plain = adapt.answer(model, tokenizer, prompts, "none", experts, max_tokens=limit)
+        twice = adapt.answer(model, tokenizer, prompts, "classifier", experts, max_tokens=limit)
+        for i, a, b in zip(mine, twice, plain):
+            base[i] = b.answer
+            adapted[i] = replace(a, answer=b.answer) if a.route in adapt.BASE else a
+        print(f"... {skill} questions answered, {time.time() - started:.0f} s", flush=True)
+    examples = [e for _, e in asked]
+    right = tasks.rewards(examples, [a.answer for a in adapted])
+    base_right = tasks.rewards(examples, base)
+    for i, (_, e) in enumerate(asked):
+        show(e, adapted[i], right[i], base[i], base_right[i])
+    counts = table(asked, adapted, right, base_right)
+    seconds = time.time() - started
+    print(f"\nfirst and second passes {seconds:.1f} s. A dozen questions show how it works, not how well: for that,\n"
+          f"`.venv/bin/python -m t2mini eval --task=math --expert=math --n=400` (README has the results).")
+    return {**counts, "seconds": seconds}
+
+
+def show(example, adapted, right, base, base_right):
+    """One question: where it went, and its answers."""
+    shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in adapted.probabilities.items())
+    print(f"\n{'-' * 100}\n{example.prompt}\n  needs    {adapted.route}   ({shares})")
+    if adapted.route in adapt.BASE:
+        print(f"  answer   [{mark(right)}] {indent(adapted.answer)}")
+        return
+    print(f"  adapted  [{mark(right)}] {indent(adapted.answer)}")
+    print(f"  base     [{mark(base_right)}] {indent(base)}")
+
+
+def table(asked, adapted, right, base_right):
+    """Right routes and answers by skill. -> the counts of all."""
     print(f"\n{'skill':<12}{'questions':>10}{'routed right':>14}{'adapted right':>15}{'base right':>12}")
     for skill in [*tasks.LABELS, "all"]:
         mine = [i for i, (s, _) in enumerate(asked) if skill in (s, "all")]
-        routed = sum(routes[i].label == asked[i][0] for i in mine)
-        print(f"{skill:<12}{len(mine):>10}{routed:>14}{sum(right[i] for i in mine):>15.0f}"
-              f"{sum(base_right[i] for i in mine):>12.0f}")
-    print(f"\nfirst pass {t1 - t0:.1f} s, both second passes {time.time() - t1:.1f} s. A dozen questions show how it works, "
-          f"not how well:\nfor that, `python -m t2mini eval --task=math --expert=math --n=400` (README has the results).")
-    return {"questions": len(asked), "adapted_right": sum(right), "base_right": sum(base_right),
-            "routed_right": sum(r.label == s for r, (s, _) in zip(routes, asked)), "seconds": time.time() - t0}
+        counts = {"questions": len(mine),
+                  "routed_right": sum(adapted[i].route == asked[i][0] for i in mine),
+                  "adapted_right": sum(right[i] for i in mine),
+                  "base_right": sum(base_right[i] for i in mine)}
+        print(f"{skill:<12}{counts['questions']:>10}{counts['routed_right']:>14}"
+              f"{counts['adapted_right']:>15.0f}{counts['base_right']:>12.0f}")
+    return counts
 
 
 def mark(reward):

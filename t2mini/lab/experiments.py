@@ -72,7 +72,7 @@ def unseen(lab):
         yield cell(partial(lab.arm, task, 200), task=task, arm="base")
         for arm in ("prompt", "classifier"):
             yield cell(partial(lab.arm, task, 200, strategy=arm), task=task, arm=arm)
-        yield cell(partial(lab.arm, task, 200, alpha="0.3333,0.3333,0.3333"), task=task, arm="uniform alpha")
+        yield cell(partial(lab.arm, task, 200, alpha=[0.3333] * 3), task=task, arm="uniform alpha")
         for name in adapt.MIXED:
             yield cell(partial(lab.arm, task, 200, expert=name), task=task, arm=f"{name} expert")
         for seed in SEEDS:
@@ -93,7 +93,7 @@ def random_alpha(lab, task, seed):
     """Three numbers drawn as CEM's first population draws them."""
     g = torch.Generator().manual_seed(seed)
     alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(-0.5, 1.5).tolist()
-    return lab.arm(task, 200, alpha=",".join(f"{a:.4f}" for a in alpha))
+    return lab.arm(task, 200, alpha=[round(a, 4) for a in alpha])
 
 
 def mixed_lora(lab, task, seed, arm):
@@ -166,7 +166,7 @@ def passes(lab, task, seed, dispatcher, loaded):
             t0 = perf_counter()
             labels = [r.label for r in adapt.route(lab.model, lab.tokenizer, group, dispatcher)]
             t1 = perf_counter()
-            adapt.answer_routed(lab.model, lab.tokenizer, group, labels, loaded, t.max_tokens)
+            adapt.second_pass(lab.model, lab.tokenizer, group, labels, loaded, t.max_tokens)
             first, second = [*first, (t1 - t0) / len(group)], [*second, (perf_counter() - t1) / len(group)]
         found[name] = {"first": round(median(first), 4), "second": round(median(second), 4)}
     return {"n": len(questions), "seconds_per_question": found}

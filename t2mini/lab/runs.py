@@ -7,7 +7,6 @@ Resume:   an expert that out/reproduce/ holds whole is not trained again, and on
 """
 import hashlib
 import json
-from argparse import Namespace
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -135,11 +134,10 @@ class Lab:
             return row(evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, n), task, choose))
 
     def arm(self, task, n, **options):
-        """A strategy, an expert by name or a fixed alpha on test questions, as `eval` runs it (arms.run). -> row."""
-        given = Namespace(**{"task": task, "expert": "none", "strategy": None, "alpha": None, "seed": 0,
-                             "choose": False, "allow_other_base": False, **options})
-        rewards, _, extra = arms.run(given, self.model, self.tokenizer, tasks.get(task), self.examples(task, n))
-        return {**row(rewards), **extra}
+        """A strategy, an expert by name or a fixed alpha on test questions (arms.run). -> row."""
+        rewards, _, numbers = arms.run(self.model, self.tokenizer, tasks.get(task),
+                                       self.examples(task, n), **options)
+        return {**row(rewards), **numbers}
 
     def in_context(self, task, n, seed, shots=10):
         """Test questions behind the solved examples that CEM would search with, in one message; no weight changes. -> row."""

@@ -1,0 +1,315 @@
+"""
+What each verb does: read the options, call the library, print what came out.
+
+Every verb takes the parsed options and returns what --json prints. Only this folder knows them as a
+namespace; below it, functions have arguments of their own.
+"""
+import difflib
+import json
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+import t2mini
+
+from .. import adapt, evaluate, experts, recipe, reinforce, svf, tasks
+from ..formats import download, export
+from ..lab import arms, bench, demo, doctor, plots, reproduce
+from ..machine import files, ranks
+from ..questions import published
+
+
+# ---------------------------------------------------------------------------------- what verbs share
+def open_model(args, text=True):
+    """Model and tokenizer as the options say, and a line that tells what runs."""
+    if args.threads is not None and args.threads < 1:
+        raise ValueError("--threads must be at least 1")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    started = time.time()
+    model, tokenizer = t2mini.load(args.weights, ranks.start(args.device), args.dtype)
+    if text and tokenizer is None:
+        raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and writes "
+                         "text: put the checkpoint's tokenizer.json there")
+    if ranks.rank() == 0:
+        dtype = str(model.dtype).removeprefix("torch.")
+        each = f" in each of {ranks.world()} processes" if ranks.world() > 1 else ""
+        print(f"{model.name}, {dtype} on {model.device}, {torch.get_num_threads()} threads{each}, "
+              f"ready in {time.time() - started:.1f} s", file=sys.stderr)
+    return model, tokenizer
+
+
+def shelf(args, model):
+    """The experts of the model, in layers as --modules and --layers say."""
+    return experts.Shelf(model, args.allow_other_base, args.modules, args.layers)
+
+
+def agree(allow_code, runs_code=True):
+    """Model-written programs run only for a user who has agreed, once; a file in out/ remembers."""
+    agreed = experts.OUT / "allow-code"
+    if allow_code:
+        agreed.parent.mkdir(parents=True, exist_ok=True)
+        agreed.touch()
+    elif runs_code and not agreed.exists():
+        raise ValueError("this judges answers by running programs that the model writes, in a sandbox "
+                         "(t2mini/questions/sandbox.py says what it guards against); "
+                         "add --allow-code, once, to agree")
+
+
+def numbers(text, count):
+    """'0.5,0.5,0' -> [0.5, 0.5, 0.0]; ValueError where these are not `count` finite numbers."""
+    try:
+        found = [float(t) for t in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) != count or not all(abs(v) < 100 for v in found):
+        raise ValueError(f"--alpha must be {count} numbers such as 0.3,0.3,0.4, not {text!r}")
+    return found
+
+
+# ---------------------------------------------------------------------------------- verbs of questions
+def ask(args):
+    """One question is streamed; several are answered in one batch, each by its own expert."""
+    asked = args.question
+    if asked == ["-"]:
+        asked = [line.strip() for line in sys.stdin if line.strip()]
+    if not asked or not all(q.strip() for q in asked):
+        raise ValueError("the question is empty")
+    if args.max_tokens < 1 or args.temperature < 0:
+        raise ValueError("--max-tokens must be at least 1 and --temperature at least 0")
+    model, tokenizer = open_model(args)
+    alone = len(asked) == 1
+
+    def on_text(i, piece):
+        print(piece, end="", flush=True)
+
+    found = adapt.answer(
+        model, tokenizer, asked, args.strategy, shelf(args, model), args.expert,
+        args.max_tokens, temperature=args.temperature, seed=args.seed,
+        label="" if alone else "second pass", on_route=print_routes,
+        on_text=on_text if alone and not args.json else None)
+
+    if alone:
+        print(found[0].answer if args.json else "")
+    else:
+        for a in found:
+            print(f"\n{a.question}\n  [{a.route}] {a.answer}")
+    rows = [{"question": a.question, "expert": a.route, "probabilities": a.probabilities,
+             "answer": a.answer} for a in found]
+    told = rows[0] if alone else {"answers": rows}
+    return {**told, "strategy": args.strategy, "seed": args.seed, "base_sha256": model.base_sha256}
+
+
+def print_routes(routes):
+    """What the first pass found out, on stderr."""
+    for r in routes:
+        shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in r.probabilities.items())
+        doubt = "" if r.readable else f"  unreadable answer {r.said!r}, so no expert"
+        print(f"first pass: {r.label}  ({shares}){doubt}", file=sys.stderr)
+
+
+def eval_(args):
+    """Answer a task's examples in one way. -> the score and all that tells how it came about."""
+    task = tasks.get(args.task)
+    agree(args.allow_code, task.runs_code)
+    if args.n < 1:
+        raise ValueError("--n must be at least 1")
+    chosen = (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None)
+    if chosen > 1:
+        raise ValueError("give one of --expert, --strategy and --alpha, not both")
+    alpha = args.alpha and numbers(args.alpha, len(adapt.MIXED))
+    examples = task.examples(args.split, args.n, args.seed)
+    model, tokenizer = open_model(args)
+    started = time.time()
+    rewards, texts, more = arms.run(model, tokenizer, task, examples, args.strategy, args.expert,
+                                    alpha, args.choose, shelf(args, model), args.seed)
+    right, n = sum(rewards), len(rewards)
+    result = {"task": args.task, "split": args.split, "n": n, "seed": args.seed,
+              "expert": args.expert, "strategy": args.strategy, "choose": args.choose,
+              "accuracy": right / n, "ci95": evaluate.wilson(right, n),
+              "base_sha256": model.base_sha256, "seconds": round(time.time() - started, 1), **more}
+    how = args.strategy or f"expert {args.expert}"
+    choosing = ", choosing" if args.choose else ""
+    print(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
+          f"({how}{choosing}, {result['seconds']} s)")
+    if args.samples_file and ranks.rank() == 0:
+        write_samples(args.samples_file, examples, texts, rewards)
+    return result
+
+
+def write_samples(path, examples, texts, rewards):
+    """Every question, answer and reward as JSON lines."""
+    with files.replacing(path) as f:
+        for e, text, reward in zip(examples, texts, rewards):
+            row = {"prompt": e.prompt, "gold": e.answer, "kind": e.kind, "text": text,
+                   "reward": reward}
+            f.write(json.dumps(row).encode() + b"\n")
+
+
+def adapt_(args):
+    """Search a mixture on a few solved examples, write it, and score it beside the base model."""
+    task = tasks.get(args.task)
+    agree(args.allow_code, task.runs_code)
+    examples = task.examples("test", args.n, args.seed)
+    model, tokenizer = open_model(args)
+    names = args.experts.split(",")
+    mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
+                               args.iterations, args.population, args.per_matrix, args.seed)
+    out = Path(args.out or experts.OUT / "mixture.safetensors")
+    if ranks.rank() == 0:
+        experts.save_expert(out, mixed, {
+            "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
+            "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
+
+    with svf.using(model, mixed):
+        rewards = evaluate.score(model, tokenizer, task, examples, label="adapted")
+    base = evaluate.score(model, tokenizer, task, examples, label="base")
+    gain = evaluate.paired_difference(rewards, base)
+    right, n = sum(rewards), len(rewards)
+    print(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of {found['shots']} shots, "
+          f"wrote {out}")
+    points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
+    print(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
+          f"base: {evaluate.percent(sum(base), n)}; gain {points}")
+    return {"task": args.task, "split": "test", "n": n, "seed": args.seed, "strategy": "cem",
+            "accuracy": right / n, "ci95": evaluate.wilson(right, n),
+            "base_accuracy": sum(base) / n, "gain": gain, "base_sha256": model.base_sha256, **found}
+
+
+def demo_(args):
+    """Twelve questions with the shipped experts, beside the base model."""
+    agree(args.allow_code)
+    model, tokenizer = open_model(args)
+    return demo.run(model, tokenizer, shelf(args, model))
+
+
+# ---------------------------------------------------------------------------------- verbs of experts
+def train(args):
+    """Train an expert and write it."""
+    cfg = recipe.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(recipe.TrainConfig)})
+    for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+    cfg = recipe.settled(cfg)                               # a wrong word stops before the model loads
+    agree(args.allow_code, tasks.get(cfg.task).runs_code)
+    out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
+    if out.suffix != ".safetensors":
+        raise ValueError("--out must end in .safetensors")
+    model, tokenizer = open_model(args)
+    log = print if ranks.rank() == 0 else lambda text: None
+    try:
+        result = reinforce.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the last checkpoint is kept; "
+                                "add --resume to the same command to go on") from None
+    print(f"wrote {out}; see it with `python -m t2mini show {out}`")
+    return result
+
+
+def show(args):
+    """Print what an expert's file says and where its z are, and draw it."""
+    path = Path(args.expert)
+    if path.suffix != ".safetensors":
+        places = [experts.OUT / f"{args.expert}.safetensors",
+                  *sorted(experts.SHIPPED.glob(f"*/{args.expert}.safetensors"))]
+        path = next((p for p in places if p.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
+    meta, expert = experts.read_metadata(path), experts.read_expert(path)
+    for key in sorted(meta):
+        print(f"{key:>18}  {meta[key]}")
+    if meta.get("method", "svf") != "svf":
+        count = sum(t.numel() for t in expert.values())
+        print(f"\n{count:,} numbers of {meta['method']} in {len(expert)} tensors")
+        return
+    print_z(expert)
+    picture = Path(args.picture or experts.OUT / f"{path.stem}.png")
+    plots.draw_expert(expert, meta, picture)
+    count = sum(z.numel() for z in expert.values())
+    print(f"\n{count:,} z in {len(expert)} matrices; picture: {picture}")
+    log = path.with_suffix(".jsonl")
+    if log.exists():
+        curve = picture.with_name(f"{path.stem}-curve.png")
+        plots.draw_log(log, curve)
+        print(f"learning curve: {curve}")
+
+
+def print_z(expert):
+    """Tables of z by layer and module."""
+    tables = {"mean |z - 1|": lambda z: float((z - 1).abs().mean()),
+              "smallest z": lambda z: float(z.min()), "largest z": lambda z: float(z.max())}
+    for title, value in tables.items():
+        modules, grid = plots.by_layer_and_module(expert, value)
+        print(f"\n{title:<14}" + "".join(f"{m:>11}" for m in modules))
+        for layer, row in enumerate(grid.tolist()):
+            print(f"layer {layer:<8}" + "".join(f"{v:>11.4f}" for v in row))
+
+
+def export_(args):
+    """Write merged weights, and the adapter folder of an SVF expert."""
+    out = Path(args.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):   # before minutes of decomposing
+        raise ValueError(f"{out} is not an empty folder; choose another --out")
+    model, _ = open_model(args, text=False)
+    adapter = None
+    if args.expert != "none":
+        path = experts.find(args.expert, model)
+        expert, meta = experts.load_expert(path, model, args.allow_other_base)
+        experts.attach(model, meta, expert)
+        svf.set_z(model, expert)
+        adapter = experts.adapter(model, expert, meta)
+    source = args.weights or download.find_weights()
+    print(export.export(out, source, svf.merged(model), model.cfg, model.dtype, adapter))
+
+
+# ---------------------------------------------------------------------------------- the other verbs
+def reproduce_(args):
+    """Run one experiment, or draw it again from its results."""
+    if args.name == "all":
+        return print(reproduce.listing())
+    if args.name not in reproduce.ALL:
+        near = difflib.get_close_matches(args.name, reproduce.ALL, 1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown experiment {args.name!r}{guess} "
+                         f"Choose from {', '.join(reproduce.ALL)}; `all` lists them")
+    out = Path(args.out) if args.out else None
+    if args.draw:
+        done = reproduce.read((out or reproduce.RESULTS) / f"{args.name}.json")
+        return reproduce.draw(done, out or reproduce.FIGURES, args.against)
+    if args.against:
+        raise ValueError("--against is about a results file that is there: add --draw")
+    agree(args.allow_code)
+    model, tokenizer = open_model(args)
+    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out)
+
+
+def bench_(args):
+    """Time every part of the default model, all its matrices tuned."""
+    if args.repeats < 1:
+        raise ValueError("--repeats must be at least 1")
+    model, tokenizer = open_model(args)
+    experts.attach(model, {}, args.modules, args.layers)
+    return bench.run(model, tokenizer, args.repeats)
+
+
+def doctor_(args):
+    """What this machine offers."""
+    return doctor.run()
+
+
+def download_(args):
+    """Fetch open weights."""
+    print(download.download(args.name))
+
+
+def datasets_(args):
+    """Published questions, and what of them is in --data."""
+    return published.report(args.data)
+
+
+VERBS = {"ask": ask, "train": train, "eval": eval_, "adapt": adapt_, "show": show, "export": export_,
+         "demo": demo_, "reproduce": reproduce_, "bench": bench_, "doctor": doctor_,
+         "download": download_, "datasets": datasets_}
