@@ -141,7 +141,7 @@ def work(monkeypatch):
 
 def results(folder):
     """The rows without what is measured by a clock, and what was trained and found: name -> bytes, logs without seconds."""
-    rows = [{k: v for k, v in r.items() if k not in ("seconds", "commit")} for r in reproduce.read(folder / "work.json")["rows"]]
+    rows = [{k: v for k, v in r.items() if k not in ("seconds", "commit", "threads")} for r in reproduce.read(folder / "work.json")["rows"]]
     made = {}
     for path in sorted((experts.OUT / "reproduce" / "quick").iterdir()):
         if path.suffix == ".jsonl":

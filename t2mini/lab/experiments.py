@@ -14,16 +14,28 @@ from typing import Callable
 import torch
 
 from .. import adapt, evaluate, experts, svf, tasks
-from .runs import LOOK, row, widened
+from ..questions import math, tables
+from ..questions.other import make_other
+from .runs import LOOK, TIED_RATES, row, widened
 
 SEEDS = (0, 1, 2)
 SHORT = dict(steps=16)              # of the controls that train many arms on math: a third less than the others
 SEEN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
 METHODS = ("svf", "lora", "ia3")
+FIRST_PASSES = ("prompt", "classifier", *(s for s in adapt.STRATEGIES if s not in ("prompt", "classifier", "cem", "none")))
 
 
-def cell(run, **key):
-    return {"seed": 0, **key}, run
+# Said under the tables of every row that it is about.
+PROMPT = "its wording was chosen for labels that are spread evenly, so that a dispatcher can learn, not for right ones"
+BARE = "the examples show bare numbers, after which the model no longer works an answer out"
+SAME_RATE = "the learning rate is the one chosen for one z per singular value"
+
+
+def cell(run, note="", **key):
+    """A row's key and what makes it; note: what a reader of the row must know."""
+    def noted():
+        return {**run(), "note": note}
+    return {"seed": 0, **key}, noted if note else run
 
 
 def trained(lab, task, seed, n=400, look=0, **changes):
@@ -70,8 +82,9 @@ def unseen(lab):
     """Strategies, single experts and controls. The SVF experts are the shipped ones, so their arms have one training seed."""
     for task in UNSEEN:
         yield cell(partial(lab.arm, task, 200), task=task, arm="base")
-        for arm in ("prompt", "classifier"):
-            yield cell(partial(lab.arm, task, 200, strategy=arm), task=task, arm=arm)
+        for arm in FIRST_PASSES:
+            note = PROMPT if arm == "prompt" else ""
+            yield cell(partial(lab.arm, task, 200, strategy=arm), note, task=task, arm=arm)
         yield cell(partial(lab.arm, task, 200, alpha=[0.3333] * 3), task=task, arm="uniform alpha")
         for name in adapt.MIXED:
             yield cell(partial(lab.arm, task, 200, expert=name), task=task, arm=f"{name} expert")
@@ -79,9 +92,24 @@ def unseen(lab):
             yield cell(partial(searched, lab, task, seed), task=task, arm="cem", seed=seed)
             yield cell(partial(searched, lab, task, seed, per_matrix=True), task=task, arm="cem per matrix", seed=seed)
             yield cell(partial(random_alpha, lab, task, seed), task=task, arm="random alpha", seed=seed)
-            yield cell(partial(lab.in_context, task, 200, seed), task=task, arm="10-shot in context", seed=seed)
+            yield from in_context(lab, task, seed)
             for arm in ("uniform alpha", "cem"):
                 yield cell(partial(mixed_lora, lab, task, seed, arm), task=task, arm=f"lora, {arm}", seed=seed)
+
+
+def in_context(lab, task, seed):
+    """Solved examples in the prompt instead of any expert; of math problems also with their solution worked out."""
+    if not task.startswith("math"):
+        yield cell(partial(lab.in_context, task, 200, seed), task=task, arm="10-shot in context", seed=seed)
+        return
+    arm = "10-shot in context, "
+    yield cell(partial(lab.in_context, task, 200, seed), BARE, task=task, arm=arm + "bare numbers", seed=seed)
+    yield cell(partial(lab.in_context, task, 200, seed, show=worked), task=task, arm=arm + "worked", seed=seed)
+
+
+def worked(example):
+    """'9 * 4 = 36. The answer is 36.'"""
+    return f"{math.worked(example)}. The answer is {example.answer}."
 
 
 def searched(lab, task, seed, n=200, **options):
@@ -124,25 +152,42 @@ def alphas(lab):
 # ---------------------------------------------------------------------------------------------- Figure 6, Table 3
 def dispatch(lab):
     """The base model against dispatchers trained here; `published` only where --data is given."""
-    kinds = {"seen": (*SEEN, "other"), "unseen": UNSEEN}
+    kinds = {"seen": (*SEEN, "other"), "unseen": (*UNSEEN, "other-unseen"), "handwritten": tasks.LABELS}
     if lab.data:
         kinds["published"] = ("gsm8k", "mbpp", "arc-challenge")
     for kind, names in kinds.items():
-        yield cell(partial(confusion, lab, names, None), task=kind, arm="prompt")
+        yield cell(partial(confusion, lab, kind, names, None), PROMPT, task=kind, arm="prompt")
         for seed in SEEDS:
-            yield cell(partial(confusion, lab, names, seed), task=kind, arm="classifier", seed=seed)
+            yield cell(partial(confusion, lab, kind, names, seed), task=kind, arm="classifier", seed=seed)
 
 
-def confusion(lab, names, seed):
-    """Where the first pass sends 100 test questions of each kind; with the base model, or a dispatcher trained with `seed`."""
-    dispatcher = None if seed is None else lab.expert("dispatch", seed)[0]
+def confusion(lab, kind, names, seed):
+    """Where the first pass sends test questions of each name; with the base model, or a dispatcher trained with `seed`."""
+    dispatcher = None
+    if seed is not None:
+        dispatcher = lab.expert("dispatch", seed)[0]
     table, rewards = {}, []
     for name in names:
-        routes = adapt.route(lab.model, lab.tokenizer, [e.prompt for e in lab.examples(name, 100)], dispatcher, label=name)
+        needs, questions = to_route(lab, kind, name)
+        routes = adapt.route(lab.model, lab.tokenizer, questions, dispatcher, label=name)
         said = [r.label if r.readable else "unreadable" for r in routes]
         table[name] = {k: said.count(k) for k in (*tasks.LABELS, "unreadable")}
-        rewards += [float(s == tasks.get(name).skill) for s in said]
+        rewards += [float(label == needs) for label in said]
     return {**row(rewards), "confusion": table}
+
+
+def to_route(lab, kind, name):
+    """-> (the right label, questions): 100 of a task's test split, or those written by hand, 13 or 21 a label."""
+    if kind == "handwritten":
+        questions = tables.handwritten()[name]
+        return name, questions[:lab.n(len(questions))]
+    if name == "other-unseen":
+        task = tasks.Task(name, tasks.unseen(make_other), 48, "other")
+        examples = task.examples("test", lab.n(100))
+    else:
+        task = tasks.get(name)
+        examples = lab.examples(name, 100)
+    return task.skill, [e.prompt for e in examples]
 
 
 def timing(lab):
@@ -271,25 +316,45 @@ def recipe(lab):
 
 
 def mixed_logits(lab, task, arm):
-    """A third of each shipped expert: of z, or, as released, of p with z = sigmoid(p) rescaled to the nuclear norm."""
+    """A third of each shipped expert: of z, or, as released, of the logits."""
     mixed = list(experts.load(adapt.MIXED, lab.model).values())
     if arm == "mixed z":
         return lab.score(task, 200, adapt.mixture(mixed, [1 / 3] * 3))
-    out = {}
-    for name, layer in svf.layers(lab.model).items():       # the largest z of a matrix gets p = 3: sigmoid stays below 1
-        top = max(float(e[name].max()) for e in mixed) / 0.953
-        p = sum(torch.logit((e[name] / top).clamp(1e-4, 1 - 1e-4)) for e in mixed) / len(mixed)
-        z = torch.sigmoid(p)
-        out[name] = z * (layer.S.sum() / (layer.S * z).sum())
-    return lab.score(task, 200, out)
+    return lab.score(task, 200, released_mixture(svf.layers(lab.model), mixed, [1 / 3] * 3))
+
+
+def released_mixture(layers, mixed, alpha):
+    """The released code's mixture: of the logits p of z = sigmoid(p), used without the sigmoid, rescaled to sum(S).
+
+    layers: name -> SVF layer; mixed: experts, name -> z. z = 1 has the logit 0.1, where the release starts, so a z up to
+    1.9 has one. All of one expert is not that expert (chapter 10, section `mixing`).
+    """
+    start = torch.sigmoid(torch.tensor(0.1))
+    found = {}
+    for name, layer in layers.items():
+        logits = [torch.logit((start * expert[name]).clamp(1e-4, 1 - 1e-4)) for expert in mixed]
+        p = sum(a * logit for a, logit in zip(alpha, logits))
+        found[name] = p * (layer.S.sum() / (layer.S * p).sum())
+    return found
 
 
 def tiny(lab):
+    """Few numbers take larger steps: each count with the rate of the largest, and with its own."""
     yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for tie, arm in (("none", "one z per singular value"), ("matrix", "one per matrix"), ("layer", "one per block"),
                      ("module", "one per module")):
+        note = "" if tie == "none" else SAME_RATE
         for seed in SEEDS:
-            yield cell(partial(trained, lab, "math", seed, 200, tie=tie, **SHORT), task="math", arm=arm, seed=seed)
+            yield cell(partial(trained, lab, "math", seed, 200, tie=tie, **SHORT), note, task="math", arm=arm, seed=seed)
+        for seed in SEEDS if tie != "none" else ():
+            yield cell(partial(own_rate, lab, seed, tie), task="math", arm=f"{arm}, own rate", seed=seed)
+
+
+def own_rate(lab, seed, tie):
+    """Trained with the learning rate that is best on validation questions for so few numbers. -> row."""
+    lr, found = lab.best_lr(rates=TIED_RATES, tie=tie, **SHORT)
+    scored = trained(lab, "math", seed, 200, tie=tie, lr=lr, **SHORT)
+    return {**scored, "rates": {f"{rate:g}": share for rate, share in found.items()}}
 
 
 REAL = {"gsm8k": ("gsm8k", "math-500"), "mbpp": ("mbpp", "humaneval"), "arc-easy": ("arc-easy", "arc-challenge")}
@@ -315,8 +380,19 @@ def real(lab):
 
 def unlisted(lab, task):
     """The base model chooses without seeing the list: what it knows, where there is nothing to copy from. -> row."""
-    examples = [replace(e, prompt=e.prompt.rpartition("\nOptions: ")[0]) for e in lab.examples(task, 10 ** 6)]
+    examples = [replace(e, prompt=without_options(e)) for e in lab.examples(task, 10 ** 6)]
     return row(evaluate.score(lab.model, lab.tokenizer, tasks.get(task), examples, task, choose=True))
+
+
+def without_options(example):
+    """The question without the lines that list its options. ValueError where they do not stand on lines of their own."""
+    at = len(example.prompt)
+    for option in reversed(example.options):                # the last place of each, in front of the one behind it
+        at = example.prompt.rfind(option, 0, max(at, 0))
+    stem = example.prompt[:max(0, example.prompt.rfind("\n", 0, max(at, 0)))]
+    if at < 0 or not stem:
+        raise ValueError(f"{example.prompt[:60]!r} does not list its options on lines of their own")
+    return stem
 
 
 @dataclass(frozen=True)

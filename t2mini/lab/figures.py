@@ -53,7 +53,14 @@ def table(rows, against=None):
         lines.append(f"| {where} | {arm} | {len(seeds)} x {len(seeds[0])} | "
                      f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]{mark} | {spread} | {gain} |")
     lines.append("\nq: one seed, so the interval is over questions only. Bold: zero is outside the interval.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *remarks(rows)])
+
+
+def remarks(rows):
+    """What the rows themselves say a reader must know: their notes, and why some must be measured again."""
+    said = [f"{r['arm']}: {r['note']}." for r in rows if r.get("note")]
+    said += [f"{r['task']}, {r['arm']}: TO BE MEASURED AGAIN: {r['again']}." for r in rows if r.get("again")]
+    return list(dict.fromkeys(said))
 
 
 def other_table(rows):

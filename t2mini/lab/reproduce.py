@@ -2,7 +2,8 @@
 `python -m t2mini reproduce NAME`: run one experiment, write tutorials/results/NAME.json, draw tutorials/figures/NAME.png.
 
 The file is written after every cell, so a stopped run goes on where it was; what differs in base weights, dtype or budget is
-not mixed into it. The picture is drawn from the file alone (`--draw` does only that).
+not mixed into it. A row of the file with `again` is measured again. The picture is drawn from the file alone (`--draw` does
+only that).
 """
 import json
 import subprocess
@@ -56,44 +57,72 @@ def commit():
         return ""
 
 
-def run(name, model, tokenizer, quick=False, data=None, out=None):
-    """Run the cells of an experiment that its file lacks. -> the file's content. out: folder instead of the project's own."""
+def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
+    """Run the cells of an experiment that its file lacks or marks (see `missing`). -> the file's content.
+
+    only: of these, those whose key holds this text, as "cem" or "seed 0". out: folder instead of the project's own.
+    """
     folder = experts.OUT / "reproduce" / ("quick" if quick else "full")
     results = out or (folder if quick else RESULTS)
     path = results / f"{name}.json"
     settings = dict(zip(SETTINGS, (model.base_sha256, str(model.dtype), quick, COMMON)))
-    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, "device": str(model.device),
-            "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": []}
+    machine = {"device": str(model.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, **machine, "rows": []}
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
         if ranks.rank() == 0:
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
-            done["rows"] = read(path)["rows"]
-            other = [k for k in SETTINGS if read(path)[k] != settings[k]]
+            done = read(path)
+            other = [k for k in SETTINGS if done[k] != settings[k]]
             if other:
                 raise ValueError(f"{path} was measured with another {other[0]}; move it away to start anew")
-        done["rows"] = ranks.agreed(done["rows"])           # else a rank may read the file that the first has written to
-        lab = Lab(model, tokenizer, folder, quick, data)
-        cells = list(ALL[name].cells(lab))
-        left = [(key, make) for key, make in cells if key not in [{k: r.get(k) for k in key} for r in done["rows"]]]
-        t0 = time.time()
+        done = ranks.agreed(done)                           # else a rank may read the file that the first has written to
+        cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
+        left = missing(cells, done["rows"], only)
+        started = time.time()
         for i, (key, make) in enumerate(left):
             t = time.time()
-            label = ", ".join(f"{v}" if k != "seed" else f"seed {v}" for k, v in key.items())
-            found = make()
-            done["rows"].append({**key, **found, "seconds": round(time.time() - t, 1), "commit": commit()})
+            row = {**key, **make(), "seconds": round(time.time() - t, 1), "commit": commit(), **machine}
+            done["rows"] = [*(r for r in done["rows"] if not same(key, r)), row]
             if ranks.rank() == 0:
                 with files.replacing(path) as f:
                     f.write(pretty(done).encode())
-                text = evaluate.percent(round(found["score"] * found["n"]), found["n"]) if "score" in found else ""
-                minutes = (time.time() - t0) / (i + 1) * (len(left) - i - 1) / 60
-                print(f"{name} {len(cells) - len(left) + i + 1}/{len(cells)}: {label}: {text}  "
-                      f"{time.time() - t:.0f} s, {minutes:.0f} min left", flush=True)
+                minutes = (time.time() - started) / (i + 1) * (len(left) - i - 1) / 60
+                report(f"{name} {i + 1}/{len(left)}", row, key, minutes)
     if ranks.rank() == 0:
         draw(done, out or (folder if quick else FIGURES))
     return done
+
+
+def same(key, row):
+    return all(row.get(k) == v for k, v in key.items())
+
+
+def label_of(key):
+    """'math, svf, seed 0'"""
+    return ", ".join(f"seed {v}" if k == "seed" else f"{v}" for k, v in key.items())
+
+
+def missing(cells, rows, only=""):
+    """The cells (key, make) that have no row, or one with `again`: the reason for which it must be measured again.
+
+    only: of these, those whose label holds the text. ValueError where no cell of the experiment does.
+    """
+    named = [(key, make) for key, make in cells if only in label_of(key)]
+    if not named:
+        arms = "; ".join(dict.fromkeys(key["arm"] for key, _ in cells))
+        raise ValueError(f"no cell holds {only!r}; they are named TASK, ARM, seed N, with one of the arms: {arms}")
+    return [(key, make) for key, make in named if not any(same(key, r) and "again" not in r for r in rows)]
+
+
+def report(where, row, key, minutes):
+    """One line on the screen for a cell that is done."""
+    text = ""
+    if "score" in row:
+        text = evaluate.percent(round(row["score"] * row["n"]), row["n"])
+    print(f"{where}: {label_of(key)}: {text}  {row['seconds']:.0f} s, {minutes:.0f} min left", flush=True)
 
 
 def draw(done, folder, against=None):
