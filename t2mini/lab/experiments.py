@@ -27,7 +27,7 @@ FIRST_PASSES = ("prompt", "classifier", *(s for s in adapt.STRATEGIES if s not i
 
 # Said under the tables of every row that it is about.
 PROMPT = "its wording was chosen for labels that are spread evenly, so that a dispatcher can learn, not for right ones"
-BARE = "the examples show bare numbers, after which the model no longer works an answer out"
+BARE = "the examples show bare numbers, and an answer in their form leaves the working out"
 SAME_RATE = "the learning rate is the one chosen for one z per singular value"
 
 
