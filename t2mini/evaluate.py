@@ -1,9 +1,9 @@
 """
-Accuracy with its uncertainty (paper 4.2; the paper prints single scores, most gains lie inside the test noise).
+Accuracy with its uncertainty (paper 4.2 prints single scores; most gains lie inside the noise).
 
 Kept:     greedy answers, zero-shot, one run per cell.
-Changed:  every score carries n and a Wilson interval, differences are taken on the same items with a paired bootstrap;
-          several seeds give a t interval that holds questions and seeds.
+Changed:  every score carries n and a Wilson interval, differences are taken on the same items with
+          a paired bootstrap; several seeds give a t interval that holds questions and seeds.
 """
 import math
 import random
@@ -138,7 +138,7 @@ def score(model, tokenizer, task, examples, label="", choose=False):
 
 # ---------------------------------------------------------------------------------- intervals
 def wilson(right, n, sigma=1.96):
-    """95 % interval (low, high) of a proportion of `right` out of n; unlike right/n +- it stays inside [0, 1]."""
+    """95 % interval (low, high) of a share, `right` out of n; unlike right/n +- inside [0, 1]."""
     p, s2 = right / n, sigma * sigma
     middle = (p + s2 / (2 * n)) / (1 + s2 / n)
     half = sigma / (1 + s2 / n) * math.sqrt(p * (1 - p) / n + s2 / (4 * n * n))
@@ -146,7 +146,7 @@ def wilson(right, n, sigma=1.96):
 
 
 def paired_difference(a, b, draws=2000, seed=0):
-    """Mean of a - b over the same items with its 95 % bootstrap interval: (difference, low, high)."""
+    """Mean of a - b over the same items, 95 % bootstrap interval: (difference, low, high)."""
     rng, n = random.Random(seed), len(a)
     d = [x - y for x, y in zip(a, b, strict=True)]
     means = sorted(sum(d[rng.randrange(n)] for _ in range(n)) / n for _ in range(draws))
@@ -154,9 +154,10 @@ def paired_difference(a, b, draws=2000, seed=0):
 
 
 def student_t(df):
-    """t such that 95 % of Student's distribution lie between -t and t, for any df >= 1: 4.303 for 2, 1.96 for many.
+    """t such that 95 % of Student's distribution are within +-t: 4.303 for df 2, 1.96 for many.
 
-    With t = sqrt(df) tan(angle) the density is cos(angle) ** (df - 1): summed up, and read where 95 % are reached.
+    Any df >= 1. With t = sqrt(df) tan(angle) the density is cos(angle) ** (df - 1): summed up, and
+    read where 95 % are reached.
     """
     angle = np.linspace(0, np.pi / 2, 4001)
     density = np.cos(angle) ** (df - 1)
@@ -166,10 +167,11 @@ def student_t(df):
 
 
 def seed_variance(rewards):
-    """rewards (S, n), S > 1 -> (variance of their mean that other seeds cause, the part of it that is chance).
+    """rewards (S, n), S > 1 -> (variance of their mean that other seeds cause, its part of chance).
 
-    The first is the variance of the S means, divided by S. It holds the chance that remains where seed and item are
-    given, of which n answers average; the second is that alone: the mean square of what neither explains, / (S n).
+    The first is the variance of the S means, divided by S. It holds the chance that remains where
+    seed and item are given, averaged over n answers. The second is that chance alone: the mean
+    square of what neither seed nor item explains, / (S n).
     """
     S, n = rewards.shape
     of_seeds = rewards.mean(1, keepdims=True)
@@ -180,23 +182,23 @@ def seed_variance(rewards):
 
 
 def half_width(arms, by_item):
-    """Half of the 95 % interval around the mean of by_item (n,), the scores of one arm or the difference of two.
+    """Half of the 95 % interval around the mean of by_item (n,): one arm's, or a difference of two.
 
-    arms: their rewards, (S, n) each, S may be 1. All seeds share the items, so more seeds do not average the luck of
-    the questions out:
+    arms: their rewards, (S, n) each, S may be 1. All seeds share the items, so more seeds do not
+    average the luck of the questions out:
         half**2 = t**2 * V_seeds + t_n**2 * V_items
-    V_seeds: variance of the S means / S, added up over the arms (seed_variance). t: Student's, with Welch's
-    df = V_seeds**2 / sum over the arms of (V**2 / (S - 1)); that is 4.303, not 1.96, for one arm of three seeds.
-    V_items: variance of by_item / n, without the chance that V_seeds holds already; t_n: df = n - 1.
-    Squares are added because that covers 95 % however the two compare, which one t for their sum does not.
+    V_seeds: variance of the S means / S, added up over the arms (seed_variance). t: Student's, with
+    Welch's df = V_seeds**2 / sum over arms of (V**2 / (S - 1)): 4.303, not 1.96, for three seeds.
+    V_items: variance of by_item / n, without the chance that V_seeds holds already; t_n: df n - 1.
+    Squares are added as that covers 95 % however the two compare; one t for their sum does not.
     """
     several = [arm for arm in arms if len(arm) > 1]
     found = [seed_variance(arm) for arm in several]
     v_seeds = sum(v for v, _ in found)
     square = 0.0
     if v_seeds > 0:
-        welch = v_seeds ** 2 / sum(v ** 2 / (len(arm) - 1) for arm, (v, _) in zip(several, found))
-        square += student_t(welch) ** 2 * v_seeds
+        each = [v ** 2 / (len(arm) - 1) for arm, (v, _) in zip(several, found)]
+        square += student_t(v_seeds ** 2 / sum(each)) ** 2 * v_seeds
 
     n = len(by_item)
     if n > 1:
@@ -206,13 +208,14 @@ def half_width(arms, by_item):
 
 
 def over_seeds(seeds, minus=None):
-    """Mean over seeds of their scores on the same items, with a 95 % interval: (mean, low, high, spread between seeds).
+    """Mean over seeds of scores on the same items, 95 % interval: (mean, low, high, spread).
 
-    seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same items. The interval
-    (half_width) holds what other questions and other training runs would change. An arm of one seed knows nothing of
-    other runs: its interval is over questions only, and Wilson's where it is not compared (as it is where all answers
-    are right, or all wrong). spread: the standard deviation of the seeds' means, None for one seed. ValueError where
-    the arms do not have the same items.
+    seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same
+    items. The interval (half_width) holds what other questions and training runs would change. An
+    arm of one seed knows nothing of other runs: its interval is over questions only, and Wilson's
+    where it is not compared, as it is where all answers are right, or all wrong. spread: the
+    standard deviation of the seeds' means, None for one seed. ValueError where the items differ in
+    number.
     """
     first = np.array(seeds, dtype=float)                                    # (S, n)
     spread = None
@@ -227,7 +230,8 @@ def over_seeds(seeds, minus=None):
 
     second = np.array(minus, dtype=float)
     if first.shape[1] != second.shape[1]:
-        raise ValueError(f"a difference needs the same items: {first.shape[1]} and {second.shape[1]}")
+        counts = f"{first.shape[1]} and {second.shape[1]}"
+        raise ValueError(f"a difference needs the same items: {counts}")
     by_item = first.mean(0) - second.mean(0)
     mean = by_item.mean().item()
     half = half_width([first, second], by_item)

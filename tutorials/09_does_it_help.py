@@ -115,7 +115,8 @@ for r in rows:
 
 chapter.section("routing")
 print(f"{'questions':<17}{'n':>4}{'prompt, %':>22}{'classifier, %':>22}{'difference, points':>24}")
-for task in ("dispatch", "real-math", "real-code", "real-reasoning"):
+BY_HAND = tuple(f"hand-{label}" for label in (*OWN, "other"))
+for task in ("dispatch", *BY_HAND, "real-math", "real-code", "real-reasoning"):
     both = [of.get((task, arm)) for arm in ("prompt", "classifier")]
     if all(both):
         cells = ["{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (r["accuracy"], *r["ci95"]))) for r in both]

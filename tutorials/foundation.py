@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -40,12 +41,23 @@ def todo():
     return found
 
 
+REAL = {"real-math": "gsm8k", "real-code": "mbpp", "real-reasoning": "arc-challenge"}
+
+
 def to_route(data):
-    """{task: (right label, questions)}: by hand, and with `data` 100 of each published test set. Nothing here trained on them."""
-    found = {f"hand-{label}": (label, questions) for label, questions in tables.handwritten().items()}
-    for label, name in (("math", "gsm8k"), ("code", "mbpp"), ("reasoning", "arc-challenge")) if data else ():
-        found[f"real-{label}"] = label, [e.prompt for e in published.load(name, data)["test"][:100]]
+    """[(task, right label, function that gives its questions)]; nothing here trained on them or chose by them.
+
+    Those written by hand, and where there is `data` the first 100 of each published test set.
+    """
+    by_hand = tables.handwritten()
+    found = [(f"hand-{label}", label, partial(by_hand.get, label)) for label in by_hand]
+    if data:
+        found += [(task, task.removeprefix("real-"), partial(first, name, data)) for task, name in REAL.items()]
     return found
+
+
+def first(name, data, n=100):
+    return [e.prompt for e in published.load(name, data)["test"][:n]]
 
 
 def table(done):
@@ -98,12 +110,12 @@ def main():
         rewards, _, extra = arms.run(model, tokenizer, task, task.examples("test", n, seed=0), **options)
         record(scored(task_name, arm, rewards, started, **extra))
     dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
-    for name, (label, questions) in to_route(args.data).items():
+    for name, label, questions in to_route(args.data):
         for arm, z in (("prompt", None), ("classifier", dispatcher)):
             if args.only not in name or any((r["task"], r["arm"]) == (name, arm) for r in done):
                 continue
             started = time.time()
-            routes = adapt.route(model, tokenizer, questions, z, label="routing")
+            routes = adapt.route(model, tokenizer, questions(), z, label="routing")
             record(scored(name, arm, [float(r.label == label and r.readable) for r in routes], started))
     draw(done)
 

@@ -1,9 +1,10 @@
 """
-`python -m t2mini reproduce NAME`: run one experiment, write tutorials/results/NAME.json, draw tutorials/figures/NAME.png.
+`python -m t2mini reproduce NAME`: run one experiment, write tutorials/results/NAME.json, draw
+tutorials/figures/NAME.png.
 
-The file is written after every cell, so a stopped run goes on where it was; what differs in base weights, dtype or budget is
-not mixed into it. A row of the file with `again` is measured again. The picture is drawn from the file alone (`--draw` does
-only that).
+The file is written after every cell, so a stopped run goes on where it was; what differs in base
+weights, dtype or budget is not mixed into it. A row of the file with `again` is measured again. The
+picture is drawn from the file alone (`--draw` does only that).
 """
 import json
 import subprocess
@@ -20,7 +21,7 @@ from .experiments import ALL
 from .runs import COMMON, Lab
 
 RESULTS, FIGURES = experts.ROOT / "tutorials" / "results", experts.ROOT / "tutorials" / "figures"
-SETTINGS = ("base_sha256", "dtype", "quick", "budget")     # results of other settings do not share a file
+SETTINGS = ("base_sha256", "dtype", "quick", "budget")  # results of others do not share a file
 
 
 def listing():
@@ -38,10 +39,12 @@ def read(path):
     """A results file. ValueError where it is not one."""
     try:
         found = json.loads(path.read_text())
-        if all(k in found for k in (*SETTINGS, "rows")) and all("seconds" in r and "arm" in r for r in found["rows"]):
+        whole = all(k in found for k in (*SETTINGS, "rows"))
+        if whole and all("seconds" in r and "arm" in r for r in found["rows"]):
             return found
     except FileNotFoundError:
-        raise FileNotFoundError(f"no results at {path}; run `python -m t2mini reproduce {path.stem}` first") from None
+        raise FileNotFoundError(f"no results at {path}; run "
+                                f"`python -m t2mini reproduce {path.stem}` first") from None
     except (ValueError, TypeError, UnicodeDecodeError):
         pass
     raise ValueError(f"{path} is not a results file; move it away to start anew")
@@ -50,24 +53,30 @@ def read(path):
 def commit():
     """The commit of this project, with a + where files differ from it."""
     def git(*args):
-        return subprocess.run(["git", "-C", str(experts.ROOT), *args], capture_output=True, text=True).stdout.strip()
+        command = ["git", "-C", str(experts.ROOT), *args]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
     try:
-        return git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
     except OSError:
         return ""
 
 
 def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
-    """Run the cells of an experiment that its file lacks or marks (see `missing`). -> the file's content.
+    """Run the cells that an experiment's file lacks or marks (`missing`). -> the file's content.
 
-    only: of these, those whose key holds this text, as "cem" or "seed 0". out: folder instead of the project's own.
+    only: of these, those whose key holds this text, as "cem" or "seed 0". out: folder of the file
+    and the picture instead of the project's own.
     """
     folder = experts.OUT / "reproduce" / ("quick" if quick else "full")
     results = out or (folder if quick else RESULTS)
     path = results / f"{name}.json"
     settings = dict(zip(SETTINGS, (model.base_sha256, str(model.dtype), quick, COMMON)))
-    machine = {"device": str(model.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, **machine, "rows": []}
+    machine = {"device": str(model.device), "threads": torch.get_num_threads(),
+               "torch": torch.__version__}
+    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, **machine,
+            "rows": []}
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
@@ -77,14 +86,16 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             done = read(path)
             other = [k for k in SETTINGS if done[k] != settings[k]]
             if other:
-                raise ValueError(f"{path} was measured with another {other[0]}; move it away to start anew")
-        done = ranks.agreed(done)                           # else a rank may read the file that the first has written to
+                raise ValueError(f"{path} was measured with another {other[0]}; "
+                                 "move it away to start anew")
+        done = ranks.agreed(done)       # else a rank may read what the first has written by then
         cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
         left = missing(cells, done["rows"], only)
         started = time.time()
         for i, (key, make) in enumerate(left):
             t = time.time()
-            row = {**key, **make(), "seconds": round(time.time() - t, 1), "commit": commit(), **machine}
+            row = {**key, **make()}
+            row |= {"seconds": round(time.time() - t, 1), "commit": commit(), **machine}
             done["rows"] = [*(r for r in done["rows"] if not same(key, r)), row]
             if ranks.rank() == 0:
                 with files.replacing(path) as f:
@@ -106,15 +117,17 @@ def label_of(key):
 
 
 def missing(cells, rows, only=""):
-    """The cells (key, make) that have no row, or one with `again`: the reason for which it must be measured again.
+    """The cells (key, make) that have no row, or one with `again`: why it must be measured again.
 
-    only: of these, those whose label holds the text. ValueError where no cell of the experiment does.
+    only: of these, those whose label holds the text. ValueError where no cell's does.
     """
     named = [(key, make) for key, make in cells if only in label_of(key)]
     if not named:
         arms = "; ".join(dict.fromkeys(key["arm"] for key, _ in cells))
-        raise ValueError(f"no cell holds {only!r}; they are named TASK, ARM, seed N, with one of the arms: {arms}")
-    return [(key, make) for key, make in named if not any(same(key, r) and "again" not in r for r in rows)]
+        raise ValueError(f"no cell holds {only!r}; they are named TASK, ARM, seed N, with one of "
+                         f"the arms: {arms}")
+    kept = [r for r in rows if "again" not in r]
+    return [(key, make) for key, make in named if not any(same(key, r) for r in kept)]
 
 
 def report(where, row, key, minutes):
@@ -122,7 +135,8 @@ def report(where, row, key, minutes):
     text = ""
     if "score" in row:
         text = evaluate.percent(round(row["score"] * row["n"]), row["n"])
-    print(f"{where}: {label_of(key)}: {text}  {row['seconds']:.0f} s, {minutes:.0f} min left", flush=True)
+    print(f"{where}: {label_of(key)}: {text}  {row['seconds']:.0f} s, {minutes:.0f} min left",
+          flush=True)
 
 
 def draw(done, folder, against=None):

@@ -51,8 +51,9 @@ def make_math(rng, unseen=False):
     return Example(text, str(eval(answer, {}, v)), "number", kind, f"{kind} {used}")
 
 
-# ------------------------------------------------------------------------------------------------ worked solutions
-WAYS = {row.split(" | ")[0]: row.split(" | ")[1] for text in read("math").values() for row in text.splitlines()}
+# ---------------------------------------------------------------------------------- worked solutions
+ROWS = [row.split(" | ") for text in read("math").values() for row in text.splitlines()]
+WAYS = {kind: answer for kind, answer, *_ in ROWS}
 # where the table's answer is not what a reader of the question would work out
 WAYS |= {"1step/share": "(b*c) / c", "1step/fill": "(b*c) / c", "1step/pages": "(b*c) / c",
          "2step/share_sum": "((b*c-2) + 2) / c", "2step/average": "((b-c) + (b+c)) / 2",
@@ -60,7 +61,7 @@ WAYS |= {"1step/share": "(b*c) / c", "1step/fill": "(b*c) / c", "1step/pages": "
 
 
 def worked(example):
-    """'9 * 4 = 36': how the numbers of one of these problems give its answer. ValueError for another example."""
+    """'9 * 4 = 36': how the numbers of a problem give its answer. ValueError for other examples."""
     kind, *numbers = example.key.split(" ")
     if kind not in WAYS:
         raise ValueError(f"no worked solution is known to {example.prompt[:60]!r}")
