@@ -1,6 +1,7 @@
 """The loop around an update: settings that make sense, warnings, checkpoints at every step, a log that is one run's."""
 import io
 import json
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -13,7 +14,8 @@ import t2mini
 from t2mini import evaluate, experts, recipe, reinforce, svf, tasks
 from t2mini.machine import checkpoint
 from t2mini.questions.example import Example
-from t2mini.recipe import RANGES, TrainConfig, settled
+from t2mini.machine.settings import RANGES
+from t2mini.recipe import TrainConfig, settled
 from t2mini.train import Run, attach, train
 
 NAN, INF = float("nan"), float("inf")
@@ -140,12 +142,14 @@ def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_
     assert not any("earned the same" in line for line in said)
 
 
-def test_a_letter_that_the_terminal_cannot_show_ends_nothing(loaded, words, monkeypatch, tmp_path):     # noqa: F811
-    """Fails if training stops because of a sample line that a Latin-1 terminal cannot print."""
+def test_a_letter_that_the_terminal_cannot_show_ends_nothing(monkeypatch):
+    """Fails if a sample line that a Latin-1 terminal cannot print ends a verb, such as training."""
+    from t2mini.__main__ import main
+    from t2mini.cli.verbs import VERBS
     screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
-    monkeypatch.setattr(words, "examples", lambda split, n, seed=0: [Example(f"\u03b1 {i}", "x", "exact") for i in range(n)])
-    train(*loaded, config(steps=1), tmp_path / "e.safetensors", log=lambda text: print(text, file=screen, flush=True))
-    assert b"\\u03b1" in screen.buffer.getvalue() and (tmp_path / "e.safetensors").exists()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setitem(VERBS, "doctor", lambda args: print("\u03b1"))
+    assert main(["doctor"]) == 0 and screen.buffer.getvalue() == b"\\u03b1\n"
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints
