@@ -8,24 +8,27 @@ t2mini: Transformer-Squared, self-adaptive language models, small enough to read
     with t2mini.use(model, "math"):
         print(t2mini.generate(model, tokenizer, "What is 12 plus 30?"))
 
-Everything is imported when it is first needed, so `import t2mini.svf` brings no file formats.
+What these functions need is imported when they are called: `import t2mini.svf` brings no formats.
 """
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+
+with suppress(ModuleNotFoundError):                 # without torch, the command line says so
+    from . import generate                          # the file; below, it names the function
 
 __all__ = ["ask", "generate", "load", "train_expert", "use"]
 
 
 def load(path=None, device=None, dtype=None):
-    """Load open weights. -> (model, tokenizer), ready for `model(ids)`: ids (B, T) -> logits (B, T, V).
+    """Load open weights. -> (model, tokenizer); `model(ids)`: ids (B, T) -> logits (B, T, V).
 
-    path    a .gguf file or a folder with config.json and *.safetensors (with or without an index);
-            default: what `t2mini download` fetched
+    path    a .gguf file, a folder with config.json and *.safetensors (with or without an index), or
+            the name of a model that `t2mini download` fetched; default: its default model
     device  "cuda", "cpu", ...; default: CUDA when present
-    dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where this device is faster in it
-    The model gets `name` and `base_sha256` (of the weight files; experts are tied to it). The tokenizer
-    is None where a folder has no tokenizer.json. Raises FileNotFoundError or ValueError with one line
-    that says what is wrong.
+    dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where this device computes in it
+    The model gets `name` and `base_sha256` (of the weight files; experts are tied to it). The
+    tokenizer is None where a folder has no tokenizer.json. Raises FileNotFoundError or ValueError
+    with one line that says what is wrong.
     """
     import torch
 
@@ -63,10 +66,10 @@ def default(weights=None):
 
 def ask(question, strategy="classifier", expert=None, max_tokens=128, temperature=0.0, seed=0,
         weights=None):
-    """Answer a question in two passes (paper 3.2). -> adapt.Answer: answer, route, probabilities, ...
+    """Answer a question in two passes (paper 3.2). -> adapt.Answer: answer, route, probabilities.
 
-    A list of questions gives a list. strategy, expert: see adapt.answer. The model (`weights`, or the
-    default one) is loaded at the first call and kept.
+    A list of questions gives a list. strategy, expert: see adapt.answer. The model (`weights`, or
+    the default one) is loaded at the first call and kept.
     """
     from . import adapt
 
@@ -99,16 +102,16 @@ def use(model, expert):
 
 
 def train_expert(task, out=None, weights=None, log=print, **settings):
-    """Train an expert (paper 3.2, 4.2) and write it. -> dict of results; ["expert"] is the file's path.
+    """Train an expert (paper 3.2, 4.2) and write it. -> dict of results; ["expert"] is its file.
 
-    task: a task's name or a .jsonl file of yours; out: default out/TASK.safetensors; settings: fields
-    of recipe.TrainConfig, such as steps=40.
+    task: a task's name or a .jsonl file of yours; out: default out/TASK.safetensors; settings:
+    fields of recipe.TrainConfig, such as steps=40.
     """
     from pathlib import Path
 
-    from . import experts, recipe, reinforce
+    from . import experts, recipe, train
 
     model, tokenizer = load(weights)
     cfg = recipe.TrainConfig(task=str(task), **settings)
     out = Path(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
-    return reinforce.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=log)
+    return train.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=log)

@@ -10,7 +10,7 @@ import sys
 
 
 def main(argv=None):
-    """Run one verb. -> exit status: 0, 1 for a clear error, 2 for wrong options, 130 after Ctrl-C."""
+    """Run one verb. -> exit status: 0, 1 clear error, 2 wrong options, 130 after Ctrl-C."""
     try:
         return run(argv)
     except KeyboardInterrupt as e:
@@ -19,7 +19,7 @@ def main(argv=None):
     except ModuleNotFoundError as e:
         say(f"t2mini: the package {e.name} is missing; run `make setup`, then use .venv/bin/python")
         return 1
-    except BrokenPipeError:                                 # `| head` has read enough
+    except BrokenPipeError:                         # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as e:
@@ -29,8 +29,8 @@ def main(argv=None):
     except (ValueError, RuntimeError, MemoryError) as e:
         say(f"t2mini: {first_line(e)}")
         return 1
-    except Exception as e:                                  # not foreseen, so at least its name
-        say(f"t2mini: {type(e).__name__}: {first_line(e)} (this is a bug in t2mini, please report it)")
+    except Exception as e:                          # not foreseen, so at least its name
+        say(f"t2mini: {type(e).__name__}: {first_line(e)} (a bug in t2mini, please report it)")
         return 1
     finally:
         if "torch" in sys.modules:
@@ -40,9 +40,11 @@ def main(argv=None):
 
 def run(argv=None):
     """Parse, call, print. -> exit status."""
-    for name in ("stdout", "stderr"):                       # closed by who started us: print into nothing
+    for name in ("stdout", "stderr"):               # closed by who started us: print into nothing
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")   # letters it cannot show
     from .cli.options import build_parser
 
     parser, verbs = build_parser()
@@ -53,7 +55,7 @@ def run(argv=None):
         parser.print_help()
         return 2
     if getattr(args, "data", None):
-        os.environ["T2MINI_DATA"] = args.data               # whoever asks for a task by name finds it
+        os.environ["T2MINI_DATA"] = args.data       # whoever asks for a task by name finds it
 
     from .cli.verbs import VERBS
     result = VERBS[args.verb](args)
@@ -64,8 +66,9 @@ def run(argv=None):
 
 
 def say(text):
-    """One line on stderr."""
-    print(text, file=sys.stderr)
+    """One line on stderr, whatever it quotes."""
+    from .machine.text import printable
+    print(printable(text), file=sys.stderr)
 
 
 def first_line(e):

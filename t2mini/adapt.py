@@ -21,8 +21,8 @@ from .cem import cem
 from .experts import Shelf
 from .generate import generate
 
-SKILLS = tuple(label for label in tasks.LABELS if label != "other")     # each has an expert
-MIXED = ("math", "code", "reasoning")       # what CEM mixes, in the order of alpha
+SKILLS = tasks.SKILLS                       # each has an expert of that name
+MIXED = tasks.MIXED                         # what CEM mixes, in the order of alpha
 BASE = ("other", "none")                    # labels that the base model answers
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 BATCH = 32                                  # questions in one batch of the first pass
@@ -59,15 +59,17 @@ class Answer:
 
 # ---------------------------------------------------------------------------------- both passes
 def answer(model, tokenizer, questions, strategy="classifier", experts=None, expert=None,
-           max_tokens=128, opener="", temperature=0.0, seed=0, label="", on_route=None, on_text=None):
+           max_tokens=128, opener="", temperature=0.0, seed=0, label="", on_route=None,
+           on_text=None):
     """Answer questions (user messages) in two passes. -> list of Answer, in the same order.
 
     strategy  how the first pass decides: "classifier", "prompt", "cem" (the mixture that
               `t2mini adapt` found, for every question) or "none" (the base model)
-    experts   name -> z, such as a dict or experts.Shelf; default: a Shelf of the shipped experts and
-              yours, which reads and decomposes nothing before it is needed
+    experts   name -> z, such as a dict or experts.Shelf; default: a Shelf of the shipped experts
+              and yours, which reads and decomposes nothing before it is needed
     expert    skip the first pass and use this one, a name ("none": the base model) or z itself
-    label     in front of the progress line; on_route(list of Route), on_text(i, piece): see below
+    label     in front of the progress line
+    on_route  called with the list of Route after the first pass; on_text: see evaluate.answers
     """
     experts = Shelf(model) if experts is None else experts
 
@@ -135,7 +137,8 @@ def read_routes(tokenizer, out, first):
     for n, row in enumerate(share.tolist()):
         said = tokenizer.decode(out.tokens(n))
         found = tasks.find_label(said)
-        routes.append(Route(found or "other", said.strip(), dict(zip(first, row)), found is not None))
+        probabilities = dict(zip(first, row))
+        routes.append(Route(found or "other", said.strip(), probabilities, found is not None))
     return routes
 
 
@@ -144,9 +147,9 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
                 **options):
     """Each question answered by the expert of its label, "other" and "none" by the base model.
 
-    experts: name -> z. The base model's questions are batches on its own weights, bit for bit; those
-    of all experts share batches, in which every row has its expert's z. options: of evaluate.answers.
-    -> list of texts.
+    experts: name -> z. The base model's questions are batches on its own weights, bit for bit;
+    those of all experts share batches, in which every row has its expert's z. options: of
+    evaluate.answers. -> list of texts.
     """
     texts = [None] * len(questions)
     names = sorted(set(labels) - {*BASE})
@@ -162,7 +165,7 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
     with svf.using(model, {}):
         fill([i for i, name in enumerate(labels) if name in BASE], "base")
     asked = [i for i, name in enumerate(labels) if name not in BASE]
-    if len(names) == 1:                                     # one expert for all: its weights, folded
+    if len(names) == 1:                             # one expert for all: its weights, folded
         with svf.using(model, experts[names[0]]):
             fill(asked, names[0])
     elif names:
@@ -175,19 +178,18 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
 def mixture(experts, alpha, names=None):
     """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed z."""
     K = len(experts)
-    if next(iter(experts[0])).endswith((".A", ".B")):       # LoRA: one alpha per expert
-        return lora.mix(experts, alpha)
+    mix = lora.kind_of(experts[0]).mix
     if len(alpha) == K:
-        return svf.mix(experts, list(alpha))
+        return mix(experts, list(alpha))
     by_matrix = np.reshape(alpha, (len(names), K))
-    return svf.mix(experts, dict(zip(names, by_matrix)))
+    return mix(experts, dict(zip(names, by_matrix)))
 
 
 def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
     """(accuracy, mean log-likelihood per token of right answers) on the shots, for each of `mixed`.
 
-    The tie-break is the paper's: how sure a mixture was of its own right answers. All mixtures times
-    all shots are rows of the same generation, each row with its own z (svf.per_row).
+    The tie-break is the paper's: how sure a mixture was of its own right answers. All mixtures
+    times all shots are rows of the same generation, each row with its own z (svf.per_row).
     """
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in shots]
     stops = tokenizer.stops(task.opener)

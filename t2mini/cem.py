@@ -1,9 +1,11 @@
 """
-The cross-entropy method (paper 3.2 C): sample, keep the elite, refit the Gaussian. Knows nothing of models.
+The cross-entropy method (paper 3.2 C): sample, keep the elite, refit the Gaussian. Knows nothing
+of models.
 
-Changed:  candidates are ranked by (accuracy, log-likelihood), elites included; the release cuts ties among elites
-          arbitrarily. Accuracy on ten shots ties all the time, and on a flat score its search walks off at random.
-          The deviation has a floor; the best candidate of the whole search is reported, and the mean beside it.
+Changed:  candidates are ranked by (accuracy, log-likelihood), elites included; the release cuts
+          ties among elites arbitrarily. Accuracy on ten shots ties all the time, and on a flat
+          score its search walks off at random. The deviation has a floor; the best candidate of
+          the whole search is reported, and the mean beside it.
 """
 from dataclasses import dataclass, field
 
@@ -12,7 +14,8 @@ import numpy as np
 
 @dataclass
 class Search:
-    """best (d,) and its score (a tuple); mean, std (d,) of the last Gaussian; history: one dict per iteration."""
+    """best (d,) and its score (a tuple); mean, std (d,) of the last Gaussian; history: one dict
+    per iteration."""
     best: np.ndarray
     best_score: tuple
     mean: np.ndarray
@@ -20,12 +23,14 @@ class Search:
     history: list = field(default_factory=list)
 
 
-def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25, std_floor=0.03, low=-0.5, high=1.5,
-        include=(), seed=0, progress=lambda i, search: None):
+def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25,
+        std_floor=0.03, low=-0.5, high=1.5, include=(), seed=0,
+        progress=lambda i, search: None):
     """Maximise `score` over vectors of mean's length. -> Search.
 
-    score     takes candidates (population, d), returns one tuple per candidate; larger tuples are better, so ties in
-              the first entry are broken by the second. It is called once per iteration: a batch can be scored at once.
+    score     takes candidates (population, d), returns one tuple per candidate; larger tuples are
+              better, so ties in the first entry are broken by the second. It is called once per
+              iteration: a batch can be scored at once.
     include   vectors that join the first population, such as "no expert" and "only expert k"
     Where all scores are equal in every entry there is no elite, and the Gaussian stays as it is.
     """
@@ -35,19 +40,35 @@ def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25, std
     search = Search(mean.copy(), (-np.inf,), mean, std)
     n_elite = max(1, round(population * elite_ratio))
     for i in range(iterations):
-        x = np.clip(mean + std * rng.standard_normal((population, mean.size)), low, high)       # (population, d)
-        x[0] = mean                                                                              # the mean competes too
-        if i == 0 and len(include):                     # a population too small for all of them grows for this once
-            x = np.concatenate((x[:max(1, population - len(include))], np.asarray(include, dtype=np.float64)))
+        # sample (population, d); the mean competes too
+        x = mean + std * rng.standard_normal((population, mean.size))
+        x = np.clip(x, low, high)
+        x[0] = mean
+        if i == 0 and len(include):
+            # a population too small for all of them grows for this once
+            room = max(1, population - len(include))
+            given = np.asarray(include, dtype=np.float64)
+            x = np.concatenate((x[:room], given))
+
+        # keep the elite, refit the Gaussian to it
         scores = score(x)
         order = sorted(range(len(x)), key=scores.__getitem__, reverse=True)
         if len(set(scores)) > 1:
             elite = x[order[:n_elite]]
-            mean, std = elite.mean(0), np.maximum(elite.std(0), std_floor)
-        if scores[order[0]] > search.best_score:
-            search.best, search.best_score = x[order[0]].copy(), scores[order[0]]
-        search.mean, search.std = mean, std
-        search.history.append({"iteration": i + 1, "best": scores[order[0]], "mean_score": float(
-            np.mean([s[0] for s in scores])), "mean": mean.tolist(), "std": std.tolist()})
+            mean = elite.mean(0)
+            std = np.maximum(elite.std(0), std_floor)
+
+        # report
+        top = order[0]
+        if scores[top] > search.best_score:
+            search.best = x[top].copy()
+            search.best_score = scores[top]
+        search.mean = mean
+        search.std = std
+        mean_score = float(np.mean([s[0] for s in scores]))
+        record = {"iteration": i + 1, "best": scores[top], "mean_score": mean_score}
+        record["mean"] = mean.tolist()
+        record["std"] = std.tolist()
+        search.history.append(record)
         progress(i, search)
     return search

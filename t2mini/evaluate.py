@@ -65,7 +65,7 @@ def in_batches(run, sizes, batch, label=""):
 
 @contextmanager
 def rows_of(model, experts, which):
-    """The svf.Rows of a batch in which row b runs on experts[which[b]]; None where which is None."""
+    """The svf.Rows of a batch whose row b runs on experts[which[b]]; None where which is None."""
     if which is None:
         yield None
         return
@@ -103,7 +103,7 @@ def streamed(tokenizer, part, on_text):
         for row, token in zip(rows, tokens):
             ids[row].append(token)
             text = tokenizer.decode(ids[row])
-            if not text.endswith("\ufffd"):                 # a cut UTF-8 character waits for the rest
+            if not text.endswith("\ufffd"):         # a cut UTF-8 character waits for the rest
                 on_text(part[row], text[len(shown[row]):])
                 shown[row] = text
 

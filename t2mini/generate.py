@@ -1,24 +1,31 @@
 """
-Sample answers: batched, cached, and such that no row can see who shares its batch (paper 2: pi(y | x)).
+Sample answers: batched, cached, and such that no row can see who shares its batch (paper 2:
+pi(y | x)).
 
-Kept:     the log-probability of every sampled token, stop token included, at the sampling temperature; it is the
-          quantity REINFORCE differentiates (reinforce.py), so sampler and scorer must mean the same by it.
-Changed:  the prompt is computed once for all samples of it; finished rows leave the batch; every row draws from its
-          own random stream, keyed by (seed, row, sample), so neither of these changes an answer.
-Left out: top-k, top-p, beams, stop words (the released code cut every answer that contained "Instruction").
+Kept:     the log-probability of every sampled token, stop token included, at the sampling
+          temperature; it is the quantity REINFORCE differentiates (reinforce.py), so sampler and
+          scorer must mean the same by it.
+Changed:  the prompt is computed once for all samples of it; finished rows leave the batch; every
+          row draws from its own random stream, keyed by (seed, row, sample), so neither of these
+          changes an answer.
+Left out: top-k, top-p, beams, stop words (the released code cut every answer that contained
+          "Instruction").
 """
 from dataclasses import dataclass
 
 import torch
+
+SHRINK = 0.75           # the batch shrinks once a quarter of it is done: moving the cache costs too
 
 
 @dataclass
 class Samples:
     """N = prompts * samples rows, prompt-major.
 
-    ids (N, max_tokens) padded with 0; lengths (N,) tokens written, stop token included; logprobs (N, max_tokens)
-    float32; stopped (N,) False where `max_tokens` cut the answer; first_logits (prompts, V): what the model thought of
-    every token that could open the answer; row_steps: rows computed, summed over steps, for row efficiency.
+    ids (N, max_tokens) padded with 0; lengths (N,) tokens written, stop token included; logprobs
+    (N, max_tokens) float32; stopped (N,) False where `max_tokens` cut the answer; first_logits
+    (prompts, V): what the model thought of every token that could open the answer; row_steps: rows
+    computed, summed over steps, for row efficiency.
     """
     ids: torch.Tensor
     lengths: torch.Tensor
@@ -31,114 +38,186 @@ class Samples:
         """The tokens of row n, stop token included, as a list."""
         return self.ids[n, :self.lengths[n]].tolist()
 
+    def write(self, step, row, token, logprob, stop):
+        """Put down the tokens (n,) that the answers row (n,) drew at this step."""
+        self.ids[row, step] = token
+        self.logprobs[row, step] = logprob
+        self.lengths[row] += 1
+        self.stopped[row] = torch.isin(token, stop)
+
+
+@dataclass
+class Batch:
+    """The rows that still write, and all that must be copied or dropped together with them.
+
+    real (n, T): False at padding; position (n,): where the next token stands in its text.
+    """
+    cache: object
+    rows: object                        # svf.Rows, or None where all rows have the same weights
+    real: torch.Tensor
+    position: torch.Tensor
+
+    def select(self, kept):
+        """Keep these rows, in this order; a row named twice is copied."""
+        self.cache.select(kept)
+        if self.rows is not None:
+            self.rows.select(kept)
+        self.real = self.real[kept]
+        self.position = self.position[kept]
+
+    def step(self, model, token):
+        """Write token (n,) behind the rows. -> logits (n, V) of what follows it."""
+        one_more = self.real.new_ones(len(token), 1)
+        self.real = torch.cat((self.real, one_more), 1)
+        position, allowed = self.position[:, None], self.real[:, None, :]
+        x = model.hidden(token[:, None], position, allowed, self.cache)
+        self.position = self.position + 1
+        return last_logits(model, x)
+
 
 def uniforms(seed, row_ids, samples, count):
-    """(rows * samples, count) uniform numbers in (0, 1]; each row has its own generator, whatever the batch."""
+    """(rows * samples, count) uniform numbers in (0, 1]; each row has its own generator, whatever
+    the batch."""
     table = torch.empty(len(row_ids) * samples, count)
     for n in range(len(table)):
-        key = (seed * 1_000_003 + row_ids[n // samples]) * 1_009 + n % samples
-        table[n] = 1 - torch.rand(count, generator=torch.Generator().manual_seed(key % (1 << 63)))
+        prompt, sample = divmod(n, samples)
+        key = seed * 1_000_003 + row_ids[prompt]
+        key = key * 1_009 + sample
+        g = torch.Generator().manual_seed(key % (1 << 63))
+        table[n] = 1 - torch.rand(count, generator=g)
     return table
 
 
 def at_temperature(logits, temperature):
     """logits (..., V) -> float32 logits / temperature; temperature 0 (arg-max) is scored at 1."""
-    return logits.float() if temperature in (0, 1) else logits.float() / temperature
+    logits = logits.float()
+    return logits if temperature in (0, 1) else logits / temperature
 
 
 def draw(logits, u, temperature):
-    """One token per row. logits (n, V), u (n,) in (0, 1] -> tokens (n,), their log-probabilities (n,).
+    """One token per row. logits (n, V), u (n,) in (0, 1] -> tokens (n,), their log-probabilities
+    (n,).
 
-    Inverse CDF: the first token whose cumulative probability reaches u. Because u > 0, a token of probability 0 is
-    never drawn; torch.multinomial does the same at fifty times the cost on a CPU. temperature 0 takes the arg-max
-    and reports log-probabilities at temperature 1.
+    Inverse CDF: the first token whose cumulative probability reaches u. Because u > 0, a token of
+    probability 0 is never drawn; torch.multinomial does the same at fifty times the cost on a CPU.
+    temperature 0 takes the arg-max and reports log-probabilities at temperature 1.
     """
     p = at_temperature(logits, temperature).softmax(-1)
     if temperature == 0:
         token = logits.argmax(-1)
     else:
         c = p.cumsum(-1)
-        token = torch.searchsorted(c, u[:, None] * c[:, -1:]).clamp_(max=p.shape[1] - 1)[:, 0]
-    return token, p.gather(1, token[:, None])[:, 0].log()
+        token = torch.searchsorted(c, u[:, None] * c[:, -1:])
+        token = token.clamp_(max=p.shape[1] - 1)[:, 0]
+    p_token = p.gather(1, token[:, None])[:, 0]
+    return token, p_token.log()
 
 
 def left_pad(prompts, device):
-    """Lists of ids -> ids (B, P), real (B, P) boolean: padding goes left, so all rows end in the same column."""
+    """Lists of ids -> ids (B, P), real (B, P) boolean: padding goes left, so all rows end in the
+    same column."""
     width = max(map(len, prompts))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     real = torch.zeros(len(prompts), width, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt):] = torch.tensor(prompt)
-        real[row, width - len(prompt):] = True
+        start = width - len(prompt)
+        ids[row, start:] = torch.tensor(prompt)
+        real[row, start:] = True
     return ids.to(device), real.to(device)
 
 
 def prefill(model, prompts, room):
-    """Run the prompts once. -> (cache with `room` free positions, real (B, P), lengths (B,), last logits (B, V))."""
+    """Run the prompts once. -> (cache with `room` free positions, real (B, P), lengths (B,), last
+    logits (B, V))."""
     ids, real = left_pad(prompts, model.device)
     B, P = ids.shape
     positions = (real.cumsum(1) - 1).clamp(min=0)
+    before = torch.ones(P, P, dtype=torch.bool, device=ids.device).tril()
     # A padding position may look at itself only, else its softmax would be over nothing (NaN).
-    allowed = (real[:, None, :] & torch.ones(P, P, dtype=torch.bool, device=ids.device).tril()) \
-        | torch.eye(P, dtype=torch.bool, device=ids.device)
+    itself = torch.eye(P, dtype=torch.bool, device=ids.device)
+    allowed = (real[:, None, :] & before) | itself                          # (B, P, P)
     cache = model.new_cache(B, P + room)
     x = model.hidden(ids, positions, allowed, cache)
-    return cache, real, real.sum(1), model.head(x[:, -1])
+    return cache, real, real.sum(1), last_logits(model, x)
+
+
+def last_logits(model, x):
+    """What follows the last of the states x (B, S, C). -> logits (B, V); NaN where a state is so
+    large that its square is infinite: the final norm would make it 0, and all tokens alike."""
+    x = x[:, -1]
+    logits = model.head(x)
+    overflown = x.float().pow(2).sum(-1).isinf()
+    if overflown.any():
+        logits = logits.masked_fill(overflown[:, None], float("nan"))
+    return logits
+
+
+def check_prompts(model, prompts, max_tokens):
+    """ValueError for an empty prompt or one that leaves no room in the model's context."""
+    if not prompts or not all(prompts):
+        raise ValueError("there is nothing to answer: a prompt is empty")
+    longest = max(map(len, prompts))
+    context = model.cfg.max_position_embeddings
+    if longest + max_tokens > context:
+        raise ValueError(f"a prompt of {longest} tokens plus {max_tokens} new ones exceeds this "
+                         f"model's context of {context}; shorten it or lower --max-tokens")
+
+
+class NotFinite(ValueError):
+    """The model computes no numbers, so there is nothing to draw from."""
+
+    def __init__(self):
+        super().__init__("the model's logits are not finite numbers: damaged weights, or an expert "
+                         "whose z are far too large")
 
 
 @torch.inference_mode()
-def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, seed=0, row_ids=None, rows=None,
-             on_token=None):
-    """Answer a batch of prompts. -> Samples.
+def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, seed=0, row_ids=None,
+             rows=None, on_token=None, finite=True):
+    """Answer a batch of prompts. -> Samples. Raises what `check_prompts` raises.
 
     prompts     list of lists of token ids (ragged is fine)
-    stop_ids    tokens that end an answer; the stop token is part of the answer and of its likelihood
+    stop_ids    tokens that end an answer; the stop token is part of it and of its likelihood
     samples     answers per prompt; row n of the result belongs to prompt n // samples
     row_ids     one integer per prompt, naming its random stream (default: its index)
     rows        svf.Rows of a batch whose rows use different experts; kept in step with the batch
-    on_token    called as on_token(rows alive (list), tokens (list)) after every step, for streaming
-    Raises ValueError for an empty prompt or one that leaves no room in the model's context.
+    on_token    called as on_token(rows alive (list), tokens (list)) after every step
+    finite      raise NotFinite (a ValueError) where logits are not; training, which skips such a
+                step, finds it in the log-probabilities instead
     """
-    longest = max(map(len, prompts), default=0)
-    if not prompts or min(map(len, prompts)) == 0:
-        raise ValueError("there is nothing to answer: a prompt is empty")
-    if longest + max_tokens > model.cfg.max_position_embeddings:
-        raise ValueError(f"a prompt of {longest} tokens plus {max_tokens} new ones exceeds this model's context of "
-                         f"{model.cfg.max_position_embeddings}; shorten it or lower --max-tokens")
-    device, N = model.device, len(prompts) * samples
-    u = uniforms(seed, row_ids or range(len(prompts)), samples, max_tokens).to(device)
+    check_prompts(model, prompts, max_tokens)
+    N = len(prompts) * samples
+    device = model.device
+    row_ids = row_ids or range(len(prompts))
+    u = uniforms(seed, row_ids, samples, max_tokens).to(device)
     stop = torch.tensor(sorted(stop_ids), device=device)
     cache, real, position, logits = prefill(model, prompts, max_tokens)
-    out = Samples(torch.zeros(N, max_tokens, dtype=torch.long, device=device),
-                  torch.zeros(N, dtype=torch.long, device=device),
-                  torch.zeros(N, max_tokens, device=device), torch.zeros(N, dtype=torch.bool, device=device), logits)
-    each = torch.arange(N, device=device) // samples        # one prompt, many samples: copy its cache rows
-    if samples > 1:
-        cache.select(each)
-        if rows is not None:
-            rows.select(each)
-    real, position, logits = real[each], position[each], logits[each]
+    ids = torch.zeros(N, max_tokens, dtype=torch.long, device=device)
+    stopped = ids.new_zeros(N, dtype=torch.bool)
+    out = Samples(ids, ids.new_zeros(N), ids.float(), stopped, logits)
 
-    row = torch.arange(N, device=device)                    # which answer each batch row is writing
+    batch = Batch(cache, rows, real, position)
+    if samples > 1:                                 # one prompt, many samples: copy its cache rows
+        prompt = torch.arange(N, device=device) // samples
+        batch.select(prompt)
+        logits = logits[prompt]
+    row = torch.arange(N, device=device)            # which answer each batch row is writing
     for step in range(max_tokens):
         token, logprob = draw(logits, u[row, step], temperature)
+        if finite and not logprob.isfinite().all():
+            raise NotFinite
         alive = ~out.stopped[row]
         writing = row[alive]
-        out.ids[writing, step], out.logprobs[writing, step] = token[alive], logprob[alive]
-        out.lengths[writing] += 1
-        out.stopped[writing] = torch.isin(token[alive], stop)
+        out.write(step, writing, token[alive], logprob[alive], stop)
         out.row_steps += len(row)
         if on_token is not None:
             on_token(writing.tolist(), token[alive].tolist())
+
         alive = ~out.stopped[row]
         if step + 1 == max_tokens or not alive.any():
             break
-        if alive.sum() < 0.75 * len(row):                   # shrink the batch once a quarter of it is done
-            cache.select(alive)
-            if rows is not None:
-                rows.select(alive)
-            row, real, position, token = row[alive], real[alive], position[alive], token[alive]
-        real = torch.cat((real, real.new_ones(len(row), 1)), 1)
-        logits = model.head(model.hidden(token[:, None], position[:, None], real[:, None, :], cache)[:, -1])
-        position = position + 1
+        if alive.sum() < SHRINK * len(row):
+            batch.select(alive)
+            row, token = row[alive], token[alive]
+        logits = batch.step(model, token)
     return out

@@ -1,27 +1,76 @@
 """
-LoRA and (IA)^3, the baselines: layers that train, fold, save and load as SVF's do (svf.SVF says what a layer must have).
+All kinds of expert (`METHODS`), and the baselines LoRA and (IA)^3: layers that train, fold, save
+and load as SVF's do (svf.Tuned says what a layer must have).
 
-    LoRA    W' = W + (alpha / rank) B A           A (rank, n) random and B (m, rank) 0 at the start; (m + n) rank numbers
-    IA3     W' = diag(l) W  or  W diag(l)         l = 1 at the start; m or n numbers
+    LoRA    W' = W + (alpha / rank) B A         A (rank, n) random, B (m, rank) 0 at the start
+    IA3     W' = diag(l) W  or  W diag(l)       l (m,) or (n,), 1 at the start
 
-Kept:     LoRA starts as in its paper (Kaiming-uniform A, B = 0); IA3 scales what k_proj and v_proj put out and what down_proj
-          takes in (on other layers: what they put out). Both are the base model at the start, bit for bit.
-Changed:  trained by REINFORCE like SVF (the paper gives LoRA next-token loss only: A.2), or both by either: --objective.
+Kept:     LoRA starts as in its paper (Kaiming-uniform A, B = 0); IA3 scales what k_proj and v_proj
+          put out and what down_proj takes in (on other layers: what they put out). Both are the
+          base model at the start, bit for bit.
+Changed:  trained by REINFORCE like SVF (the paper gives LoRA next-token loss only: A.2), or both by
+          either: --objective.
 Left out: dropout of LoRA's input (0.05 in the paper's Table 6); biases are never scaled.
 """
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from . import svf
 from .machine.packed import linear
 
-METHODS = {"svf": svf.ALL, "lora": svf.ALL, "ia3": "k,v,down"}          # each with the modules that it tunes unless told
+
+LARGEST_RANK = 1024                         # what an expert file may ask memory for
+
+
+# ------------------------------------------------------------------------ LoRA
+class LoRA(svf.Tuned):
+    """A linear layer with a low-rank change. A and B are trained in float32."""
+    off = {".B": 0.0}
+
+    def __init__(self, base, rank, alpha, generator):
+        super().__init__(base)
+        self.factor = alpha / rank
+        m, n = self.W.shape
+        if rank > max(m, n):
+            raise ValueError(f"--rank={rank} is more than either side of a matrix of {m} x {n}")
+        uniform = torch.rand(rank, n, generator=generator)      # on the CPU: equal on every device
+        A = (2 * uniform - 1) * n ** -0.5
+        self.A = nn.Parameter(A.to(self.W.device))
+        self.B = nn.Parameter(torch.zeros(m, rank, device=self.W.device))
+
+    def trained(self):
+        return {".A": self.A, ".B": self.B}
+
+    @torch.no_grad()
+    def fold(self):
+        """W' = W + factor B A, rounded once; W itself where B = 0."""
+        self.folded = self.W
+        if bool((self.B != 0).any()):
+            change = self.factor * (self.B.float() @ self.A.float())
+            self.folded = (self.W.float() + change).to(self.W.dtype)
+
+    def product(self, x):
+        return LoRALinear.apply(x, self.A.float(), self.B.float(), self.folded, self.factor)
+
+    def stack(self, parts):
+        """A (experts, rank, n), B (experts, m, rank), the latter with the factor."""
+        dtype = self.W.dtype
+        return parts[".A"].to(dtype), (self.factor * parts[".B"]).to(dtype)
+
+    def by_row(self, x):
+        """y = x W^T + (x A_b^T) B_b^T for row b."""
+        A, B = (t[self.rows.index] for t in self.bank)
+        return linear(x, self.W) + (x @ A.mT) @ B.mT
 
 
 class LoRALinear(torch.autograd.Function):
     """y = x W'^T through the weights that sampled, with gradients for x, A and B but none for W.
 
-    x (..., n), A (rank, n), B (m, rank), g = dL/dy (..., m). From y = x W^T + factor (x A^T) B^T, over all tokens t:
+    x (..., n), A (rank, n), B (m, rank), g = dL/dy (..., m). From
+    y = x W^T + factor (x A^T) B^T follows, over all tokens t:
 
         dL/dA = factor sum_t (B^T g_t) x_t^T            dL/dB = factor sum_t g_t (A x_t)^T
     """
@@ -36,60 +85,80 @@ class LoRALinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         """g = dL/dy (..., m) -> dL/dx (..., n), dL/dA (rank, n), dL/dB (m, rank)."""
-        x, A, B, W = ctx.saved_tensors
-        gx = g @ W if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
+        x, A, B, folded = ctx.saved_tensors
+        wants_x, wants_A = ctx.needs_input_grad[:2]
+        gx = g @ folded if wants_x else None
+        if not wants_A:
             return gx, None, None, None, None
-        x, g = x.flatten(0, -2), g.flatten(0, -2)                               # (tokens, n), (tokens, m)
+        x = x.flatten(0, -2)                                    # (tokens, n)
+        g = g.flatten(0, -2)                                    # (tokens, m)
         gA = (g @ B.to(g.dtype)).T @ x
         gB = g.T @ (x @ A.to(x.dtype).T)
         return gx, ctx.factor * gA.float(), ctx.factor * gB.float(), None, None
 
 
-class LoRA(nn.Module):
-    """A linear layer with a low-rank change. A and B are trained in float32; `base` keeps the layer that it replaces."""
-    off = {".B": 0.0}
+def mix(experts, alpha):
+    """Mixture of K LoRA experts: change = sum_k alpha_k B_k A_k, which is again a LoRA, of rank
+    K * rank.
 
-    def __init__(self, base, rank, alpha, generator):
-        super().__init__()
-        self.base, self.W, self.factor = base, svf.weight(base), alpha / rank
+    alpha: K numbers, not one per matrix. -> dict name.A (K * rank, n), name.B (m, K * rank), for
+    layers of that rank and the same alpha / rank.
+    """
+    if isinstance(alpha, dict):
+        raise ValueError("LoRA experts are mixed by one alpha each, not by one per matrix")
+    mixed = {}
+    for name in experts[0]:
+        if name.endswith(".A"):
+            mixed[name] = torch.cat([e[name] for e in experts])
+        else:
+            scaled = [float(a) * e[name] for a, e in zip(alpha, experts, strict=True)]
+            mixed[name] = torch.cat(scaled, 1)
+    return mixed
+
+
+# ------------------------------------------------------------------------ IA3
+class IA3(svf.Tuned):
+    """A linear layer whose output (m,) or, with on_input, whose input (n,) is multiplied by a
+    trained vector l."""
+    off = {".l": 1.0}
+
+    def __init__(self, base, on_input):
+        super().__init__(base)
+        self.on_input = on_input
         m, n = self.W.shape
-        A = (2 * torch.rand(rank, n, generator=generator) - 1) * n ** -0.5      # on the CPU: the same on every device
-        self.A = nn.Parameter(A.to(self.W.device))
-        self.B = nn.Parameter(torch.zeros(m, rank, device=self.W.device))
-        self.folded, self.bank, self.rows = self.W, None, None
+        self.l = nn.Parameter(torch.ones(n if on_input else m, device=self.W.device))
 
     def trained(self):
-        return {".A": self.A, ".B": self.B}
-
-    expert = trained
-
-    def stack(self, parts):
-        """A (experts, rank, n), B (experts, m, rank) -> what forward picks from, B with the factor."""
-        return parts[".A"].to(self.W.dtype), (self.factor * parts[".B"]).to(self.W.dtype)
+        return {".l": self.l}
 
     @torch.no_grad()
     def fold(self):
-        """W' = W + factor B A, rounded once; W itself where B = 0."""
-        change = self.factor * (self.B.float() @ self.A.float())
-        self.folded = (self.W.float() + change).to(self.W.dtype) if bool((self.B != 0).any()) else self.W
+        """W' = W diag(l) or diag(l) W, rounded once; W itself at l = 1."""
+        l = self.l.float()
+        self.folded = self.W
+        if bool((l != 1).any()):
+            l = l if self.on_input else l[:, None]
+            self.folded = (self.W.float() * l).to(self.W.dtype)
 
-    def forward(self, x):
-        """x (..., n) -> y (..., m)."""
-        if self.bank is not None:                                               # one pair of factors per row of the batch
-            A, B = (t[self.rows.index] for t in self.bank)
-            y = linear(x, self.W) + (x @ A.mT) @ B.mT
-        elif torch.is_grad_enabled():
-            y = LoRALinear.apply(x, self.A.float(), self.B.float(), self.folded, self.factor)
-        else:
-            y = linear(x, self.folded)
-        return y if self.base.bias is None else y + self.base.bias
+    def product(self, x):
+        return IA3Linear.apply(x, self.l.float(), self.W, self.folded, self.on_input)
+
+    def stack(self, parts):
+        return parts[".l"].to(self.W.dtype)
+
+    def by_row(self, x):
+        """y = (l_b * x) W^T or l_b * (x W^T) for row b."""
+        l = self.bank[self.rows.index][:, None]                 # (B, 1, n or m)
+        if self.on_input:
+            return linear(x * l, self.W)
+        return linear(x, self.W) * l
 
 
 class IA3Linear(torch.autograd.Function):
     """y = x W'^T through the weights that sampled, with gradients for x and l but none for W.
 
-    From y = l * (x W^T), over all tokens t: dL/dl = sum_t g_t * (W x_t). From y = (l * x) W^T: sum_t (W^T g_t) * x_t.
+    Over all tokens t: from y = l * (x W^T) follows dL/dl = sum_t g_t * (W x_t), from
+    y = (l * x) W^T follows sum_t (W^T g_t) * x_t.
     """
 
     @staticmethod
@@ -103,73 +172,96 @@ class IA3Linear(torch.autograd.Function):
     def backward(ctx, g):
         """g = dL/dy (..., m) -> dL/dx (..., n), dL/dl (m,) or, with on_input, (n,)."""
         x, W, folded = ctx.saved_tensors
-        gx = g @ folded if ctx.needs_input_grad[0] else None
-        gl = None
-        if ctx.needs_input_grad[1]:
-            gl = (g @ W) * x if ctx.on_input else g * (x @ W.T)
-            gl = gl.flatten(0, -2).sum(0, dtype=torch.float32)
+        wants_x, wants_l = ctx.needs_input_grad[:2]
+        gx = gl = None
+        if wants_x:
+            gx = g @ folded
+        if wants_l and ctx.on_input:
+            gl = svf.over_tokens((g @ W) * x)
+        elif wants_l:
+            gl = svf.over_tokens(g * (x @ W.T))
         return gx, gl, None, None, None
 
 
-class IA3(nn.Module):
-    """A linear layer whose output (m,) or, with on_input, whose input (n,) is multiplied by a trained vector l."""
-    off = {".l": 1.0}
+# ------------------------------------------------------------------------ the registry
+@dataclass(frozen=True)
+class Method:
+    """One kind of expert: all that training, files and mixtures ask of it.
 
-    def __init__(self, base, on_input):
-        super().__init__()
-        self.base, self.W, self.on_input = base, svf.weight(base), on_input
-        self.l = nn.Parameter(torch.ones(self.W.shape[1 if on_input else 0], device=self.W.device))
-        self.folded, self.bank, self.rows = self.W, None, None
-
-    def trained(self):
-        return {".l": self.l}
-
-    expert = trained
-
-    def stack(self, parts):
-        return parts[".l"].to(self.W.dtype)
-
-    @torch.no_grad()
-    def fold(self):
-        """W' = W diag(l) or diag(l) W, rounded once; W itself at l = 1."""
-        l = self.l.float()
-        scaled = self.W.float() * (l if self.on_input else l[:, None])
-        self.folded = self.W if bool((l == 1).all()) else scaled.to(self.W.dtype)
-
-    def forward(self, x):
-        """x (..., n) -> y (..., m)."""
-        if self.bank is not None:                                               # one l per row of the batch
-            l = self.bank[self.rows.index][:, None]
-            y = linear(x * l, self.W) if self.on_input else linear(x, self.W) * l
-        elif torch.is_grad_enabled():
-            y = IA3Linear.apply(x, self.l.float(), self.W, self.folded, self.on_input)
-        else:
-            y = linear(x, self.folded)
-        return y if self.base.bias is None else y + self.base.bias
-
-
-def attach(model, method, modules=None, depth="all", rank=16, alpha=32.0, seed=0):
-    """Swap every selected linear layer for a LoRA or IA3 view of itself. -> list of names.
-
-    method: "lora" or "ia3"; modules, depth: see svf.targets (modules None or "": METHODS). rank, alpha, seed (of A): LoRA
-    only. Raises RuntimeError when layers are tuned already.
+    modules   the layers that it tunes unless told (see svf.targets)
+    attach    attach(model, settings, cache, progress) -> names; see `attach` below
+    tensors   what its files hold of each layer: end of the name -> number of dimensions
+    mix       mix(experts, alpha) -> expert
     """
-    if method not in ("lora", "ia3"):
+    modules: str
+    attach: Callable
+    tensors: dict
+    mix: Callable = svf.mix
+
+
+def attach(model, method, settings=None, cache=None, progress=True):
+    """Swap every selected linear layer for one of this method's. -> list of names.
+
+    settings: those of recipe.TrainConfig that say what a layer is (dict; DEFAULTS for what it
+    lacks). cache, progress: of decompositions (svf.attach). RuntimeError when layers are tuned
+    already.
+    """
+    kind = find(method)
+    settings = DEFAULTS | (settings or {})
+    settings["modules"] = settings["modules"] or kind.modules
+    return kind.attach(model, settings, cache, progress)
+
+
+def find(method):
+    """-> Method. ValueError lists the names there are."""
+    if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
-    if method == "lora" and (rank < 1 or alpha <= 0):
-        raise ValueError("--rank must be at least 1 and --lora-alpha above 0")
-    names = svf.chosen(model, modules or METHODS[method], depth)
-    g = torch.Generator().manual_seed(seed)
-    bases = {name: model.get_submodule(name).requires_grad_(False) for name in names}
-    svf.swap(model, {name: LoRA(base, rank, alpha, g) if method == "lora" else
-                     IA3(base, name.endswith(svf.SHORT["down"])) for name, base in bases.items()})
+    return METHODS[method]
+
+
+def kind_of(expert):
+    """-> Method that made these numbers, by the ends of their names; z's have none."""
+    for method in METHODS.values():
+        ends = tuple(method.tensors)
+        if expert and ends != ("",) and all(name.endswith(ends) for name in expert):
+            return method
+    return METHODS["svf"]
+
+
+def swap_each(model, settings, make):
+    """Put make(name, base) in the place of every selected layer. -> list of names."""
+    names = svf.chosen(model, settings["modules"], settings["layers"])
+    made = {}
+    for name in names:
+        base = model.get_submodule(name)
+        made[name] = make(name, base.requires_grad_(False))
+    svf.swap(model, made)
     return names
 
 
-def mix(experts, alpha):
-    """Mixture of K LoRA experts: change = sum_k alpha_k B_k A_k, which is again a LoRA, of rank K * rank.
+def attach_svf(model, settings, cache, progress):
+    sigmoid = "sigmoid" in settings["as_released"]
+    depth, tie = settings["layers"], settings["tie"]
+    return svf.attach(model, settings["modules"], cache, sigmoid, progress, depth, tie)
 
-    alpha: K numbers. -> dict name.A (K * rank, n), name.B (m, K * rank), for layers of that rank and the same alpha / rank.
-    """
-    return {name: torch.cat([e[name] for e in experts]) if name.endswith(".A") else
-            torch.cat([float(a) * e[name] for a, e in zip(alpha, experts, strict=True)], 1) for name in experts[0]}
+
+def attach_lora(model, settings, cache, progress):
+    rank, alpha = settings["rank"], settings["lora_alpha"]
+    if not 1 <= rank <= LARGEST_RANK or alpha <= 0:
+        raise ValueError(f"--rank must be 1 to {LARGEST_RANK} and --lora-alpha above 0")
+    g = torch.Generator().manual_seed(settings["seed"])
+    return swap_each(model, settings, lambda name, base: LoRA(base, rank, alpha, g))
+
+
+def attach_ia3(model, settings, cache, progress):
+    down = svf.SHORT["down"]
+    return swap_each(model, settings, lambda name, base: IA3(base, name.endswith(down)))
+
+
+DEFAULTS = {"modules": "", "layers": "all", "rank": 16, "lora_alpha": 32.0, "seed": 0,
+            "tie": "none", "as_released": ""}
+METHODS = {
+    "svf": Method(svf.ALL, attach_svf, {"": 1}),
+    "lora": Method(svf.ALL, attach_lora, {".A": 2, ".B": 2}, mix),
+    "ia3": Method("k,v,down", attach_ia3, {".l": 1}),
+}

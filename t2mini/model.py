@@ -1,12 +1,15 @@
 """
-A decoder-only transformer in one file: the Llama family and GPT-2 (paper 4.1 uses Llama-3 and Mistral).
+A decoder-only transformer in one file: the Llama family and GPT-2 (paper 4.1 uses Llama-3 and
+Mistral).
 
-Kept:     RMSNorm or LayerNorm, RoPE or learned positions, grouped-query attention, SwiGLU or GELU, a KV cache. What
-          Mistral, Qwen2 and Qwen3 add to Llama is a field of Config each: a window, biases, a norm of q and k.
-Left out: dropout and training of the base weights; here they are frozen, only SVF's z is ever trained.
+Kept:     RMSNorm or LayerNorm, RoPE or learned positions, grouped-query attention, SwiGLU or GELU,
+          a KV cache. What Mistral, Qwen2 and Qwen3 add to Llama is a field of Config each: a
+          window, biases, a norm of q and k.
+Left out: dropout and training of the base weights; here they are frozen, only an expert's numbers
+          are ever trained.
 Names:    parameters are called as in the Hugging Face checkpoints, so open weights load by name.
-Letters:  B batch, S new positions, T all positions so far, H query heads, G key/value heads, D head size,
-          C hidden size, V vocabulary, L layers, r rank.
+Letters:  B batch, S new positions, T all positions so far, H query heads, G key/value heads, D head
+          size, C hidden size, V vocabulary, L blocks, r rank.
 """
 from dataclasses import dataclass
 
@@ -28,11 +31,11 @@ class Config:
     head_dim: int = 64
     intermediate_size: int = 1536
     max_position_embeddings: int = 8192
-    rope_theta: float = 100_000.0       # must be read from the checkpoint: a wrong base still gives fluent text
+    rope_theta: float = 100_000.0       # a wrong one still gives fluent text
     norm_eps: float = 1e-5
     tie_word_embeddings: bool = True    # the output head reuses the embedding matrix
-    rope_factors: tuple = ()            # D/2 numbers that divide the rotation frequencies (Llama 3.1 and later)
-    sliding_window: int = 0             # a query sees this many positions, its own included; 0: all (Mistral v0.1)
+    rope_factors: tuple = ()            # D/2 numbers that divide the frequencies (Llama 3.1 on)
+    sliding_window: int = 0             # positions that a query sees, its own included; 0: all
     qk_norm: bool = False               # RMSNorm of every query and key head before RoPE (Qwen3)
     qkv_bias: bool = False              # Qwen2
     o_bias: bool = False
@@ -40,61 +43,78 @@ class Config:
 
 
 class KVCache:
-    """Keys and values of every layer, allocated once for `length` positions.
+    """Keys and values of every block, allocated once for `length` positions.
 
-    k, v: a list of L tensors (B, G, length, D); positions (B, length): where each key stands in its text, which a
-    sliding window asks for. `filled` counts the slots written so far; all rows advance together, so ragged prompts are
-    padded on the left.
+    k, v: a list of L tensors (B, G, length, D); positions (B, length): where each key stands in its
+    text, which a sliding window asks for. `filled` counts the slots written so far; all rows
+    advance together, so ragged prompts are padded on the left.
     """
 
     def __init__(self, cfg, batch, length, device, dtype):
         shape = (batch, cfg.num_key_value_heads, length, cfg.head_dim)
-        self.k, self.v = ([torch.zeros(shape, device=device, dtype=dtype) for _ in range(cfg.num_hidden_layers)]
-                          for _ in "kv")
+        options = {"device": device, "dtype": dtype}
+        self.k = [torch.zeros(shape, **options) for _ in range(cfg.num_hidden_layers)]
+        self.v = [torch.zeros(shape, **options) for _ in range(cfg.num_hidden_layers)]
         self.positions = torch.zeros(batch, length, device=device, dtype=torch.long)
         self.filled = 0
 
-    def update(self, layer, k, v):
-        """Write k, v (B, G, S, D) behind the filled part; return all keys and values (B, G, T, D) of this layer."""
-        all_k, all_v, S = self.k[layer], self.v[layer], k.shape[2]
-        all_k[:, :, self.filled:self.filled + S] = k
-        all_v[:, :, self.filled:self.filled + S] = v
-        return all_k.narrow(2, 0, self.filled + S), all_v.narrow(2, 0, self.filled + S)
+    def update(self, number, k, v):
+        """Write k, v (B, G, S, D) of block `number` behind the filled part. -> all of its keys and
+        values (B, G, T, D)."""
+        T = self.filled + k.shape[2]
+        all_k = self.k[number]
+        all_v = self.v[number]
+        all_k[:, :, self.filled:T] = k
+        all_v[:, :, self.filled:T] = v
+        filled_k = all_k.narrow(2, 0, T)
+        filled_v = all_v.narrow(2, 0, T)
+        return filled_k, filled_v
 
     def select(self, rows):
-        """Keep these rows, in this order; a row named twice is copied (one prompt, many samples)."""
-        for layers in (self.k, self.v):
-            for i, old in enumerate(layers):                # one by one: the old and the new cache never exist at once
-                layers[i] = old[rows]
+        """Keep these rows, in this order; a row named twice is copied (one prompt, many samples).
+
+        One tensor at a time: the old and the new cache never exist at once.
+        """
+        for tensors in (self.k, self.v):
+            for number, old in enumerate(tensors):
+                tensors[number] = old[rows]
         self.positions = self.positions[rows]
 
 
-# ---------------------------------------------------------------------------------------------- shared pieces
+# ------------------------------------------------------------------------ shared pieces
 def attend(q, k, v, mask):
-    """Grouped-query attention. q (B, H, S, D), k and v (B, G, T, D), mask additive (B or 1, 1, H/G * S, T).
+    """Grouped-query attention. q (B, H, S, D), k and v (B, G, T, D), mask additive (B or 1, 1,
+    H/G * S, T).
 
-    Query head h reads key head h // (H/G), so the H/G heads of one group are stacked along S and meet K and V
-    unexpanded: no repeated keys in memory. `mask` is stacked the same way, once per forward (see `additive_mask`).
+    Query head h reads key head h // (H/G), so the H/G heads of one group are stacked along S and
+    meet K and V unexpanded: no repeated keys in memory. `mask` is stacked the same way, once per
+    forward (see `additive_mask`).
     """
     B, H, S, D = q.shape
     G = k.shape[1]
-    y = F.scaled_dot_product_attention(q.reshape(B, G, H // G * S, D), k, v, attn_mask=mask)
-    return y.reshape(B, H, S, D).transpose(1, 2).reshape(B, S, H * D)    # reshape: CUDA's y is not contiguous
+    q = q.reshape(B, G, H // G * S, D)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    y = y.reshape(B, H, S, D).transpose(1, 2)
+    return y.reshape(B, S, H * D)                       # reshape: CUDA's y is not contiguous
 
 
 def additive_mask(allowed, repeats, dtype):
-    """Boolean (B or 1, S, T), True where a query may look -> 0 / -inf of shape (B or 1, 1, repeats * S, T)."""
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, float("-inf"))
+    """Boolean (B or 1, S, T), True where a query may look -> 0 / -inf of shape (B or 1, 1,
+    repeats * S, T)."""
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    mask.masked_fill_(~allowed, float("-inf"))
     return mask.repeat(1, repeats, 1).unsqueeze(1)
 
 
 def causal(S, T, device):
     """(1, S, T): the last S of T positions, each looking at itself and everything before."""
-    return torch.ones(S, T, dtype=torch.bool, device=device).tril(T - S)[None]
+    everything = torch.ones(S, T, dtype=torch.bool, device=device)
+    return everything.tril(T - S)[None]
 
 
 class Linear(nn.Linear):
-    """nn.Linear through packed.linear, like the SVF layer that may take its place: z = 1 gives the same bits."""
+    """nn.Linear through packed.linear, like the SVF layer that may take its place: z = 1 gives the
+    same bits."""
 
     def forward(self, x):
         """x (..., n) -> (..., m)."""
@@ -102,7 +122,7 @@ class Linear(nn.Linear):
         return y if self.bias is None else y + self.bias
 
 
-# ---------------------------------------------------------------------------------------------- Llama
+# ------------------------------------------------------------------------ Llama
 class RMSNorm(nn.Module):
     def __init__(self, size, eps):
         super().__init__()
@@ -112,58 +132,79 @@ class RMSNorm(nn.Module):
     def forward(self, x):
         """x (..., size) -> (..., size) in x's dtype; the mean square is taken in float32."""
         x32 = x.float()
-        return (x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        mean_square = x32.pow(2).mean(-1, keepdim=True)
+        normed = x32 * torch.rsqrt(mean_square + self.eps)
+        return normed.to(x.dtype) * self.weight
 
 
 def rope_tables(positions, cfg, dtype):
     """cos, sin (B, 1, S, D/2) of the rotation angles position * theta^(-2i/D) / factor_i."""
-    exponent = torch.arange(0, cfg.head_dim, 2, device=positions.device, dtype=torch.float32) / cfg.head_dim
-    frequency = 1.0 / cfg.rope_theta ** exponent
+    device = positions.device
+    even = torch.arange(0, cfg.head_dim, 2, device=device, dtype=torch.float32)
+    frequency = 1.0 / cfg.rope_theta ** (even / cfg.head_dim)                   # (D/2,)
     if cfg.rope_factors:
-        frequency = frequency / torch.tensor(cfg.rope_factors, device=positions.device)
+        frequency = frequency / torch.tensor(cfg.rope_factors, device=device)
     angle = positions[:, None, :, None].float() * frequency
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 def rotate(x, cos, sin):
-    """Rotate-half RoPE: dimension i turns together with i + D/2 (GGUF stores neighbours instead: weights.py)."""
+    """Rotate-half RoPE: dimension i turns together with i + D/2 (GGUF stores neighbours instead:
+    formats/gguf.py)."""
     a, b = x.chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    turned = (a * cos - b * sin, b * cos + a * sin)
+    return torch.cat(turned, -1)
+
+
+def heads(x, size):
+    """(B, S, heads * size) -> (B, heads, S, size)."""
+    B, S, _ = x.shape
+    return x.view(B, S, -1, size).transpose(1, 2)
 
 
 class LlamaAttention(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
-        q, kv = cfg.num_attention_heads * cfg.head_dim, cfg.num_key_value_heads * cfg.head_dim
+        q = cfg.num_attention_heads * cfg.head_dim
+        kv = cfg.num_key_value_heads * cfg.head_dim
         self.q_proj = Linear(cfg.hidden_size, q, bias=cfg.qkv_bias)
         self.k_proj = Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
         self.v_proj = Linear(cfg.hidden_size, kv, bias=cfg.qkv_bias)
         self.o_proj = Linear(q, cfg.hidden_size, bias=cfg.o_bias)
-        self.q_norm, self.k_norm = ((RMSNorm(cfg.head_dim, cfg.norm_eps) if cfg.qk_norm else nn.Identity()) for _ in "qk")
+        self.q_norm = self.k_norm = nn.Identity()
+        if cfg.qk_norm:
+            self.q_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
+            self.k_norm = RMSNorm(cfg.head_dim, cfg.norm_eps)
 
-    def forward(self, x, rope, mask, cache, layer):
-        """x (B, S, C), rope: cos and sin (B, 1, S, D/2), mask (B or 1, 1, H/G * S, T) -> (B, S, C)."""
-        B, S, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, H, S, D)
-        k = self.k_norm(self.k_proj(x).view(B, S, -1, self.cfg.head_dim)).transpose(1, 2)       # (B, G, S, D)
-        v = self.v_proj(x).view(B, S, -1, self.cfg.head_dim).transpose(1, 2)
-        q, k = rotate(torch.cat((q, k), 1), *rope).split((q.shape[1], k.shape[1]), 1)
+    def forward(self, x, rope, mask, cache, number):
+        """x (B, S, C), rope: cos and sin (B, 1, S, D/2), mask (B or 1, 1, H/G * S, T), number of
+        this block -> (B, S, C)."""
+        size = self.cfg.head_dim
+        q = self.q_norm(heads(self.q_proj(x), size))                            # (B, H, S, D)
+        k = self.k_norm(heads(self.k_proj(x), size))                            # (B, G, S, D)
+        v = heads(self.v_proj(x), size)
+        both = rotate(torch.cat((q, k), 1), *rope)
+        q, k = both.split((q.shape[1], k.shape[1]), 1)
         if cache is not None:
-            k, v = cache.update(layer, k, v)
-        return self.o_proj(attend(q, k, v, mask))
+            k, v = cache.update(number, k, v)
+        y = attend(q, k, v, mask)
+        return self.o_proj(y)
 
 
 class LlamaMLP(nn.Module):
     def __init__(self, cfg):
         super().__init__()
-        self.gate_proj = Linear(cfg.hidden_size, cfg.intermediate_size, bias=cfg.mlp_bias)
-        self.up_proj = Linear(cfg.hidden_size, cfg.intermediate_size, bias=cfg.mlp_bias)
-        self.down_proj = Linear(cfg.intermediate_size, cfg.hidden_size, bias=cfg.mlp_bias)
+        small = cfg.hidden_size
+        large = cfg.intermediate_size
+        self.gate_proj = Linear(small, large, bias=cfg.mlp_bias)
+        self.up_proj = Linear(small, large, bias=cfg.mlp_bias)
+        self.down_proj = Linear(large, small, bias=cfg.mlp_bias)
 
     def forward(self, x):
         """SwiGLU: x (B, S, C) -> (B, S, C)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = F.silu(self.gate_proj(x))
+        return self.down_proj(gate * self.up_proj(x))
 
 
 class LlamaBlock(nn.Module):
@@ -174,9 +215,10 @@ class LlamaBlock(nn.Module):
         self.post_attention_layernorm = RMSNorm(cfg.hidden_size, cfg.norm_eps)
         self.mlp = LlamaMLP(cfg)
 
-    def forward(self, x, rope, mask, cache, layer):
+    def forward(self, x, rope, mask, cache, number):
         """States x (B, S, C) -> (B, S, C); the rest as in LlamaAttention."""
-        x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache, layer)
+        normed = self.input_layernorm(x)
+        x = x + self.self_attn(normed, rope, mask, cache, number)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -189,17 +231,19 @@ class Llama(nn.Module):
         self.norm = RMSNorm(cfg.hidden_size, cfg.norm_eps)
 
     def forward(self, ids, positions, mask, cache):
-        """ids, positions (B, S), mask (B or 1, 1, H/G * S, T) -> states (B, S, C) before the final norm."""
+        """ids, positions (B, S), mask (B or 1, 1, H/G * S, T) -> states (B, S, C) before the final
+        norm."""
         x = self.embed_tokens(ids)
         rope = rope_tables(positions, self.cfg, x.dtype)
-        for i, block in enumerate(self.layers):
-            x = block(x, rope, mask, cache, i)
+        for number, block in enumerate(self.layers):
+            x = block(x, rope, mask, cache, number)
         return x
 
 
-# ---------------------------------------------------------------------------------------------- GPT-2
+# ------------------------------------------------------------------------ GPT-2
 class Conv1D(nn.Module):
-    """GPT-2's linear layer: the checkpoint stores the weight as (in, out), the transpose of nn.Linear."""
+    """GPT-2's linear layer: the checkpoint stores the weight as (in, out), the transpose of
+    nn.Linear's."""
     transposed = True
 
     def __init__(self, in_features, out_features):
@@ -209,23 +253,24 @@ class Conv1D(nn.Module):
 
     def forward(self, x):
         """x (..., in) -> (..., out)."""
-        return F.linear(x, self.weight.T, self.bias)
+        return linear(x, self.weight.T) + self.bias         # rounded twice, like the SVF layer's
 
 
 class GPT2Attention(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
-        self.c_attn = Conv1D(cfg.hidden_size, 3 * cfg.hidden_size)              # q, k and v side by side
+        self.c_attn = Conv1D(cfg.hidden_size, 3 * cfg.hidden_size)      # q, k and v side by side
         self.c_proj = Conv1D(cfg.hidden_size, cfg.hidden_size)
 
-    def forward(self, x, mask, cache, layer):
-        """x (B, S, C), mask (B or 1, 1, S, T) -> (B, S, C)."""
-        B, S, _ = x.shape
-        q, k, v = (t.view(B, S, -1, self.cfg.head_dim).transpose(1, 2) for t in self.c_attn(x).chunk(3, -1))
+    def forward(self, x, mask, cache, number):
+        """x (B, S, C), mask (B or 1, 1, S, T), number of this block -> (B, S, C)."""
+        qkv = self.c_attn(x).chunk(3, -1)
+        q, k, v = (heads(t, self.cfg.head_dim) for t in qkv)                    # (B, H, S, D)
         if cache is not None:
-            k, v = cache.update(layer, k, v)
-        return self.c_proj(attend(q, k, v, mask))
+            k, v = cache.update(number, k, v)
+        y = attend(q, k, v, mask)
+        return self.c_proj(y)
 
 
 class GPT2MLP(nn.Module):
@@ -236,7 +281,8 @@ class GPT2MLP(nn.Module):
 
     def forward(self, x):
         """x (B, S, C) -> (B, S, C)."""
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        x = F.gelu(self.c_fc(x), approximate="tanh")
+        return self.c_proj(x)
 
 
 class GPT2Block(nn.Module):
@@ -247,9 +293,10 @@ class GPT2Block(nn.Module):
         self.ln_2 = nn.LayerNorm(cfg.hidden_size, cfg.norm_eps)
         self.mlp = GPT2MLP(cfg)
 
-    def forward(self, x, mask, cache, layer):
+    def forward(self, x, mask, cache, number):
         """States x (B, S, C) -> (B, S, C); the rest as in GPT2Attention."""
-        x = x + self.attn(self.ln_1(x), mask, cache, layer)
+        normed = self.ln_1(x)
+        x = x + self.attn(normed, mask, cache, number)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -262,24 +309,26 @@ class GPT2(nn.Module):
         self.ln_f = nn.LayerNorm(cfg.hidden_size, cfg.norm_eps)
 
     def forward(self, ids, positions, mask, cache):
-        """ids, positions (B, S), mask (B or 1, 1, S, T) -> states (B, S, C) before the final norm."""
+        """ids, positions (B, S), mask (B or 1, 1, S, T) -> states (B, S, C) before the final
+        norm."""
         x = self.wte(ids) + self.wpe(positions)
-        for i, block in enumerate(self.h):
-            x = block(x, mask, cache, i)
+        for number, block in enumerate(self.h):
+            x = block(x, mask, cache, number)
         return x
 
 
-# ---------------------------------------------------------------------------------------------- the whole model
+# ------------------------------------------------------------------------ the whole model
 class Transformer(nn.Module):
     """`model(ids)` gives the logits (B, S, V) of ids (B, S).
 
-    `valid_vocab` may be set below `cfg.vocab_size` where a checkpoint pads its vocabulary: the logits of the padding
-    are then -inf, so that it is never sampled and never scored.
+    `valid_vocab` may be set below `cfg.vocab_size` where a checkpoint pads its vocabulary: the
+    logits of the padding are then -inf, so that it is never sampled and never scored.
     """
 
     def __init__(self, cfg):
         super().__init__()
-        self.cfg, self.valid_vocab = cfg, cfg.vocab_size
+        self.cfg = cfg
+        self.valid_vocab = cfg.vocab_size
         if cfg.family == "llama":
             self.model = Llama(cfg)
         elif cfg.family == "gpt2":
@@ -290,9 +339,15 @@ class Transformer(nn.Module):
             self.lm_head = nn.Linear(cfg.hidden_size, cfg.vocab_size, bias=False)
 
     @property
+    def body(self):
+        """All but the output head."""
+        return self.model if self.cfg.family == "llama" else self.transformer
+
+    @property
     def embedding(self):
         """(V, C)"""
-        return self.model.embed_tokens.weight if self.cfg.family == "llama" else self.transformer.wte.weight
+        llama = self.cfg.family == "llama"
+        return self.model.embed_tokens.weight if llama else self.transformer.wte.weight
 
     @property
     def device(self):
@@ -305,41 +360,54 @@ class Transformer(nn.Module):
     def hidden(self, ids, positions=None, allowed=None, cache=None):
         """States (B, S, C) before the final norm.
 
-        ids (B, S); positions (B, S), default: counting on from the cache; allowed (B or 1, S, T) boolean, True where a
-        query may look, default: causal. Raises ValueError where the context is exceeded.
+        ids (B, S); positions (B, S), default: counting on from the cache; allowed (B or 1, S, T)
+        boolean, True where a query may look, default: causal. Raises ValueError where the context
+        is exceeded.
         """
-        (B, S), cfg = ids.shape, self.cfg
-        past = cache.filled if cache is not None else 0
-        if past + S > cfg.max_position_embeddings and positions is None:
-            raise ValueError(f"{past + S} positions exceed this model's context of {cfg.max_position_embeddings}")
+        B, S = ids.shape
+        cfg = self.cfg
+        past = 0 if cache is None else cache.filled
+        T = past + S
         if positions is None:
-            positions = torch.arange(past, past + S, device=ids.device).expand(B, S)
+            if T > cfg.max_position_embeddings:
+                raise ValueError(f"{T} positions exceed this model's context of "
+                                 f"{cfg.max_position_embeddings}")
+            positions = torch.arange(past, T, device=ids.device).expand(B, S)
         if allowed is None:
-            allowed = causal(S, past + S, ids.device)
-        if cfg.sliding_window:                              # by position, not by slot: padding and packing move slots
-            keys = positions
-            if cache is not None:
-                cache.positions[:, past:past + S] = positions
-                keys = cache.positions[:, :past + S]
-            allowed = allowed & (positions[:, :, None] - keys[:, None, :] < cfg.sliding_window)     # (B, S, T)
-        mask = additive_mask(allowed, cfg.num_attention_heads // cfg.num_key_value_heads, self.dtype)
-        body = self.model if cfg.family == "llama" else self.transformer
-        x = body(ids, positions, mask, cache)
+            allowed = causal(S, T, ids.device)
+        if cfg.sliding_window:
+            allowed = allowed & self.within_window(positions, cache)
+        repeats = cfg.num_attention_heads // cfg.num_key_value_heads
+        mask = additive_mask(allowed, repeats, self.dtype)
+        x = self.body(ids, positions, mask, cache)
         if cache is not None:
             cache.filled += S
         return x
 
+    def within_window(self, positions, cache):
+        """(B, S, T): is a key near enough to a query? By position, not by slot: padding and packing
+        move slots."""
+        keys = positions
+        if cache is not None:
+            T = cache.filled + positions.shape[1]
+            cache.positions[:, cache.filled:T] = positions
+            keys = cache.positions[:, :T]
+        distance = positions[:, :, None] - keys[:, None, :]
+        return distance < self.cfg.sliding_window
+
     def head(self, x):
         """Final norm and output head: states (..., C) -> logits (..., V)."""
-        x = self.model.norm(x) if self.cfg.family == "llama" else self.transformer.ln_f(x)
-        logits = linear(x, self.embedding if self.cfg.tie_word_embeddings else self.lm_head.weight)
+        norm = self.model.norm if self.cfg.family == "llama" else self.transformer.ln_f
+        W = self.embedding if self.cfg.tie_word_embeddings else self.lm_head.weight
+        logits = linear(norm(x), W)
         if self.valid_vocab < self.cfg.vocab_size:
             logits[..., self.valid_vocab:] = float("-inf")
         return logits
 
     def forward(self, ids, positions=None, allowed=None, cache=None):
         """Logits (B, S, V); the arguments are those of `hidden`."""
-        return self.head(self.hidden(ids, positions, allowed, cache))
+        x = self.hidden(ids, positions, allowed, cache)
+        return self.head(x)
 
     def new_cache(self, batch, length):
         """An empty KVCache for `batch` rows of `length` positions, where the model is."""

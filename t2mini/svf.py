@@ -1,41 +1,173 @@
 """
 Singular value fine-tuning (paper 3.1): W = U diag(S) Vt, and one number z per singular value gives
 
-    W' = U diag(S * z) Vt.                                          z = 1 is the base model, bit for bit.
+    W' = U diag(S * z) Vt.                              z = 1 is the base model, bit for bit.
 
-Kept:     all z of all tuned matrices together are an "expert"; U, S, Vt and the base weights stay frozen.
-Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sense as the released code's logit p with
-          z = sigmoid(p) and the nuclear norm kept; that form is here as parameterisation "sigmoid").
-          Mixing is z = 1 + sum_k alpha_k (z_k - 1), on effective z: alpha = 0 is the base model, a one-hot alpha is the
-          expert (the release mixes logits, where neither holds). The paper's plain sum is `mix(..., plain=True)`.
-Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix; the gradient of z
-          needs no dense weight gradient (`FoldedLinear`); rows with different z go through the factors (`per_row`).
+Kept:     all z of all tuned matrices together are an "expert"; U, S, Vt and the base weights stay
+          frozen.
+Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sense as the released
+          code's logit p with z = sigmoid(p) and the nuclear norm kept; that form is here as
+          parameterisation "sigmoid"). Mixing is z = 1 + sum_k alpha_k (z_k - 1), on effective z:
+          alpha = 0 is the base model, a one-hot alpha is the expert (the release mixes logits,
+          where neither holds). The paper's plain sum is `mix(..., plain=True)`.
+Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix;
+          the gradient of z needs no dense weight gradient (`FoldedLinear`); rows with different z
+          add their change to what the base weights say (`per_row`).
 """
-import sys
-import time
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from .machine.packed import linear
-from .machine.svd_cache import decompose
+from .machine.svd_cache import decompose, decompose_all     # noqa: F401 (callers say svf.decompose)
 
-SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"), "gate": ("gate_proj",),
-         "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"), "qkv": ("attn.c_attn",)}
+SHORT = {"q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",), "o": ("o_proj", "attn.c_proj"),
+         "gate": ("gate_proj",), "up": ("up_proj", "mlp.c_fc"), "down": ("down_proj", "mlp.c_proj"),
+         "qkv": ("attn.c_attn",)}           # GPT-2 has q, k and v in one matrix
 ALL = "q,k,v,o,gate,up,down"
+FIRST_LOGIT = 0.1                           # the paper's Table 6, in the released code's form
+SMALLEST_DIVISOR = 0.1                      # a z up to here is not divided by: see FoldedLinear
+
+
+# ------------------------------------------------------------------------ what a tuned layer is
+def turned(base, W):
+    """From (out, in) to the layout in which `base` stores its weight, or back: GPT-2 transposes."""
+    return W.T if getattr(base, "transposed", False) else W
+
+
+def weight(base):
+    """W (out, in) of a linear layer, without gradient."""
+    base.weight.packed = None               # packed.py's copy: `base` does not run while replaced
+    return turned(base, base.weight.detach())
+
+
+class Tuned(nn.Module):
+    """A linear layer that an expert changes: the protocol that SVF and lora.py's layers keep.
+
+    base      the layer that it takes the place of: y = x W^T + bias, W (m, n)
+    folded    W' (m, n), what forward multiplies by; W itself where the layer is the base model's
+    off       dict end of name -> the value that means "base model"
+    A subclass says what is special about it:
+    trained() what the optimizer moves, dict end of name ("" for z) -> parameter
+    expert()  what an expert file holds, dict end of name -> tensor
+    fold()    builds `folded` from what is trained; until then a change has no effect
+    product(x)               x W'^T with gradients for x and for what is trained, none for W
+    stack(parts), by_row(x)  a batch whose rows have different experts: see `per_row`
+    Nothing else in t2mini asks which kind a layer is.
+    """
+    off = {}
+    sigmoid = False                         # True: what is trained is not what a file holds
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.W = weight(base)
+        self.folded = self.W
+        self.bank = None                    # the numbers of all experts of a mixed batch
+        self.rows = None                    # Rows: which of them each row of the batch uses
+
+    def expert(self):
+        return self.trained()
+
+    def forward(self, x):
+        """x (..., n) -> y (..., m)."""
+        if self.bank is not None:
+            y = self.by_row(x)
+        elif torch.is_grad_enabled():
+            y = self.product(x)
+        else:
+            y = linear(x, self.folded)
+        return y if self.base.bias is None else y + self.base.bias
+
+
+class SVF(Tuned):
+    """A linear layer seen through its singular values.
+
+    z (r,) float32 is the trained parameter (the logit p where sigmoid=True). U (m, r) and
+    Vt (r, n) have W's dtype, S (r,) and z stay in float32.
+    """
+    off = {"": 1.0}
+
+    def __init__(self, base, U, S, Vt, sigmoid=False):
+        super().__init__(base)
+        self.sigmoid = sigmoid
+        self.U = U.to(self.W.dtype)
+        self.S = S.clone()                  # no view of a mapped file
+        self.Vt = Vt.to(self.W.dtype)
+        self.z = nn.Parameter(torch.full_like(S, FIRST_LOGIT if sigmoid else 1.0))
+        self.divisible = True               # is every z large enough to divide by? `fold` looks
+
+    @property
+    def from_y(self):
+        """Is the gradient of z read from the output? FoldedLinear says when."""
+        m, n = self.W.shape
+        return m < n and self.divisible
+
+    def scale(self):
+        """Effective z (r,): what multiplies S. Differentiable in the trained parameter."""
+        z = self.z.float().expand_as(self.S)            # a tied z is one number for all of S
+        if not self.sigmoid:
+            return z
+        s = torch.sigmoid(z)                            # the release keeps sum(S * z) = sum(S)
+        return s * (self.S.sum() / (self.S * s).sum())
+
+    def trained(self):
+        return {"": self.z}
+
+    def expert(self):
+        return {"": self.scale()}
+
+    @torch.no_grad()
+    def fold(self):
+        """W' = W + U diag(S * (z - 1)) Vt, the sum rounded once. Written as a change to W it is
+        exact at z = 1, and the rounding of U and Vt touches only the change."""
+        z = self.scale()
+        self.divisible = bool((z.abs() > SMALLEST_DIVISOR).all())
+        if bool((z == 1).all()):
+            self.folded = self.W
+            return
+        if self.folded is self.W:
+            self.W.packed = None                        # packed.py's copy is seldom used now
+            self.folded = torch.empty(self.W.shape, dtype=self.W.dtype, device=self.W.device)
+        scaled = self.U * (self.S * (z - 1)).to(self.U.dtype)
+        torch.add(self.W, scaled @ self.Vt, out=self.folded)        # no new memory per update
+
+    def product(self, x):
+        factors = self.U, self.S, self.Vt
+        return FoldedLinear.apply(x, self.scale(), self.folded, *factors, self.from_y)
+
+    def stack(self, parts):
+        """parts[""] (experts, r) -> S (z - 1) of each expert."""
+        return (self.S * (parts[""] - 1)).to(self.W.dtype)
+
+    def by_row(self, x):
+        """y = x W^T + ((x V) * S (z_b - 1)) U^T for row b.
+
+        A change to the base's own product, as in `fold`: where z_b = 1 it is 0, and y has the
+        base model's bits. ((x V) * S z_b) U^T would be cheaper by that product, but it rebuilds W
+        from factors that bfloat16 rounds, and is another model than the base already at z = 1.
+        """
+        change = self.bank[self.rows.index][:, None]                # (B, 1, r)
+        return linear(x, self.W) + linear(linear(x, self.Vt) * change, self.U)
 
 
 class FoldedLinear(torch.autograd.Function):
     """y = x W'^T, with gradients for x and for the scale z but none for W'.
 
-    x (..., n), W' (m, n), U (m, r), Vt (r, n), g = dL/dy (..., m). From W' = sum_i z_i S_i u_i v_i^T over all tokens t:
+    x (..., n), W' (m, n), U (m, r), Vt (r, n), g = dL/dy (..., m). From
+    W' = sum_i z_i S_i u_i v_i^T follows, over all tokens t:
 
-        dL/dz_i = S_i sum_t (u_i . g_t)(v_i . x_t)
+        dL/dz_i =  S_i   sum_t (u_i . g_t)(v_i . x_t)                       from the input
 
-    which is two thin products instead of the m x n gradient of W'. The longer side is met once only: where m > n (gate,
-    up) dL/dx reuses the first product, g W' = ((g U) * S z) Vt; where m < n (down, k, v) the second is taken from the
-    output, v_i . x_t = (u_i . y_t) / (z_i S_i), unless a z is too small to divide by (`from_y`).
+    which is two thin products instead of the m x n gradient of W'. The output holds the second
+    one too, u_i . y_t = z_i S_i (v_i . x_t), and put in its place S_i cancels:
+
+        dL/dz_i = 1/z_i  sum_t (u_i . g_t)(u_i . y_t)                       from the output
+
+    So the longer side is met once only. Where m < n (down, k, v) the output is read, unless a z
+    is too small to divide by (SVF.from_y). Where m > n (gate, up) dL/dx reuses the first
+    product: g W' = ((g U) * S z) Vt.
     """
 
     @staticmethod
@@ -49,94 +181,33 @@ class FoldedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         """g = dL/dy (..., m) -> dL/dx (..., n), dL/dz (r,)."""
-        kept, z, W, U, S, Vt = ctx.saved_tensors
-        if not ctx.needs_input_grad[1]:
+        x_or_y, z, W, U, S, Vt = ctx.saved_tensors
+        wants_x, wants_z = ctx.needs_input_grad[:2]
+        if not wants_z:
             return g @ W, None, None, None, None, None, None
-        gU = g @ U                                                              # (..., r)
-        other = kept @ U if ctx.from_y else kept @ Vt.T
-        gz = (gU * other).flatten(0, -2).sum(0, dtype=torch.float32) * (1 / z if ctx.from_y else S)
+        gU = g @ U                                                  # (..., r)
+        if ctx.from_y:
+            gz = over_tokens(gU * (x_or_y @ U)) * (1 / z)
+        else:
+            gz = over_tokens(gU * (x_or_y @ Vt.T)) * S
         gx = None
-        if ctx.needs_input_grad[0]:
-            gx = (gU * (S * z).to(gU.dtype)) @ Vt if len(U) > Vt.shape[1] else g @ W
+        m, n = W.shape
+        if wants_x and m > n:
+            gx = (gU * (S * z).to(gU.dtype)) @ Vt
+        elif wants_x:
+            gx = g @ W
         return gx, gz, None, None, None, None, None
 
 
-def weight(base):
-    """W (out, in) of a linear layer, without gradient. GPT-2 stores the transpose."""
-    base.weight.packed = None                               # packed.py's copy: `base` does not run while it is replaced
-    return base.weight.detach().T if getattr(base, "transposed", False) else base.weight.detach()
+def over_tokens(t):
+    """Sum (..., r) over all tokens -> (r,) in float32."""
+    return t.flatten(0, -2).sum(0, dtype=torch.float32)
 
 
-class SVF(nn.Module):
-    """A linear layer seen through its singular values. Replaces the layer it is given; `base` keeps that layer.
-
-    z (r,) float32 is the trained parameter (the logit p where sigmoid=True). W' lives in `folded` and changes only in
-    `fold()`: setting z without folding has no effect on the output.
-
-    Every tuned layer, lora.py's too, has base, W, folded, fold(); trained(), what the optimizer moves, and expert(), what
-    an expert file holds, as dicts from the end of a name ("" for z) to a tensor; off, the value at which W' = W; and
-    stack(), for a batch whose rows have different experts. Nothing else in t2mini asks which method a layer is.
-    """
-    off = {"": 1.0}
-
-    def __init__(self, base, U, S, Vt, sigmoid=False):
-        super().__init__()
-        self.base, self.sigmoid, self.W = base, sigmoid, weight(base)
-        dtype = self.W.dtype                                            # S and z stay in float32
-        self.U, self.S, self.Vt = U.to(dtype), S.clone(), Vt.to(dtype)  # (m, r), (r,), (r, n); no view of a mapped file
-        self.z = nn.Parameter(torch.full_like(S, 0.1) if sigmoid else torch.ones_like(S))
-        self.folded, self.from_y = self.W, len(self.U) < self.Vt.shape[1]
-        self.bank = self.rows = None                                    # see `per_row`
-
-    def scale(self):
-        """Effective z (r,): what multiplies S. Differentiable in the trained parameter."""
-        z = self.z.float().expand_as(self.S)                            # a tied z is one number for all of S
-        if not self.sigmoid:
-            return z
-        s = torch.sigmoid(z)
-        return s * (self.S.sum() / (self.S * s).sum())                  # the release's rescale: sum(S * z) = sum(S)
-
-    def trained(self):
-        return {"": self.z}
-
-    def expert(self):
-        return {"": self.scale()}
-
-    def stack(self, parts):
-        """parts[""] (experts, r) -> the bank of S z that forward picks from."""
-        return (self.S * parts[""]).to(self.W.dtype)
-
-    @torch.no_grad()
-    def fold(self):
-        """W' = W + U diag(S * (z - 1)) Vt, the sum rounded once. Written as a change to W it is exact at z = 1, and the
-        rounding of U and Vt touches only the change."""
-        z = self.scale()
-        self.from_y = len(self.U) < self.Vt.shape[1] and bool((z.abs() > 0.1).all())
-        if bool((z == 1).all()):
-            self.folded = self.W
-        else:
-            if self.folded is self.W:
-                self.folded = torch.empty(self.W.shape, dtype=self.W.dtype, device=self.W.device)
-                self.W.packed = None                                            # packed.py's copy of W is seldom used now
-            change = (self.U * (self.S * (z - 1)).to(self.U.dtype)) @ self.Vt               # (m, n)
-            torch.add(self.W, change, out=self.folded)                          # in place: no new memory at each update
-
-    def forward(self, x):
-        """x (..., n) -> y (..., m)."""
-        if self.bank is not None:                                       # one z per row of the batch
-            Sz = self.bank[self.rows.index][:, None]                    # (B, 1, r)
-            y = linear(linear(x, self.Vt) * Sz, self.U)
-        elif torch.is_grad_enabled():
-            y = FoldedLinear.apply(x, self.scale(), self.folded, self.U, self.S, self.Vt, self.from_y)
-        else:
-            y = linear(x, self.folded)
-        return y if self.base.bias is None else y + self.base.bias
-
-
-# ---------------------------------------------------------------------------------------------- attach, detach
+# ------------------------------------------------------------------------ attach, detach
 def layers(model):
     """dict name -> tuned layer, in model order."""
-    return {name: m for name, m in model.named_modules() if hasattr(m, "folded")}
+    return {name: m for name, m in model.named_modules() if isinstance(m, Tuned)}
 
 
 def trained(model):
@@ -151,63 +222,74 @@ def trained(model):
 def targets(model, modules=ALL, depth="all"):
     """Names of the linear layers that `modules` (such as "q,v" or "gate,up,down") selects.
 
-    depth "half" takes every second block, from the first on. The paper tunes half of the layers of Llama-3-70B and does
-    not say which (A.1); these are spread over the whole depth.
+    depth "half" takes every second block, from the first on. The paper tunes half of the layers of
+    Llama-3-70B and does not say which (A.1); these are spread over the whole depth.
     """
     wanted = [m.strip() for m in modules.split(",")]
-    unknown = [m for m in wanted if m not in SHORT]
-    if unknown:
-        raise ValueError(f"unknown module {unknown[0]!r}; choose from {', '.join(SHORT)}")
-    ends = tuple("." + e for m in wanted for e in SHORT[m])
-    if "qkv" not in wanted and {"q", "k", "v"} & {*wanted}:             # GPT-2 has q, k and v in one matrix
-        ends += (".attn.c_attn",)
+    for name in wanted:
+        if name not in SHORT:
+            raise ValueError(f"unknown module {name!r}; choose from {', '.join(SHORT)}")
     if depth not in ("all", "half"):
         raise ValueError(f"layers must be all or half, not {depth!r}")
-    return [n for n, m in model.named_modules() if n.endswith(ends) and hasattr(m, "weight")
-            and (depth == "all" or int(n.split(".")[2]) % 2 == 0)]          # model.layers.3... or transformer.h.3...
+    if {"q", "k", "v"} & {*wanted}:
+        wanted.append("qkv")
+    ends = tuple("." + end for name in wanted for end in SHORT[name])
+    names = [n for n, m in model.named_modules() if n.endswith(ends) and hasattr(m, "weight")]
+    if depth == "half":
+        names = [n for n in names if block_of(n) % 2 == 0]
+    return names
+
+
+def block_of(name):
+    """3 for model.layers.3.mlp.up_proj and for transformer.h.3.mlp.c_fc."""
+    return int(name.split(".")[2])
 
 
 def chosen(model, modules, depth="all"):
-    """The names that attach() is to replace. modules may be a list of layer names too. RuntimeError if any layer is tuned."""
+    """The names that attach() is to replace. modules may be a list of layer names too.
+
+    RuntimeError if any layer is tuned, ValueError if there is no such layer.
+    """
     if layers(model):
         raise RuntimeError("this model already has SVF layers; call svf.detach(model) first")
     names = targets(model, modules, depth) if isinstance(modules, str) else list(modules)
-    if not names or not set(names) <= set(targets(model, ",".join(SHORT))):
-        raise ValueError(f"no linear layer of this model is called {modules if isinstance(modules, str) else names[:1]}")
+    unknown = sorted({*names} - {*targets(model, ",".join(SHORT))})
+    if unknown or not names:
+        raise ValueError(f"no linear layer of this model is called {(unknown or [modules])[0]}")
     return names
 
 
 def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="all", tie="none"):
     """Swap every selected linear layer for an SVF view of itself. -> list of names.
 
-    modules, depth: see `targets`; or modules as a list of layer names. cache: folder for the decompositions (created);
-    None computes them anew. tie: z is a single number for each "matrix", for all matrices of a block ("layer"), or for all
-    of one kind over the blocks ("module"); layers that share it have the same parameter. Raises RuntimeError when
+    modules, depth: see `targets`; or modules as a list of layer names. cache: folder for the
+    decompositions (created); None computes them anew. tie: see `tie_z`. Raises RuntimeError when
     attached already.
     """
-    names, made, t0, shown = chosen(model, modules, depth), {}, time.time(), 0
-    for i, name in enumerate(names):
-        base = model.get_submodule(name).requires_grad_(False)
-        try:
-            factors = decompose(weight(base), cache)
-        except torch.linalg.LinAlgError as e:
-            raise ValueError(f"the SVD of {name} failed: {e}") from None
-        made[name] = SVF(base, *factors, sigmoid)
-        if progress and time.time() - t0 > shown + 1 or (shown and i + 1 == len(names)):
-            shown = time.time() - t0
-            left = shown / (i + 1) * (len(names) - i - 1)
-            print(f"\rdecomposing {i + 1}/{len(names)} matrices, {left:3.0f} s left ", end="", file=sys.stderr, flush=True)
-    if shown:
-        print(file=sys.stderr)
-    if tie != "none":
-        kind = {"matrix": lambda n: n, "layer": lambda n: n.split(".")[2], "module": lambda n: n.split(".", 3)[3]}[tie]
-        shared = {kind(name): nn.Parameter(torch.ones(1, device=layer.S.device)) for name, layer in made.items()}
-        for name, layer in made.items():
-            layer.z = shared[kind(name)]
-    swap(model, made)                                       # all or none: a failure above leaves the model as it was
+    names = chosen(model, modules, depth)
+    bases = {name: model.get_submodule(name).requires_grad_(False) for name in names}
+    weights = {name: weight(base) for name, base in bases.items()}
+    made = {}
+    for name, factors in decompose_all(weights, cache, progress):
+        made[name] = SVF(bases[name], *factors, sigmoid)
+    tie_z(made, tie)
+    swap(model, made)                       # all or none: after a failure the model is as it was
     if sigmoid:
         fold(model)
     return names
+
+
+def tie_z(made, tie):
+    """One number z for many singular values: layers (dict name -> layer) that share it get the same
+    parameter. tie: a number for each "matrix", for all matrices of a block ("layer"), for all of
+    one kind over the blocks ("module"), or none is shared ("none")."""
+    shared = {}
+    for name, layer in made.items():
+        module = name.split(".", 3)[3]                  # mlp.up_proj, whatever the block
+        group = {"none": None, "matrix": name, "layer": block_of(name), "module": module}[tie]
+        if group is not None:
+            one_number = nn.Parameter(torch.ones(1, device=layer.S.device))
+            layer.z = shared.setdefault(group, one_number)
 
 
 def swap(model, made):
@@ -218,21 +300,33 @@ def swap(model, made):
 
 
 def detach(model):
-    """Put the original layers back: the very same tensors, so the base model is restored bit for bit."""
+    """Put the original layers back: the very same tensors, so the base model is restored bit for
+    bit."""
     swap(model, {name: layer.base for name, layer in layers(model).items()})
 
 
-# ---------------------------------------------------------------------------------------------- z in and out
+# ------------------------------------------------------------------------ z in and out
+def parts(model):
+    """For every tensor of an expert: (its name, its layer, the end of the name, the tensor)."""
+    for name, layer in layers(model).items():
+        for part, t in layer.expert().items():
+            yield name + part, layer, part, t
+
+
 def get_z(model):
-    """dict name -> effective z (r,), a copy: this is the expert. (Of LoRA: name.A, name.B; of IA3: name.l.)"""
-    return {name + part: t.detach().float().clone() for name, layer in layers(model).items()
-            for part, t in layer.expert().items()}
+    """dict name -> effective z (r,), a copy: this is the expert. (Of LoRA: name.A, name.B; of IA3:
+    name.l.)"""
+    return {name: t.detach().float().clone() for name, _, _, t in parts(model)}
 
 
 def shift(model):
-    """How far the expert is from the base model: mean |z - 1| over all z (IA3: |l - 1|, LoRA: |B|)."""
-    return torch.cat([(t.detach() - layer.off[part]).abs().flatten() for layer in layers(model).values()
-                      for part, t in layer.expert().items() if part in layer.off]).mean().item()
+    """How far the expert is from the base model: mean |z - 1| over all z (IA3: |l - 1|, LoRA:
+    |B|)."""
+    moved = []
+    for _, layer, part, t in parts(model):
+        if part in layer.off:
+            moved.append((t.detach() - layer.off[part]).abs().flatten())
+    return torch.cat(moved).mean().item()
 
 
 def fold(model):
@@ -243,22 +337,33 @@ def fold(model):
 
 @torch.no_grad()
 def set_z(model, expert):
-    """Make the model run on `expert` (dict name -> z); layers that it does not name run on the base weights."""
-    found = {name + part: (layer, part, p) for name, layer in layers(model).items() for part, p in layer.trained().items()}
-    unknown = sorted(expert.keys() - found.keys())
-    if unknown:
-        raise ValueError(f"the expert tunes {unknown[0]}, which has no SVF layer; attach with the expert's modules")
-    for name, (layer, part, p) in found.items():
-        if getattr(layer, "sigmoid", False):
-            raise ValueError("an effective z cannot be set in sigmoid form; attach with sigmoid=False")
-        z = expert.get(name)
-        if z is None:
-            p.fill_(layer.off[part]) if part in layer.off else None     # LoRA's A may be anything while B is 0
-        elif z.shape != p.shape or not bool(torch.isfinite(z).all()):
-            raise ValueError(f"the expert's z for {name} is not {tuple(p.shape)} finite numbers")
-        else:
-            p.copy_(z)
+    """Make the model run on `expert` (dict name -> z); layers that it does not name run on the base
+    weights. ValueError where it does not fit."""
+    refuse_unknown(expert, {name for name, _, _, _ in parts(model)}, "the expert")
+    for name, layer in layers(model).items():
+        if layer.sigmoid:
+            raise ValueError("an effective z cannot be set in sigmoid form; attach with "
+                             "sigmoid=False")
+        for part, p in layer.trained().items():
+            z = expert.get(name + part)
+            if z is not None:
+                if z.shape != p.shape or not bool(torch.isfinite(z).all()):
+                    raise misfit(name + part, p)
+                p.copy_(z)
+            elif part in layer.off:                     # LoRA's A may be anything while B is 0
+                p.fill_(layer.off[part])
     fold(model)
+
+
+def refuse_unknown(expert, known, who):
+    unknown = sorted(expert.keys() - known)
+    if unknown:
+        raise ValueError(f"{who} tunes {unknown[0]}, which has no SVF layer; attach with the "
+                         "expert's modules")
+
+
+def misfit(name, p):
+    return ValueError(f"the expert's z for {name} is not {tuple(p.shape)} finite numbers")
 
 
 def reset(model):
@@ -268,10 +373,13 @@ def reset(model):
 
 def merged(model):
     """The whole model with W' in place of W: dict name in the checkpoint -> tensor."""
-    added = trained(model).values()
-    out = {n.replace(".base.", "."): p for n, p in model.named_parameters() if all(p is not z for z in added)}
+    added = {id(p) for p in trained(model).values()}
+    out = {}
+    for name, p in model.named_parameters():
+        if id(p) not in added:
+            out[name.replace(".base.", ".")] = p
     for name, layer in layers(model).items():
-        out[f"{name}.weight"] = layer.folded.T if getattr(layer.base, "transposed", False) else layer.folded
+        out[f"{name}.weight"] = turned(layer.base, layer.folded)
     return out
 
 
@@ -287,62 +395,90 @@ def using(model, expert):
 
 @contextmanager
 def at_base(model):
-    """Compute with the base weights inside the block without touching z (the reference of the KL term)."""
-    found = layers(model).values()
-    kept = [layer.folded for layer in found]
+    """Compute with the base weights inside the block without touching z (the reference of the KL
+    term)."""
+    kept = {layer: layer.folded for layer in layers(model).values()}
     try:
-        for layer in found:
+        for layer in kept:
             layer.folded = layer.W
         yield
     finally:
-        for layer, W in zip(found, kept):
-            layer.folded = W
+        for layer, folded in kept.items():
+            layer.folded = folded
+
+
+def normalised(alpha, smallest=0.1):
+    """K numbers divided by their sum, as the paper tries it (3.2 C). Left as they are where the sum
+    is below `smallest`, zeros (the base model) among them: the quotients would be huge."""
+    total = float(sum(alpha))
+    if total < smallest:
+        return list(alpha)
+    return [float(a) / total for a in alpha]
 
 
 def mix(experts, alpha, plain=False):
     """Mixture of K experts (paper 3.2 C). alpha: K numbers, or dict name -> K numbers (per matrix).
 
-    z = 1 + sum_k alpha_k (z_k - 1). With plain=True the paper's z = sum_k alpha_k z_k, where alpha = 0 erases W.
+    z = 1 + sum_k alpha_k (z_k - 1). With plain=True the paper's z = sum_k alpha_k z_k, where
+    alpha = 0 erases W. A layer that an expert lacks has z = 1 there.
     """
-    names, out = sorted({name for e in experts for name in e}), {}
+    names = sorted({name for e in experts for name in e})
     if any(name.endswith(".A") for name in names):
-        raise ValueError("LoRA experts cannot be mixed number by number: the mean of two B A is not the product of the means")
+        raise ValueError("LoRA experts cannot be mixed number by number: the mean of two B A is "
+                         "not the product of the means")
+    mixed = {}
     for name in names:
-        a = alpha[name] if isinstance(alpha, dict) else alpha
         ones = torch.ones_like(next(e[name] for e in experts if name in e))
         zs = [e.get(name, ones) for e in experts]
-        out[name] = sum(float(a_k) * (z if plain else z - 1) for a_k, z in zip(a, zs)) + (0 if plain else 1)
-    return out
+        pairs = zip(alpha[name] if isinstance(alpha, dict) else alpha, zs)
+        if plain:
+            mixed[name] = sum(float(a) * z for a, z in pairs)
+        else:
+            mixed[name] = sum(float(a) * (z - 1) for a, z in pairs) + 1
+    return mixed
 
 
+# ------------------------------------------------------------------------ rows with different z
 class Rows:
-    """Which entry of the bank each batch row uses; `select` follows the batch as generate() copies or drops rows."""
+    """Which expert each batch row uses: index (B,). `select` follows the batch as generate() copies
+    or drops rows."""
 
     def __init__(self, index):
         self.index = index
 
-    def select(self, rows):
-        self.index = self.index[rows]
+    def select(self, kept):
+        self.index = self.index[kept]
 
 
 @contextmanager
 def per_row(model, experts, index):
-    """Inside the block, row b of a batch runs on experts[index[b]]. Yields the Rows to hand to generate().
+    """Inside the block, row b of a batch runs on experts[index[b]], base weights afterwards.
+    Yields the Rows to hand to generate().
 
-    y = ((x V) * S z_b) U^T reads the weights once for all experts; W' is never built. Base weights afterwards.
+    The weights are read once for all experts; no W' is built. See `by_row` of the layers.
+    ValueError where an expert does not fit.
     """
     rows = Rows(torch.as_tensor(index, device=model.device))
-    found = layers(model)
-    base = {name + part: torch.full_like(t, layer.off.get(part, 0.0)) for name, layer in found.items()
-            for part, t in layer.expert().items()}                      # an expert without a layer has the base model's
-    unknown = sorted({name for e in experts for name in e} - base.keys())
-    if unknown:
-        raise ValueError(f"an expert tunes {unknown[0]}, which has no SVF layer; attach with the expert's modules")
+    known = {name for name, _, _, _ in parts(model)}
+    for expert in experts:
+        refuse_unknown(expert, known, "an expert")
     try:
-        for name, layer in found.items():
-            parts = {part: torch.stack([e.get(name + part, base[name + part]) for e in experts]) for part in layer.expert()}
-            layer.bank, layer.rows = layer.stack(parts), rows
+        for name, layer in layers(model).items():
+            layer.bank = layer.stack(gathered(name, layer, experts))
+            layer.rows = rows
         yield rows
     finally:
-        for layer in found.values():
+        for layer in layers(model).values():
             layer.bank = layer.rows = None
+
+
+def gathered(name, layer, experts):
+    """What all experts hold of one layer: dict end of the name -> (experts, ...). An expert without
+    the layer has the base model's numbers there."""
+    bank = {}
+    for part, t in layer.expert().items():
+        base = torch.full_like(t, layer.off.get(part, 0.0))
+        bank[part] = [expert.get(name + part, base) for expert in experts]
+        if any(z.shape != t.shape for z in bank[part]):
+            raise misfit(name + part, t)
+    return {part: torch.stack(zs) for part, zs in bank.items()}

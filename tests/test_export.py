@@ -1,9 +1,12 @@
 """What `export` writes loads back with the same logits, and is there whole or not at all."""
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import soon
 from safetensors.torch import load_file
 
 import t2mini
@@ -137,3 +140,69 @@ def test_sentencepiece_vocabulary_of_a_gguf_file(tmp_path):
         (tmp_path / name).write_text(json.dumps(content))
     t = tokenizer.from_folder(tmp_path, [2])
     assert [t.encode(s, start=True) for s in strings] == golden["sentencepiece"] and t.bos == 1 and t.stop_ids == {2}
+
+
+@pytest.mark.parametrize("mask, file, folder", [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775)])
+def test_who_may_read_an_export_follows_from_the_umask(tmp_path, monkeypatch, mask, file, folder):
+    """Fails if exported weights are readable by their owner only, or by all although the umask forbids it."""
+    monkeypatch.setattr(export_file, "SHARD", 40_000)
+    model, expert = tuned(GOLDEN / "qwen3", "q")
+    before = os.umask(mask)
+    try:
+        written(model, GOLDEN / "qwen3.gguf", tmp_path / "out", expert, META)
+    finally:
+        os.umask(before)
+    found = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
+    assert {mode for path, mode in found.items() if path.is_file()} == {file} and len(found) > 8
+    assert {mode for path, mode in found.items() if path.is_dir()} == {folder}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "merges.txt", "config.json"])
+def test_a_link_out_of_a_checkpoint_is_not_exported(tmp_path, tiny_folder, name):
+    """Fails if a private file that a checkpoint links to is copied into what will be given away."""
+    source = Path(shutil.copytree(tiny_folder, tmp_path / "source"))
+    model, _ = t2mini.load(source, device="cpu", dtype="float32")
+    secret = tmp_path / "private" / "key"
+    secret.parent.mkdir()
+    secret.write_text((source / "config.json").read_text())
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to(secret)
+    with pytest.raises(ValueError, match=f"{name} is a link out of the checkpoint, to .*private/key"):
+        written(model, source, tmp_path / "out")
+    (source / name).unlink()
+    (source / name).symlink_to("/dev/zero")
+    with soon(), pytest.raises(ValueError, match=f"{name}.* is a link out of the checkpoint"):
+        written(model, source, tmp_path / "out")
+    (source / name).unlink()
+    os.mkfifo(source / name)
+    with soon(), pytest.raises(ValueError, match=f"{name}: not a regular file"):
+        written(model, source, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["private", "source"]
+
+
+def test_a_hub_cache_is_exported_through_its_links(tmp_path, tiny_folder):
+    """Fails if the links of a hub cache, from snapshots/ to blobs/, are refused or copied as links."""
+    cache = tmp_path / "models--a--b"
+    snapshot = cache / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(tiny_folder, cache / "blobs")
+    for path in (cache / "blobs").iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    model, _ = t2mini.load(snapshot, device="cpu", dtype="float32")
+    out = written(model, snapshot, tmp_path / "out")
+    assert (out / "tokenizer.json").read_bytes() == (tiny_folder / "tokenizer.json").read_bytes()
+    assert not any(path.is_symlink() for path in out.rglob("*"))
+
+
+def test_linear_rope_scaling_is_exported(tmp_path):
+    """Fails if the scaled rope of a GGUF file is not in the config that is written for it."""
+    from test_weights import FOUR, gguf_with
+    source = tmp_path / "x.gguf"
+    source.write_bytes(gguf_with(("llama.rope.scale_linear", 6, FOUR)))
+    model, _ = t2mini.load(source, device="cpu", dtype="float32")
+    written(model, source, tmp_path / "out")
+    again, _ = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
+    spec = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert again.cfg.rope_factors == (4.0,) * 4 and spec["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+    ids = torch.arange(3, 30)[None]
+    torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=1e-5)

@@ -1,13 +1,13 @@
 """Sampling: no row can see its batch, and every log-probability is the one that a full forward pass gives."""
 import math
+import sys
 
 import pytest
 import torch
 from conftest import random_model
 
-from t2mini import generate as generate_file
 from t2mini import svf
-from t2mini.generate import draw, generate, uniforms
+from t2mini.generate import NotFinite, draw, generate, uniforms
 
 PROMPTS = [[5, 9, 33], [7] * 11, [1, 2, 3, 4, 5, 6, 7], [40]]
 STOP = {3, 8, 11, 20, 21, 22, 23, 24, 25, 26}          # many, so that rows end early and the batch shrinks
@@ -109,6 +109,20 @@ def test_what_cannot_be_answered_is_said(small, prompts, tokens, says):
         generate(small, prompts, tokens, STOP)
 
 
+def test_logits_that_are_not_finite_stop_the_answer(monkeypatch):
+    """Fails if an expert of huge z or a damaged weight ends in an answer of garbage; training looks for itself."""
+    model = random_model(vocab_size=64)
+    svf.attach(model, "q,down", progress=False)
+    huge = {n: 1e30 * z for n, z in svf.get_z(model).items()}
+    with svf.using(model, huge), pytest.raises(ValueError, match="not finite numbers: damaged weights, or an expert"):
+        generate(model, PROMPTS, 8, STOP, 0)
+    with svf.per_row(model, [huge, {}], [1, 1, 0, 1]) as which, pytest.raises(NotFinite):      # one row is enough
+        generate(model, PROMPTS, 8, STOP, 0.7, rows=which)
+    with svf.using(model, huge):
+        assert not generate(model, PROMPTS, 8, STOP, 0, finite=False).logprobs.isfinite().all()
+    assert generate(model, PROMPTS, 8, STOP, 0).logprobs.isfinite().all()
+
+
 def test_rows_with_different_experts():
     """Fails if shrinking the batch shifts a row to another row's expert."""
     model = random_model(vocab_size=64)
@@ -177,7 +191,7 @@ def test_group_samples_equal_separate_rows(monkeypatch):
     often as it has samples, from the same table of random numbers."""
     model, table = random_model(1), uniforms(2, range(len(RAGGED)), 4, 10)
     group = generate(model, RAGGED, 10, STOPS, 0.9, samples=4, seed=2)
-    monkeypatch.setattr(generate_file, "uniforms", lambda *_: table)
+    monkeypatch.setattr(sys.modules["t2mini.generate"], "uniforms", lambda *_: table)
     alone = generate(model, [p for p in RAGGED for _ in range(4)], 10, STOPS, 0.9)
     assert_same(group, slice(None), alone, slice(None))
 

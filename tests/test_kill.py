@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 import t2mini
 from t2mini.formats import download as d
-from t2mini import experts, reinforce, svf
-from t2mini.reinforce import TrainConfig
+from t2mini import experts, svf, train
+from t2mini.recipe import TrainConfig
 
 BIG = bytes(range(256)) * 4000
 
@@ -79,7 +79,7 @@ class Run:
 
     def train(self, out, resume=False):
         model, tokenizer = t2mini.load(self.weights, device="cpu", dtype="float32")
-        reinforce.train(model, tokenizer, self.cfg, out, resume, log=lambda text: None)
+        train.train(model, tokenizer, self.cfg, out, resume, log=lambda text: None)
 
     def go_on(self, out):
         """What a user does after a kill: --resume where there is a checkpoint."""

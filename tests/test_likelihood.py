@@ -6,7 +6,8 @@ from conftest import random_model
 from t2mini import evaluate, svf, tasks
 from t2mini.questions.example import Example
 from t2mini.likelihood import choose, likelihoods
-from t2mini.reinforce import TrainConfig, policy_gradient, settled
+from t2mini.recipe import TrainConfig, settled
+from t2mini.reinforce import policy_gradient
 
 OPTIONS = [([5, 6, 7], [[10, 11], [12], [13, 14, 15, 16]]), ([9], [[20, 20, 21], [22, 23]]), (list(range(30, 45)), [[1], [2, 3]])]
 PROMPTS, ANSWERS = [p for p, _ in OPTIONS], [a for _, a in OPTIONS]

@@ -15,7 +15,8 @@ from test_reinforce import config, quiet, ready, rows_of, words     # noqa: F401
 from t2mini import evaluate, experts, reinforce, svf, tasks
 from t2mini.generate import generate
 from t2mini.questions.example import Example
-from t2mini.reinforce import TrainConfig, train
+from t2mini.recipe import TrainConfig
+from t2mini.train import train
 
 NAN, INF = float("nan"), float("inf")
 

@@ -435,8 +435,8 @@ def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
 
 def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
     """Fails if the same settings train twice, or other settings find the wrong expert."""
-    made, started, real = runs.Lab(*tiny, tmp_path, quick=True), [], runs.reinforce.train
-    monkeypatch.setattr(runs.reinforce, "train", lambda *a, **k: started.append(a[2]) or real(*a, **k))
+    made, started, real = runs.Lab(*tiny, tmp_path, quick=True), [], runs.train.train
+    monkeypatch.setattr(runs.train, "train", lambda *a, **k: started.append(a[2]) or real(*a, **k))
     first, _ = made.expert("math", 0)
     again, meta = made.expert("math", 0)
     other, _ = made.expert("math", 1)

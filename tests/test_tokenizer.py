@@ -4,7 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import CONTROL
+from conftest import CONTROL, soon
 
 from t2mini.formats.spm import MergeEncoder, by_pairs
 from t2mini.formats.tokenizer import MAX_CHARS, PATTERNS, Tokenizer, byte_alphabet, check_merges, chat_format, from_folder, from_gguf
@@ -144,7 +144,37 @@ def test_missing_bytes_become_unk():
     assert t.encode("b\x04a\U00040000é") == [98, 63, 63, 63, 128, 128, 128, 63, 0xA9]
     assert max(t.encode("".join(map(chr, range(0x250))))) < t.n_vocab
     none = Tokenizer({0: "x"}, {}, "gpt2")
-    assert none.encode("abx é") == [0] * 6 and none.n_vocab == 1
+    assert none.encode("abx é") == [0] and none.n_vocab == 1
+
+
+def test_a_missing_byte_is_never_a_control_token(tmp_path):
+    """Fails if plain text can hold a stop token or a mark of a turn: a byte that the vocabulary lacks is
+    dropped."""
+    for stop_ids, bos in ((), 1), ({257}, None), ((), 256):
+        for unk in (256, 257, 258):
+            t = byte_tokenizer("smollm2", missing=(4,), unk_id=unk, stop_ids=stop_ids, bos=bos,
+                               chat="chatml")
+            assert t.encode("a\x04b") == [97, 98] and t.unk_id is None
+    words = gguf_meta()["tokenizer.ggml.tokens"]
+    meta = gguf_meta(tokens=["<|endoftext|>", *words[1:5], "<|unused|>", *words[6:]], unknown_token_id=0,
+                     eos_token_id=0)
+    t = from_gguf(meta)
+    lost = chr(byte_alphabet()[words[5]])
+    assert t.encode(f"a{lost}b") == t.encode("a") + t.encode("b") and 0 in t.stop_ids
+    vocab = {w: i for w, i in SPEC["model"]["vocab"].items() if w != ALPHABET[4]}
+    model = SPEC["model"] | {"vocab": vocab, "unk_token": "<|endoftext|>"}
+    t = from_folder(folder_of(tmp_path, model=model))
+    assert t.encode("a\x04b") == t.encode("a") + t.encode("b") and t.encode("\x04") == []
+
+
+def test_marks_of_a_chat_are_control_whatever_a_file_calls_them():
+    """Fails if a GGUF that lists <|im_end|> among the ordinary words lets a user's text end a turn."""
+    t = from_gguf(gguf_meta(token_type=[2] + [1] * 260))
+    assert t.control == {"<unk>": 0, "<|im_start|>": 259, "<|im_end|>": 260} and 260 not in t.known
+    words = gguf_meta()["tokenizer.ggml.tokens"]
+    t = from_gguf(gguf_meta(tokens=[*words, "</", "s>", "</s>"], token_type=[2] + [1] * 258 + [3, 3, 1, 1, 1],
+                            merges=["t h", "th e", "< /", "s >", "</ s>"]))
+    assert 263 in t.known and 263 not in t.stop_ids         # a word of HTML, as in Qwen's vocabulary
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -217,6 +247,168 @@ def test_chat_format_is_recognised_not_run(capsys):
     assert chat_format("[INST] <<SYS>>")[0] == "llama2" and chat_format("[INST] ")[0] == "mistral"
     assert chat_format("<|user|>{{ eos_token }}<|assistant|>")[0] == "zephyr"
     assert chat_format([{"name": "tool_use", "template": "x"}, {"name": "default", "template": "[INST] "}])[0] == "mistral"
+
+
+BOXED = r"""{%- if tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- messages[0]['content'] }}
+    {%- else %}
+        {{- 'You can use tools.' }}
+    {%- endif %}
+    {{- "\n\n# Tools\n" }}
+    {%- for tool in tools %}{{- "\n" }}{{- tool | tojson }}{%- endfor %}
+    {{- "<|im_end|>\n" }}
+{%- else %}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
+    {%- else %}
+        {{- MESSAGE }}
+    {%- endif %}
+{%- endif %}
+{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"""
+
+
+@pytest.mark.parametrize("literal, message", [
+    (r"'<|im_start|>system\nput your answer within \\boxed{}.<|im_end|>\n'",
+     "put your answer within \\boxed{}."),
+    (r"'<|im_start|>system\nit\'s \"me\", {{ x }} <b> {% y %} %}<|im_end|>\n'",
+     "it's \"me\", {{ x }} <b> {% y %} %}"),
+    ('"' + r"<|im_start|>system\nit's \"me\"\ttab \x41\u00e9<|im_end|>" + '"', "it's \"me\"\ttab A\u00e9"),
+    (r"'<|im_start|>' + 'system\n' ~ 'one ' + f('two') + '<|im_end|>'", None),
+    (r"'<|im_start|>' + 'system\n' ~ 'one ' + 'two' + '<|im_end|>'", "one two")])
+def test_default_system_messages_with_escapes(capsys, literal, message):
+    """Fails if a default system message with braces, quotes or escapes is dropped in silence, or keeps
+    its backslashes."""
+    assert chat_format(BOXED.replace("MESSAGE", literal)) == ("chatml", message, "")
+    assert ("not understood" in capsys.readouterr().err) == (message is None)
+
+
+@pytest.mark.parametrize("template, message", [
+    (r"{% if messages[0].role == 'system' %}{% set s = messages[0].content %}{% else %}"
+     r"{% set s = 'Be \'nice\'.' %}{% endif %}{{ '<|im_start|>system\n' + s + '<|im_end|>\n' }}",
+     "Be 'nice'."),
+    (r"{{- '<|im_start|>system\n' }}{%- if messages[0].role == 'system' %}{{- messages[0].content }}"
+     r"{%- else %}{{- 'Be {}.' }}{%- endif %}{{- '<|im_end|>\n' }}", "Be {}."),
+    ("{# '<|im_start|>system\nNo.<|im_end|>' #}{% for m in messages %}"
+     "{% if loop.first and m.role != 'system' %}\n"
+     "<|im_start|>system\nRaw {text}.<|im_end|>\n{% endif %}{{ '<|im_start|>' + m.role }}{% endfor %}",
+     "Raw {text}."),
+    (r"{% set s = 'One' + ' two' %}{{ '<|im_start|>system\n' + s + '.<|im_end|>' }}", "One two."),
+    (r"{{ '<|im_start|>system\n' + message.content + '<|im_end|>' }}", None),
+    ("<|im_start|>system\n\n<|im_end|>", None),
+    (r"{% if tools is not none %}{{ '<|im_start|>system\nTools.<|im_end|>' }}{% endif %}", None),
+    (r"<|im_start|> {{ '<|im_start|>system\nnever closed", None), (r"<|im_start|>{% if x %}{{", None)])
+def test_default_system_messages_in_other_places(capsys, template, message):
+    """Fails if a variable, a branch without a system message or plain text of a template is not
+    followed; or a message for tools, or in a comment, is taken for the default one."""
+    assert chat_format(template) == ("chatml", message, "") and not capsys.readouterr().err
+
+
+def test_default_system_messages_of_other_formats(capsys):
+    """Fails if only ChatML's default message is read."""
+    llama3 = r"{{ '<|start_header_id|>system<|end_header_id|>\n\nIt\'s.<|eot_id|>' }}"
+    zephyr = r"<|user|><|assistant|>{{ '<|system|>\nBe {}.' + eos_token }}"
+    assert chat_format(llama3) == ("llama3", "It's.", "")
+    assert chat_format(zephyr) == ("zephyr", "Be {}.", "")
+    assert chat_format(r"[INST] {{ '<<SYS>>\nBe \"so\".\n<</SYS>>\n\n' }}") == ("llama2", 'Be "so".', "")
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("template", [
+    r"{{ '<|im_start|>system\nToday is ' + date + '.<|im_end|>' }}",
+    r"{{ '<|im_start|>system\n' + (message or 'You are a bot.') + '<|im_end|>' }}",
+    r"{{ '<|im_start|>system\n' }}{{ message | default('You are a bot.') }}{{ '<|im_end|>' }}",
+    r"{% set s = messages[0].content if messages[0].role == 'system' else 'You are a bot.' %}"
+    r"{{ '<|im_start|>system\n' + s + '<|im_end|>' }}",
+    r"{% if date is defined %}{% set s = 'It is ' + date %}{% endif %}"
+    r"{{ '<|im_start|>system\n' + s + ' Be brief.<|im_end|>' }}"])
+def test_a_default_message_that_is_not_understood_is_told(capsys, template):
+    """Fails if a default message that depends on code is dropped in silence."""
+    assert chat_format(template) == ("chatml", None, "")
+    err = capsys.readouterr().err
+    assert "default system message that was not understood" in err and err.count("\n") == 1
+
+
+def test_hostile_templates_are_read_in_time():
+    """Fails if quotes or brackets of a damaged template are tried again and again, or one of any length
+    is read."""
+    with soon():
+        for unit in (r"\'", "'", '"', "{{", "{% if a %}", "(", "'a'+", "{#", "{{ 'a' }}"):
+            chat_format("<|im_start|>{{" + unit * (100_000 // len(unit)))
+            chat_format("<|im_start|>" + unit * (100_000 // len(unit)) + "}}")
+    for odd in ("<|im_start|>" * 20_000, {"<|im_start|>": 1}, 5):
+        with pytest.raises(ValueError, match="usable length"):
+            chat_format(odd)
+
+
+# the reference library's tokens of a ChatML conversation over the golden vocabulary
+TALK = {
+    "prepend": "<|im_start|> ▁ u s er <0x0A> th e ▁e nd <|im_end|> ▁ <0x0A> "
+               "<|im_start|> ▁as s is t ant <0x0A>",
+    "always": "<|im_start|> ▁ u s er <0x0A> th e ▁e nd <|im_end|> ▁ <0x0A> "
+              "<|im_start|> ▁as s is t ant <0x0A>",
+    "first": "<|im_start|> u s er <0x0A> th e ▁e nd <|im_end|> <0x0A> <|im_start|> as s is t ant <0x0A>",
+    "never": "<|im_start|> u s er <0x0A> th e ▁e nd <|im_end|> <0x0A> <|im_start|> as s is t ant <0x0A>"}
+
+
+def chatml_over_spm(tmp_path, scheme, **flags):
+    """The golden SentencePiece vocabulary with ChatML's tokens. flags: of these tokens."""
+    top = len(SPM_SPEC["model"]["vocab"])
+    added = [{"id": top + i, "content": c, "special": True, "normalized": False, **flags}
+             for i, c in enumerate(("<|im_start|>", "<|im_end|>"))]
+    metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": False}
+    rule = {"normalizer": None, "pre_tokenizer": metaspace}
+    if scheme == "prepend":
+        rule = {}
+    return from_folder(folder_of(tmp_path, SPM_SPEC, {"chat_template": CHATML}, **rule,
+                                 added_tokens=SPM_SPEC["added_tokens"] + added))
+
+
+def spelt(t, ids):
+    names = {i: w for w, i in (SPM_SPEC["model"]["vocab"] | t.control).items()}
+    return " ".join(names[i] for i in ids)
+
+
+@pytest.mark.parametrize("scheme", TALK)
+def test_a_sentencepiece_vocabulary_under_chatml(tmp_path, scheme):
+    """Fails if the space that SentencePiece writes first is missing behind a control token, or written
+    there under `first`."""
+    t = chatml_over_spm(tmp_path, scheme)
+    assert spelt(t, t.prompt("the end")) == TALK[scheme]
+    assert t.decode(t.encode("the end", start=True)) == "the end"
+
+
+def test_a_gguf_sentencepiece_vocabulary_under_chatml():
+    """Fails if a GGUF's space prefix is not written behind control tokens, as the program that the
+    format comes from does."""
+    t = spm_tokenizer(CHATML, **{"<|im_start|>": 700, "<|im_end|>": 701})
+    assert spelt(t, t.prompt("the end")) == TALK["prepend"]
+
+
+def test_zephyr_behind_a_control_token_under_first(tmp_path):
+    """Fails if under Metaspace `first` a later turn of another format gets the space."""
+    rule = {"normalizer": None, "pre_tokenizer": SPM_GOLDEN["pre_tokenizer"]}
+    config = {"chat_template": "<|user|>{{ eos_token }}<|assistant|>"}
+    t = from_folder(folder_of(tmp_path, SPM_SPEC, config, **rule))
+    first = t.encode("<|user|>\nHi", start=True)
+    assert t.prompt("Hi") == [1, *first, 2, *t.encode("\n<|assistant|>\n")]
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip"])
+def test_control_tokens_that_swallow_blanks(tmp_path, flag):
+    """Fails if the newline between turns is written although the vocabulary's own tokens take it in."""
+    t = chatml_over_spm(tmp_path, "prepend", **{flag: True})
+    assert spelt(t, t.prompt("the end")) == TALK["prepend"].replace("<|im_end|> ▁ <0x0A>", "<|im_end|>")
+
+
+def test_control_tokens_that_are_normalised_first_are_refused(tmp_path):
+    """Fails if a vocabulary in which the reference library finds the first control token only is loaded
+    in silence."""
+    with pytest.raises(ValueError, match="'<.im_start.>' is normalised before it is found"):
+        chatml_over_spm(tmp_path, "prepend", normalized=True)
+    t = chatml_over_spm(tmp_path, "always", normalized=True)
+    assert spelt(t, t.prompt("the end")) == TALK["always"]
 
 
 def spm_tokenizer(template=None, **control):
@@ -443,7 +635,7 @@ def test_strange_vocabularies_are_refused():
 def test_from_gguf():
     """Fails if control tokens of a GGUF vocabulary become ordinary, or the stop and unknown ids are not read."""
     t = from_gguf(gguf_meta())
-    assert t.pattern == "smollm2" and t.chat == "chatml" and t.n_vocab == 261 and t.unk_id == 0
+    assert t.pattern == "smollm2" and t.chat == "chatml" and t.n_vocab == 261 and t.unk_id is None
     assert t.control == {"<unk>": 0, "<|im_start|>": 259, "<|im_end|>": 260} and t.stop_ids == {260}
     assert t.encode("the") == [258] and t.decode(t.encode("<unk>")) == "<unk>" and len(t.encode("<unk>")) == 5
     assert from_gguf(gguf_meta(eos_token_id=5)).stop_ids == {5, 260}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, forked, random_model, write_folder
+from conftest import TINY, forked, random_model, soon, write_folder
 from safetensors.torch import load_file, save_file
 
 import t2mini
@@ -279,11 +279,12 @@ def test_shards_are_joined(folder):
     """Fails if only the first safetensors file of a folder is read, or a tensor may come from two."""
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
-    save_file({k: tensors[k] for k in names[:7]}, folder / "model-1.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file({k: tensors[k] for k in names[:8]}, folder / "model-1.safetensors")
     save_file({k: tensors[k] for k in names[7:]}, folder / "model-2.safetensors")
     with pytest.raises(ValueError, match="in two files"):
         load32(folder)
-    (folder / "model.safetensors").unlink()
+    save_file({k: tensors[k] for k in names[:7]}, folder / "model-1.safetensors")
     torch.testing.assert_close(load32(folder)[0](REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
 
 
@@ -411,7 +412,7 @@ def test_sizes_of_no_model(folder, keys, monkeypatch):
       "layer_types": ["sliding_attention", "full_attention"]}, "sliding window in some"),
     ({"quantization_config": {"quant_method": "gptq"}}, "gptq"), ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "yarn"),
-    ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "linear")])
+    ({"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic")])
 def test_what_is_not_supported_is_named(folder, keys, name):
     """Fails if an unknown architecture, activation or rope type is ignored: it would give fluent, wrong text."""
     reconfigure(folder, **keys)
@@ -589,16 +590,253 @@ def test_gguf_architecture_and_rope_scaling(tmp_path):
     with pytest.raises(ValueError, match="architecture 'mamba' is not supported"):
         load32(tmp_path / "x.gguf")
     keys = struct.unpack("<Q", GGUF[16:24])[0]
-    scaling = struct.pack("<Q", 23) + b"llama.rope.scaling.type" + struct.pack("<IQ", 8, 6) + b"linear"
+    scaling = struct.pack("<Q", 23) + b"llama.rope.scaling.type" + struct.pack("<IQ", 8, 6) + b"yarner"
     end = header_end()
     factors = struct.pack("<Q", 17) + b"rope_freqs.weight"      # of 48 factors where head size 8 has 4
-    for message, head in (("rope scaling 'linear' is not supported",
+    for message, head in (("rope scaling 'yarner' is not supported",
                            GGUF[:16] + struct.pack("<Q", keys + 1) + scaling + GGUF[24:end]),
                           (r"rope_freqs.weight has shape \(48,\), not \(4,\)",
                            GGUF[:end].replace(struct.pack("<Q", 18) + b"output_norm.weight", factors))):
         (tmp_path / "x.gguf").write_bytes(head + bytes(-len(head) % 32) + GGUF[-(-end // 32) * 32:])
         with pytest.raises(ValueError, match=message):
             load32(tmp_path / "x.gguf")
+
+
+def gguf_with(*keys, tensors=None):
+    """The golden file with more metadata keys: (name, type, packed value), and only these of its tensors (a slice)."""
+    r = gguf.Reader("", GGUF)
+    r.at = 8
+    n_tensors, n_keys = r.number("Q"), r.number("Q")
+    for _ in range(n_keys):
+        r.string()
+        r.value(r.number("I"))
+    kept, infos = GGUF[24:r.at], []
+    for _ in range(n_tensors):
+        start = r.at
+        r.string()
+        r.take(8 * r.number("I") + 12)
+        infos.append(GGUF[start:r.at])
+    infos = infos[tensors] if tensors else infos
+    added = b"".join(struct.pack("<Q", len(k)) + k.encode() + struct.pack("<I", kind) + v for k, kind, v in keys)
+    head = GGUF[:8] + struct.pack("<QQ", len(infos), n_keys + len(keys)) + kept + added + b"".join(infos)
+    return head + bytes(-len(head) % 32) + GGUF[-(-header_end() // 32) * 32:]
+
+
+def text_value(text):
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+# ---------------------------------------------------------------------------------------------- rope in all its spellings
+def slowed():
+    """The logits of the golden model at positions / 4: what linear scaling by 4 is."""
+    ids = REFERENCE["ids"]
+    return load32(GOLDEN / "llama")[0](ids, positions=torch.arange(ids.shape[1]).expand(ids.shape) / 4)
+
+
+FOUR = struct.pack("<f", 4.0)
+
+
+@pytest.mark.parametrize("keys", [
+    [("llama.rope.scale_linear", 6, FOUR)], [("llama.rope.scaling.factor", 6, FOUR)],
+    [("llama.rope.scaling.type", 8, text_value("linear")), ("llama.rope.scaling.factor", 6, FOUR)]])
+def test_rope_scaling_of_a_gguf_in_older_spellings(tmp_path, keys):
+    """Fails if a GGUF's linear rope scaling is ignored because it has the older key or no type."""
+    (tmp_path / "x.gguf").write_bytes(gguf_with(*keys))
+    got = load32(tmp_path / "x.gguf")[0](REFERENCE["ids"])
+    torch.testing.assert_close(got, slowed(), rtol=1e-5, atol=1e-5)
+    assert (got - REFERENCE["logits"]).abs().max() > 1
+
+
+def test_rope_scaling_of_none_scales_nothing(tmp_path):
+    """Fails if a factor counts although the type says none, or a factor of 0 divides."""
+    none = ("llama.rope.scaling.type", 8, text_value("none"))
+    for keys in ([none, ("llama.rope.scaling.factor", 6, FOUR)], [("llama.rope.scaling.factor", 6, bytes(4))]):
+        (tmp_path / "x.gguf").write_bytes(gguf_with(*keys))
+        got = load32(tmp_path / "x.gguf")[0](REFERENCE["ids"])
+        torch.testing.assert_close(got, REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("key, kind, value, named", [
+    ("llama.rope.scaling.attn_factor", 6, FOUR, "scaling.attn_factor"), ("llama.rope.scaling.type", 8, text_value("yarn"), "yarn"),
+    ("llama.rope.scale_linear", 6, struct.pack("<f", -2.0), "-2.0"), ("llama.attention.scale", 6, FOUR, "attention.scale"),
+    ("llama.attention.causal", 7, b"\0", "attention.causal"), ("llama.logit_scale", 6, FOUR, "logit_scale")])
+def test_gguf_settings_that_change_the_arithmetic_are_named(tmp_path, key, kind, value, named):
+    """Fails if a rope or attention setting that nobody here computes is passed over: fluent, wrong text."""
+    (tmp_path / "x.gguf").write_bytes(gguf_with((key, kind, value)))
+    with pytest.raises(ValueError, match=f"{named}.*not supported|{named}.*not a positive"):
+        load32(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("keys", [
+    {"rope_parameters": None, "rope_theta": 100.0, "rope_scaling": {"type": "linear", "factor": 4}},
+    {"rope_parameters": None, "rope_theta": 100.0, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}, "rope_scaling": {"type": "linear", "factor": 4.0}}])
+def test_rope_scaling_of_a_config_in_every_spelling(folder, keys):
+    """Fails if linear scaling is refused or ignored under one of its spellings, or where both kinds of settings are there."""
+    theta = json.loads((folder / "config.json").read_text())["rope_parameters"]["rope_theta"]
+    keys = json.loads(json.dumps(keys).replace("100.0", str(theta)))
+    reconfigure(folder, **keys)
+    torch.testing.assert_close(load32(folder)[0](REFERENCE["ids"]), slowed(), rtol=1e-5, atol=1e-5)
+    cfg = Config(**vars(config_from_json(json.loads((folder / "config.json").read_text()))))
+    assert Config(**vars(config_from_json(config_to_json(cfg)))) == cfg and cfg.rope_factors == (4.0,) * 4
+
+
+@pytest.mark.parametrize("keys, named", [
+    ({"rope_scaling": {"factor": 4.0}}, "factor 4.0, but without a type"), ({"rotary_pct": 0.25}, "rotary_pct"),
+    ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "full_attention"), ({"use_mrope": True, "rope_ratio": 2}, "rope_ratio"),
+    ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+    ({"rope_scaling": {"type": "linear"}}, "factor"), ({"rope_scaling": {"type": "linear", "factor": "x"}}, "'x'"),
+    ({"rope_scaling": {"type": "linear", "factor": 0}}, "0 is not a positive"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0, "mscale": 3}}, "mscale")])
+def test_rope_settings_that_are_not_understood_are_named(folder, keys, named):
+    """Fails if a setting of the rotation is passed over."""
+    reconfigure(folder, **keys)
+    with pytest.raises(ValueError, match=named):
+        load32(folder)
+
+
+# ---------------------------------------------------------------------------------------------- healthy folders and files
+def test_files_beside_the_model_do_not_count(folder):
+    """Fails if macOS's ._ copies or Mistral's consolidated copy beside model.safetensors make a healthy folder damaged."""
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    (folder / "._model.safetensors").write_bytes(b"\0\5\x16\7 not a tensor")
+    model = load32(folder)[0]
+    torch.testing.assert_close(model(REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+    assert model.base_sha256 == file_hash([folder / "model.safetensors"])
+    (folder / "model.safetensors").unlink()
+    assert load32(folder)[0].base_sha256 == model.base_sha256      # the dot still does not count
+
+
+def split_in_two(folder):
+    """The golden file as two parts. -> their paths."""
+    paths = [folder / f"tiny.f32-0000{i}-of-00002.gguf" for i in (1, 2)]
+    for i, path in enumerate(paths):
+        path.write_bytes(gguf_with(("split.no", 2, struct.pack("<H", i)), ("split.count", 2, struct.pack("<H", 2)),
+                                   ("split.tensors.count", 5, struct.pack("<i", len(read_gguf(GOLDEN / "llama.gguf")[1]))),
+                                   tensors=slice(0, 5) if i == 0 else slice(5, None)))
+    return paths
+
+
+def test_a_split_gguf_is_joined(tmp_path):
+    """Fails if only one part of a split file is read, the hash leaves one out, or which part is named matters."""
+    paths = split_in_two(tmp_path)
+    for path in paths:
+        model, tokenizer = load32(path)
+        torch.testing.assert_close(model(REFERENCE["ids"]), REFERENCE["logits"], rtol=1e-5, atol=1e-5)
+        assert model.name == "tiny" and model.base_sha256 == file_hash(paths) and tokenizer.chat == "chatml"
+
+
+def test_a_split_gguf_without_its_parts_says_so(tmp_path):
+    """Fails if a part of a split file is called damaged, or a wrong part is taken for the missing one."""
+    one, two = split_in_two(tmp_path)
+    alone = tmp_path / "alone.gguf"
+    shutil.copy(one, alone)
+    with pytest.raises(ValueError, match="part 1 of 2 of a split GGUF file; put all parts into one folder"):
+        load32(alone)
+    shutil.copy(one, tmp_path / "kept")
+    shutil.copy(two, one)
+    with pytest.raises(ValueError, match="not part 1 of 2"):
+        load32(two)
+    shutil.copy(tmp_path / "kept", one)
+    two.unlink()
+    with pytest.raises(FileNotFoundError, match="part 1 of 2 .*tiny.f32-00002-of-00002.gguf is not beside it"):
+        load32(one)
+
+
+@pytest.mark.parametrize("stored", ["Some.Q4_1", "some-q4_k_m", "some.f16", "Some-BF16", "some-Q8_0-00001-of-00002"])
+def test_how_a_file_is_stored_is_not_in_the_models_name(stored):
+    """Fails if experts of one model lie in two folders because its file is called otherwise."""
+    assert weights.model_name(Path(f"{stored}.gguf")) == "some"
+    assert weights.model_name(Path("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")) == "qwen2.5-coder-0.5b-instruct"
+
+
+# ---------------------------------------------------------------------------------------------- no finite number
+@pytest.mark.parametrize("keys, named", [
+    ({"rms_norm_eps": 3e38}, "norm_eps"), ({"rms_norm_eps": -1.0}, "norm_eps"), ({"rope_parameters": {"rope_theta": 0}}, "rope_theta"),
+    ({"rope_parameters": {"rope_theta": 1e-30}}, "rope_theta"), ({"rope_parameters": {"rope_theta": 1e300}}, "rope_theta"),
+    ({"rope_scaling": {"type": "linear", "factor": 1e30}}, "rope factors")])
+def test_configs_without_a_finite_logit_are_refused(folder, keys, named):
+    """Fails if a model that computes no finite number answers NULs and exits with 0."""
+    reconfigure(folder, **keys)
+    with pytest.raises(ValueError, match=f"{named}.* not usable"):
+        load32(folder)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_that_are_not_finite_are_refused(folder, bad, dtype):
+    """Fails if one Inf or NaN among the weights is loaded, in any number format."""
+    change(folder, lambda t: t["model.layers.1.mlp.up_proj.weight"].view(-1)[-1:].fill_(bad))
+    with pytest.raises(ValueError, match="layers.1.mlp.up_proj.weight holds Inf or NaN"):
+        t2mini.load(folder, device="cpu", dtype=dtype)
+
+
+def test_large_finite_weights_are_not_refused(folder):
+    """Fails if a sum that overflows is taken for an Inf among the weights; or numbers beyond float16 are not noticed."""
+    change(folder, lambda t: t.update({"model.norm.weight": torch.full((48,), 3e38)}))
+    load32(folder)
+    with pytest.raises(ValueError, match="holds Inf or NaN in float16"):
+        t2mini.load(folder, device="cpu", dtype="float16")
+    change(folder, lambda t: t.update({"model.norm.weight": torch.full((48,), 6e4)}))
+    t2mini.load(folder, device="cpu", dtype="float16")
+
+
+# ---------------------------------------------------------------------------------------------- ids and strange files
+@pytest.mark.parametrize("eos, told", [(10 ** 30, "0xc9f2c9cd04674edea40000000 is not the id of a token: this model knows 64"),
+                                       ([2, 64], "0x40 is not the id"), (-2, "-0x2 is not the id"), (True, "'True' is not a number"),
+                                       (1.5, "'1.5' is not a number")])
+def test_an_eos_token_id_of_no_token_is_named(folder, eos, told):
+    """Fails if an id beyond the vocabulary is kept until a tensor overflows, or the line does not say whose it is."""
+    reconfigure(folder, eos_token_id=eos)
+    with pytest.raises(ValueError, match=f"eos_token_id {told}"):
+        load32(folder)
+
+
+def test_no_eos_token_id_has_two_more_spellings(folder):
+    """Fails if -1, which some files write for "none", stops the load; or a GGUF's id of no token does not."""
+    reconfigure(folder, eos_token_id=-1)
+    load32(folder)
+    (folder / "x.gguf").write_bytes(meta_value("tokenizer.ggml.eos_token_id", "I", 1 << 31))
+    with pytest.raises(ValueError, match="eos_token_id 0x80000000 is not the id of a token"):
+        load32(folder / "x.gguf")
+    (folder / "x.gguf").write_bytes(meta_value("tokenizer.ggml.eos_token_id", "I", (1 << 32) - 1))
+    load32(folder / "x.gguf")
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                                  "chat_template.jinja", "model.safetensors", "model.safetensors.index.json"])
+def test_pipes_and_devices_in_a_folder_are_refused(tmp_path, name):
+    """Fails if a pipe hangs the load, or /dev/zero is read until the memory ends."""
+    base = write_folder(tmp_path / "tiny")
+    path = base / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with soon(), pytest.raises(ValueError, match=f"{name}: not a regular file"):
+        load32(base)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with soon(), pytest.raises(ValueError, match=f"{name}: not a regular file"):
+        load32(base)
+
+
+def test_a_pipe_as_gguf_is_refused(tmp_path):
+    """Fails if a named pipe in place of a .gguf file hangs."""
+    os.mkfifo(tmp_path / "x.gguf")
+    with soon(), pytest.raises(ValueError, match="x.gguf: not a regular file"):
+        load32(tmp_path / "x.gguf")
+
+
+def test_foreign_text_in_errors_cannot_drive_a_terminal(folder):
+    """Fails if an escape sequence from a file reaches the user's terminal through an error message."""
+    for change_it in (lambda: reconfigure(folder, model_type="\x1b[2Jx"), lambda: reconfigure(folder, rope_scaling={"\x1b[2J": 1}),
+                      lambda: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 40) + b'{"\x1b[31m":{"dtype":"\x1b[2J"}}'.ljust(40))):
+        config = (folder / "config.json").read_text()
+        change_it()
+        with pytest.raises(ValueError) as told:
+            load32(folder)
+        assert "\x1b" not in str(told.value)
+        (folder / "config.json").write_text(config)
 
 
 def test_products_of_old_shapes_are_forgotten(monkeypatch):

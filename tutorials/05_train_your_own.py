@@ -10,8 +10,10 @@ import chapter
 import torch
 
 import t2mini
-from t2mini import evaluate, experts, reinforce, svf, tasks
+from t2mini import evaluate, experts, svf, tasks
 from t2mini.lab import plots
+from t2mini.recipe import TrainConfig
+from t2mini.train import train
 
 
 def check_1(reader):
@@ -115,10 +117,10 @@ print(f"{len(rows)} rows:", ", ".join(f"{len(task.examples(s, len(rows)))} {s}" 
 # %% train on it, in short
 chapter.section("own-run")
 model, tokenizer = t2mini.load()
-cfg = reinforce.TrainConfig(task=str(path), steps=24, prompts=12, samples=8, max_tokens=8, must_stop=True, temperature=1.0,
-                            lr=1e-3, val_every=8, val_n=40)
+cfg = TrainConfig(task=str(path), steps=24, prompts=12, samples=8, max_tokens=8, must_stop=True, temperature=1.0,
+                  lr=1e-3, val_every=8, val_n=40)
 out = experts.OUT / "tutorial-05.safetensors"
-reinforce.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=lambda text: print(text, file=sys.stderr))
+train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=lambda text: print(text, file=sys.stderr))
 own = read(out.with_suffix(".jsonl"))
 table(own, 8)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .. import adapt, reinforce, svf, tasks
+from .. import adapt, recipe, reinforce, svf, tasks
 from ..generate import generate
 from ..machine.memory import return_memory
 
@@ -131,7 +131,7 @@ def peak_memory(model, reset=False):
 
 def step(model, tokenizer, out, repeats):
     """The first updates of the math recipe, in which answers are longest: their mean is above that of a whole run."""
-    cfg = reinforce.TrainConfig(prompts=16, samples=6, max_tokens=40, must_stop=True)
+    cfg = recipe.settled(recipe.TrainConfig(prompts=16, samples=6, max_tokens=40, must_stop=True))
     optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=cfg.lr, weight_decay=0.0)
     return_memory()                                         # of the measurements before
     peak_memory(model, reset=True)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from .. import experts
-from ..formats import download
+from ..formats import download, load
 from ..machine import device, files as disk
 from ..questions import sandbox
 
@@ -75,15 +75,7 @@ def machine(fact, lack):
     ways = [name for name, on in (("gloo", dist.is_available() and dist.is_gloo_available()),
                                   ("nccl", dist.is_available() and dist.is_nccl_available())) if on]
     fact("processes", f"torchrun can use {' and '.join(ways)}" if ways else "this torch cannot run several")
-    if cards:
-        dtype = device.pick()[1]
-        why = "this card multiplies it natively" if dtype == torch.bfloat16 else "this card has no bfloat16"
-    else:
-        seconds = device.cpu_seconds()
-        dtype = min(seconds, key=seconds.get)
-        why = "the faster one here; 4 products of 64x576 with 576x1536 take " + ", ".join(
-            f"{1000 * t:.2f} ms in {str(d).removeprefix('torch.')}" for d, t in seconds.items()) + (
-            f" ({torch.backends.cpu.get_cpu_capability()} instructions)")
+    dtype, why = device.native("cuda" if cards else "cpu")
     fact("dtype", f"{str(dtype).removeprefix('torch.')} (--dtype): {why}")
 
 
@@ -91,9 +83,10 @@ def weight_files(fact, lack):
     """Every model under weights/ with its hash. -> {base_sha256: name}, what experts may belong to."""
     bases, root = {}, download.ROOT / "weights"
     default = download.MODELS[download.DEFAULT]
-    for path in sorted([*root.glob("*.gguf"), *(p.parent for p in root.glob("*/config.json"))]):
-        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-        if not files:
+    for path in sorted([*root.glob("[!.]*.gguf"), *(p.parent for p in root.glob("*/config.json"))]):
+        try:
+            files = [path] if path.is_file() else load.weight_files(path)[0]
+        except (ValueError, OSError):
             continue
         sha = disk.file_hash(files)
         bases[sha] = path.name

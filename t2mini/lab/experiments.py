@@ -22,7 +22,8 @@ from .runs import LOOK, TIED_RATES, row, widened
 
 SEEDS = (0, 1, 2)
 SHORT = dict(steps=16)      # of the controls that train many arms on math: a third less
-SEEN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
+SEEN = tasks.MIXED
+UNSEEN = tuple(f"{task}-unseen" for task in SEEN)
 METHODS = ("svf", "lora", "ia3")
 WITHOUT_FIRST_PASS = ("cem", "none")
 FIRST_PASSES = [strategy for strategy in adapt.STRATEGIES if strategy not in WITHOUT_FIRST_PASS]

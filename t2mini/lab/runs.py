@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import adapt, evaluate, experts, reinforce, svf, tasks
+from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from . import arms
 from ..machine import files, ranks
 
@@ -49,7 +49,7 @@ class Lab:
     def config(self, task, seed, **changes):
         """The TrainConfig of a run: the common budget, the task's own limits, and what this arm changes."""
         quick = QUICK if self.quick else {}
-        return reinforce.TrainConfig(**{"task": task, "seed": seed, **COMMON, **BUDGET.get(task, {}), **changes, **quick})
+        return recipe.TrainConfig(**{"task": task, "seed": seed, **COMMON, **BUDGET.get(task, {}), **changes, **quick})
 
     def expert(self, task, seed, look=0, **changes):
         """-> (expert, its metadata with `path`), trained on `task` if out/reproduce/ does not have it yet.
@@ -57,7 +57,7 @@ class Lab:
         look: also score so many test questions at every validation, for a picture; they decide nothing.
         """
         cfg = self.config(task, seed, **changes)
-        settings = {k: v for k, v in asdict(cfg).items() if v != getattr(reinforce.TrainConfig(), k)}
+        settings = {k: v for k, v in asdict(cfg).items() if v != getattr(recipe.TrainConfig(), k)}
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         path = self.folder / f"{Path(task).stem}-{cfg.method}-{seed}-{key}.safetensors"
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
@@ -80,7 +80,7 @@ class Lab:
             print(f"\ntraining {path.name}: " + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
             svf.detach(self.model)
             try:
-                reinforce.train(self.model, self.tokenizer, cfg, path, resume, experts.SVD_CACHE, watch=watch if look else None)
+                train.train(self.model, self.tokenizer, cfg, path, resume, experts.SVD_CACHE, watch=watch if look else None)
             finally:
                 self.attach("svf")
             ranks.agreed(0)                                 # the first rank has written it

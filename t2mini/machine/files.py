@@ -1,88 +1,67 @@
 """
-Files that are whole or not there, and outputs that belong to one run at a time.
+Files that are whole or not there, outputs that belong to one run at a time and destroy nothing,
+inputs of a bounded size.
 
-How:      a file is written beside its place under another name, made durable, and moved over in one step. So a kill, a
-          crash or a full disk leaves the old file or the new one, never a part. What is half written has a name that
-          nothing reads, and goes when the next run takes the same lock.
-Locks:    flock belongs to the open file, and the system drops it when the process ends, however it ends: there is no
-          stale lock to remove by hand.
+How:      a file is written beside its place under another name, made durable, and moved over in one
+          step. So a kill, a crash or a full disk leaves the old file or the new one, never a part.
+          What is half written has a name that nothing reads, and goes when the next run takes the
+          same lock.
+Outputs:  every verb claims its outputs before it works: a path that holds something else, is one of
+          the command's inputs or cannot be written stops the command while nothing is lost.
+Locks:    flock belongs to the open file, and the system drops it when the process ends, however it
+          ends: there is no stale lock to remove by hand.
 """
+import errno
 import fcntl
 import glob
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}     # what experts, checkpoints and caches hold
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}   # of what we write
+TEXT_LIMIT = 64 << 20  # bytes; the largest tokenizer.json of a known model has half of it
 
 
-@contextmanager
-def replacing(path):
-    """A binary file to write to. It becomes `path` when the block ends well; otherwise `path` stays as it was."""
-    path = Path(path)
-    if path.exists() and not path.is_file():                # /dev/stdout and the like are written, never replaced
-        with open(path, "wb") as file:
-            yield file
-        return
-    path = path.resolve()                                   # a link stays a link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+# ------------------------------------------------------------------------------------------ reading
+def expand(path):
+    """A path as the user wrote it -> Path, `~` being the home folder. ValueError for a user that is
+    not there."""
     try:
-        with open(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temp, 0o644)                               # mkstemp makes files that only the owner can read
-        os.replace(temp, path)
-    finally:
-        Path(temp).unlink(missing_ok=True)
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such user's home folder") from None
 
 
-def sweep(path):
-    """Remove what killed runs left of `path` (its name may hold *). Only for who holds the lock of it."""
-    path = Path(path)
-    for temp in glob.glob(f"{glob.escape(str(path.parent))}/.{path.name}.*.tmp"):
-        Path(temp).unlink(missing_ok=True)
+def read_bytes(path, limit=TEXT_LIMIT):
+    """The bytes of a regular file of at most `limit` bytes.
 
-
-@contextmanager
-def only_one(path, wait=False):
-    """Hold the lock of `path`, a folder or a file (created empty), in the block. -> its file descriptor.
-
-    Raises ValueError where another process holds it; with wait=True it waits for its turn instead.
+    ValueError for a pipe, a device, a folder and a larger file, before anything is read of it;
+    OSError as for `open`.
     """
-    path = Path(path)
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    found = os.stat(path)  # before opening: a pipe would wait for its other end
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path}: not a regular file")
+    if found.st_size > limit:
+        raise ValueError(f"{path}: {found.st_size:,} bytes; at most {limit:,} are read of such a "
+                         "file")
+    with open(path, "rb") as file:
+        return file.read(found.st_size)                     # no more memory than the file has
+
+
+def read_text(path, limit=TEXT_LIMIT):
+    """The text (UTF-8) of a regular file of at most `limit` bytes; ValueError as above and where it
+    is no text."""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ValueError(f"another run is writing {path}; wait until it ends, or choose another output") from None
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def save_tensors(path, tensors, metadata):
-    """Write a safetensors file, atomically; the same content always gives the same bytes.
-
-    (The library's own writer orders the metadata differently in every process.)
-    """
-    header, end = {"__metadata__": {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}}, 0
-    for name, t in sorted(tensors.items()):
-        start, end = end, end + t.numel() * t.element_size()
-        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)                         # the numbers start at a multiple of eight
-    with replacing(path) as f:
-        f.write(len(text).to_bytes(8, "little") + text)
-        for _, t in sorted(tensors.items()):
-            f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return read_bytes(path, limit).decode()
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}; damaged "
+                         "file?)") from None
 
 
 def file_hash(files):
@@ -93,3 +72,207 @@ def file_hash(files):
             while chunk := f.read(1 << 22):
                 h.update(chunk)
     return h.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------ writing
+def beside(path):
+    """A name for what becomes `path` later: in the same folder, hidden, and not there yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def is_stream(path):
+    """Is this a device or a pipe, which is written and never replaced, such as /dev/stdout?"""
+    path = Path(path)
+    if not path.exists() or path.is_dir():
+        return False
+    return path.parent == Path("/dev") or not path.is_file()
+
+
+@contextmanager
+def replacing(path):
+    """A binary file to write to. It becomes `path` when the block ends well; otherwise `path` stays
+    as it was.
+
+    Who may read it follows from the umask, as for every other new file.
+    """
+    if is_stream(path):
+        with open(path, "wb") as file:
+            yield file
+        return
+    path = Path(path).resolve()                             # a link stays a link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = beside(path)
+    try:
+        with open(temp, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def sweep(path):
+    """Remove what killed runs left of `path` (its name may hold *). Only for who holds the lock of
+    it."""
+    path = Path(path)
+    for temp in glob.glob(f"{glob.escape(str(path.parent))}/.{path.name}.*.tmp"):
+        Path(temp).unlink(missing_ok=True)
+
+
+@contextmanager
+def only_one(path, wait=False):
+    """Hold the lock of `path`, a folder or a file (created empty), in the block. -> its file
+    descriptor.
+
+    Raises ValueError where another process holds it; with wait=True it waits for its turn instead.
+    """
+    path = Path(path)
+    how = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_APPEND
+    handle = os.open(path, how, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ValueError(f"another run is writing {path}; wait until it ends, or choose "
+                             "another output") from None
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def save_tensors(path, tensors, metadata):
+    """Write a safetensors file, atomically; the same content always gives the same bytes.
+
+    (The library's own writer orders the metadata differently in every process.)
+    """
+    told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}
+    header = {"__metadata__": told}
+    end = 0
+    for name, t in sorted(tensors.items()):
+        start, end = end, end + t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape),
+                        "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of eight
+    with replacing(path) as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for _, t in sorted(tensors.items()):
+            f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+# ------------------------------------------------------------------------------------------ outputs
+# kind -> (what its name may end in, how a file of ours is called, the keys by which it is known)
+KINDS = {
+    "expert": ((".safetensors",), "an expert that t2mini wrote", {"format"}),
+    "checkpoint": ((".ckpt",), "a checkpoint that t2mini wrote",
+                   {"config", "state", "base_sha256"}),
+    "log": ((".jsonl",), "the log of a training run", {"step"}),
+    "samples": ((), "a samples file that t2mini wrote", {"prompt", "text", "reward"}),
+    "results": ((".json",), "a results file that t2mini wrote", {"name", "rows"}),
+    "picture": ((".png", ".pdf", ".svg", ""), "a picture that t2mini drew", set()),
+    "folder": ((), "an empty folder", set())}
+
+
+def claim(path, kind, inputs=()):
+    """The path of an output, `~` expanded, once it is sure that it can be written and that nothing
+    is lost by it.
+
+    kind      a name in KINDS. The path may be new, or hold a file of the same kind that t2mini
+              wrote, or an empty file ("folder": an empty folder); a samples file may be a device or
+              a pipe, such as /dev/stdout
+    inputs    paths (or None) of what the command reads; the output may be none of them, nor lie
+              inside one
+
+    Nothing is created: a temporary file beside the path, or in the nearest folder that is there, is
+    written and removed. Raises ValueError with one line; OSError only where the disk is full.
+    """
+    path = expand(path)
+    try:
+        refuse_inputs(path, inputs)
+        if kind == "samples" and is_stream(path):
+            return path
+        refuse_strangers(path, kind)
+        try_out(path)
+    except OSError as e:
+        if e.errno == errno.ENOSPC:
+            raise
+        raise ValueError(f"cannot write {path}: {e.strerror}; choose another output") from None
+    return path
+
+
+def refuse_inputs(path, inputs):
+    """ValueError where writing `path` would change one of these files, or a file in one of these
+    folders."""
+    target = path.resolve()
+    for given in inputs:
+        source = expand(given).resolve() if given else None
+        if source is None or not source.exists():
+            continue
+        if source in target.parents:
+            raise ValueError(f"{path} lies in {given}, which this command reads; choose "
+                             "another output")
+        read = [source]
+        if source.is_dir():  # its files may be links to files elsewhere
+            read += list(source.iterdir())
+        if path.exists() and any(file.exists() and file.samefile(path) for file in read):
+            raise ValueError(f"{path} is an input of this command ({given}); choose another output")
+
+
+def refuse_strangers(path, kind):
+    """ValueError where `path` has another ending than its kind, or holds what is not of that
+    kind."""
+    suffixes, name, _ = KINDS[kind]
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{path} must end in {' or '.join(filter(None, suffixes))}")
+    if kind == "folder":
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise ValueError(f"{path} is not {name}; choose another output")
+        return
+    if path.is_dir() or path.name in ("", "..") or str(path).endswith(os.sep):
+        raise ValueError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not ours(path, kind):
+        raise ValueError(f"{path} is there and is not {name}; move it away or choose "
+                         "another output")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"{path} is there and may not be written to; choose another output")
+
+
+def ours(path, kind):
+    """Does this file hold what t2mini writes as an output of this kind, or nothing?"""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        head = file.read(1 << 20)
+    if not head:
+        return True
+    if kind == "picture":
+        return b"matplotlib" in head.lower()
+    if kind == "log" and b"\n" not in head:                 # a kill cut the first row short
+        return head.startswith(b'{"step": ')
+    if kind in ("expert", "checkpoint"):  # a safetensors header: its length, then JSON
+        head = head[8:8 + int.from_bytes(head[:8], "little")]
+    if kind in ("log", "samples"):
+        head = head.split(b"\n")[0]
+    try:
+        told = json.loads(head)
+        if kind in ("expert", "checkpoint"):
+            told = told["__metadata__"]
+        known = KINDS[kind][2] <= told.keys()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    return known and (kind != "expert" or str(told["format"]).startswith("t2mini-"))
+
+
+def try_out(path):
+    """Write and remove a temporary file where `path` will be; OSError where that cannot be done."""
+    trial = beside(path.resolve())
+    while not trial.parent.exists():  # what is missing is made later, inside this folder
+        trial = trial.parent.parent / trial.name
+    try:
+        with open(trial, "xb") as file:
+            file.write(bytes(4096))                         # a full disk takes a name, but no bytes
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        trial.unlink(missing_ok=True)

@@ -1,11 +1,14 @@
 """
 x W^T for a frozen W, in the layout this CPU multiplies fastest.
 
-`linear(x, W)` is F.linear(x, W); that is all a reader needs. F.linear hands oneDNN a row-major matrix, which it has to
-rearrange in every call, so few rows are slow. Here the rearranged copy of W is made once and kept on the tensor W.
-Trades:   a second copy of every weight, for 2x at one row and 1.3x at 64 rows (bfloat16 and float32; `t2mini bench`).
-Off:      CUDA, gradients through x (training's own products, where there are a thousand rows), small or transposed matrices,
-          bfloat16 on a CPU that does not compute in it, and torch builds without these functions, which are not public.
+`linear(x, W)` is F.linear(x, W); that is all a reader needs. F.linear hands oneDNN a row-major
+matrix, which it has to rearrange in every call, so few rows are slow. Here the rearranged copy of W
+is made once and kept on the tensor W.
+Trades:   a second copy of every weight, for 2x at one row and 1.3x at 64 rows (bfloat16 and
+          float32; `t2mini bench`).
+Off:      CUDA, gradients through x (training's own products, where there are a thousand rows),
+          small or transposed matrices, bfloat16 on a CPU that does not compute in it, and torch
+          builds without these functions, which are not public.
 """
 import torch
 import torch.nn.functional as F
@@ -13,19 +16,30 @@ import torch.nn.functional as F
 SMALLEST = 1 << 16              # numbers in W; below that the call costs more than it saves
 ROWS = 64                       # the batch size the layout is chosen for
 OPS = torch.ops.mkldnn
-ON = torch.backends.mkldnn.is_available() and all(hasattr(OPS, n) for n in (
-    "_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported"))
-DTYPES = {torch.float32} | ({torch.bfloat16} if ON and OPS._is_mkldnn_bf16_supported() else set())
+NEEDED = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+ON = torch.backends.mkldnn.is_available() and all(hasattr(OPS, name) for name in NEEDED)
+DTYPES = {torch.float32}
+if ON and OPS._is_mkldnn_bf16_supported():
+    DTYPES.add(torch.bfloat16)
+
+
+def gains(W):
+    """Is a rearranged copy of W of any use here?"""
+    if not ON or W.device.type != "cpu" or W.dtype not in DTYPES:
+        return False
+    return W.numel() >= SMALLEST and W.is_contiguous()
 
 
 def pack(W):
-    """-> (version of W, its rearranged copy or None where that is of no use), kept on W: made anew once W is written to."""
-    useful = ON and W.device.type == "cpu" and W.numel() >= SMALLEST and W.dtype in DTYPES and W.is_contiguous()
-    if W.is_inference():                                    # such tensors do not count their versions
+    """-> (version of W, its rearranged copy or None where that is of no use), kept on W: made anew
+    once W is written to."""
+    if W.is_inference():                        # such tensors do not count their versions
         return None, None
-    W.packed = None                                         # first, so that the old copy's memory is free
-    with torch.inference_mode(False), torch.no_grad():
-        copy = OPS._reorder_linear_weight(W.detach(), ROWS) if useful else None
+    W.packed = None                             # first, so that the old copy's memory is free
+    copy = None
+    if gains(W):
+        with torch.inference_mode(False), torch.no_grad():
+            copy = OPS._reorder_linear_weight(W.detach(), ROWS)
     W.packed = W._version, copy
     return W.packed
 
@@ -37,4 +51,7 @@ def linear(x, W):
     kept = getattr(W, "packed", None)
     if kept is None or kept[0] != W._version:
         kept = pack(W)
-    return F.linear(x, W) if kept[1] is None else OPS._linear_pointwise.default(x, kept[1], None, "none", [], "")
+    copy = kept[1]
+    if copy is None:
+        return F.linear(x, W)
+    return OPS._linear_pointwise.default(x, copy, None, "none", [], "")
