@@ -21,7 +21,6 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from numbers import Real
-from pathlib import Path
 from typing import Callable
 
 from .grade import find_choice, find_code, find_number, find_quoted
@@ -77,8 +76,8 @@ class ListTask(Task):
         if not rows:
             has = ", ".join(f"{len(v)} in {k}" for k, v in self.make().items())
             raise ValueError(f"{self.name} has no examples in its {split} split ({has}); of a file "
-                             "of yours, the tenth of every ten rows is test, so it needs at least 10 "
-                             "different rows")
+                             "of yours, the tenth of every ten rows is test, so it needs at least "
+                             "10 different rows")
         random.Random(seed).shuffle(rows)
         return rows[:n]
 
@@ -234,7 +233,7 @@ def from_jsonl(path):
 
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
-    found = yours.read(Path(path))
+    found = yours.read(path)
     warning = yours.hedging(found)
     if warning:
         print(f"t2mini: {path}: {warning}", file=sys.stderr)
@@ -250,8 +249,9 @@ def gold(example):
     """A text that is a right answer: what next-token training imitates. ValueError where an example
     has none."""
     if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
-        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing "
-                         "to imitate: --objective=next-token needs examples with a gold answer")
+        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is "
+                         "nothing to imitate: --objective=next-token needs examples with a gold "
+                         "answer")
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     return f'{example.answer}"' if example.match == "quoted" else example.answer
