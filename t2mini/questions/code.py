@@ -31,6 +31,7 @@ that starts with a space goes on.
 """
 import functools
 import random
+import re
 import textwrap
 from itertools import product
 
@@ -38,9 +39,19 @@ from . import mutants
 from .example import Example, same_value
 from .tables import read
 
-RANGES = {"letter": "a e i o u s t r n l c d m p b g".split(), "mark": "- _ / : + = * # | . , ; -- **".split(),
-          "sep": ["-", ", ", "_", "/", " and ", ":", "+", " ", "; ", ".", "=", " or ", "*", "#", " | ", "--"],
-          "ending": "ok end done yes now too again please today here all not never always soon maybe".split()}
+RANGES = {
+    "letter": "a e i o u s t r n l c d m p b g".split(),
+    "mark": "- _ / : + = * # | . , ; -- **".split(),
+    "sep": ["-", ", ", "_", "/", " and ", ":", "+", " ", "; ", ".", "=", " or ", "*", "#", " | ",
+            "--"],
+    "ending": """ok end done yes now too again please today here all not never always soon
+        maybe""".split()}
+
+
+def whole_numbers(text):
+    """'2-59' -> the numbers from 2 to 59."""
+    first, last = map(int, text.split("-"))
+    return range(first, last + 1)
 
 
 def _table(text):
@@ -51,8 +62,9 @@ def _table(text):
         head, names, texts, body = line.split(" | ")
         kind, types, *given = head.split()
         given = dict(g.split("=") for g in given)
-        span = {p: RANGES.get(r) or range(int(r.split("-")[0]), int(r.split("-")[1]) + 1) for p, r in given.items()}
-        texts = [f"True if {t[2:]}, and False otherwise" if t[0] == "?" else t for t in texts.split(" ~ ")]
+        span = {p: RANGES.get(r) or whole_numbers(r) for p, r in given.items()}
+        texts = [re.sub(r"^\? (.*)", r"True if \1, and False otherwise", t)
+                 for t in texts.split(" ~ ")]
         kinds[kind] = types, span, names.split(), texts, body.replace(" ;; ", "\n")
     return kinds
 
@@ -73,13 +85,15 @@ FRAMES_UNSEEN = [
     "Python exercise: code `{name}({args})` so that its result is {what}.",
     "Using Python, make a function {name} of {parameters}. Its output is {what}.",
     "Complete this Python function: def {name}({args}). It gives back {what}."]
-ARGUMENTS = {"i": "x;n;number;value;num", "p": "x;n;number;amount;num", "n": "n;num;limit", "s": "s;text;word",
-             "S": "s;text;phrase", "t": "s;text;sentence", "l": "numbers;nums;xs;values", "m": "numbers;nums;xs;values",
+ARGUMENTS = {"i": "x;n;number;value;num", "p": "x;n;number;amount;num", "n": "n;num;limit",
+             "s": "s;text;word", "S": "s;text;phrase", "t": "s;text;sentence",
+             "l": "numbers;nums;xs;values", "m": "numbers;nums;xs;values",
              "w": "words;strings", "v": "words;strings", "d": "d;data;table", "u": "pair;t;point",
-             "ii": "a b;x y;m n;p q", "pp": "a b;x y;width height", "ss": "a b;s t;left right", "ll": "a b;xs ys",
-             "dd": "a b;d1 d2;old new", "mi": "numbers x;values target;items n", "ds": "d key;data word;table s"}
-WORDS = """sun apple tree level banana noon sky river it radar python be street umbrella carpet dog abba go lemon
- grass cup mountain bottle elephant plane ice orange night rose taxi castle pool""".split()
+             "ii": "a b;x y;m n;p q", "pp": "a b;x y;width height", "ss": "a b;s t;left right",
+             "ll": "a b;xs ys", "dd": "a b;d1 d2;old new", "mi": "numbers x;values target;items n",
+             "ds": "d key;data word;table s"}
+WORDS = """sun apple tree level banana noon sky river it radar python be street umbrella carpet dog
+ abba go lemon grass cup mountain bottle elephant plane ice orange night rose taxi castle pool""".split()
 
 
 def _value(rng, code, par, i):
@@ -87,8 +101,11 @@ def _value(rng, code, par, i):
     anything."""
     numbers, letter = [v for v in par.values() if isinstance(v, int)], par.get("c", "")
     if code in "ip":
-        edges = list(dict.fromkeys(numbers + [v + 1 for v in numbers] + [2 * v for v in numbers] + [0, 1]))
-        value = edges[i] if i < min(4, len(edges)) else rng.choice([8, 16, 64] + [rng.randint(2, 70)] * 3)
+        edges = [*numbers, *(v + 1 for v in numbers), *(2 * v for v in numbers), 0, 1]
+        edges = list(dict.fromkeys(edges))
+        if i < min(4, len(edges)):
+            return edges[i]
+        value = rng.choice([8, 16, 64] + [rng.randint(2, 70)] * 3)
         return -value if code == "i" and i == 4 else value
     if code == "n":
         return i if i < 2 else rng.randint(2, 9)
@@ -105,9 +122,12 @@ def _value(rng, code, par, i):
         value = [word * (code == "S" or rng.random() < 0.4), letter + word, word + letter,
                  rng.choice(["level", "noon", "radar", "abba"]), letter.join(rng.sample(WORDS, 2)),
                  word + rng.choice(WORDS)][i]
-        return value if code == "s" else rng.choice([value.upper(), value.title(), value.title() + word.upper()])
+        if code == "s":
+            return value
+        return rng.choice([value.upper(), value.title(), value.title() + word.upper()])
     if code in "twv":
-        value = [letter * (letter.isalpha() and rng.random() < 0.4) + w for w in rng.sample(WORDS, 5)]
+        value = [letter * (letter.isalpha() and rng.random() < 0.4) + w
+                 for w in rng.sample(WORDS, 5)]
         value = value[:i if code == "w" else max(1, i)]
         return " ".join(value) if code == "t" else value
     if code == "d":
@@ -126,8 +146,9 @@ def _calls(rng, function, types, par):
             if types in ("ds", "mi") and args[0] and i % 2:
                 args[1] = rng.choice(list(args[0]))  # search for something that is there
             calls.append((tuple(args), function(*args)))
-        guesses = [lambda args: calls[0][1]] + [lambda args, j=j: args[j] for j in range(len(types))]
-        passed = any(all(same_value(guess(args), value) for args, value in calls[:6]) for guess in guesses)
+        columns = list(zip(*(args for args, _ in calls[:6])))
+        wanted = [value for _, value in calls[:6]]
+        passed = any(all(map(same_value, guess, wanted)) for guess in [wanted[:1] * 6, *columns])
         if not passed and len({repr(args) for args, _ in calls}) == 7:
             return calls
     raise ValueError(f"found no calls that tell {function.__name__} with {par} from a constant")
@@ -165,7 +186,8 @@ def _killers(kind, unseen, par, calls, shown):
     asked = {repr(args) for args, _ in calls} | {repr(shown)}
 
     def tries():
-        return [call for call in _tries(kind, unseen, tuple(par.items())) if repr(call[0]) not in asked]
+        found = _tries(kind, unseen, tuple(par.items()))
+        return [call for call in found if repr(call[0]) not in asked]
     return mutants.against(wrong, calls, tuple(par.values()), tries)
 
 
@@ -212,7 +234,8 @@ def _edge(rng, code, par, value):
         long = value + [rng.choice(near) for _ in range(least + 2)]
         return long[:rng.randint(least, len(long))]
     if code in "sS":
-        return rng.choice([(value * 9)[:n], letter + value, value + letter, letter, "", value[:1], letter * 2 + value])
+        return rng.choice([(value * 9)[:n], letter + value, value + letter, letter, "", value[:1],
+                           letter * 2 + value])
     if code == "t":
         return rng.choice([value, f"{value} {letter}", f" {value}  {value} ", letter, ""])
     if code in "wv":
@@ -238,8 +261,9 @@ def make_code(rng: random.Random, unseen: bool = False) -> Example:
     exec(source, scope)  # our own text, from the table above
     *calls, (shown, value) = _calls(rng, scope[name], types, par)
     calls += _killers(kind, unseen, par, calls, shown)
+    parameters = f"the parameter{'s' * (len(args) > 1)} {' and '.join(args)}"
     prompt = rng.choice(FRAMES_UNSEEN if unseen else FRAMES).format(
-        name=name, args=", ".join(args), parameters=f"the parameter{'s' * (len(args) > 1)} {' and '.join(args)}",
+        name=name, args=", ".join(args), parameters=parameters,
         what=rng.choice(texts).format(**fill))
     example = f" For example, {name}({', '.join(map(repr, shown))}) is {value!r}."
     if rng.random() < 0.3 and len(example) < 110:
