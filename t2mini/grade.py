@@ -61,7 +61,9 @@ def find_choice(text, options):
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
-    text = re.sub(r"\\boxed\{(.*?)\}|\*\*", r"\1", text).strip()
+    text = text.replace("**", "").strip()
+    for _ in range(3):                                      # \boxed{\textbf{(B)}} says (B)
+        text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
     named = named_options(text, options)
     if not named:
@@ -117,10 +119,10 @@ def find_quoted(text, options):
 
 
 # --------------------------------------------------------------------------------------------- code
-# words may stand before a fence that names its language: "Here: ```python"
-BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*[a-zA-Z{])"
+# words may stand before a fence that names its language and nothing else: "Here: ```python"
+BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*\{?\.?[a-zA-Z][\w.]*\}?[ \t\r]*$)"
 OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
-PYTHON = re.compile(r"(?:i?python|py)[\d.]*", re.I)
+PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ def blocks(text):
 
 def code_block(text):
     """The block that holds the answer's program: the first one in Python, else the first of no
-    language; or None."""
-    found = list(blocks(text))
+    language; or None. Empty ones do not count."""
+    found = [block for block in blocks(text) if block.text.strip()]
     python = [block for block in found if PYTHON.fullmatch(block.language)]
     untagged = [block for block in found if not block.language]
     return next(iter(python + untagged), None)

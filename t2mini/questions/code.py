@@ -93,7 +93,8 @@ ARGUMENTS = {"i": "x;n;number;value;num", "p": "x;n;number;amount;num", "n": "n;
              "ll": "a b;xs ys", "dd": "a b;d1 d2;old new", "mi": "numbers x;values target;items n",
              "ds": "d key;data word;table s"}
 WORDS = """sun apple tree level banana noon sky river it radar python be street umbrella carpet dog
- abba go lemon grass cup mountain bottle elephant plane ice orange night rose taxi castle pool""".split()
+ abba go lemon grass cup mountain bottle elephant plane ice orange night rose taxi castle
+ pool""".split()
 
 
 def _value(rng, code, par, i):

@@ -36,10 +36,11 @@ POWER = r"(?:\^\s*\{?\d\}?)?"
 END = "(?![a-zA-Z])"
 PER = rf"(?:\s*(?:per|/)\s*(?:{FULL}|{SHORT}){END})?"
 SAID = rf"(?:\s*{SIZE}(?:{FULL})|\s+{SIZE}(?:{SHORT})){END}"
-UNIT = re.compile(rf"(?<=[\d}})])(?<!\\\\){SAID}{PER}\.?{POWER}")
+UNIT, GLUED = (re.compile(rf"(?<=[\d}})])(?<!\\\\){said}{PER}\.?{POWER}")
+               for said in (SAID, SAID.replace(r"|\s+", r"|\s*")))
 # what parts a list in words: "and" and "or", plain or in \\text{}
 WORD = r"\s*,?\s*(?:and|or)\s*,?\s*"
-PLAIN = r"(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])"
+PLAIN = r"(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])|\\(?:lor|vee|land|wedge)(?![a-z])"
 AND = re.compile(rf"\s*,?\s*(?:\\(?:{NAMED})\s*\{{{WORD}\}}|{PLAIN})\s*,?\s*")
 LETTER = r"([a-zA-Z])(?:_\{?\w\}?|\([a-zA-Z]\))?"
 NAME = re.compile(rf"\s*(?:{LETTER}|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)") # x = 5
@@ -92,7 +93,13 @@ def same_answer(got, gold):
     have."""
     if not got.strip() or max(len(got), len(gold)) > LONGEST:
         return False
-    got, gold = tidy(got), tidy(gold)
+    gold = tidy(gold)
+    # "3km" may be a length or a product: the gold answer tells
+    return any(same_tidy(tidy(got, glued), gold) for glued in (False, True))
+
+
+def same_tidy(got, gold):
+    """Do two texts that are tidy say the same?"""
     if "=" not in gold and len(split(got, ",")) == 1:
         got = got.rpartition("=")[2].strip()                # 5 + 3 = 8 says 8
     return bool(got) and (got == gold or same_parts(parts(got), parts(gold)))
@@ -102,7 +109,7 @@ SPELLINGS = (("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e
              ("{,}", ","))
 
 
-def tidy(s):
+def tidy(s, glued=False):
     """One spelling for what is written in several: no units, no dollars, no spaces that mean
     nothing, no `x =`."""
     for sign, command in SPELLINGS:
@@ -120,7 +127,7 @@ def tidy(s):
     words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
     # a unit, or the answer
     s = re.sub(words, " ", s) if re.sub(words, "", s).strip() else re.sub(words, r"\1", s)
-    s = unnamed(UNIT.sub("", s))
+    s = unnamed((GLUED if glued else UNIT).sub("", s))
     s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)  # 1 4/5
     s = re.sub(r"_\{(\w+)\}", r"_\1", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
