@@ -70,6 +70,7 @@ def _table(text):
 
 
 SEEN, UNSEEN = (_table(read("code")[pool]) for pool in ("SEEN", "UNSEEN"))
+POOLS = {False: SEEN, True: UNSEEN}
 GENERIC = "f g func solve compute helper process my_function run".split()
 FRAMES = [  # seen
     "Write a Python function `{name}({args})` that returns {what}.",
@@ -107,17 +108,26 @@ def _value(rng, code, par, i):
         if i < min(4, len(edges)):
             return edges[i]
         value = rng.choice([8, 16, 64] + [rng.randint(2, 70)] * 3)
-        return -value if code == "i" and i == 4 else value
+        if code == "i" and i == 4:
+            value = -value
+        return value
     if code == "n":
-        return i if i < 2 else rng.randint(2, 9)
+        if i < 2:
+            return i
+        return rng.randint(2, 9)
     if code in "lm":
         edges = [v + step for v in numbers for step in (0, 1, -1)]
         pool = edges + [rng.randint(-9, 30) for _ in range(5)]
         least = par.get("k", 0) + 1 if code == "m" else 0
-        value = [rng.choice(pool) for _ in range(least if i == 0 else least + rng.randint(1, 5))]
+        size = least
+        if i > 0:
+            size += rng.randint(1, 5)
+        value = [rng.choice(pool) for _ in range(size)]
         if i == 3 and numbers:  # all at most k, and k itself
             value = [v for v in value if v <= max(numbers)] + numbers * (least + 1)
-        return sorted(value) if i == 2 else value + edges * (i == 1)
+        if i == 2:
+            return sorted(value)
+        return value + edges * (i == 1)
     if code in "sS":
         word = rng.choice(WORDS)
         value = [word * (code == "S" or rng.random() < 0.4), letter + word, word + letter,
@@ -130,7 +140,9 @@ def _value(rng, code, par, i):
         value = [letter * (letter.isalpha() and rng.random() < 0.4) + w
                  for w in rng.sample(WORDS, 5)]
         value = value[:i if code == "w" else max(1, i)]
-        return " ".join(value) if code == "t" else value
+        if code == "t":
+            return " ".join(value)
+        return value
     if code == "d":
         return {rng.choice(WORDS[:6]): rng.randint(-5, 40) for _ in range(i)}
     return rng.randint(-9, 9), rng.randint(10, 20)
@@ -142,8 +154,10 @@ def _calls(rng, function, types, par):
     for _ in range(1000):
         calls = []
         for i in [0, 1, 2, 3, 4, 5, 5]:
-            turn = i, rng.randrange(6) if i else 1
-            args = [_value(rng, code, par, at) for code, at in zip(types, turn)]
+            turns = [i, 1]
+            if i:
+                turns = [i, rng.randrange(6)]
+            args = [_value(rng, code, par, turn) for code, turn in zip(types, turns)]
             if types in ("ds", "mi") and args[0] and i % 2:
                 args[1] = rng.choice(list(args[0]))  # search for something that is there
             calls.append((tuple(args), function(*args)))
@@ -155,6 +169,13 @@ def _calls(rng, function, types, par):
     raise ValueError(f"found no calls that tell {function.__name__} with {par} from a constant")
 
 
+def returning(body):
+    """The body of a function: an expression is what it returns."""
+    if "return" in body:
+        return body
+    return "return " + body
+
+
 class _Name(str):
     """A parameter's name where the tables have its value."""
     __repr__ = str.__str__
@@ -164,9 +185,9 @@ class _Name(str):
 def _wrong(kind, unseen):
     """(the solution of a kind, the programs that are wrong for some of its problems): functions of
     arguments, parameters."""
-    types, span, _, _, body = (UNSEEN if unseen else SEEN)[kind]
+    types, span, _, _, body = POOLS[unseen][kind]
     body = body.format(a="a", b="b", **{p: _Name(p) for p in span})
-    body = body if "return" in body else "return " + body
+    body = returning(body)
     solution = mutants.solution("ab"[:len(types)], list(span), body)
     rng, seen = random.Random(kind), []
     for i in range(2 * TRIES):
@@ -195,7 +216,7 @@ def _killers(kind, unseen, par, calls, shown):
 @functools.lru_cache(maxsize=None)
 def _tries(kind, unseen, par):
     """Different calls (arguments, value): the same ones for every question about this function."""
-    types, par = (UNSEEN if unseen else SEEN)[kind][0], dict(par)
+    types, par = POOLS[unseen][kind][0], dict(par)
     solution, _ = _wrong(kind, unseen)
     rng = random.Random(f"{kind} {par}")
     tries = [_try(rng, types, par, i) for i in range(TRIES)]
@@ -229,7 +250,9 @@ def _edge(rng, code, par, value):
     n = rng.choice([v for v in near if v >= 0])
     letter = par.get("c", rng.choice("aeb"))
     if code in "ip":
-        return n if code == "p" else n * rng.choice([1, 1, -1])
+        if code == "i":
+            n *= rng.choice([1, 1, -1])
+        return n
     if code in "lm":
         least = par.get("k", 0) + 1 if code == "m" else 0
         long = value + [rng.choice(near) for _ in range(least + 2)]
@@ -249,25 +272,28 @@ def _edge(rng, code, par, value):
 def make_code(rng: random.Random, unseen: bool = False) -> Example:
     """One problem; its key is the kind with its parameters (without any: with the function's
     name)."""
-    table = UNSEEN if unseen else SEEN
+    table = POOLS[unseen]
     kind = rng.choice(list(table))
     types, span, names, texts, body = table[kind]
     par = {p: rng.choice(values) for p, values in span.items()}
-    name = rng.choice(GENERIC if rng.random() < 0.25 else names).format(**par)
+    if rng.random() < 0.25:
+        names = GENERIC
+    name = rng.choice(names).format(**par)
     args = rng.choice(ARGUMENTS[types].split(";")).split()
     fill = {**par, **dict(zip("ab", args))}
-    body = (body if "return" in body else "return " + body).format(**fill)
+    body = returning(body).format(**fill)
     source = f"def {name}({', '.join(args)}):\n{textwrap.indent(body, '    ')}\n"
     scope = {}
     exec(source, scope)  # our own text, from the table above
     *calls, (shown, value) = _calls(rng, scope[name], types, par)
     calls += _killers(kind, unseen, par, calls, shown)
     parameters = f"the parameter{'s' * (len(args) > 1)} {' and '.join(args)}"
-    prompt = rng.choice(FRAMES_UNSEEN if unseen else FRAMES).format(
+    frames = {False: FRAMES, True: FRAMES_UNSEEN}[unseen]
+    prompt = rng.choice(frames).format(
         name=name, args=", ".join(args), parameters=parameters,
         what=rng.choice(texts).format(**fill))
     example = f" For example, {name}({', '.join(map(repr, shown))}) is {value!r}."
     if rng.random() < 0.3 and len(example) < 110:
         prompt += example
-    key = "/".join([kind, *(map(str, par.values()) if par else [name])])
+    key = "/".join([kind, *(map(str, par.values() or [name]))])
     return Example(prompt, source, "code", kind, key, calls=tuple(calls), name=name)

@@ -67,9 +67,11 @@ def to_number(s):
         return example.to_number(found[1])
     try:
         found = value(s)
-        return float(found) if isinstance(found, Fraction) else None
     except (ValueError, ArithmeticError, RecursionError):
         return None
+    if isinstance(found, Fraction):
+        return float(found)
+    return None
 
 
 def find_final(text):
@@ -81,10 +83,12 @@ def find_final(text):
         return boxed
     announced = r"answer(?:[^.\n=:]{0,40}? is\b|\s*:|\s*=)\s*:?\s*(.+)|####\s*(.+)"
     said = re.findall(announced, text, re.I)
-    line = "".join(said[-1]) if said else text.strip()
+    line, which = text.strip(), -1
+    if said:
+        line, which = "".join(said[-1]), 0
     formulas = re.findall(r"\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", line, re.S)
     if formulas:
-        return "".join(formulas[0 if said else -1])
+        return "".join(formulas[which])
     return re.split(r"\.(?:\s|$)", line.replace("**", ""))[0]
 
 
@@ -126,8 +130,10 @@ def tidy(s, glued=False):
     s = AND.sub(" , ", s)
     words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
     # a unit, or the answer
-    s = re.sub(words, " ", s) if re.sub(words, "", s).strip() else re.sub(words, r"\1", s)
-    s = unnamed((GLUED if glued else UNIT).sub("", s))
+    unit = re.sub(words, "", s).strip()
+    s = re.sub(words, {True: " ", False: r"\1"}[bool(unit)], s)
+    units = {True: GLUED, False: UNIT}[glued]
+    s = unnamed(units.sub("", s))
     s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)  # 1 4/5
     s = re.sub(r"_\{(\w+)\}", r"_\1", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
@@ -136,7 +142,9 @@ def tidy(s, glued=False):
 def unnamed(s):
     """Without its `x =` or `x \\in`."""
     found = NAME.match(s)
-    return s[found.end():] if found else s
+    if found:
+        return s[found.end():]
+    return s
 
 
 def parts(s):
@@ -152,7 +160,9 @@ def parts(s):
             return "list", [parts(v) for e in one_name(entries) for v in both_signs(e)]
     if s.startswith("\\{") and s.endswith("\\}"):
         inner = parts(s[2:-2])
-        return inner if inner[0] == "list" else ("list", [inner])
+        if inner[0] == "list":
+            return inner
+        return "list", [inner]
     if s[:1] in PAIRS and s[-1:] in (")", "]") and len(entries := split(s[1:-1], ",")) > 1:
         return s[0] + s[-1], [parts(e) for e in entries]
     if len(both_signs(s)) > 1:
@@ -172,8 +182,10 @@ def split(s, between):
     """Cut at `between` where no bracket or brace is open."""
     depth, at, out = 0, 0, []
     for found in re.finditer(rf"(?P<open>\\?[({{\[])|(?P<close>\\?[)}}\]])|(?:{between})", s):
-        if found["open"] or found["close"]:
-            depth += 1 if found["open"] else -1
+        if found["open"]:
+            depth += 1
+        elif found["close"]:
+            depth -= 1
         elif depth == 0:
             out, at = out + [s[at:found.start()]], found.end()
     return out + [s[at:]]
@@ -182,7 +194,9 @@ def split(s, between):
 def both_signs(s):
     """'1 \\pm 2' -> both numbers."""
     s = s.replace("\u00b1", "\\pm ")
-    return [s.replace("\\pm", sign) for sign in "+-"] if s.count("\\pm") == 1 else [s]
+    if s.count("\\pm") == 1:
+        return [s.replace("\\pm", sign) for sign in "+-"]
+    return [s]
 
 
 def same_parts(a, b):
@@ -260,7 +274,9 @@ class Formula:
 
     def peek(self):
         found = TOKEN.match(self.s, self.at)
-        return found[1] if found else ""
+        if found:
+            return found[1]
+        return ""
 
     def take(self, wanted="", digit=False):
         """The next token (of a number only its first digit, as \\frac43 means), which must be
@@ -268,7 +284,8 @@ class Formula:
         token = self.peek()
         if not token or wanted and token != wanted:
             raise ValueError(f"expected {wanted or 'more'}")
-        token = token[0] if digit and token[0].isdigit() else token
+        if digit and token[0].isdigit():
+            token = token[0]
         self.at = self.s.index(token, self.at) + len(token)
         return token
 
@@ -295,7 +312,9 @@ class Formula:
             elif not re.match(r"[({a-zA-Z\\]", self.peek()):
                 return found
             factor = -self.power() if step and self.peek() == "-" and self.take() else self.power()
-            found = bounded(found * factor if step != -1 else found / factor)
+            if step == -1:
+                factor = 1 / factor
+            found = bounded(found * factor)
 
     def power(self):
         """atom, or atom ^ atom with a whole exponent up to 64, or 1/2."""
@@ -321,7 +340,9 @@ class Formula:
             whole = Fraction(token)
             follows = re.match(r"\s*\\frac\s*(?:\{\d+\}|\d)\s*(?:\{\d+\}|\d)", self.s[self.at:])
             mixed = follows and not digit
-            return bounded(whole + self.atom() if mixed and "." not in token else whole)
+            if mixed and "." not in token:
+                whole += self.atom()
+            return bounded(whole)
         if token in "({[" and token:
             inside = self.total()
             self.take({"(": ")", "{": "}", "[": "]"}[token])
@@ -329,7 +350,9 @@ class Formula:
         if token == "\\frac":
             return self.atom(digit=True) / self.atom(digit=True)
         if token == "\\sqrt":
-            degree = self.atom() if self.peek() == "[" else 2
+            degree = 2
+            if self.peek() == "[":
+                degree = self.atom()
             return root(self.atom(digit=True), degree)
         if token == "\\pi":
             return complex(math.pi)
