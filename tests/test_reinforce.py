@@ -532,7 +532,7 @@ def test_training_on_a_jsonl_file_that_never_pays(loaded, tmp_path):
     mine.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": "supercalifragilistic"}) + "\n" for i in range(20)))
     train(*loaded, config(task=str(mine), steps=2, max_tokens=3, prompts=2), tmp_path / "e.safetensors", log=quiet)
     expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
-    assert all((z == 1).all() for z in expert.values()) and meta["val_accuracy"] == 0 and meta["val_n"] == 2
+    assert all((z == 1).all() for z in expert.values()) and meta["val_accuracy"] == 0 and meta["val_n"] == 4
     assert all(r["grad_norm"] == 0 for r in rows_of(tmp_path / "e.jsonl") if "val" not in r)
 
 

@@ -46,7 +46,7 @@ def read_bytes(path, limit=TEXT_LIMIT):
     if found.st_size > limit:
         raise ValueError(f"{path}: {found.st_size:,} bytes; at most {limit:,} are read of such a file")
     with open(path, "rb") as file:
-        return file.read(limit)
+        return file.read(found.st_size)                     # read(limit) would take all of that memory
 
 
 def read_text(path, limit=TEXT_LIMIT):
