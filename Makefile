@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help setup weights demo test test-all train-math results bench tutorials clean
+.PHONY: help setup weights demo test test-all train-math results bench tutorials figures clean
 
 ## help: list the targets (default)
 help:
@@ -52,9 +52,15 @@ results: weights
 bench: weights
 	@$(PY) -m t2mini bench $(ARGS)
 
-## tutorials: run every chapter, draw its figures, compare its output with its page (30 minutes)
+## tutorials: run every chapter and compare its output with its page (30 minutes)
 tutorials: weights
 	@$(PY) tutorials/pages.py --allow-code $(ARGS)
+
+## figures: draw the pictures of every page again in tutorials/figures (30 minutes; ARGS=03 for one chapter)
+figures: weights
+	@$(PY) tutorials/draw_method.py
+	@$(PY) tutorials/draw_rooms.py
+	@$(PY) tutorials/pages.py --allow-code --figures $(ARGS)
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:

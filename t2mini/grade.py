@@ -127,11 +127,12 @@ PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of an answer: its language ("" if none is said), its text, and where it ends
-    with its fence."""
+    """A fenced block of an answer: its language ("" if none is said), its text, where it ends with
+    its fence, and whether that fence is there."""
     language: str
     text: str
     end: int
+    closed: bool
 
 
 def blocks(text):
@@ -150,7 +151,8 @@ def blocks(text):
             inside, at = text[opens.end() + 1:found.start()], found.end()
         words = re.split(r"[\s:,{}]+", opens["says"].strip(" \t\r{."))
         indented = opens["indent"] and textwrap.dedent(inside)
-        yield Block(words[0], indented or inside, len(text[:at].rstrip(" \t\r")))
+        end = len(text[:at].rstrip(" \t\r"))
+        yield Block(words[0], indented or inside, end, found is not None)
 
 
 def code_block(text):
@@ -163,12 +165,12 @@ def code_block(text):
 
 
 def graded_end(text):
-    """Where the judged part of a code answer ends: behind the block that is judged, unless only
-    space follows."""
-    block = code_block(text)
-    if block and text[block.end:].strip():
-        return block.end
-    return len(text)
+    """Where the judged part of a code answer ends: behind its first Python block; None where that
+    is not closed, or there is none: then all that is written still decides what is judged."""
+    for block in blocks(text):
+        if PYTHON.fullmatch(block.language):
+            return block.end if block.closed else None
+    return None
 
 
 def find_code(text):

@@ -1,9 +1,11 @@
 """Pages and scripts of the tutorials say the same, and the exercise checkers can tell right from wrong."""
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +14,14 @@ sys.path.insert(0, str(HERE))
 import chapter  # noqa: E402
 import pages  # noqa: E402
 
+ROOT = HERE.parent
 PAGES = pages.chapters()
-NO_WEIGHTS = ("04_a_reward_that_teaches", "09_does_it_help")    # chapters whose scripts run here, in full
 IDS = [p.stem for p in PAGES]
+OTHERS = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "tests" / "README.md",
+          *(p for p in sorted(HERE.glob("*.md")) if p not in PAGES), HERE / "results" / "README.md"]
+EVERY = [*PAGES, *OTHERS]
+EVERY_ID = [str(p.relative_to(ROOT).with_suffix("")) for p in EVERY]
+NO_WEIGHTS = ("04_a_reward_that_teaches", "09_does_it_help")    # chapters whose scripts run here, in full
 
 
 def module(path):
@@ -25,52 +32,137 @@ def module(path):
 
 
 def run(*args):
-    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, cwd=HERE.parent, timeout=120)
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def commands(text):
+    """The lines of a page's bash blocks, a line that ends in a backslash together with the next."""
+    blocks = [body for kind, _, body in pages.FENCE.findall(text) if kind == "bash"]
+    return "".join(blocks).replace("\\\n", " ").splitlines()
+
+
+def anchors(page):
+    """The headings of a page as GitHub names them in a link."""
+    plain = pages.FENCE.sub("", page.read_text(encoding="utf-8"))
+    found = re.findall(r"^#+ (.*)$", plain, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_code_on_the_page_is_code_in_the_script(page):
-    """Fails if a page shows code that its script (or the file it names) does not have, or a block longer than 12 lines."""
-    for kind, info, body in pages.FENCE.findall(page.read_text(encoding="utf-8")):
+    """Fails if a page shows code that its script (or the file it names) does not have, a block longer than 12 lines, or
+    code of the library without a line above it that says which file it is from."""
+    text = page.read_text(encoding="utf-8")
+    for kind, info, body in pages.FENCE.findall(text):
         if kind == "python":
-            source = HERE.parent / info.strip() if info.strip() else page.with_suffix(".py")
+            file = info.strip()
+            source = ROOT / file if file else page.with_suffix(".py")
             assert body.rstrip() in source.read_text(encoding="utf-8"), body
             assert body.count("\n") <= 12
+            assert not file or f"rom `{file}`:\n\n```python {file}\n{body}" in text, f"say from which file: {body}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, HERE / "README.md"], ids=[*IDS, "README"])
-def test_links_paths_and_options_exist(page):
-    """Fails if a link leads nowhere, or a command names a file, a make target or an option that does not exist."""
+@pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
+def test_links_lead_somewhere(page):
+    """Fails if a link names a file or a heading that is not there."""
+    for target, _, anchor in re.findall(r"\]\(([^)#]*)(#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            found = page.parent / target if target else page
+            assert found.exists(), target
+            assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
+def test_commands_run_when_pasted(page):
+    """Fails if a command names a file, a make target or an option that does not exist, or wants an environment that the
+    page has not told the reader to enter."""
+    import shlex
+
     from t2mini.cli.options import build_parser
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
-        assert target.startswith("https://") or (page.parent / target).exists(), target
-    makefile = (HERE.parent / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     parser, verbs = build_parser()
-    for kind, _, body in pages.FENCE.findall(text):
-        for line in body.splitlines() if kind == "bash" else ():
-            for path in re.findall(r"(?:tutorials|t2mini|tests)/[\w./-]+\.\w+", line):
-                assert (HERE.parent / path).exists(), line
-            if line.startswith("make "):
-                assert re.search(rf"^{line.split()[1]}:", makefile, re.M), line
-            said = re.match(r"(?:\S*python) -m t2mini (.*?)(?:\s+#.*)?$", line)
-            if said:
-                import shlex
-                assert not parser.parse_known_args(shlex.split(said[1]))[1], line
+    for line in commands(text):
+        for path in re.findall(r"(?:tutorials|t2mini|tests)/[\w./-]+\.\w+", line):
+            assert (ROOT / path).exists(), line
+        if line.startswith("make "):
+            assert re.search(rf"^{line.split()[1]}:", makefile, re.M), line
+        if line.startswith(("python ", "torchrun ")):
+            assert "source .venv/bin/activate" in text, f"{line}: .venv/bin/python, or say once how to enter it"
+        said = re.match(r"(?:\S*python) -m t2mini (.*?)(?:\s+#.*)?$", line)
+        if said:
+            assert not parser.parse_known_args(shlex.split(said[1]))[1], line
+
+
+@pytest.mark.parametrize("number, page", list(enumerate(PAGES)), ids=IDS)
+def test_a_chapter_ends_with_what_was_learnt_and_the_next_one(number, page):
+    """Fails if a chapter does not sum up, leads elsewhere than to the next chapter, breaks code that is not there, or does
+    not say how to undo it."""
+    text = page.read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    assert len(parts["What you now know"].strip().splitlines()) >= 3
+    links = re.findall(r"\]\((\d\d_\w+\.md)\)", parts["Next"])
+    following = [p.name for p in PAGES[number + 1:number + 2]]
+    assert links[:1] == following
+    broken = re.findall(r"[Ii]n `((?:t2mini|tutorials)/[\w/]+\.py)`", parts["Break it"])
+    assert broken
+    assert [file for file in broken if f"git checkout {file}" in parts["Break it"]] == broken
+    old = re.findall(r"change\s`([^`]*)`\sto", parts["Break it"])
+    assert old and old[0] in (ROOT / broken[0]).read_text(encoding="utf-8")
+
+
+def test_the_front_page_is_short_and_leads_to_the_chapters():
+    """Fails if README.md has more than 1,000 words, the chapters are not within its first 45 lines, or their order is
+    another one there or in the route."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 1000
+    names = [p.name for p in PAGES]
+    first = "\n".join(text.splitlines()[:45])
+    assert re.findall(r"\(tutorials/(\d\d_\w+\.md)\)", first) == names
+    route = (HERE / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[.*\]\((\d\d_\w+\.md)\)", route, re.M) == names
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.stem in NO_WEIGHTS], ids=[s for s in IDS if s in NO_WEIGHTS])
-def test_chapters_that_need_no_weights_print_what_they_promise(page):
-    """Fails if a chapter's script does not run or prints something else than its page shows."""
-    done = run(page.with_suffix(".py"))
+def test_chapters_that_need_no_weights_print_what_they_promise(page, tmp_path):
+    """Fails if a chapter's script does not run, prints something else than its page shows, or draws over a picture of the
+    pages without being told to."""
+    before = {p.name: p.stat().st_mtime_ns for p in (HERE / "figures").iterdir()}
+    done = run(page.with_suffix(".py"), f"--figures={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert not pages.differences(page, done.stdout)
+    assert {p.name: p.stat().st_mtime_ns for p in (HERE / "figures").iterdir()} == before
+    drawn = {p.name for p in tmp_path.iterdir()}
+    assert drawn and drawn <= before.keys()
+    assert chapter.FIGURES == ROOT / "out" / "figures"
+
+
+def not_started(*args, **more):
+    """What an exercise is before the reader begins."""
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_exercises_are_asked_as_they_are_solved(page):
+    """Fails if an exercise that nobody has begun is not empty, or takes other arguments than its solution."""
+    text = (HERE / "exercises" / f"{page.stem}.py").read_text(encoding="utf-8")
+    if text.count("    raise NotImplementedError\n") != 3:
+        pytest.skip("begun by a reader")
+    empty, good = module(HERE / "exercises" / f"{page.stem}.py"), module(HERE / "solutions" / f"{page.stem}.py")
+    for n in (1, 2, 3):
+        asked, solved = (inspect.signature(getattr(m, f"exercise_{n}")) for m in (empty, good))
+        assert list(asked.parameters) == list(solved.parameters)
+        with pytest.raises(NotImplementedError):
+            getattr(empty, f"exercise_{n}")(*asked.parameters)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_checkers_accept_solutions_and_refuse_wrong_answers(page, monkeypatch, capsys):
-    """Fails if a checker refuses the solution, or accepts the empty exercise or a plausible wrong answer."""
-    solution, exercise = (HERE / folder / f"{page.stem}.py" for folder in ("solutions", "exercises"))
+    """Fails if a checker refuses the solution, or accepts no answer at all or a plausible wrong one.
+
+    The reader's own file is not looked at: solving an exercise must not break the tests.
+    """
+    solution = HERE / "solutions" / f"{page.stem}.py"
     monkeypatch.setattr(sys, "argv", [page.stem, "--check", "1"])
     found = {}
     monkeypatch.setattr(chapter, "start", lambda doc, checks, script, runs_code=False: found.update(checks=checks) or sys.exit(0))
@@ -81,7 +173,7 @@ def test_checkers_accept_solutions_and_refuse_wrong_answers(page, monkeypatch, c
     for n, check in enumerate(found["checks"], 1):
         check(good)
         with pytest.raises(NotImplementedError):
-            check(module(exercise))
+            check(SimpleNamespace(**{f"exercise_{n}": not_started}))
         bad = module(solution)
         setattr(bad, f"exercise_{n}", good.WRONG[n])
         with pytest.raises(AssertionError) as hint:

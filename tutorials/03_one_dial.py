@@ -89,6 +89,17 @@ for dial in DIALS:
     curves[dial] = [chance(dial, v) for v in values]
     print(f"{dial[0]:>5}{dial[1]:>6}{float(S[dial[1]]):>9.2f}" + "".join(f"{p:>8.3f}" for p in curves[dial]))
 
+# %% the same in words: what the model writes while the first of these dials is turned
+chapter.section("words")
+for value in (0.0, 0.5, 1.0, 2.0, 3.0):
+    written = list(ids[0].tolist())
+    turned = torch.ones(576)
+    turned[0] = value
+    with torch.inference_mode(), svf.using(model, {"model.layers.1.mlp.down_proj": turned}):
+        for _ in range(12):                                 # greedy: always the likeliest token
+            written.append(int(model(torch.tensor([written]))[0, -1].argmax()))
+    print(f"z = {value:g}: {tokenizer.decode(written)!r}")
+
 # %% how many numbers are trained
 chapter.section("counts")
 
@@ -121,15 +132,19 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
 for (dial, p), colour, line in zip(curves.items(), (plots.BLUE, plots.BLUE, plots.ORANGE, plots.ORANGE), ("-", ":") * 2):
     left.plot(values, p, line, color=colour, marker="o", ms=4, label=f"layer {dial[0]}, dial {dial[1]}")
 left.axvline(1, color=plots.GREY, lw=1)
-left.set(xlabel="z of that one dial (1 = base model)", ylabel='p(" Paris")', ylim=(0, 1), title="turning one dial")
-left.legend(frameon=False, fontsize=9, loc=(0.68, 0.38))
+left.set(xlabel="z of that one dial (1 = base model)", ylabel='p(" Paris")', ylim=(0, 1), title="turning one dial of 17,280")
+left.legend(frameon=False, fontsize=9.5, loc=(0.66, 0.36))
 rows = [bars["SmolLM2-135M", "all seven"], bars["Llama-3-8B", "all seven"]]
 for i, (method, colour) in enumerate((("SVF", plots.BLUE), ("LoRA, rank 16", plots.ORANGE), ("full", plots.GREY))):
-    right.bar([x + 0.27 * (i - 1) for x in range(2)], [row[i] for row in rows], 0.25, color=colour, label=method)
+    at = [x + 0.29 * (i - 1) for x in range(2)]
+    right.bar(at, [row[i] for row in rows], 0.27, color=colour, label=method)
+    for x, row in zip(at, rows):
+        size = f"{row[i] / 1e3:,.0f} k" if row[i] < 1e6 else f"{row[i] / 1e6:,.0f} M"
+        fewer = "" if i == 2 else f"\n{row[2] / row[i]:,.0f} x\nfewer"
+        right.text(x, row[i] * 1.25, size + fewer, ha="center", va="bottom", fontsize=9.5)
 right.set_yscale("log")
 right.set_xticks(range(2), MODELS)
-right.set(ylabel="trained numbers (log scale)", title="all seven matrices of every layer")
-right.set_ylim(1e4, 1e12)
-right.legend(frameon=False, fontsize=9, ncols=3, loc="upper center")
+right.set(ylabel="trained numbers (log scale)", title="how many numbers each method trains", ylim=(1e4, 2e11))
+right.legend(frameon=False, fontsize=10, ncols=3, loc="upper center")
 fig.tight_layout()
 chapter.save(fig, "03_one_dial")

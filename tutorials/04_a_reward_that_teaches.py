@@ -62,6 +62,17 @@ print("exact gradient of the expected reward  ", " ".join(f"{v:+.3f}" for v in e
 print("mean of grad log p * reward            ", " ".join(f"{v:+.3f}" for v in (grad_logp * r[draws, None]).mean(0)))
 print("mean of grad log p * (reward - 0.2)    ", " ".join(f"{v:+.3f}" for v in (grad_logp * (r[draws, None] - 0.2)).mean(0)))
 
+# %% the mean of the sampled answers as baseline: over every way to draw G answers, so without noise
+chapter.section("group-mean")
+for G in (2, 4, 8):
+    drawn = torch.cartesian_prod(*[torch.arange(3)] * G)                    # (3^G, G)
+    chance = p[drawn].prod(1, keepdim=True)                                 # (3^G, 1)
+    advantage = reinforce.advantages(r[drawn])
+    grad = (advantage[..., None] * (torch.eye(3)[drawn] - p)).mean(1)       # (3^G, 3)
+    expected = (chance * grad).sum(0)
+    share = float(expected[2] / exact[2])
+    print(f"{G} answers: " + " ".join(f"{v:+.3f}" for v in expected) + f"   {share:.3f} of the exact gradient")
+
 
 # %% a model small enough to train in seconds
 def tiny_model(seed):

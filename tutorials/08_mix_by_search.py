@@ -148,6 +148,6 @@ for k, (name, colour, mark) in enumerate(zip(adapt.MIXED, (plots.BLUE, plots.GRE
 right.axhline(0, color="black", lw=1, ls=":")
 right.set_xticks(range(ITERATIONS + 1))
 right.set(xlabel="iteration", ylabel="alpha (mean; band: one deviation)", title=f"search on {SHOTS} shots of {TASK}")
-right.legend(frameon=False, fontsize=9, title="star: the mixture kept", loc="upper left")
+right.legend(frameon=False, fontsize=10, title="star: the mixture kept", loc=(0.36, 0.02))
 fig.tight_layout()
 chapter.save(fig, "08_mix_by_search")

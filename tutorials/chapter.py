@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+FIGURES = HERE.parent / "out" / "figures"                   # of a run; those of the pages are drawn by `make figures`
 sys.path.insert(0, str(HERE.parent))                        # so that `import t2mini` works from a plain clone
 
 
@@ -23,6 +24,7 @@ def start(doc, checks, script, runs_code=False):
     parser.add_argument("--solutions", action="store_true", help="check the solution instead of your own file")
     parser.add_argument("--allow-code", action="store_true",
                         help="agree, once, that programs which the model writes run here in a sandbox")
+    parser.add_argument("--figures", metavar="DIR", type=Path, default=FIGURES, help="where the chapter's pictures go")
     args = parser.parse_args()
     if args.check:
         sys.exit(check(Path(script).stem, args.check, checks, "solutions" if args.solutions else "exercises"))
@@ -32,6 +34,7 @@ def start(doc, checks, script, runs_code=False):
     except ValueError as e:
         sys.exit(f"t2mini: {e}")
     print(doc.strip().splitlines()[0])
+    save.folder = args.figures
 
 
 def check(name, number, checks, folder):
@@ -67,8 +70,13 @@ def load():
 
 
 def save(figure, name):
-    """Write a picture of the page to figures/; without dates, so that the same picture is the same file."""
-    path = HERE / "figures" / f"{name}.png"
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Software": None})
-    print(f"figure: {path.relative_to(HERE.parent)}", file=sys.stderr)
+    """Write a picture to out/figures (or --figures); without dates, so that the same picture is the same file."""
+    from t2mini.machine import files
+    path = (save.folder / f"{name}.png").resolve()
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
+    shown = path.relative_to(HERE.parent) if path.is_relative_to(HERE.parent) else path
+    print(f"figure: {shown}", file=sys.stderr)
+
+
+save.folder = FIGURES

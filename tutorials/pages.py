@@ -7,7 +7,8 @@ A page NN_name.md belongs to the script NN_name.py. In it
     ```text NAME ±20%    in this line; "±any" where a number is a time or a random draw
     ```text NAME ±text   is text that a model wrote, which may differ on another machine: only the section must be there
     ```bash              is a command; every path in it exists and every option is known
---write puts the sections just printed into the pages, after which the change is read with `git diff`.
+--write puts the sections just printed into the pages, after which the change is read with `git diff`; --figures draws the
+pictures of the pages again. Without them a run changes nothing here: its pictures go to out/figures.
 """
 import argparse
 import re
@@ -91,13 +92,17 @@ def main():
     parser.add_argument("only", nargs="*", help="chapter numbers such as 03; default: all")
     parser.add_argument("--write", action="store_true", help="put what was printed into the pages")
     parser.add_argument("--allow-code", action="store_true", help="agree, once, that programs of the model run in the sandbox")
+    parser.add_argument("--figures", action="store_true", help="draw the pages' pictures again, in tutorials/figures")
     args = parser.parse_args()
+    options = ["--allow-code"] * args.allow_code
+    options += [f"--figures={HERE / 'figures'}"] * args.figures
     wrong, t0 = [], time.time()
     pages = [p for p in chapters() if not args.only or p.name[:2] in args.only]
     for done, page in enumerate(pages):
         t = time.time()
         print(f"{page.stem} ({done + 1} of {len(pages)}, {time.time() - t0:.0f} s so far)", flush=True)
-        run = subprocess.run([sys.executable, str(page.with_suffix(".py")), *["--allow-code"] * args.allow_code], stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+        command = [sys.executable, str(page.with_suffix(".py")), *options]
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
         if run.returncode:
             wrong.append(f"{page.with_suffix('.py').name} ended with status {run.returncode}")
         elif args.write:
