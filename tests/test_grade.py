@@ -123,7 +123,7 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"```python:a.py\n{BODY}```": BODY, f"````python\n{BODY}````": BODY, f"~~~python\n{BODY}~~~\nx": BODY, f"```ipython\n{BODY}```": BODY,
     f"```\n{OTHER}```\n```python\n{BODY}```": BODY, f"```\n{BODY}```\n```\n{OTHER}```": BODY, f"```json\n{{}}\n```\n```\n{BODY}```": BODY,
     f"```bash\n{OTHER}\n```python\n{BODY}```": BODY, f"Use `f` or ```x``` here.\n```python\n{BODY}```": BODY,
-    f"1. Do:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. x": BODY, f"Here: ```python\n{BODY}```\nx": BODY,
+    "1. Do:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. x": BODY, f"Here: ```python\n{BODY}```\nx": BODY,
     f"```python\n{BODY}\n": BODY + "\n", f"```bash\n{OTHER}```\n```python\n{BODY}": BODY, f"```python\r\n{BODY}```\r\nx": BODY,
     f"```python\n{BODY.rstrip()}```\nIt works.": BODY.rstrip(), f"```python\n{BODY}```\n```bash\n{OTHER}```": BODY,
     f"```python\ns = '```'\n{BODY}```\nx": f"s = '```'\n{BODY}", f"```javascript\nx\n```\n{BODY}": BODY,
