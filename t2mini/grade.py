@@ -60,7 +60,9 @@ def find_choice(text, options):
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
-    text = re.sub(r"\\boxed\{(.*?)\}|\*\*", r"\1", text).strip()
+    text = text.replace("**", "").strip()
+    for _ in range(3):                                      # \boxed{\textbf{(B)}} says (B)
+        text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
     named = named_options(text, options)
     if not named:

@@ -21,7 +21,6 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from numbers import Real
-from pathlib import Path
 from typing import Callable
 
 from .grade import find_choice, find_code, find_number, find_quoted
@@ -225,7 +224,7 @@ def from_jsonl(path):
 
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
-    found = yours.read(Path(path))
+    found = yours.read(path)
     warning = yours.hedging(found)
     if warning:
         print(f"t2mini: {path}: {warning}", file=sys.stderr)

@@ -272,11 +272,11 @@ def test_files_that_never_end_are_refused(tmp_path, monkeypatch):
     os.symlink("/dev/zero", tmp_path / "zero.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
     for name in ("pipe", "zero", "folder"):
-        with pytest.raises(ValueError, match=rf"{name}.jsonl is no regular file"):
+        with pytest.raises(ValueError, match=rf"{name}.jsonl: not a regular file"):
             tasks.get(str(tmp_path / f"{name}.jsonl"))
     path = write(tmp_path / "large.jsonl", [{"prompt": "p", "answer": "a"}])
     monkeypatch.setattr(published, "MOST_BYTES", 8)
-    with pytest.raises(ValueError, match="large.jsonl has .* GB"):
+    with pytest.raises(ValueError, match=r"large.jsonl: \d+ bytes; at most 8"):
         tasks.get(path)
     os.symlink(path, tmp_path / "link.jsonl")
     monkeypatch.undo()
@@ -326,3 +326,11 @@ def test_annotations_work_behind_a_prompt(monkeypatch):
     """Fails if `from __future__` in an answer is a syntax error because the prompt's program stands before it."""
     example = Example("q", "a", "code", calls=(((3,), 3),), name="f", before='from typing import List\n\ndef f(x):\n    """ x """\n')
     assert tasks.rewards([example], ["from __future__ import annotations\n\ndef f(x: Nowhere) -> int:\n    return x"]) == [1.0]
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+    """Fails if --task=~/mine.jsonl is looked for in a folder named ~ (CASES row 17)."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "mine.jsonl", [{"prompt": "p", "answer": "a"}])
+    assert len(tasks.get("~/mine.jsonl").examples("train", 3)) == 1
+    assert published.folder_of("~") == str(tmp_path)

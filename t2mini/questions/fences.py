@@ -5,10 +5,10 @@ import re
 import textwrap
 from dataclasses import dataclass
 
-# words may stand before a fence that names its language: "Here: ```python"
-BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*[a-zA-Z{])"
+# words may stand before a fence that names its language and nothing else: "Here: ```python"
+BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*\{?\.?[a-zA-Z][\w.]*\}?[ \t\r]*$)"
 OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
-PYTHON = re.compile(r"(?:i?python|py)[\d.]*", re.I)
+PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def blocks(text):
 
 def code_block(text):
     """The block that holds the answer's program: the first one in Python, else the first of no
-    language; or None."""
-    found = list(blocks(text))
+    language; or None. Empty ones do not count."""
+    found = [block for block in blocks(text) if block.text.strip()]
     python = [block for block in found if PYTHON.fullmatch(block.language)]
     untagged = [block for block in found if not block.language]
     return next(iter(python + untagged), None)
@@ -54,7 +54,7 @@ def graded_end(text):
     """Where the judged part of a code answer ends: behind its first Python block; None where that
     is not closed, or there is none: then all that is written still decides what is judged."""
     for block in blocks(text):
-        if PYTHON.fullmatch(block.language):
+        if PYTHON.fullmatch(block.language) and block.text.strip():
             return block.end if block.closed else None
     return None
 
