@@ -22,8 +22,8 @@ __all__ = ["ask", "generate", "load", "train_expert", "use"]
 def load(path=None, device=None, dtype=None):
     """Load open weights. -> (model, tokenizer); `model(ids)`: ids (B, T) -> logits (B, T, V).
 
-    path    a .gguf file or a folder with config.json and *.safetensors (with or without an index);
-            default: what `t2mini download` fetched
+    path    a .gguf file, a folder with config.json and *.safetensors (with or without an index), or
+            the name of a model that `t2mini download` fetched; default: its default model
     device  "cuda", "cpu", ...; default: CUDA when present
     dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where this device computes in it
     The model gets `name` and `base_sha256` (of the weight files; experts are tied to it). The

@@ -43,6 +43,8 @@ def run(argv=None):
     for name in ("stdout", "stderr"):               # closed by who started us: print into nothing
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")   # letters it cannot show
     from .cli.options import build_parser
 
     parser, verbs = build_parser()
@@ -64,8 +66,9 @@ def run(argv=None):
 
 
 def say(text):
-    """One line on stderr."""
-    print(text, file=sys.stderr)
+    """One line on stderr, whatever it quotes."""
+    from .machine.text import printable
+    print(printable(text), file=sys.stderr)
 
 
 def first_line(e):

@@ -21,8 +21,8 @@ from .cem import cem
 from .experts import Shelf
 from .generate import generate
 
-SKILLS = tuple(label for label in tasks.LABELS if label != "other")     # each has an expert
-MIXED = ("math", "code", "reasoning")       # what CEM mixes, in the order of alpha
+SKILLS = tasks.SKILLS                       # each has an expert of that name
+MIXED = tasks.MIXED                         # what CEM mixes, in the order of alpha
 BASE = ("other", "none")                    # labels that the base model answers
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 BATCH = 32                                  # questions in one batch of the first pass

@@ -23,8 +23,9 @@ class Search:
     history: list = field(default_factory=list)
 
 
-def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25, std_floor=0.03,
-        low=-0.5, high=1.5, include=(), seed=0, progress=lambda i, search: None):
+def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25,
+        std_floor=0.03, low=-0.5, high=1.5, include=(), seed=0,
+        progress=lambda i, search: None):
     """Maximise `score` over vectors of mean's length. -> Search.
 
     score     takes candidates (population, d), returns one tuple per candidate; larger tuples are
@@ -46,7 +47,8 @@ def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25, std
         if i == 0 and len(include):
             # a population too small for all of them grows for this once
             room = max(1, population - len(include))
-            x = np.concatenate((x[:room], np.asarray(include, dtype=np.float64)))
+            given = np.asarray(include, dtype=np.float64)
+            x = np.concatenate((x[:room], given))
 
         # keep the elite, refit the Gaussian to it
         scores = score(x)
@@ -63,9 +65,10 @@ def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25, std
             search.best_score = scores[top]
         search.mean = mean
         search.std = std
-        record = {"iteration": i + 1, "best": scores[top]}
-        record["mean_score"] = float(np.mean([s[0] for s in scores]))
-        record |= {"mean": mean.tolist(), "std": std.tolist()}
+        mean_score = float(np.mean([s[0] for s in scores]))
+        record = {"iteration": i + 1, "best": scores[top], "mean_score": mean_score}
+        record["mean"] = mean.tolist()
+        record["std"] = std.tolist()
         search.history.append(record)
         progress(i, search)
     return search

@@ -1,8 +1,9 @@
 """
-Accuracy with its uncertainty (paper 4.2; the paper prints single scores, most gains lie inside the test noise).
+Accuracy with its uncertainty (paper 4.2 prints single scores; most gains lie inside the noise).
 
 Kept:     greedy answers, zero-shot, one run per cell.
-Changed:  every score carries n and a Wilson interval, differences are taken on the same items with a paired bootstrap.
+Changed:  every score carries n and a Wilson interval, differences are taken on the same items with
+          a paired bootstrap; several seeds give a t interval that holds questions and seeds.
 """
 import math
 import random
@@ -137,7 +138,7 @@ def score(model, tokenizer, task, examples, label="", choose=False):
 
 # ---------------------------------------------------------------------------------- intervals
 def wilson(right, n, sigma=1.96):
-    """95 % interval (low, high) of a proportion of `right` out of n; unlike right/n +- it stays inside [0, 1]."""
+    """95 % interval (low, high) of a share, `right` out of n; unlike right/n +- inside [0, 1]."""
     p, s2 = right / n, sigma * sigma
     middle = (p + s2 / (2 * n)) / (1 + s2 / n)
     half = sigma / (1 + s2 / n) * math.sqrt(p * (1 - p) / n + s2 / (4 * n * n))
@@ -145,35 +146,96 @@ def wilson(right, n, sigma=1.96):
 
 
 def paired_difference(a, b, draws=2000, seed=0):
-    """Mean of a - b over the same items with its 95 % bootstrap interval: (difference, low, high)."""
+    """Mean of a - b over the same items, 95 % bootstrap interval: (difference, low, high)."""
     rng, n = random.Random(seed), len(a)
     d = [x - y for x, y in zip(a, b, strict=True)]
     means = sorted(sum(d[rng.randrange(n)] for _ in range(n)) / n for _ in range(draws))
     return sum(d) / n, means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
 
 
-def over_seeds(seeds, minus=None, draws=2000):
-    """Mean over seeds of their scores on the same items, with a 95 % interval: (mean, low, high, spread between seeds).
+def student_t(df):
+    """t such that 95 % of Student's distribution are within +-t: 4.303 for df 2, 1.96 for many.
 
-    seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same items. Items and seeds are
-    both drawn anew, so the interval holds what another set of questions and another training run would change; with
-    three seeds it is a rough one. spread: the standard deviation of the seeds' means, None for a single seed.
+    Any df >= 1. With t = sqrt(df) tan(angle) the density is cos(angle) ** (df - 1): summed up, and
+    read where 95 % are reached.
     """
-    rng = np.random.default_rng(0)
-    a = np.array(seeds, dtype=float)                                                            # (seeds, items)
-    b = np.zeros_like(a[:1]) if minus is None else np.array(minus, dtype=float)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"a difference needs the same items: {a.shape[1]} and {b.shape[1]}")
+    angle = np.linspace(0, np.pi / 2, 4001)
+    density = np.cos(angle) ** (df - 1)
+    share = np.cumsum((density[1:] + density[:-1]) / 2)
+    at = np.interp(0.95, share / share[-1], angle[1:])
+    return math.sqrt(df) * math.tan(at)
 
-    def mean(x, items):
-        return x[rng.integers(len(x), size=len(x))][:, items].mean()
-    found = []
-    for _ in range(draws):
-        items = rng.integers(a.shape[1], size=a.shape[1])
-        found.append(mean(a, items) - mean(b, items))
-    low, high = np.quantile(found, (0.025, 0.975))
-    spread = a.mean(1).std(ddof=1).item() if len(a) > 1 else None
-    return (a.mean() - b.mean()).item(), low.item(), high.item(), spread
+
+def seed_variance(rewards):
+    """rewards (S, n), S > 1 -> (variance of their mean that other seeds cause, its part of chance).
+
+    The first is the variance of the S means, divided by S. It holds the chance that remains where
+    seed and item are given, averaged over n answers. The second is that chance alone: the mean
+    square of what neither seed nor item explains, / (S n).
+    """
+    S, n = rewards.shape
+    of_seeds = rewards.mean(1, keepdims=True)
+    of_items = rewards.mean(0, keepdims=True)
+    left = rewards - of_seeds - of_items + rewards.mean()
+    chance = (left ** 2).sum() / max(1, (S - 1) * (n - 1))
+    return of_seeds.var(ddof=1) / S, chance / (S * n)
+
+
+def half_width(arms, by_item):
+    """Half of the 95 % interval around the mean of by_item (n,): one arm's, or a difference of two.
+
+    arms: their rewards, (S, n) each, S may be 1. All seeds share the items, so more seeds do not
+    average the luck of the questions out:
+        half**2 = t**2 * V_seeds + t_n**2 * V_items
+    V_seeds: variance of the S means / S, added up over the arms (seed_variance). t: Student's, with
+    Welch's df = V_seeds**2 / sum over arms of (V**2 / (S - 1)): 4.303, not 1.96, for three seeds.
+    V_items: variance of by_item / n, without the chance that V_seeds holds already; t_n: df n - 1.
+    Squares are added as that covers 95 % however the two compare; one t for their sum does not.
+    """
+    several = [arm for arm in arms if len(arm) > 1]
+    found = [seed_variance(arm) for arm in several]
+    v_seeds = sum(v for v, _ in found)
+    square = 0.0
+    if v_seeds > 0:
+        each = [v ** 2 / (len(arm) - 1) for arm, (v, _) in zip(several, found)]
+        square += student_t(v_seeds ** 2 / sum(each)) ** 2 * v_seeds
+
+    n = len(by_item)
+    if n > 1:
+        v_items = by_item.var(ddof=1) / n - sum(chance for _, chance in found)
+        square += student_t(n - 1) ** 2 * max(0.0, v_items)
+    return math.sqrt(square)
+
+
+def over_seeds(seeds, minus=None):
+    """Mean over seeds of scores on the same items, 95 % interval: (mean, low, high, spread).
+
+    seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same
+    items. The interval (half_width) holds what other questions and training runs would change. An
+    arm of one seed knows nothing of other runs: its interval is over questions only, and Wilson's
+    where it is not compared, as it is where all answers are right, or all wrong. spread: the
+    standard deviation of the seeds' means, None for one seed. ValueError where the items differ in
+    number.
+    """
+    first = np.array(seeds, dtype=float)                                    # (S, n)
+    spread = None
+    if len(first) > 1:
+        spread = first.mean(1).std(ddof=1).item()
+    if minus is None:
+        mean = first.mean().item()
+        if len(first) == 1 or first.min() == first.max():
+            return mean, *wilson(mean * first.shape[1], first.shape[1]), spread
+        half = half_width([first], first.mean(0))
+        return mean, max(0.0, mean - half), min(1.0, mean + half), spread
+
+    second = np.array(minus, dtype=float)
+    if first.shape[1] != second.shape[1]:
+        counts = f"{first.shape[1]} and {second.shape[1]}"
+        raise ValueError(f"a difference needs the same items: {counts}")
+    by_item = first.mean(0) - second.mean(0)
+    mean = by_item.mean().item()
+    half = half_width([first, second], by_item)
+    return mean, max(-1.0, mean - half), min(1.0, mean + half), spread
 
 
 def percent(right, n):

@@ -70,7 +70,7 @@ def check_settings(method, settings):
                         ("lora_alpha", [int, float])):
         if type(settings.get(name)) not in kinds:
             raise damaged
-    if not 0 < settings["rank"] <= 1024 or not 0 < settings["lora_alpha"] < 1e6:
+    if not 0 < settings["rank"] <= lora.LARGEST_RANK or not 0 < settings["lora_alpha"] < 1e6:
         raise damaged
 
 
@@ -153,6 +153,8 @@ def read_expert(path):
             expert = {name: f.get_tensor(name) for name in f.keys()}
     except (SafetensorError, OSError) as e:
         raise ValueError(f"{path}: damaged expert file ({e})") from None
+    if not expert:
+        raise ValueError(f"{path}: an expert without any z")
     for name, z in expert.items():
         dims = {d for end, d in kind.tensors.items() if name.endswith(end)}
         fits = dims == {z.dim()} and z.is_floating_point()

@@ -38,6 +38,13 @@ class Samples:
         """The tokens of row n, stop token included, as a list."""
         return self.ids[n, :self.lengths[n]].tolist()
 
+    def write(self, step, row, token, logprob, stop):
+        """Put down the tokens (n,) that the answers row (n,) drew at this step."""
+        self.ids[row, step] = token
+        self.logprobs[row, step] = logprob
+        self.lengths[row] += 1
+        self.stopped[row] = torch.isin(token, stop)
+
 
 @dataclass
 class Batch:
@@ -65,7 +72,7 @@ class Batch:
         position, allowed = self.position[:, None], self.real[:, None, :]
         x = model.hidden(token[:, None], position, allowed, self.cache)
         self.position = self.position + 1
-        return model.head(x[:, -1])
+        return last_logits(model, x)
 
 
 def uniforms(seed, row_ids, samples, count):
@@ -131,8 +138,18 @@ def prefill(model, prompts, room):
     allowed = (real[:, None, :] & before) | itself                          # (B, P, P)
     cache = model.new_cache(B, P + room)
     x = model.hidden(ids, positions, allowed, cache)
-    last = model.head(x[:, -1])
-    return cache, real, real.sum(1), last
+    return cache, real, real.sum(1), last_logits(model, x)
+
+
+def last_logits(model, x):
+    """What follows the last of the states x (B, S, C). -> logits (B, V); NaN where a state is so
+    large that its square is infinite: the final norm would make it 0, and all tokens alike."""
+    x = x[:, -1]
+    logits = model.head(x)
+    overflown = x.float().pow(2).sum(-1).isinf()
+    if overflown.any():
+        logits = logits.masked_fill(overflown[:, None], float("nan"))
+    return logits
 
 
 def check_prompts(model, prompts, max_tokens):
@@ -146,9 +163,17 @@ def check_prompts(model, prompts, max_tokens):
                          f"model's context of {context}; shorten it or lower --max-tokens")
 
 
+class NotFinite(ValueError):
+    """The model computes no numbers, so there is nothing to draw from."""
+
+    def __init__(self):
+        super().__init__("the model's logits are not finite numbers: damaged weights, or an expert "
+                         "whose z are far too large")
+
+
 @torch.inference_mode()
 def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, seed=0, row_ids=None,
-             rows=None, on_token=None):
+             rows=None, on_token=None, finite=True):
     """Answer a batch of prompts. -> Samples. Raises what `check_prompts` raises.
 
     prompts     list of lists of token ids (ragged is fine)
@@ -157,6 +182,8 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
     row_ids     one integer per prompt, naming its random stream (default: its index)
     rows        svf.Rows of a batch whose rows use different experts; kept in step with the batch
     on_token    called as on_token(rows alive (list), tokens (list)) after every step
+    finite      raise NotFinite (a ValueError) where logits are not; training, which skips such a
+                step, finds it in the log-probabilities instead
     """
     check_prompts(model, prompts, max_tokens)
     N = len(prompts) * samples
@@ -177,12 +204,11 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
     row = torch.arange(N, device=device)            # which answer each batch row is writing
     for step in range(max_tokens):
         token, logprob = draw(logits, u[row, step], temperature)
+        if finite and not logprob.isfinite().all():
+            raise NotFinite
         alive = ~out.stopped[row]
         writing = row[alive]
-        out.ids[writing, step] = token[alive]
-        out.logprobs[writing, step] = logprob[alive]
-        out.lengths[writing] += 1
-        out.stopped[writing] = torch.isin(token[alive], stop)
+        out.write(step, writing, token[alive], logprob[alive], stop)
         out.row_steps += len(row)
         if on_token is not None:
             on_token(writing.tolist(), token[alive].tolist())

@@ -1,93 +1,181 @@
 """
-What an example is, and when an answer to it is right (paper 3.2: the reward r(y_hat, y) is correctness).
+When is an answer right? What a reader would take from a text as the answer: a number, an option, a
+program.
 
 Kept:     one binary judgement per answer; the reward is 1.0 or 0.0.
-Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an unparseable answer is wrong
-          instead of a guess, and prose after a code fence, which nobody grades, earns nothing (`graded_end`).
+Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an
+          unparseable answer is wrong instead of a guess, and prose after a code fence, which nobody
+          grades, earns nothing (`graded_end`).
 """
 import re
+import textwrap
+from dataclasses import dataclass
 
+from .questions import latex
 from .questions.example import NUMBER, normal, to_number
 
-
-# ------------------------------------------------------------------------------------------------ numbers
-UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"                       # may be glued to a number: 8kg
-BETWEEN = rf"(?:{UNIT}|(?: [a-z]+){{0,2}}) *(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by) *"
-CHAIN = rf"(?<![\w.,]){NUMBER}(?:(?:{BETWEEN}|:| to | or ){NUMBER})+"   # 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9
+# ------------------------------------------------------------------------------------------ numbers
+UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"  # may be glued to a number: 8kg
+SIGN = r"(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by)"
+BETWEEN = rf"(?:{UNIT}|(?: [a-z]+){{0,2}}) *{SIGN} *"
+# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9
+CHAIN = rf"(?<![\w.,]){NUMBER}(?:(?:{BETWEEN}|:| to | or ){NUMBER})+"
+ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
+ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
+VERB = r"\b(?:is|are|makes?|equals?|gives?)"
 
 
 def find_number(text):
     """The number a reader would take as the answer, or None.
 
-    In this order: after "answer is" / "answer:" / "####"; a number the text opens with; the last "= N"; the last number.
-    A sum that is not worked out, a range, a date and the numbering of a list hold no answer.
+    In this order: inside the last \\boxed{}; after "answer is" / "answer:" / "####"; a number the
+    text opens with; the last "= N"; the last number. A sum that is not worked out, a range, a date
+    and the numbering of a list hold no answer.
     """
+    boxed = latex.find_boxed(text)
+    if boxed is not None:
+        return latex.to_number(boxed)
     if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
         text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
-    text = re.sub(CHAIN, "_", text.replace("**", ""), flags=re.I)
-    text = re.sub(r"(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)", "-", text, flags=re.I)
-    number = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
-    marked = re.findall(rf"(?:answer(?:[^.\n\d=:]{{0,40}} is\b)?\s*[:=]?|####)(?:\s*_[^.\n=]*=)*\s*{number}", text, re.I)
+    # what only sets a number off: **8**, \\(8\\), \\$8, $-8$
+    text = re.sub(r"\*\*|\\[()\[\]]|\\(?=\$)|\$(?=[-+\u2212]\d)", "", text)
+    text = re.sub(CHAIN, "_", text, flags=re.I)
+    minus = r"(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
+    text = re.sub(minus, "-", text, flags=re.I)
+    marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
     # "3 boxes of 4 make 12" opens with a number that is not the answer
-    opening = re.match(rf"\W{{0,3}}?{number}(?![^.,;!?\n]*\b(?:is|are|makes?|equals?|gives?) {number})", text)
-    equal = re.findall(rf"=\s*{number}", text)
-    last = re.findall(number, text)
-    for found in (marked[-1:], [opening[1]] if opening else [], equal[-1:], last[-1:]):
+    opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {ONE})", text)
+    opening = opening.groups()[:1] if opening else ()
+    equal = re.findall(rf"=\s*{ONE}", text)
+    last = re.findall(ONE, text)
+    for found in (marked, opening, equal, last):
         if found:
-            return to_number(found[0])
+            return to_number(found[-1])
     return None
 
 
-# ------------------------------------------------------------------------------------------------ text
+# --------------------------------------------------------------------------------------------- text
 def find_choice(text, options):
-    """Index of the chosen option, or None. A letter that leads or is announced, else the one option that is named.
+    """Index of the chosen option, or None. A letter that leads or is announced, else the one option
+    that is named.
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
-    letters, text = "ABCDEFGHIJ"[:len(options)], re.sub(r"\\boxed\{(.*?)\}|\*\*", r"\1", text).strip()
+    text = re.sub(r"\\boxed\{(.*?)\}|\*\*", r"\1", text).strip()
+    by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
+    named = named_options(text, options)
+    if not named:
+        return by_letter
+    if len(named) == 1 and by_letter in (None, named[0]):
+        return named[0]
+    return None
+
+
+def chosen_letter(text, letters):
+    """Index of the letter that is announced last, else of the one that leads; or None."""
     any_case = letters + letters.lower()
+    # a small letter may be the article, so it must stand in brackets or end the line; "A or B"
+    # announces nothing
+    letter = rf"(?:\(?([{letters}])\b|\(?([{any_case}])(?=\)|\.?\s*$))"
+    another = rf"(?:,| and| or| &|/) *\(?[{letters}]\b"
+    announced = rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*{letter}(?!['\w]|{another})"
+    said = re.findall(announced, text, re.M)
+    if said:
+        return letters.index("".join(said[-1]).upper())
     lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$)", text, re.M)
-    # a small letter may be the article, so it must stand in brackets or end the line; "A or B" announces nothing
-    said = re.findall(rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*(?:\(?([{letters}])\b|\(?([{any_case}])(?=\)|\.?\s*$))"
-                      rf"(?!['\w]|(?:,| and| or| &|/) *\(?[{letters}]\b)", text, re.M)
-    if len(set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))) > 1:
-        lead = None                                                     # a list of the options, not one of them
-    by_letter = "".join(said[-1]) if said else lead[1] if lead else None
-    by_letter = letters.index(by_letter.upper()) if by_letter else None
-    low, named = text.lower(), []
+    listed = set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))
+    if not lead or len(listed) > 1:  # a list of the options is not one of them
+        return None
+    return letters.index(lead[1].upper())
+
+
+def named_options(text, options):
+    """Indices of the options that a text names, whole words. Case counts only where it tells two
+    options apart."""
+    fold = str.lower
+    if len({option.lower() for option in options}) < len(options):
+        fold = str
+    rest, named = fold(text), []
+    # longest first, and taken out of the text: "hot dog" does not name "dog" as well
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
-        # longest first, and taken out of the text: "hot dog" does not name "dog" as well
-        rest = re.sub(rf"(?<!\w){re.escape(options[i].lower())}(?!\w)", "_", low)
-        named, low = (named + [i], rest) if rest != low else (named, low)
-    if len(named) == 1:
-        return named[0] if by_letter in (None, named[0]) else None
-    return by_letter if not named else None
+        found = rf"(?<!\w){re.escape(fold(options[i]))}(?!\w)"
+        if re.search(found, rest):
+            named.append(i)
+            rest = re.sub(found, "_", rest)
+    return named
 
 
 def find_quoted(text, options):
     """Index of the option that the text says up to its first quotation mark, in full, or None."""
     said = text.split('"')[0]
-    for spelling in (str.strip, normal):                    # "Rr" is not "rr", but else capitals and full stops do not count
+    # "Rr" is not "rr", but else capitals and full stops do not count
+    for spelling in (str.strip, normal):
         found = [i for i, option in enumerate(options) if spelling(option) == spelling(said)]
         if len(found) == 1:
             return found[0]
     return None
 
 
-# ------------------------------------------------------------------------------------------------ code
-FENCE = re.compile(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", re.S | re.I)
+# --------------------------------------------------------------------------------------------- code
+# words may stand before a fence that names its language: "Here: ```python"
+BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*[a-zA-Z{])"
+OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
+PYTHON = re.compile(r"(?:i?python|py)[\d.]*", re.I)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of an answer: its language ("" if none is said), its text, where it ends with
+    its fence, and whether that fence is there."""
+    language: str
+    text: str
+    end: int
+    closed: bool
+
+
+def blocks(text):
+    """The fenced blocks of an answer, in order. A fence is a line of its own; the last block may be
+    cut off."""
+    at = 0
+    while opens := OPENS.search(text, at):
+        mark = opens["marks"]
+        # closed by as many marks, also behind the last line of code; a fence with a language begins
+        # another block
+        another = rf"^[ \t]*(?={mark[:3]}[ \t]*[a-zA-Z{{])"
+        closes = re.compile(rf"{mark}{mark[0]}*[ \t\r]*$|{another}", re.M)
+        found = closes.search(text, opens.end() + 1)
+        inside, at = text[opens.end() + 1:], len(text)
+        if found:
+            inside, at = text[opens.end() + 1:found.start()], found.end()
+        words = re.split(r"[\s:,{}]+", opens["says"].strip(" \t\r{."))
+        indented = opens["indent"] and textwrap.dedent(inside)
+        end = len(text[:at].rstrip(" \t\r"))
+        yield Block(words[0], indented or inside, end, found is not None)
+
+
+def code_block(text):
+    """The block that holds the answer's program: the first one in Python, else the first of no
+    language; or None."""
+    found = list(blocks(text))
+    python = [block for block in found if PYTHON.fullmatch(block.language)]
+    untagged = [block for block in found if not block.language]
+    return next(iter(python + untagged), None)
 
 
 def graded_end(text):
-    """Where the judged part of a code answer ends: behind its first fenced block, unless nothing but space follows."""
-    fence = FENCE.search(text)
-    return fence.end() if fence and text[fence.end():].strip() else len(text)
+    """Where the judged part of a code answer ends: behind its first Python block; None where that
+    is not closed, or there is none: then all that is written still decides what is judged."""
+    for block in blocks(text):
+        if PYTHON.fullmatch(block.language):
+            return block.end if block.closed else None
+    return None
 
 
 def find_code(text):
-    """The Python code in an answer: the first fenced block (closed or cut off), else from its first line of Python on."""
-    fence = FENCE.search(text)
-    if fence:
-        return fence[1]
+    """The Python code in an answer: its block (see `code_block`), else from its first line of
+    Python on."""
+    block = code_block(text)
+    if block:
+        return block.text
     start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
     return text[start.start():] if start else text

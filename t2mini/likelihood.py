@@ -19,30 +19,38 @@ def pack(groups, device):
     of groups and answers. An answer sees the prompt and itself but not its siblings, so each token
     gets the state it had when it was sampled.
     """
-    # nothing follows the last token of an answer, so it is never an input
-    S = max(len(prompt) + sum(len(a) - 1 for a in answers) for prompt, answers in groups)
-    ids = torch.zeros(len(groups), S, dtype=torch.long)
+    lengths = []
+    for prompt, answers in groups:      # nothing follows an answer's last token: never an input
+        inputs = sum(map(len, answers)) - len(answers)
+        lengths.append(len(prompt) + inputs)
+    B = len(groups)
+    S = max(lengths)
+    ids = torch.zeros(B, S, dtype=torch.long)
     positions = torch.zeros_like(ids)
     segment = torch.full_like(ids, -1)                      # -1 padding, 0 prompt, 1.. answers
     row = []
     col = []
     target = []
     for b, (prompt, answers) in enumerate(groups):
-        P = at = len(prompt)
+        P = len(prompt)
         ids[b, :P] = torch.tensor(prompt)
         positions[b, :P] = torch.arange(P)
         segment[b, :P] = 0
+        at = P
         for s, answer in enumerate(answers, 1):
             n = len(answer) - 1
-            ids[b, at:at + n] = torch.tensor(answer[:-1])
-            positions[b, at:at + n] = torch.arange(P, P + n)
-            segment[b, at:at + n] = s
-            row += [b] * (n + 1)
-            col += [P - 1, *range(at, at + n)]              # the prompt's last state comes first
+            end = at + n
+            ids[b, at:end] = torch.tensor(answer[:n])
+            positions[b, at:end] = torch.arange(P, P + n)
+            segment[b, at:end] = s
+            row += [b] * len(answer)
+            col.append(P - 1)                               # the prompt's last state comes first
+            col += range(at, end)
             target += answer
-            at += n
+            at = end
     found = [ids, positions, visible(segment)]
-    found += [torch.tensor(numbers) for numbers in (row, col, target)]
+    for numbers in (row, col, target):
+        found.append(torch.tensor(numbers))
     return [t.to(device) for t in found]
 
 
@@ -51,24 +59,33 @@ def visible(segment):
     S = segment.shape[1]
     query = segment[:, :, None]
     key = segment[:, None, :]
+    same = key == query
+    prompt = key == 0
+    real = key >= 0
     earlier = torch.ones(S, S, dtype=torch.bool).tril()
-    allowed = ((key == query) | (key == 0)) & (key >= 0) & earlier
-    return allowed | torch.eye(S, dtype=torch.bool)         # padding sees itself, else it is NaN
+    allowed = (same | prompt) & real & earlier
+    itself = torch.eye(S, dtype=torch.bool)
+    return allowed | itself                                 # else padding's softmax is NaN
 
 
 def logprobs(model, x, target, temperature):
     """log pi(target) (N,) and the whole log-distribution (N, V) from states x (N, C)."""
-    logp = at_temperature(model.head(x), temperature).log_softmax(-1)
-    return logp.gather(1, target[:, None])[:, 0], logp
+    logits = at_temperature(model.head(x), temperature)
+    logp = logits.log_softmax(-1)
+    taken = logp.gather(1, target[:, None])
+    return taken[:, 0], logp
 
 
 def micro_batches(groups, budget=512):
     """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
-    size = [len(prompt) + sum(map(len, answers)) for prompt, answers in groups]
+    size = []
+    for prompt, answers in groups:
+        size.append(len(prompt) + sum(map(len, answers)))
     batches = []
     batch = []
-    for i in sorted(range(len(groups)), key=size.__getitem__):
-        if batch and (len(batch) + 1) * size[i] > budget:
+    for i in sorted(range(len(size)), key=size.__getitem__):
+        padded = (len(batch) + 1) * size[i]
+        if batch and padded > budget:
             batches.append(batch)
             batch = []
         batch.append(i)
@@ -81,7 +98,9 @@ def check_length(model, groups):
     """ValueError where a prompt of (prompt ids, [answer ids, ...]) with one of its answers is
     longer than the model's context."""
     context = model.cfg.max_position_embeddings
-    longest = max(len(prompt) + max(map(len, answers)) for prompt, answers in groups)
+    longest = 0
+    for prompt, answers in groups:
+        longest = max(longest, len(prompt) + max(map(len, answers)))
     if longest > context:
         raise ValueError(f"a question with its answer has {longest} tokens, which exceeds this "
                          f"model's context of {context}")
@@ -94,15 +113,20 @@ def likelihoods(model, groups, chunk=128):
     check_length(model, groups)
     found = [None] * len(groups)
     for part in micro_batches(groups):
-        ids, positions, allowed, row, col, target = pack([groups[i] for i in part], model.device)
+        batch = [groups[i] for i in part]
+        ids, positions, allowed, row, col, target = pack(batch, model.device)
         x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
         lp = []
         for states, tokens in zip(x.split(chunk), target.split(chunk)):
             lp.append(logprobs(model, states, tokens, 1.0)[0])
-        lengths = [len(answer) for i in part for answer in groups[i][1]]
-        scores = iter([tokens.sum() for tokens in torch.cat(lp).split(lengths)])
+        lp = torch.cat(lp)                                                      # (N,)
+        at = 0
         for i in part:
-            found[i] = torch.stack([next(scores) for _ in groups[i][1]])
+            scores = []
+            for answer in groups[i][1]:
+                scores.append(lp[at:at + len(answer)].sum())
+                at += len(answer)
+            found[i] = torch.stack(scores)
     return found
 
 
@@ -122,7 +146,9 @@ def choose(model, prompts, options, samples, temperature, seed, row_ids):
     finite = True
     for answers, scores, draws in zip(options, found, u):
         finite = finite and bool(scores.isfinite().all())
-        chance = (scores.float().cpu() / temperature).softmax(0).cumsum(0)
-        drawn = torch.searchsorted(chance, draws * chance[-1]).clamp_(max=len(answers) - 1)
+        chance = (scores.float().cpu() / temperature).softmax(0)
+        below = chance.cumsum(0)
+        drawn = torch.searchsorted(below, draws * below[-1])
+        drawn = drawn.clamp(max=len(answers) - 1)
         tokens += [answers[k] for k in drawn]
     return tokens, finite

@@ -22,6 +22,9 @@ from . import svf
 from .machine.packed import linear
 
 
+LARGEST_RANK = 1024                         # what an expert file may ask memory for
+
+
 # ------------------------------------------------------------------------ LoRA
 class LoRA(svf.Tuned):
     """A linear layer with a low-rank change. A and B are trained in float32."""
@@ -31,6 +34,8 @@ class LoRA(svf.Tuned):
         super().__init__(base)
         self.factor = alpha / rank
         m, n = self.W.shape
+        if rank > max(m, n):
+            raise ValueError(f"--rank={rank} is more than either side of a matrix of {m} x {n}")
         uniform = torch.rand(rank, n, generator=generator)      # on the CPU: equal on every device
         A = (2 * uniform - 1) * n ** -0.5
         self.A = nn.Parameter(A.to(self.W.device))
@@ -242,8 +247,8 @@ def attach_svf(model, settings, cache, progress):
 
 def attach_lora(model, settings, cache, progress):
     rank, alpha = settings["rank"], settings["lora_alpha"]
-    if rank < 1 or alpha <= 0:
-        raise ValueError("--rank must be at least 1 and --lora-alpha above 0")
+    if not 1 <= rank <= LARGEST_RANK or alpha <= 0:
+        raise ValueError(f"--rank must be 1 to {LARGEST_RANK} and --lora-alpha above 0")
     g = torch.Generator().manual_seed(settings["seed"])
     return swap_each(model, settings, lambda name, base: LoRA(base, rank, alpha, g))
 

@@ -188,7 +188,8 @@ class LlamaAttention(nn.Module):
         q, k = both.split((q.shape[1], k.shape[1]), 1)
         if cache is not None:
             k, v = cache.update(number, k, v)
-        return self.o_proj(attend(q, k, v, mask))
+        y = attend(q, k, v, mask)
+        return self.o_proj(y)
 
 
 class LlamaMLP(nn.Module):
@@ -242,7 +243,7 @@ class Llama(nn.Module):
 # ------------------------------------------------------------------------ GPT-2
 class Conv1D(nn.Module):
     """GPT-2's linear layer: the checkpoint stores the weight as (in, out), the transpose of
-    nn.Linear."""
+    nn.Linear's."""
     transposed = True
 
     def __init__(self, in_features, out_features):
@@ -252,7 +253,7 @@ class Conv1D(nn.Module):
 
     def forward(self, x):
         """x (..., in) -> (..., out)."""
-        return F.linear(x, self.weight.T, self.bias)
+        return linear(x, self.weight.T) + self.bias         # rounded twice, like the SVF layer's
 
 
 class GPT2Attention(nn.Module):
@@ -268,7 +269,8 @@ class GPT2Attention(nn.Module):
         q, k, v = (heads(t, self.cfg.head_dim) for t in qkv)                    # (B, H, S, D)
         if cache is not None:
             k, v = cache.update(number, k, v)
-        return self.c_proj(attend(q, k, v, mask))
+        y = attend(q, k, v, mask)
+        return self.c_proj(y)
 
 
 class GPT2MLP(nn.Module):

@@ -20,7 +20,8 @@ Run:      python -m t2mini train --task=math (train.py has the loop)
 """
 import math
 import time
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -35,12 +36,14 @@ from .questions.example import Example
 
 # ------------------------------------------------------------------------------------- equation 1
 def advantages(reward, baseline="group", mean=None):
-    """reward (groups, samples) -> reward minus its baseline; either baseline leaves the expected
-    gradient as it is.
+    """reward (groups, samples) -> reward minus its baseline, the mean over a question's answers
+    ("group") or over all of the update ("batch"); "none": the reward itself.
 
-    "group", the mean over a question's answers, has less variance, but a question whose answers all
-    earn the same then teaches nothing. Where that is nearly all of them (one-word answers, of which
-    the model is sure), "batch" goes on. "none": the reward itself.
+    A mean keeps the direction of the expected gradient and its length but for a factor: an answer
+    is part of its own mean, so the factor is 1 - 1/G exactly, with G the answers of the mean (0.5
+    at 2, 0.875 at 8). Adam does not see it. "group" has less variance, but a question whose answers
+    all earn the same then teaches nothing. Where that is nearly all of them (one-word answers, of
+    which the model is sure), "batch" goes on.
     mean: of all answers of the update, where `reward` holds only a part of them.
     """
     if baseline == "group":
@@ -58,12 +61,18 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
     groups     list of (prompt ids, [answer ids, ...])
     advantage  one list of numbers per group, one per answer
     norm       what the sum over answer tokens is divided by
+    kl         lambda, of KL(tuned || base) over the whole vocabulary at every state that an answer
+               visits, both at `temperature`: of the policies that sample. The answers must be drawn
+               from the tuned model. A token also decides which states come after it, so it pays for
+               their KL: its weight is the advantage minus lambda times the KL to go.
+               Rewards are 0 and 1 here and -1 and 1 in the paper, so a lambda here pulls against
+               the rewards as twice that lambda does there.
     Only answer tokens (stop token included) have a likelihood; prompt and padding get none. The
     tokens x vocabulary matrix exists for `chunk` tokens at a time: the head runs on a detached copy
     of the states, then one backward pass goes through the layers.
     """
     ids, positions, allowed, row, col, target = pack(groups, model.device)
-    weight = torch.tensor(per_token(groups, advantage), device=model.device)    # (N,)
+    answer, weight = per_token(groups, advantage, model.device)                 # (N,), (N,)
     base = None
     if kl:
         with torch.no_grad(), svf.at_base(model):
@@ -72,57 +81,71 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
         x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
         leaf = x.detach().requires_grad_()
         loss = 0.0
-        total_kl = 0.0
-        for part in torch.arange(len(target), device=model.device).split(chunk):
+        divergence = torch.zeros_like(weight)           # KL(tuned || base) at every state
+        for part in reversed(torch.arange(len(target), device=model.device).split(chunk)):
             lp, logp = logprobs(model, leaf[part], target[part], temperature)
             objective = (weight[part] * lp).sum()       # sum_t A * log pi(y_t | x, y_<t)
-            if kl:                                      # KL(tuned || base) at the states visited
+            surrogate = objective
+            if kl:                                      # later tokens first: theirs is to go
                 with torch.no_grad():
                     logq = logprobs(model, base[part], target[part], temperature)[1]
-                divergence = full_kl(logp, logq, model.valid_vocab).sum()
-                objective = objective - kl * divergence
-                total_kl += divergence.item()
-            (-objective / norm).backward()
+                here = full_kl(logp, logq, model.valid_vocab)                   # (n,)
+                divergence[part] = here.detach()
+                objective = objective - kl * here.sum()
+                surrogate = objective - kl * (to_go(divergence, answer, part) * lp).sum()
+            (-surrogate / norm).backward()
             loss -= objective.item() / norm
         x.backward(leaf.grad)
-    return {"loss": loss, "kl": total_kl / len(target), "tokens": len(target)}
+    return {"loss": loss, "kl": divergence.mean().item(), "tokens": len(target)}
 
 
-def per_token(groups, advantage):
-    """The advantage of the answer that each token belongs to, in the order of `pack`."""
+def per_token(groups, advantage, device):
+    """The number of the answer that each token belongs to and its advantage, in `pack`'s order."""
+    numbers = []
     weights = []
-    for (_, answers), numbers in zip(groups, advantage, strict=True):
-        for answer, number in zip(answers, numbers, strict=True):
-            weights += [number] * len(answer)
-    return weights
+    answer = 0
+    for (_, answers), earned in zip(groups, advantage, strict=True):
+        for tokens, weight in zip(answers, earned, strict=True):
+            numbers += [answer] * len(tokens)
+            weights += [weight] * len(tokens)
+            answer += 1
+    return torch.tensor(numbers, device=device), torch.tensor(weights, device=device)
 
 
 def full_kl(logp, logq, vocab):
-    """KL(p || q) over the whole vocabulary, of log-distributions (n, V) -> (n, vocab) its terms.
+    """KL(p || q) over the whole vocabulary, of log-distributions (n, V). -> (n,)
 
     Behind `vocab` the vocabulary is padding, where both are -inf and 0 * -inf would be NaN.
     """
     p = logp[:, :vocab]
     q = logq[:, :vocab]
-    return p.exp() * (p - q)
+    return (p.exp() * (p - q)).sum(-1)
 
 
-def credited(tokenizer, example, tokens, text):
-    """The leading tokens of an answer that were graded: all, but for the prose that follows a code
+def to_go(divergence, answer, part):
+    """What the tokens `part` (n,) lead to: the sum of `divergence` (N,) over the later tokens of
+    the same answer. -> (n,)"""
+    place = torch.arange(len(answer), device=answer.device)
+    later = (place > part[:, None]) & (answer == answer[part][:, None])         # (n, N)
+    return later.to(divergence.dtype) @ divergence
+
+
+def credited(tokenizer, example, tokens, must_stop=False):
+    """The leading tokens of an answer that decide its reward: all, but for what follows a code
     block.
 
-    That prose did not earn the reward, so its likelihood is left alone; the release strengthens it
-    all the same.
+    What stands behind the block does not earn the reward, so its likelihood is left alone; the
+    release strengthens it all the same. The one token behind the block is credited, whichever it
+    is, so that stopping there is learnt: where to cut must follow from the tokens before the cut,
+    else the gradient is biased. must_stop: everything decides, as endless prose loses the reward.
     """
-    if example.match != "code":
+    def closed(n):
+        return graded_end(tokenizer.decode(tokens[:n])) is not None
+
+    if example.match != "code" or must_stop:
         return tokens
-    end = graded_end(text)
-    if end == len(text):
-        return tokens
-    n = 1
-    while len(tokenizer.decode(tokens[:n])) < end:
-        n += 1
-    return tokens[:n]
+    n = bisect_left(range(len(tokens) + 1), True, key=closed)   # once closed, it stays closed
+    return tokens[:n + 1]
 
 
 # ------------------------------------------------------------------------------------- one update
@@ -175,7 +198,7 @@ def write(model, tokenizer, task, cfg, prompts, seed, asked):
     limit = cfg.max_tokens or task.max_tokens
     stops = tokenizer.stops(task.opener)
     out = generate(model, prompts, limit, stops, cfg.temperature, cfg.samples, seed=seed,
-                   row_ids=asked)
+                   row_ids=asked, finite=False)
     tokens = [out.tokens(n) for n in range(len(out.lengths))]
     return tokens, out.stopped.tolist(), bool(out.logprobs.isfinite().all())
 
@@ -205,7 +228,9 @@ def score(tokenizer, cfg, episodes):
     for e in episodes:
         e.credited = e.tokens
         if not cfg.prose_credited:
-            e.credited = credited(tokenizer, e.example, e.tokens, e.text)
+            e.credited = credited(tokenizer, e.example, e.tokens, cfg.must_stop)
+        if cfg.retokenised:
+            e.credited = tokenizer.encode(tokenizer.decode(e.credited))
     if cfg.objective == "next-token":               # as if sampled and paid 1
         earned = [1.0] * len(episodes)
     else:
@@ -293,8 +318,8 @@ def worth_learning(cfg, episodes):
     groups = []
     advantage = []
     for at in range(0, len(episodes), cfg.samples):
-        group = episodes[at:at + cfg.samples]
-        if cfg.kl or any(e.advantage != 0 for e in group):
+        group = [e for e in episodes[at:at + cfg.samples] if e.credited]    # "" retokenised: none
+        if group and (cfg.kl or any(e.advantage != 0 for e in group)):
             groups.append((group[0].prompt, [e.credited for e in group]))
             advantage.append([e.advantage for e in group])
     return groups, advantage
@@ -330,11 +355,35 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     numbers |= {"sec": time.time() - t0, "sec_sample": t1 - t0, "sec_score": t2 - t1,
                 "sec_update": time.time() - t2}
     if not learnt["skipped"]:
-        e = episodes[0]
-        return numbers, f"{e.example.prompt[-90:]!r} -> {e.text[:160]!r} earns {e.reward:.0f}"
+        return numbers, shown(episodes)
     if not problem:
         problem = "another rank's problem" if whole["failed"] else "the gradient is not finite"
     return numbers, f"skipped: {problem}"
+
+
+def shown(episodes):
+    """One answer as a line; where none of this rank's earned anything, beside the gold one."""
+    if any(e.reward for e in episodes):
+        return line(episodes[0])
+    for e in episodes:
+        for match in ("number", "exact", "contains"):
+            if fits(e, match):
+                return f"{line(e)}; gold: {e.example.answer[:80]!r}. match={match} would accept it"
+    e = episodes[0]
+    return f"{line(e)}; gold: {e.example.answer[:80]!r}, match={e.example.match}"
+
+
+def line(episode):
+    question = episode.example.prompt[-90:]
+    return f"{question!r} -> {episode.text[:160]!r} earns {episode.reward:.0f}"
+
+
+def fits(episode, match):
+    """Would this answer earn a reward if its example were judged by `match`?"""
+    try:
+        return tasks.right(replace(episode.example, match=match), episode.text)
+    except (ValueError, TypeError):                 # a gold answer that is no number, say
+        return False
 
 
 def for_the_log(model, cfg, whole, learnt):

@@ -12,7 +12,7 @@ Changed:  z starts at 1 (the paper's Table 6 starts at 0.1, which only makes sen
           where neither holds). The paper's plain sum is `mix(..., plain=True)`.
 Forms:    during a rollout z stands still, so W' is built once (`fold`) and used as a plain matrix;
           the gradient of z needs no dense weight gradient (`FoldedLinear`); rows with different z
-          go through the factors (`per_row`).
+          add their change to what the base weights say (`per_row`).
 """
 from contextlib import contextmanager
 
@@ -95,8 +95,7 @@ class SVF(Tuned):
         self.U = U.to(self.W.dtype)
         self.S = S.clone()                  # no view of a mapped file
         self.Vt = Vt.to(self.W.dtype)
-        start = FIRST_LOGIT if sigmoid else 1.0
-        self.z = nn.Parameter(torch.full_like(S, start))
+        self.z = nn.Parameter(torch.full_like(S, FIRST_LOGIT if sigmoid else 1.0))
         self.divisible = True               # is every z large enough to divide by? `fold` looks
 
     @property
@@ -139,13 +138,18 @@ class SVF(Tuned):
         return FoldedLinear.apply(x, self.scale(), self.folded, *factors, self.from_y)
 
     def stack(self, parts):
-        """parts[""] (experts, r) -> S z of each expert."""
-        return (self.S * parts[""]).to(self.W.dtype)
+        """parts[""] (experts, r) -> S (z - 1) of each expert."""
+        return (self.S * (parts[""] - 1)).to(self.W.dtype)
 
     def by_row(self, x):
-        """y = ((x V) * S z_b) U^T for row b."""
-        Sz = self.bank[self.rows.index][:, None]                    # (B, 1, r)
-        return linear(linear(x, self.Vt) * Sz, self.U)
+        """y = x W^T + ((x V) * S (z_b - 1)) U^T for row b.
+
+        A change to the base's own product, as in `fold`: where z_b = 1 it is 0, and y has the
+        base model's bits. ((x V) * S z_b) U^T would be cheaper by that product, but it rebuilds W
+        from factors that bfloat16 rounds, and is another model than the base already at z = 1.
+        """
+        change = self.bank[self.rows.index][:, None]                # (B, 1, r)
+        return linear(x, self.W) + linear(linear(x, self.Vt) * change, self.U)
 
 
 class FoldedLinear(torch.autograd.Function):
@@ -284,8 +288,8 @@ def tie_z(made, tie):
         module = name.split(".", 3)[3]                  # mlp.up_proj, whatever the block
         group = {"none": None, "matrix": name, "layer": block_of(name), "module": module}[tie]
         if group is not None:
-            one = nn.Parameter(torch.ones(1, device=layer.S.device))
-            layer.z = shared.setdefault(group, one)
+            one_number = nn.Parameter(torch.ones(1, device=layer.S.device))
+            layer.z = shared.setdefault(group, one_number)
 
 
 def swap(model, made):
@@ -335,8 +339,7 @@ def fold(model):
 def set_z(model, expert):
     """Make the model run on `expert` (dict name -> z); layers that it does not name run on the base
     weights. ValueError where it does not fit."""
-    known = {name for name, _, _, _ in parts(model)}
-    refuse_unknown(expert, known, "the expert")
+    refuse_unknown(expert, {name for name, _, _, _ in parts(model)}, "the expert")
     for name, layer in layers(model).items():
         if layer.sigmoid:
             raise ValueError("an effective z cannot be set in sigmoid form; attach with "
@@ -344,7 +347,8 @@ def set_z(model, expert):
         for part, p in layer.trained().items():
             z = expert.get(name + part)
             if z is not None:
-                check_z(name + part, z, p)
+                if z.shape != p.shape or not bool(torch.isfinite(z).all()):
+                    raise misfit(name + part, p)
                 p.copy_(z)
             elif part in layer.off:                     # LoRA's A may be anything while B is 0
                 p.fill_(layer.off[part])
@@ -358,9 +362,8 @@ def refuse_unknown(expert, known, who):
                          "expert's modules")
 
 
-def check_z(name, z, p):
-    if z.shape != p.shape or not bool(torch.isfinite(z).all()):
-        raise ValueError(f"the expert's z for {name} is not {tuple(p.shape)} finite numbers")
+def misfit(name, p):
+    return ValueError(f"the expert's z for {name} is not {tuple(p.shape)} finite numbers")
 
 
 def reset(model):
@@ -404,6 +407,15 @@ def at_base(model):
             layer.folded = folded
 
 
+def normalised(alpha, smallest=0.1):
+    """K numbers divided by their sum, as the paper tries it (3.2 C). Left as they are where the sum
+    is below `smallest`, zeros (the base model) among them: the quotients would be huge."""
+    total = float(sum(alpha))
+    if total < smallest:
+        return list(alpha)
+    return [float(a) / total for a in alpha]
+
+
 def mix(experts, alpha, plain=False):
     """Mixture of K experts (paper 3.2 C). alpha: K numbers, or dict name -> K numbers (per matrix).
 
@@ -416,13 +428,13 @@ def mix(experts, alpha, plain=False):
                          "not the product of the means")
     mixed = {}
     for name in names:
-        weights = alpha[name] if isinstance(alpha, dict) else alpha
         ones = torch.ones_like(next(e[name] for e in experts if name in e))
         zs = [e.get(name, ones) for e in experts]
+        pairs = zip(alpha[name] if isinstance(alpha, dict) else alpha, zs)
         if plain:
-            mixed[name] = sum(float(a) * z for a, z in zip(weights, zs))
+            mixed[name] = sum(float(a) * z for a, z in pairs)
         else:
-            mixed[name] = sum(float(a) * (z - 1) for a, z in zip(weights, zs)) + 1
+            mixed[name] = sum(float(a) * (z - 1) for a, z in pairs) + 1
     return mixed
 
 
@@ -443,24 +455,30 @@ def per_row(model, experts, index):
     """Inside the block, row b of a batch runs on experts[index[b]], base weights afterwards.
     Yields the Rows to hand to generate().
 
-    y = ((x V) * S z_b) U^T reads the weights once for all experts; W' is never built.
+    The weights are read once for all experts; no W' is built. See `by_row` of the layers.
+    ValueError where an expert does not fit.
     """
     rows = Rows(torch.as_tensor(index, device=model.device))
-    # an expert without a layer has the base model's numbers there
-    base = {}
-    for name, layer, part, t in parts(model):
-        base[name] = torch.full_like(t, layer.off.get(part, 0.0))
+    known = {name for name, _, _, _ in parts(model)}
     for expert in experts:
-        refuse_unknown(expert, base.keys(), "an expert")
+        refuse_unknown(expert, known, "an expert")
     try:
         for name, layer in layers(model).items():
-            bank = {}
-            for part in layer.expert():
-                one = name + part
-                bank[part] = torch.stack([e.get(one, base[one]) for e in experts])
-            layer.bank = layer.stack(bank)
+            layer.bank = layer.stack(gathered(name, layer, experts))
             layer.rows = rows
         yield rows
     finally:
         for layer in layers(model).values():
             layer.bank = layer.rows = None
+
+
+def gathered(name, layer, experts):
+    """What all experts hold of one layer: dict end of the name -> (experts, ...). An expert without
+    the layer has the base model's numbers there."""
+    bank = {}
+    for part, t in layer.expert().items():
+        base = torch.full_like(t, layer.off.get(part, 0.0))
+        bank[part] = [expert.get(name + part, base) for expert in experts]
+        if any(z.shape != t.shape for z in bank[part]):
+            raise misfit(name + part, t)
+    return {part: torch.stack(zs) for part, zs in bank.items()}

@@ -1,40 +1,46 @@
 """
-Tasks: where examples come from and what pays the reward (paper 4.1 uses GSM8K, MBPP and ARC; these are made here).
+Tasks: where examples come from and what pays the reward (paper 4.1 uses GSM8K, MBPP and ARC; these
+are made here).
 
-Built in: math, code, reasoning (an expert each), their `-unseen` counterparts made of families and wording that
-          training never shows, other (needs no expert) and dispatch (which of the four does a question need?).
-Splits:   train, val and test are disjoint by construction: a hash of an example's content decides (grade.split_of).
-          train trains, val selects checkpoints and gives few-shot examples, test is only ever scored.
-Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours (published.py).
-Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice, contains) is a task too.
+Built in: math, code, reasoning (an expert each), their `-unseen` counterparts made of families and
+wording that
+          training never shows, other (needs no expert) and dispatch (which of the four does a
+          question need?). A fifth skill is a file in questions/ and a row of SKILL_TABLE.
+Splits:   train, val and test are disjoint by construction: a hash of an example's content decides
+          (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
+          test is only ever scored.
+Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours
+(published.py).
+Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice,
+          contains) and `options` is a task too (yours.py).
 """
 import difflib
 import math
-import operator
 import random
 import re
+import sys
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Callable
 
-from .questions import latex, published, sandbox
 from .grade import find_choice, find_code, find_number, find_quoted
+from .questions import latex, published, yours
+from .questions.asserts import tested
 from .questions.code import make_code
-from .questions.example import Example, normal, same_value, split_of, to_number
-from .questions.yours import example_of
+from .questions.example import normal, split_of, to_number
 from .questions.math import make_math
 from .questions.other import make_other
 from .questions.reasoning import make_reasoning
 
 SPLITS = ("train", "val", "test")
-LABELS = ("code", "math", "reasoning", "other")     # "other" means: the base model, no expert
 
 
 @dataclass(frozen=True)
 class Task:
-    """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should give; opener: words
-    that every answer goes on from; runs_code: are answers judged by running them?"""
+    """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should
+    give; opener: words that every answer goes on from; runs_code: are answers judged by running
+    them?"""
     name: str
     make: Callable
     max_tokens: int
@@ -43,146 +49,220 @@ class Task:
     runs_code: bool = False
 
     def examples(self, split, n, seed=0):
-        """n different examples of a split, the same ones for the same seed. ValueError where there are not so many."""
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        """n different examples of a split, the same ones for the same seed. ValueError where there
+        are not so many."""
+        known_split(split)
         rng = random.Random(f"{self.name} {split} {seed}")
-        found, tries = {}, 0
+        found = {}
+        tries = 0
         while len(found) < n:
             example = self.make(rng)
             if split_of(example) == split:
                 found.setdefault(example.prompt, example)
             tries += 1
             if tries > 200 * n + 10_000:
-                raise ValueError(f"task {self.name} has only {len(found)} examples in its {split} split; asked for {n}")
+                raise ValueError(f"task {self.name} has only {len(found)} examples in its {split} "
+                                 f"split; asked for {n}")
         return list(found.values())
 
 
-# ---------------------------------------------------------------------------------------------- dispatch
-DISPATCH = """{question}
-
----
-The message above is either "other" (chat, facts, writing), "code" (a program), "math" (a number) or "reasoning" (options \
-to choose from). Which one is it?"""
-# Put into the model's mouth, so that it goes on with a label. Of two dozen wordings this is the one after which the base
-# model's labels are spread most evenly (2 % at least, on train questions): what is never sampled is never rewarded.
-DISPATCH_OPENER = 'This is "'
-DISPATCH_TOKENS = 2                                 # a label is one or two tokens; what follows does not matter
-
-
-def dispatch_prompt(question):
-    """The one dispatch prompt: training, testing and asking all build it here. Long questions are cut."""
-    question = question if len(question) <= 1200 else question[:800] + " ... " + question[-400:]
-    return DISPATCH.format(question=question)
-
-
-def find_label(text):
-    """The label an answer names, or None if it names none or several. Case and punctuation do not matter."""
-    named = [w for w in re.findall(r"[a-z]+", text.lower()) if w in LABELS]
-    return named[0] if len(set(named)) == 1 else None
-
-
-def make_dispatch(rng):
-    """A question of one of the four classes; the class is the answer. Classes are equally likely."""
-    label = rng.choice(LABELS)
-    example = {"code": make_code, "math": make_math, "reasoning": make_reasoning, "other": make_other}[label](rng)
-    return replace(example, prompt=dispatch_prompt(example.prompt), answer=label, match="label", kind=label)
-
-
-def make_gradable_other(rng, unseen=False):
-    while (example := make_other(rng, unseen)).match == "open":
-        pass
-    return example
-
-
-def unseen(make):
-    return lambda rng: make(rng, unseen=True)
-
-
-BUILT_IN = {t.name: t for t in (
-    Task("math", make_math, 64, "math"),
-    Task("code", make_code, 96, "code", runs_code=True),
-    Task("reasoning", make_reasoning, 24, "reasoning"),
-    Task("math-unseen", unseen(make_math), 64, "math"),
-    Task("code-unseen", unseen(make_code), 96, "code", runs_code=True),
-    Task("reasoning-unseen", unseen(make_reasoning), 24, "reasoning"),
-    Task("other", make_gradable_other, 48, "other"),
-    Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER),
-)}
-
-
-def get(name, data=None):
-    """A built-in task by name, a published one from the folder `data`, or one made of the user's .jsonl file.
-
-    ValueError for anything else, and where the data are missing or wrong.
-    """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if name in published.SETS:
-        of, splits = published.SETS[name], published.load(name, published.folder_of(data))
-        return ListTask(name, lambda: splits, of.max_tokens, of.skill, of.opener, of.skill == "code")
-    if str(name).endswith(".jsonl"):
-        return from_jsonl(name)
-    known = [*BUILT_IN, *published.SETS]
-    near = difflib.get_close_matches(name, known, 1)
-    raise ValueError(f"unknown task {name!r}" + (f"; did you mean {near[0]}?" if near else "") +
-                     f" Choose from {', '.join(known)} or give a .jsonl file")
-
-
-# ---------------------------------------------------------------------------------------------- your own examples
 class ListTask(Task):
     """A task whose examples are all there: make() -> {split: tuple of Examples}."""
 
     def examples(self, split, n, seed=0):
-        """Up to n different examples of a split (all of them where n is larger), in an order that the seed decides."""
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        """Up to n different examples of a split (all of them where n is larger), in an order that
+        the seed decides."""
+        known_split(split)
         rows = list(self.make().get(split, ()))
         if not rows:
             has = ", ".join(f"{len(v)} in {k}" for k, v in self.make().items())
-            raise ValueError(f"{self.name} has no examples in its {split} split ({has}); of a file of yours, rows 9 and 10 "
-                             "of every ten are val and test, so it needs at least 10 different rows")
+            raise ValueError(f"{self.name} has no examples in its {split} split ({has}); of a file "
+                             "of yours, the tenth of every ten rows is test, so it needs at least 10 "
+                             "different rows")
         random.Random(seed).shuffle(rows)
         return rows[:n]
 
 
+def known_split(split):
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+
+
+# ------------------------------------------------------------------------------------------- skills
+@dataclass(frozen=True)
+class Skill:
+    """label: what the dispatcher says; make(rng, unseen=False) -> Example; words: how the dispatch
+    prompt explains the label; max_tokens an answer may have; has_expert: is there an expert of this
+    name? (else the base model answers); runs_code: are answers judged by running them?"""
+    label: str
+    make: Callable
+    words: str
+    max_tokens: int
+    has_expert: bool = True
+    runs_code: bool = False
+
+
+# The one table of skills. Experts are mixed, and tasks listed, in the order of its rows.
+SKILL_TABLE = (
+    Skill("math", make_math, "a number", 64),
+    Skill("code", make_code, "a program", 96, runs_code=True),
+    Skill("reasoning", make_reasoning, "options to choose from", 24),
+    Skill("other", make_other, "chat, facts, writing", 48, has_expert=False),
+)
+MIXED = tuple(s.label for s in SKILL_TABLE if s.has_expert)  # what CEM mixes, in the order of alpha
+SKILLS = tuple(sorted(MIXED))  # each has an expert of that name
+# those at the end: the base model
+LABELS = SKILLS + tuple(s.label for s in SKILL_TABLE if not s.has_expert)
+
+
+# ----------------------------------------------------------------------------------------- dispatch
+def listed():
+    """'"other" (chat, ...), "code" (a program), ... or "reasoning" (...)': every label with its
+    words."""
+    words = {skill.label: skill.words for skill in SKILL_TABLE}
+    first = [label for label in LABELS if label not in SKILLS]
+    said = [f'"{label}" ({words[label]})' for label in [*first, *SKILLS]]
+    return ", ".join(said[:-1]) + f" or {said[-1]}"
+
+
+DISPATCH = f"""{{question}}
+
+---
+The message above is either {listed()}. Which one is it?"""
+# Put into the model's mouth, so that it goes on with a label. Of two dozen wordings this is the one
+# after which the base model's labels are spread most evenly (2 % at least, on train questions):
+# what is never sampled is never rewarded.
+DISPATCH_OPENER = 'This is "'
+DISPATCH_TOKENS = 2  # a label is one or two tokens; what follows does not matter
+
+
+def dispatch_prompt(question):
+    """The one dispatch prompt: training, testing and asking all build it here. Long questions are
+    cut."""
+    if len(question) > 1200:
+        question = question[:800] + " ... " + question[-400:]
+    return DISPATCH.format(question=question)
+
+
+def find_label(text):
+    """The label an answer names, or None if it names none or several. Case and punctuation do not
+    matter."""
+    named = {word for word in re.findall(r"[a-z]+", text.lower()) if word in LABELS}
+    if len(named) == 1:
+        return named.pop()
+    return None
+
+
+def make_dispatch(rng):
+    """A question of one of the classes; the class is the answer. Classes are equally likely."""
+    label = rng.choice(LABELS)
+    skill = next(skill for skill in SKILL_TABLE if skill.label == label)
+    example = skill.make(rng)
+    prompt = dispatch_prompt(example.prompt)
+    return replace(example, prompt=prompt, answer=label, match="label", kind=label)
+
+
+def unseen(make):
+    """A maker of questions that training never shows."""
+    return lambda rng: make(rng, unseen=True)
+
+
+def gradable(make):
+    """A maker of those questions of `make` that have a right answer."""
+    def made(rng):
+        while True:
+            example = make(rng)
+            if example.match != "open":
+                return example
+    return made
+
+
+def built_in():
+    """name -> Task: of each skill one, of each expert one more with unseen questions, and
+    dispatch."""
+    experts = [skill for skill in SKILL_TABLE if skill.has_expert]
+    others = [skill for skill in SKILL_TABLE if not skill.has_expert]
+    rows = [(s.label, s.make, s) for s in experts]
+    rows += [(f"{s.label}-unseen", unseen(s.make), s) for s in experts]
+    rows += [(s.label, s.make, s) for s in others]
+    tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code)
+             for name, make, s in rows]
+    tasks.append(Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER))
+    return {task.name: task for task in tasks}
+
+
+BUILT_IN = built_in()
+
+
+# ------------------------------------------------------------------------------------------ by name
+def get(name, data=None, choose=False):
+    """A built-in task by name, a published one from the folder `data`, or one made of the user's
+    .jsonl file.
+
+    choose: answers will be chosen among each question's options (--objective=options, --choose), so
+    each must list some. ValueError for anything else, and where the data are missing or wrong.
+    """
+    if name in BUILT_IN:
+        task = BUILT_IN[name]
+    elif name in published.SETS:
+        task = from_published(name, data)
+    elif str(name).endswith(".jsonl"):
+        task = from_jsonl(name)
+    else:
+        known = [*BUILT_IN, *published.SETS]
+        near = difflib.get_close_matches(name, known, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown task {name!r}{meant} Choose from {', '.join(known)} "
+                         "or give a .jsonl file")
+    if choose and isinstance(task, ListTask):
+        for example in [e for rows in task.make().values() for e in rows]:
+            option_texts(example)
+    elif choose:
+        option_texts(task.make(random.Random(0)))
+    return task
+
+
+def from_published(name, data=None):
+    """A published set, read from the folder `data` -> Task."""
+    of = published.SETS[name]
+    splits = published.load(name, published.folder_of(data))
+    return ListTask(name, lambda: splits, of.max_tokens, of.skill, of.opener, of.skill == "code")
+
+
 def from_jsonl(path):
-    """A .jsonl file -> Task. Of every ten different prompts eight train, one is val and one is test.
+    """A .jsonl file -> Task; its prompts are split by their place (see yours.py).
 
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no task file at {path}")
-    found = {}
-    for number, row in published.read_rows(path):
-        try:
-            example = example_of(row)
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
-            raise ValueError(f"{path} line {number}: {e}") from None
-        found.setdefault(example.prompt, example)       # a repeated prompt must not sit in two splits
-    if not found:
-        raise ValueError(f"{path}: the file is empty")
-    splits = {s: tuple(e for i, e in enumerate(found.values()) if {8: "val", 9: "test"}.get(i % 10, "train") == s)
-              for s in SPLITS}
+    found = yours.read(Path(path))
+    warning = yours.hedging(found)
+    if warning:
+        print(f"t2mini: {path}: {warning}", file=sys.stderr)
+    splits = yours.split(found)
     return ListTask(str(path), lambda: splits, 96, "other")
 
 
-# ---------------------------------------------------------------------------------------------- the reward
+example_of = yours.example_of       # one row of such a file -> Example
+
+
+# --------------------------------------------------------------------------------------- the reward
 def gold(example):
-    """A text that is a right answer: what next-token training imitates. ValueError where an example has none."""
+    """A text that is a right answer: what next-token training imitates. ValueError where an example
+    has none."""
     if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
-        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing to imitate: "
-                         "--objective=next-token needs examples with a gold answer")
+        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing "
+                         "to imitate: --objective=next-token needs examples with a gold answer")
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     return f'{example.answer}"' if example.match == "quoted" else example.answer
 
 
 def option_texts(example):
-    """The answers that name each option of an example, in their order. ValueError where it lists none."""
+    """The answers that name each option of an example, in their order. ValueError where it lists
+    none."""
     if not example.options:
-        raise ValueError(f"{example.prompt[:60]!r} lists no options to choose among (--choose, --objective=options)")
+        raise ValueError(f"{example.prompt[:60]!r} lists no options to choose among "
+                         "(--choose, --objective=options)")
     return [gold(replace(example, answer=option)) for option in example.options]
 
 
@@ -190,17 +270,22 @@ class RewardError(ValueError):
     """A judge failed or gave no usable number; the line names the example."""
 
 
-def rewards(examples, texts):
-    """What each (example, answer text) earns: 1.0 or 0.0, or what the example's own judge says (`match` a function).
+def rewards(examples, texts, counts=None):
+    """What each (example, answer text) earns: 1.0 or 0.0, or what the example's own judge says
+    (`match` a function).
 
-    Code runs in the sandbox, all answers of the batch at once. Raises RewardError.
+    Code runs in the sandbox, all answers of the batch at once. counts: a Counter, to which the
+    number of programs that took too long is added as "timeouts". Raises RewardError.
     """
-    passed = iter(tested([(e, find_code(t)) for e, t in zip(examples, texts) if e.match == "code"]))
-    return [float(next(passed)) if e.match == "code" else judged(e, t) for e, t in zip(examples, texts)]
+    programs = [(e, find_code(text)) for e, text in zip(examples, texts) if e.match == "code"]
+    passed = iter(tested(programs, counts))
+    return [float(next(passed)) if e.match == "code" else judged(e, text)
+            for e, text in zip(examples, texts)]
 
 
 def judged(example, text):
-    """What one answer earns that needs no program to be run. Nothing but a finite number is a reward."""
+    """What one answer earns that needs no program to be run. Nothing but a finite number is a
+    reward."""
     judge = example.match if callable(example.match) else right
     try:
         earned = judge(example, text)
@@ -209,48 +294,32 @@ def judged(example, text):
         problem = f"gave {earned!r:.60}, which is not a finite number,"
     except Exception as e:
         problem = f"raised {type(e).__name__} ({str(e)[:80]})"
-    raise RewardError(f"the reward {problem} for the answer {text[:80]!r} to {example.prompt[:80]!r}")
+    raise RewardError(f"the reward {problem} for the answer {text[:80]!r} "
+                      f"to {example.prompt[:80]!r}")
 
 
-def tested(programs):
-    """[(example, program text), ...] -> which of them pass their tests."""
-    outcomes = sandbox.call_many([(f"{e.before}{code}\n{e.after}", e.name, [args for args, _ in e.calls])
-                                  for e, code in programs]) if programs else []
-    # values that a published program judges: it runs afterwards, and elsewhere than the program that made them
-    judged = [n for n, (e, _) in enumerate(programs) if e.check not in ("", "==") and outcomes[n].values is not None]
-    jobs = [(programs[n][0].check, "verdict", [(outcomes[n].values, tuple(args for args, _ in programs[n][0].calls))])
-            for n in judged]
-    verdicts = dict(zip(judged, sandbox.call_many(jobs) if jobs else ()))
-    return [passes(e, outcomes[n], verdicts.get(n)) for n, (e, _) in enumerate(programs)]
-
-
-def passes(example, outcome, verdict=None):
-    """All hidden tests hold. The values are compared here: the sandboxed program never sees what is expected."""
-    if outcome.values is None or len(outcome.values) != len(example.calls):
-        return False
-    if example.check not in ("", "=="):
-        return verdict is not None and verdict.values == (True,)
-    same = operator.eq if example.check == "==" else same_value
-    return all(same(got, want) for got, (_, want) in zip(outcome.values, example.calls))
+FIND = {"choice": find_choice, "quoted": find_quoted}       # (text, options) -> index or None
 
 
 def right(example, text):
-    """Judge one answer that needs no program to be run. What cannot be read as an answer is wrong."""
+    """Judge one answer that needs no program to be run. What cannot be read as an answer is
+    wrong."""
+    if example.options and text.strip() in option_texts(example):
+        # an option in full is that option, also where another one contains it or differs in case
+        # only
+        return text.strip() == gold(example)
     if example.match == "number":
         got, want = find_number(text), to_number(example.answer)
         return got is not None and abs(got - want) <= 1e-6 * max(1.0, abs(want))
     if example.match == "math":
         return latex.same_answer(latex.find_final(text), example.answer)
-    if example.match == "choice":
-        i = find_choice(text, example.options)
-        return i is not None and example.options[i] == example.answer
-    if example.match == "quoted":
-        i = find_quoted(text, example.options)
+    if example.match in FIND:
+        i = FIND[example.match](text, example.options)
         return i is not None and example.options[i] == example.answer
     if example.match == "label":
         return find_label(text) == example.answer
     if example.match == "contains":
-        return re.search(rf"(?<!\w){re.escape(example.answer.lower())}(?!\w)", text.lower()) is not None
+        return yours.names(text, example.answer)
     if example.match == "exact":
         return normal(text) == normal(example.answer)
     raise ValueError(f"an example with match={example.match!r} has no right answer")

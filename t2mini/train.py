@@ -6,7 +6,9 @@ Kept:     AdamW with cosine decay; the z that is best on validation questions is
 Changed:  a run can be stopped at any moment and goes on with the same bits (machine/checkpoint.py);
           test questions are never read here (the release scores them at every validation).
 Files:    OUT.safetensors (the expert), OUT.jsonl (the log, a row per update and per validation),
-          OUT.ckpt (what --resume goes on from).
+          OUT.ckpt (after every update: what --resume goes on from).
+Warned:   a run that teaches nothing says so while it runs, with what to do, and not only by an
+          expert that is the base model.
 """
 import json
 import os
@@ -18,11 +20,13 @@ import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
 from .machine import checkpoint, ranks
-from .recipe import settled, written
+from .recipe import overridden, settled, written
 
 BAD = 5             # so many updates in a row whose numbers are not finite end the training
+IDLE = 3            # so many updates in a row without anything to learn from are worth a warning
+FEW = 20            # validation questions below which choosing z is mostly luck
 SHOWN = ("loss", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len",
-         "kl", "sec")
+         "cut", "kl", "sec")
 
 
 def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch=None):
@@ -35,9 +39,12 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     no checkpoint or one of other settings, the log would replace the task's own file, or another
     run is writing the same files.
     """
+    replaced = overridden(cfg)
     cfg = settled(cfg)
     attach(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
+    for said in replaced:
+        run.log(said)
     run.check_paths(resume)
     with checkpoint.output(run.out, run.log_path, run.ckpt) as run.log_file:
         if resume:
@@ -56,9 +63,16 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
 def attach(model, cfg, cache):
     """Give the model the layers that cfg trains, as they are at the start."""
     lora.attach(model, cfg.method, asdict(cfg), cache, progress=ranks.rank() == 0)
+    z = svf.trained(model).values()
+    if cfg.start_noise:
+        g = torch.Generator().manual_seed(cfg.seed)     # on the CPU: the same on every device
+        for p in z:
+            p.data += 0.01 * torch.randn(p.shape, generator=g).to(p.device)
     if cfg.bf16_training:
-        for p in svf.trained(model).values():
+        for p in z:
             p.data = p.data.bfloat16()
+    if cfg.start_noise:
+        svf.fold(model)
 
 
 class Run:
@@ -67,18 +81,20 @@ class Run:
     def __init__(self, model, tokenizer, cfg, out, log, watch):
         self.model, self.tokenizer, self.cfg = model, tokenizer, cfg
         self.task = tasks.get(cfg.task)
-        self.log, self.watch = log, watch
+        self.print, self.watch = log, watch
         self.out = Path(out)
         self.log_path = self.out.with_suffix(".jsonl")
         self.ckpt = self.out.with_suffix(".ckpt")
         self.z = svf.trained(model)
         self.count = sum(p.numel() for p in self.z.values())
-        log(f"{cfg.method}: {self.count:,} trained numbers on {len(svf.layers(model))} matrices")
+        self.log(f"{cfg.method}: {self.count:,} trained numbers on {len(svf.layers(model))} "
+                 "matrices")
         # Weight decay would pull z to 0, which erases the matrix; equation 1 pulls to the base
         # model by its KL term.
-        self.optimizer = torch.optim.AdamW(self.z.values(), lr=cfg.lr, betas=(0.9, 0.99),
+        self.optimizer = torch.optim.AdamW(self.z.values(), lr=cfg.lr, betas=(0.9, cfg.beta2),
                                            weight_decay=0.0)
-        self.best = svf.get_z(model)
+        self.start = self.best = svf.get_z(model)
+        self.idle = {"unpaid": 0, "flat": 0}        # updates in a row, for the warnings
         self.state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0,
                       "skipped": 0, "bad": 0}
         self.told = {"config": written(cfg), "base_sha256": model.base_sha256,
@@ -94,6 +110,10 @@ class Run:
             raise ValueError(f"--resume: there is no checkpoint {self.ckpt}; "
                              "start without --resume")
         self.val = self.task.examples("val", self.cfg.val_n, seed=0)
+        if len(self.val) < FEW:
+            self.log(f"only {len(self.val)} validation questions: one answer moves their score by "
+                     f"{100 / len(self.val):.0f} points, so which z is kept is mostly luck; raise "
+                     "--val-n, or give a task file more rows (one in ten is for validation)")
 
     def begin(self):
         """From nothing: killed before its first checkpoint, a run must not find another's."""
@@ -107,12 +127,16 @@ class Run:
         self.best = checkpoint.load(self.ckpt, self.told, self.z, self.optimizer, self.best,
                                     self.state, self.model.device)
         svf.fold(self.model)
+        step = self.state["step"]
         end = 0
         if ranks.rank() == 0:
-            end = checkpoint.end_of_step(self.log_path, self.state["step"])
+            end, last = checkpoint.end_of_step(self.log_path, step, self.state.get("validated"))
+            if last != step:
+                self.log(f"the log {self.log_path} was cut: its rows up to step {step} are missing "
+                         f"from step {last + 1} on, and stay so")
         self.log_file.truncate(end)
         self.t0 = time.time() - self.state["seconds"]
-        self.log(f"resuming {self.out} after step {self.state['step']}")
+        self.log(f"resuming {self.out} after step {step}")
 
     # --- validate ---
     def validation_due(self):
@@ -122,15 +146,20 @@ class Run:
         return step % self.cfg.val_every == 0 or step == self.cfg.steps
 
     def validate(self):
-        """Score the val split, keep z where it is the best so far, and save all of it."""
+        """Score the val split, keep z where none was better so far, and save all of it.
+
+        Of equal scores the later z is kept: it has learnt more. Patience waits for a better one.
+        """
         step, n = self.state["step"], len(self.val)
         right = sum(evaluate.score(self.model, self.tokenizer, self.task, self.val,
                                    choose=self.cfg.objective == "options"))
         mark = ""
         self.state["stale"] += 1
         if right / n > self.state["best_val"]:
+            self.state["stale"] = 0
+        if right / n >= self.state["best_val"]:
             self.best = svf.get_z(self.model)
-            self.state |= {"best_val": right / n, "best_step": step, "stale": 0}
+            self.state |= {"best_val": right / n, "best_step": step}
             mark = "  (best so far)"
         self.log(f"step {step:4d} | validation {evaluate.percent(right, n)}{mark}")
         self.write_row({"step": step, "val": right / n, "val_n": n})
@@ -140,8 +169,12 @@ class Run:
         self.save()
 
     def save(self):
-        """A checkpoint of this moment. The log is durable first, so it has a checkpoint's rows."""
+        """A checkpoint of this moment. The log is durable first, so it has a checkpoint's rows.
+
+        ValueError where the log is no longer this run's.
+        """
         self.state["seconds"] = time.time() - self.t0
+        checkpoint.check_ours(self.log_file, self.log_path)
         self.log_file.flush()
         os.fsync(self.log_file.fileno())
         if ranks.rank() == 0:
@@ -154,7 +187,7 @@ class Run:
                 or state["bad"] >= BAD)
 
     def update(self):
-        """One update, and what is told of it."""
+        """One update, saved before anything is told of it: Ctrl-C loses what is under way only."""
         state = self.state
         numbers, sample = reinforce.update(self.model, self.tokenizer, self.task, self.cfg,
                                            state["step"], self.optimizer)
@@ -165,26 +198,61 @@ class Run:
         elif numbers["grad_norm"] > 0:              # a step without any gradient says nothing
             state["bad"] = 0
         self.write_row({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}})
-        self.log_file.flush()
+        self.save()
         left = (time.time() - self.t0) / state["step"] * (self.cfg.steps - state["step"])
         told = " | ".join(f"{k} {numbers[k]:.3g}" for k in SHOWN if k in numbers)
         self.log(f"step {state['step']:4d} | {told} | {left / 60:.1f} min left")
         if state["step"] % 5 == 1 or numbers["skipped"]:
             self.log("          " + sample)
+        self.warn(numbers, sample)
+
+    def warn(self, numbers, sample):
+        """Say, once, that there is nothing to learn from, and what may help."""
+        if "reward" not in numbers or numbers["skipped"] or self.cfg.kl:
+            return
+        flat = numbers["grad_norm"] == 0
+        seen = {"unpaid": flat and numbers["reward"] == 0, "flat": flat}
+        for name, holds in seen.items():
+            self.idle[name] = (self.idle[name] + 1) * holds
+        if self.idle["unpaid"] == IDLE:
+            self.log(f"warning: no answer earned anything in {IDLE} updates, so nothing is learnt. "
+                     f"Does `match` suit the answers? One of them: {sample}")
+        elif self.idle["flat"] == IDLE:
+            self.log(f"warning: in {IDLE} updates all answers to a question earned the same, so "
+                     "nothing is learnt. Questions that are neither too easy nor too hard, a "
+                     "higher --temperature, more --samples or --baseline=batch may help")
 
     def write_row(self, row):
         self.log_file.write(json.dumps(row) + "\n")
 
+    def log(self, text):
+        """Tell a line; a terminal that cannot show a letter of it gets the letter's number."""
+        try:
+            self.print(text)
+        except UnicodeEncodeError:
+            self.print(text.encode("ascii", "backslashreplace").decode())
+
     # --- end ---
     def finish(self):
         """Write the expert. -> what `train` returns."""
+        if all(torch.equal(t, self.start[name]) for name, t in self.best.items()):
+            self.log(f"warning: this expert is what training began with, so it has learnt nothing: "
+                     f"{self.why_nothing()}")
         if self.state["bad"] >= BAD:
             self.log("stopped: five steps in a row had numbers that were not finite; the best "
                      "expert so far is kept")
+        checkpoint.check_ours(self.log_file, self.log_path)
         if ranks.rank() == 0:
             experts.save_expert(self.out, self.best, self.metadata())
         return {"task": self.cfg.task, "expert": str(self.out), "seed": self.cfg.seed, **self.state,
                 "seconds": time.time() - self.t0}
+
+    def why_nothing(self):
+        """Why the best z is the first, and what to do."""
+        if all(torch.equal(t, self.start[name]) for name, t in svf.get_z(self.model).items()):
+            return "no update changed it, as no question had answers that earned differently"
+        return ("no later one was as good on the validation questions; a lower --lr, more --steps "
+                "or more --val-n may help")
 
     def metadata(self):
         """What the expert file says of its training. No clock: the same run, the same bytes."""

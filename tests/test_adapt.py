@@ -26,7 +26,7 @@ def is_base(model):
 
 
 def weights_now(model):
-    """The first layer's z (r,), or S * z (B, r) where each row of the batch has its own."""
+    """The first layer's z (r,), or S * (z - 1) (B, r) where each row of the batch has its own."""
     layer = next(iter(svf.layers(model).values()))
     return (layer.z if layer.bank is None else layer.bank[layer.rows.index]).detach().clone()
 
@@ -54,7 +54,7 @@ def test_the_first_pass_runs_on_base_or_dispatcher(ready, monkeypatch, strategy)
     found = adapt.route(model, tokenizer, ["q"], dispatcher if strategy == "classifier" else None)
     name = next(iter(svf.layers(model)))
     S = svf.layers(model)[name].S
-    assert torch.equal(seen[0], (S * dispatcher[name])[None] if strategy == "classifier" else torch.ones_like(S))
+    assert torch.equal(seen[0], (S * (dispatcher[name] - 1))[None] if strategy == "classifier" else torch.ones_like(S))
     adapt.route(model, tokenizer, ["q"] * (adapt.FEW + 1), dispatcher if strategy == "classifier" else None)
     assert torch.equal(seen[1], dispatcher[name] if strategy == "classifier" else torch.ones_like(S))
     assert found[0].label == "math" and found[0].readable and is_base(model)
@@ -79,8 +79,8 @@ def test_two_passes_in_order_and_the_base_bit_for_bit(ready, monkeypatch):
         routes = adapt.route(model, tokenizer, ["a", "bb"], first)
         assert adapt.second_pass(model, tokenizer, ["a", "bb"], [r.label for r in routes], experts, 4) == ["done"] * 2
         S = svf.layers(model)[name].S
-        assert len(seen) == 2 and torch.equal(seen[0], (S * first[name]).expand(2, -1) if first else torch.ones_like(S))
-        assert torch.equal(seen[1], S * torch.stack((experts["math"][name], experts["code"][name])))
+        assert len(seen) == 2 and torch.equal(seen[0], (S * (first[name] - 1)).expand(2, -1) if first else torch.ones_like(S))
+        assert torch.equal(seen[1], S * (torch.stack((experts["math"][name], experts["code"][name])) - 1))
         assert all(torch.equal(layer.folded, folded[n]) for n, layer in svf.layers(model).items())
         assert torch.equal(logits(model), want)
 

@@ -20,7 +20,7 @@ import pytest
 from conftest import wait_for
 
 from t2mini import tasks
-from t2mini.questions import sandbox
+from t2mini.questions import asserts, sandbox
 from t2mini.questions.example import Example
 
 SECRET = f"expected-{uuid.uuid4()}"                         # what the hidden test expects: nobody can guess it
@@ -169,7 +169,7 @@ class World:
         code = self.program(name)
         example = Example("q", "a", "code", calls=(((3,), SECRET),), name="f")
         outcome = sandbox.call_function(code, "f", [args for args, _ in example.calls], seconds=SECONDS)
-        return float(tasks.passes(example, outcome)), outcome
+        return float(asserts.passes(example, outcome)), outcome
 
     def processes(self):
         if not Path("/proc/self/cmdline").exists():
@@ -220,7 +220,7 @@ def test_attack(world, name, monkeypatch, tmp_path):
         os.chmod(tmp_path, 0o755)
     threads, start = threading.active_count(), time.monotonic()
     reward, outcome = world.run(name)
-    assert time.monotonic() - start < sandbox.STARTUP + SECONDS + 5     # a busy machine is slow; 60 s of sleep are longer
+    assert time.monotonic() - start < sandbox.STARTUP + SECONDS * sandbox.WALL + 5      # 60 s of sleep are longer
     assert reward == 0 and SECRET not in repr(outcome)
     assert world.harm() == [] and os.listdir(tmp_path) == [] and threading.active_count() == threads
     if name in HARMFUL:                                     # refused, not merely useless
@@ -255,6 +255,7 @@ def test_the_attacks_are_real(world, name, monkeypatch):
 def test_a_child_dies_with_its_group(world, monkeypatch):
     """Fails if, where a program may fork, its child outlives the call. Killing the program alone shows that it would."""
     unlock(monkeypatch)
+    monkeypatch.setattr(sandbox, "WALL", 1)                 # its child sleeps for 3 seconds
     _, outcome = world.run("child that outlives")
     assert outcome.error == "timeout"
     wait_for(lambda: world.harm() == [], seconds=2)         # it would go on for 3

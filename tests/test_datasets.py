@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -68,7 +69,7 @@ def data(tmp_path):
 def test_splits_never_share_a_question(data, name, sizes):
     """Fails if a question is in two splits, one is lost, or the seed does not decide the order."""
     task = tasks.get(name, data[0])
-    rows = {s: tasks.published.load(name, str(data[0])).get(s, ()) for s in tasks.SPLITS}
+    rows = {s: published.load(name, str(data[0])).get(s, ()) for s in tasks.SPLITS}
     keys = [{e.key for e in rows[s]} for s in tasks.SPLITS]
     assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
     assert sizes is None or tuple(map(len, keys)) == sizes
@@ -166,7 +167,11 @@ WAYS = [  # way, tests, setup, a right program, wrong ones
     ("calls", ["assert f(1) == 2", "assert f(-1) == 0"], "", "def f(x): return x + 1", ["def f(x): return 2", "def f(x): return '2'"]),
     ("calls", ["assert f('a') == True"], "", "def f(x): return 1", ["def f(x): return 'True'", "def f(x): return 0"]),
     ("calls", ["assert f('aab') == {'a': 2, 'b': 1}"], "", "from collections import Counter\ndef f(x): return Counter(x)",
-     ["class D(dict): pass\ndef f(x): return D(a=2, b=1)", "def f(x): return {'a': 2}"]),
+     ["class D(dict): pass\ndef f(x): return D(a=2)", "def f(x): return {'a': 2}", "def f(x): return [('a', 2), ('b', 1)]"]),
+    ("calls", ["assert f(0) == (1, 2)"], "", "from collections import namedtuple\nP = namedtuple('P', 'a b')\ndef f(x): return P(1, 2)",
+     ["from collections import namedtuple\nP = namedtuple('P', 'a b')\ndef f(x): return P(1, 3)", "def f(x): return [1, 2]"]),
+    ("cases", ["assert f(0) == (1, 2)"], "K = 1", "from typing import NamedTuple\nclass P(NamedTuple):\n  a: int = 1\n  b: int = 2\ndef f(x): return P()",
+     ["def f(x): return [1, 2]"]),
     ("calls", ["assert f([1]) == [(1, 1)]"], "", "from collections import Counter\ndef f(x): return Counter(x).most_common(1)",
      ["def f(x): return [[1, 1]]"]),
     ("cases", ["assert f(1) == 4"], "K = 3", "def f(x): return x + K", ["def f(x): return x"]),
@@ -262,9 +267,9 @@ def test_a_judge_that_is_not_true_pays_nothing():
     """Fails if a replay without a verdict, or another value than True, counts as passed."""
     e = Example("p", "", "code", calls=(((1,), 2),), name="f", check="def verdict(*v): return 1")
     ok = sandbox.Outcome((2,))
-    assert tasks.passes(e, ok, sandbox.Outcome((True,))) and not tasks.passes(e, ok) and not tasks.passes(e, ok, sandbox.Outcome(None))
-    assert not tasks.passes(e, ok, sandbox.Outcome((False,))) and not tasks.passes(e, ok, sandbox.Outcome((None,)))
-    assert not tasks.passes(e, sandbox.Outcome(None, "timeout"), sandbox.Outcome((True,)))
+    assert asserts.passes(e, ok, sandbox.Outcome((True,))) and not asserts.passes(e, ok) and not asserts.passes(e, ok, sandbox.Outcome(None))
+    assert not asserts.passes(e, ok, sandbox.Outcome((False,))) and not asserts.passes(e, ok, sandbox.Outcome((None,)))
+    assert not asserts.passes(e, sandbox.Outcome(None, "timeout"), sandbox.Outcome((True,)))
 
 
 @pytest.mark.parametrize("check, says", [("x = 1", "no function"), ("def check(", "not a function"), ("def check(): pass", "not a function"),
@@ -381,6 +386,15 @@ SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1
         (r"\left(3,\frac{\pi}{2}\right)", r"( 3, \pi/2 )"), ("(2,\u221e)", r"(2,\infty)"), ("[-2,7]", r"x \in [-2,7]"),
         (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"), (r"\{2, 1\}", "1,2"), ("5+3=8", "8"), ("2^3", "8"), ("2^10", "1024"), ("x^{-1}", r"\frac1x"), ("-2^2", "-4"),
         (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"), ("11z+5x-7y = -4", "5x - 7y + 11z + 4 = 0"),
+        # CASES row 8: lists with words
+        (r"1 \text{ and } -2", "1,-2"), (r"x=1 \text{ or } x=-2", "1,-2"), (r"-2 \text{ or } 1", "1,-2"), ("1 and -2", "1,-2"),
+        (r"x = 1\quad\text{or}\quad x = -2", "1,-2"), (r"x=1, x=-2", "1,-2"), ("x = 1, -2", "1,-2"), (r"1,\ 2, \text{ and } 3", "1,2,3"),
+        (r"1, 2 \mbox{, and } 3", "1,2,3"), ("1, 2, and 3", "3,2,1"), (r"x_1 = 1, x_2 = -2", "1,-2"), (r"(1,2) \text{ and } (3,4)", "(1,2),(3,4)"),
+        (r"\text{$1$ or $-2$}", "1,-2"), (r"1\textrm{ and }-2", r"-2 \text{ or } 1"), (r"x=1 \text{ and } y=2", "x=1, y=2"),
+        (r"1 \text{ cm and } 2 \text{ cm}".replace("cm and", r"cm} \text{ and"), "1,2"), ("3 inches and 4 inches", "3,4"),
+        # CASES row 9: units in words, or in \text{}
+        ("3 cm", "3"), (r"3\text{ab}", "3"), (r"3 \mathrm{kg}", "3"), ("3 square feet", "3"), ("60 miles per hour", "60"), ("3degrees", "3"),
+        (r"\frac{1}{2} hours", "0.5"), (r"10\,080", "10080"), ("3xy", "3yx"),
         (r"2\cdot-3", "-6"), ("3^{1/2}", r"\sqrt{3}"), ("(" * 60 + "1" + ")" * 60, "1")]
 DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"), ("0.333333333", r"\frac{1}{3}"), ("80", "1,080"), ("-5", "5"),
              ("", "5"), ("?", "5"), ("(1,2)", "(2,1)"), ("[1,2)", "(1,2)"), ("1,2,2", "1,2,1"), ("1,2", "12"), ("3 4", "34"), ("3 4", "12"),
@@ -388,7 +402,15 @@ DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"
              (r"\infty", "5"), (r"\begin{pmatrix}2\\1\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("two", "2"), ("12 and 13", "12"),
              (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("5x-7y+11z+5=0", "5x - 7y + 11z + 4 = 0"),
              ("9^9^9^9", "5"), ("2^{2^{9}}", "5"), ("2^{100000}", "5"), ("9" * 290, "9" * 289 + "8"), ("1e3", "1000"), ("no", r"\text{on}"),
-             ("1" * (LONGEST + 1), "1" * (LONGEST + 1)), ("None", "0"), ("__import__('os')", "0"), (r"\sqrt{-1}", "1")]
+             ("1" * (LONGEST + 1), "1" * (LONGEST + 1)), ("None", "0"), ("__import__('os')", "0"), (r"\sqrt{-1}", "1"),
+             # CASES row 8: a list of other numbers, or whose names count
+             (r"1 \text{ and } 2", "1,-2"), ("x=1, x=2", "1,-2"), (r"1 \text{ and } -2", "1"), ("x=2, y=1", "x=1, y=2"), (r"1 \text{ or } -2", "1-2"),
+             # CASES row 9: letters that are no unit
+             ("3", "3xy"), ("3ab", "3"), ("3xy", "3"), ("3", "3ab"), ("3 xy", "3"), ("3", "3 xy"), ("3abc", "3"), ("3km", "3"), ("3", "3km"),
+             (r"\frac{1}{2}ab", r"\frac{1}{2}"), ("2(x)yz", "2"), ("3 ab^2", "3"), ("3", "3ab^2"), ("3", "3 abc"), (r"3\sqrt{2}ab", r"3\sqrt{2}"),
+             # BREAKS row 4: letters whose values lie on a line
+             ("2y", "x+z"), ("x-y", "a-b"), ("a+d", "b+c"), ("2b", "a+c"), ("m", r"\frac{a+y}{2}"), ("x-a", "23"), ("z-x", "2(b-a)"), ("3b-2a", "d"),
+             ("b-a", r"\frac{997}{1009}"), ("a", r"\frac{106716}{1009}"), ("x = y", "2x = y + z"), ("ab", "cd"), ("(y-x)^2", "(b-a)^2")]
 
 
 @pytest.mark.parametrize("got, gold, want", [(*p, True) for p in SAME] + [(*p, False) for p in DIFFERENT])
@@ -442,6 +464,18 @@ if REAL:
                  f"So the answer is ${e.answer}$." if e.match == "math" else f"#### {e.answer}" for e in rows]
         wrong = [e.key for e, r in zip(rows, tasks.rewards(rows, texts)) if not r]
         assert wrong in ([], ["Write a function to sum all amicable numbers from 1 to a specified number."])   # needs over 2 s
+
+    @pytest.mark.parametrize("split, rows", [("test", 1319), ("train", 7473)])
+    @pytest.mark.parametrize("said", [r"The final answer is \boxed{%s}.", r"$\boxed{%s}$", "#### %s", r"Answer: \$%s", "The answer is $%s$."])
+    def test_real_solutions_with_their_answer_earn(split, rows, said):
+        """Fails if a number of a published solution is read instead of its final answer (CASES row 6: 41 of 1,319)."""
+        wrong = []
+        for _, row in published.read_rows(os.path.join(REAL, f"gsm8k/{split}.jsonl")):
+            solution, gold = re.sub("<<.*?>>", "", row["answer"]).split("####")
+            text = solution + said % gold.strip()
+            wrong += [text] if not tasks.right(Example("p", gold.strip(), "number"), text) else []
+            rows -= 1
+        assert not wrong and rows == 0
 
     def test_real_math_answers_differ():
         """Fails if two different answers of the set are taken for one."""

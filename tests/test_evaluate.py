@@ -1,4 +1,5 @@
 """Scores and their intervals."""
+import numpy as np
 import pytest
 
 from t2mini import adapt, evaluate, recipe, reinforce, svf, tasks
@@ -35,6 +36,60 @@ def test_paired_difference():
     assert evaluate.paired_difference([1.0] * 30, [0.0] * 30) == (1.0, 1.0, 1.0)
     mean, low, high = evaluate.paired_difference([1.0, 0.0] * 50, [0.0, 1.0] * 50)
     assert mean == 0 and low == pytest.approx(-0.2, abs=0.05) and high == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize("df, t", [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281), (30, 2.0423),
+                                   (199, 1.9720), (2375, 1.9610)])
+def test_student_t(df, t):
+    """Fails if the quantile differs from the printed tables."""
+    assert evaluate.student_t(df) == pytest.approx(t, abs=1e-3)
+
+
+def answered(rng, easy, seeds, deviation):
+    """Rewards (seeds, items): item i is right with probability easy[i], moved for all items of a seed by a normal draw."""
+    moved = easy + deviation * rng.standard_normal((seeds, 1))
+    return (rng.random((seeds, len(easy))) < moved.clip(0, 1)).astype(float)
+
+
+@pytest.mark.parametrize("points", [2, 4, 8, 12])
+def test_the_interval_over_seeds_covers_what_it_says(points):
+    """Fails if fewer than 93 of 100 intervals hold the truth, for a score and both kinds of difference, whether seeds differ
+    by little or by much; or if they are so wide that all of them do."""
+    rng, n, draws = np.random.default_rng(points), 200, 700
+    held = {"score": 0, "minus one seed": 0, "minus three seeds": 0}
+    for _ in range(draws):
+        easy = rng.uniform(0.1, 0.9, n)                     # symmetric around 0.5: that is the true score
+        arm, other = answered(rng, easy, 3, points / 100), answered(rng, easy, 3, points / 100)
+        base = answered(rng, easy, 1, 0.0)
+        for name, minus, truth in (("score", None, 0.5), ("minus one seed", base, 0.0), ("minus three seeds", other, 0.0)):
+            _, low, high, _ = evaluate.over_seeds(arm, minus)
+            held[name] += low <= truth <= high
+    assert all(0.93 <= found / draws < 0.995 for found in held.values()), held
+
+
+def test_mean_and_interval_over_seeds():
+    """Fails if the mean, the spread or the limits are wrong, a seed's luck is left out, or other items are compared."""
+    base = [[1.0] * 80 + [0.0] * 120]
+    assert evaluate.over_seeds(base, base) == (0.0, 0.0, 0.0, None)
+    assert evaluate.over_seeds(base) == (0.4, *evaluate.wilson(80, 200), None)
+    apart = [[1.0] * 50 + [0.0] * 50, [1.0] * 90 + [0.0] * 10]
+    mean, low, high, spread = evaluate.over_seeds(apart)
+    assert mean == pytest.approx(0.7) and spread == pytest.approx(0.4 / 2 ** 0.5) and (low, high) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="same items"):
+        evaluate.over_seeds([[1.0]], [[1.0, 0.0]])
+
+
+def test_the_interval_over_seeds_by_hand():
+    """Fails if seeds get 1.96 where three of them need 4.303, or items that all seeds share are averaged away by seeds."""
+    few, many = [1.0] * 40 + [0.0] * 60, [1.0] * 60 + [0.0] * 40
+    half = lambda a, b=None: (lambda r: (r[2] - r[1]) / 2)(evaluate.over_seeds(a, b))      # noqa: E731
+    # the same answers three times: nothing but the items is uncertain, as if there were one seed
+    assert half([few] * 3) == pytest.approx(1.984 * (0.24 / 99) ** 0.5, abs=1e-3)
+    # a difference that is the same at every item, in three seeds apart: nothing but the seeds is
+    d = [[0.1] * 100, [0.2] * 100, [0.3] * 100]
+    assert half(d, [[0.0] * 100]) == pytest.approx(4.303 * 0.1 / 3 ** 0.5, abs=1e-3)
+    assert half(d, d) == pytest.approx(2.776 * 0.1 * (2 / 3) ** 0.5, abs=1e-3)              # Welch: df 4
+    assert half([few, many], [few, few]) > half([few, few], [few, few]) == 0
 
 
 def test_answers_come_back_in_the_order_asked(loaded):

@@ -420,8 +420,12 @@ def test_a_read_only_folder_is_one_line(home, tiny_folder, capsys, closed):
     finally:
         if root:
             os.seteuid(0)
-    told = [x for x in capsys.readouterr().err.splitlines() if x.startswith("t2mini: ")]
-    assert status == 1 and len(told) == 1 and "Permission denied" in told[0] and closed in told[0]
+    err = capsys.readouterr().err
+    told = [x for x in err.splitlines() if x.startswith("t2mini: ")]
+    if closed == "svd":                                     # a cache: done without
+        assert status == 0 and not told and err.count("are not kept in") == err.count("Permission denied") == 1
+    else:
+        assert status == 1 and len(told) == 1 and "Permission denied" in told[0] and closed in told[0]
 
 
 # ---------------------------------------------------------------------------------------------- the same twice
@@ -456,7 +460,7 @@ def test_the_same_command_gives_the_same_bytes(home, tiny_folder, capsys):
 def test_an_expert_names_its_base(home, tiny_folder):
     """Fails if the file lacks what is needed to check that z meets the matrices it was trained on."""
     model, tokenizer = t2mini.load(tiny_folder, device="cpu", dtype="float32")
-    cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=1, val_n=2, max_tokens=2)
+    cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=2, val_n=2, max_tokens=2)
     train.train(model, tokenizer, cfg, home / "e.safetensors", log=lambda text: None)
     meta = experts.read_metadata(home / "e.safetensors")
     assert meta["base_sha256"] == files.file_hash([tiny_folder / "model.safetensors"])

@@ -20,6 +20,8 @@ import pytest
 import torch
 from conftest import random_model, write_folder
 from safetensors.torch import load_file
+from test_tokenizer import BOXED
+from test_weights import split_in_two
 
 from t2mini import experts, lora, svf, tasks
 from t2mini.formats import load as weights
@@ -154,6 +156,10 @@ class Readers:
     def gguf(self):
         return self.binary(GOLDEN / "llama.gguf", load_all, 12_000, "m.gguf")
 
+    def split(self):
+        one, two = split_in_two(self.folder)
+        return self.binary(one, lambda path: load_all(two), 12_000, one.name)
+
     def safetensors(self):
         base = Path(shutil.copytree(GOLDEN / "llama", self.folder / "a"))
         return self.binary(base / "model.safetensors", lambda path: load_all(base), 2_000, "a/model.safetensors")
@@ -180,7 +186,7 @@ class Readers:
     def tokenizer_config(self):
         base = write_folder(self.folder / "e")
         (base / "tokenizer_config.json").write_text(json.dumps({
-            "chat_template": "<|im_start|>", "added_tokens_decoder": {"256": {"content": "<|endoftext|>", "special": True}}}))
+            "chat_template": BOXED, "added_tokens_decoder": {"256": {"content": "<|endoftext|>", "special": True}}}))
         return self.text(base, "tokenizer_config.json", lambda: read_words(base), 0.8)
 
     def expert(self):
@@ -240,7 +246,7 @@ def tokenizer_of(folder):
     return weights.open_folder(folder)[3]
 
 
-READERS = "gguf safetensors index config generation_config tokenizer tokenizer_config expert lora_expert checkpoint jsonl".split()
+READERS = "gguf split safetensors index config generation_config tokenizer tokenizer_config expert lora_expert checkpoint jsonl".split()
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -7,7 +7,7 @@ import torch
 from conftest import random_model
 
 from t2mini import svf
-from t2mini.generate import draw, generate, uniforms
+from t2mini.generate import NotFinite, draw, generate, uniforms
 
 PROMPTS = [[5, 9, 33], [7] * 11, [1, 2, 3, 4, 5, 6, 7], [40]]
 STOP = {3, 8, 11, 20, 21, 22, 23, 24, 25, 26}          # many, so that rows end early and the batch shrinks
@@ -107,6 +107,20 @@ def test_what_cannot_be_answered_is_said(small, prompts, tokens, says):
     """Fails if an empty or over-long prompt is a crash or a silent truncation."""
     with pytest.raises(ValueError, match=says):
         generate(small, prompts, tokens, STOP)
+
+
+def test_logits_that_are_not_finite_stop_the_answer(monkeypatch):
+    """Fails if an expert of huge z or a damaged weight ends in an answer of garbage; training looks for itself."""
+    model = random_model(vocab_size=64)
+    svf.attach(model, "q,down", progress=False)
+    huge = {n: 1e30 * z for n, z in svf.get_z(model).items()}
+    with svf.using(model, huge), pytest.raises(ValueError, match="not finite numbers: damaged weights, or an expert"):
+        generate(model, PROMPTS, 8, STOP, 0)
+    with svf.per_row(model, [huge, {}], [1, 1, 0, 1]) as which, pytest.raises(NotFinite):      # one row is enough
+        generate(model, PROMPTS, 8, STOP, 0.7, rows=which)
+    with svf.using(model, huge):
+        assert not generate(model, PROMPTS, 8, STOP, 0, finite=False).logprobs.isfinite().all()
+    assert generate(model, PROMPTS, 8, STOP, 0).logprobs.isfinite().all()
 
 
 def test_rows_with_different_experts():

@@ -2,7 +2,7 @@
 import pytest
 
 from t2mini import tasks
-from t2mini.grade import find_choice, find_code, find_number
+from t2mini.grade import find_choice, find_code, find_number, graded_end
 from t2mini.questions.example import Example, normal, same_value, split_of, to_number
 
 
@@ -35,7 +35,20 @@ NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30"
            ("1,23", None), ("3,5", None), ("1,2345", None), ("eight", None), ("...", None), ("-", None), ("$", None)]
 
 
-@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE)
+# CASES row 6: what stands in the box counts, whatever stands before or behind it
+BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12), (r"\boxed{12}", 12), (r"$\boxed{-5}$", -5),
+         (r"\[\boxed{1,080}\]", 1080), (r"\boxed{1{,}080}", 1080), (r"\boxed{\$12}", 12), (r"\boxed{12\text{ eggs}}", 12),
+         (r"\boxed{12 \text{ eggs}} because 3 + 4 = 7.", 12), (r"\boxed{x = 12}", 12), (r"\boxed{3 \times 4 = 12}", 12),
+         (r"\boxed{\frac{24}{2}}", 12), (r"\boxed{\dfrac{1}{2}}", 0.5), (r"\boxed{3}, no: \boxed{12}", 12), (r"\boxed{50\%}", 50),
+         (r"\boxed{12 eggs}", 12), (r"\boxed{12.0}", 12), (r"\fbox{12}", 12), (r"\boxed {12}", 12), (r"**\boxed{12}**", 12),
+         (r"\boxed{\text{12}}", 12), (r"\boxed{12^\circ}", 12), (r"The answer is 12. \boxed{}", None), (r"5 + 3 = 8, so \boxed{8", None),
+         (r"It is 12, or \boxed{twelve}", None), (r"\boxed{8 \text{ or } 9}", None), (r"12 \boxed{8, 9}", None), (r"12 \boxed{2x}", None),
+         (r"12 \boxed{x + 3}", None), (r"12 \boxed{3ab}", None), (r"12 \boxed{3-5x}", None), (r"\boxed{2 + 2}", 4), (r"12 \boxed{?}", None)]
+SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12), ("9 - 2 = 7. The answer is $-7$.", -7),
+           (r"Answer: \[12\]", 12), ("The answer is $12$", 12), (r"3 + 4 = 7\n#### \$12", 12)]
+
+
+@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE + BOXED + SET_OFF)
 def test_numbers(text, want):
     """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum, a date or a range is one."""
     assert find_number(text) == want
@@ -100,6 +113,37 @@ def test_code():
         assert find_code(f"```{label}\n{body}```") == body
     assert find_code("import math\n\n" + body) == "import math\n\n" + body == find_code("Use math:\nimport math\n\n" + body)
     assert find_code(f"I define f below.\n{body}") == body and find_code("") == ""
+
+
+BODY, OTHER = "def f(x):\n    return x\n", "pip install x\n"
+FENCES = {  # answer -> the code in it; CASES row 5
+    f"```bash\n{OTHER}```\nThen:\n```python\n{BODY}```\nDone.": BODY, f"```text\n{OTHER}```\n\n```python\n{BODY}```": BODY,
+    f"``` python\n{BODY}```": BODY, f"```python3.11\n{BODY}```": BODY, f"```Python 3\n{BODY}```": BODY, f"```py3\n{BODY}```": BODY,
+    f"```{{python}}\n{BODY}```": BODY, f"```{{.python .numberLines}}\n{BODY}```": BODY, f"```python title=\"a.py\"\n{BODY}```": BODY,
+    f"```python:a.py\n{BODY}```": BODY, f"````python\n{BODY}````": BODY, f"~~~python\n{BODY}~~~\nx": BODY, f"```ipython\n{BODY}```": BODY,
+    f"```\n{OTHER}```\n```python\n{BODY}```": BODY, f"```\n{BODY}```\n```\n{OTHER}```": BODY, f"```json\n{{}}\n```\n```\n{BODY}```": BODY,
+    f"```bash\n{OTHER}\n```python\n{BODY}```": BODY, f"Use `f` or ```x``` here.\n```python\n{BODY}```": BODY,
+    f"1. Do:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. x": BODY, f"Here: ```python\n{BODY}```\nx": BODY,
+    f"```python\n{BODY}\n": BODY + "\n", f"```bash\n{OTHER}```\n```python\n{BODY}": BODY, f"```python\r\n{BODY}```\r\nx": BODY,
+    f"```python\n{BODY.rstrip()}```\nIt works.": BODY.rstrip(), f"```python\n{BODY}```\n```bash\n{OTHER}```": BODY,
+    f"```python\ns = '```'\n{BODY}```\nx": f"s = '```'\n{BODY}", f"```javascript\nx\n```\n{BODY}": BODY,
+    f"```python\n{BODY}```\n```python\nprint(f(1))\n```": BODY}
+
+
+@pytest.mark.parametrize("text", FENCES)
+def test_the_first_python_fence_counts(text):
+    """Fails if a block in another language, or a fence with a space, a version or an indent, hides the program (CASES row 5)."""
+    assert find_code(text) == FENCES[text]
+
+
+@pytest.mark.parametrize("text", FENCES)
+def test_graded_end_is_behind_the_code_that_is_found(text):
+    """Fails if the reward credits other tokens than those of the block that is run, or prose behind it."""
+    end = graded_end(text)
+    assert find_code(text[:end]).rstrip() == FENCES[text].rstrip() and FENCES[text].rstrip().splitlines()[-1].strip() in text[:end]
+    assert end is None or "return x" not in text[end:]
+    assert graded_end("no code 3") is None and graded_end(f"```bash\n{OTHER}```\nx") is None
+    assert graded_end("```python\nx = 1\n") is None        # not closed yet: what follows decides
 
 
 def test_values():

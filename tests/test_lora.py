@@ -269,7 +269,9 @@ def test_a_baselines_expert_is_never_taken_for_z(call, home):     # noqa: F811
         assert status == 1 and "one method at a time" in err.splitlines()[-1] and "Traceback" not in err
 
 
-@pytest.mark.parametrize("args, says", [(["--rank=0"], "--rank must be"), (["--lora-alpha=0"], "--lora-alpha above 0"),
+@pytest.mark.parametrize("args, says", [(["--rank=0"], "--rank must be"), (["--rank=1025"], "--rank must be"),
+                                        (["--rank=97"], "--rank=97 is more than either side of a matrix of 48 x 48"),
+                                        (["--lora-alpha=0"], "--lora-alpha must be"),
                                         (["--method=lorra"], "invalid choice: 'lorra'")])
 def test_bad_settings_are_one_line(call, home, args, says):     # noqa: F811
     """Fails if a setting that cannot be trained is accepted or is a traceback."""

@@ -77,3 +77,18 @@ def test_same_seed_same_problems_and_splits_are_apart():
     keys = {s: {e.key for e in many(False) if split_of(e) == s} for s in ("train", "val", "test")}
     assert all(keys.values()) and not keys["train"] & keys["test"] and not keys["train"] & keys["val"]
     assert len({e.key for e in many(False, 20000)}) > 3000
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_worked_solutions(unseen):
+    """Fails if a solution does not give the answer, names a number that the question does not, or is missing for a kind."""
+    kinds = set()
+    for e in many(unseen):
+        way, _, answer = pm.worked(e).rpartition(" = ")
+        assert eval(way) == float(e.answer) and answer == e.answer
+        told = set(re.findall(r"\d+", e.prompt)) | {"2"}               # "perimeter" and "twice" bring a 2 of their own
+        assert set(re.findall(r"\d+", way)) <= told, (e.prompt, way)
+        kinds.add(e.kind)
+    assert kinds == {kind for kind, *_ in pm.POOLS[unseen]}
+    with pytest.raises(ValueError, match="no worked solution"):
+        pm.worked(pm.Example("Sum?", "3", "number", key="other 1 2 3"))

@@ -102,19 +102,23 @@ def test_policy_gradient_equals_exact_enumeration(family, baseline):
 @pytest.mark.parametrize("temperature,vocab,kl", [(1.0, 5, 0.0), (0.7, 5, 0.3), (1.3, 4, 0.3)])
 def test_gradient_equals_float64_autograd(family, temperature, vocab, kl):
     """Fails if the KL is reversed, taken to the tuned model itself or without the temperature, norm divides only one of
-    the two terms, or padding of the vocabulary makes a NaN (0 * -inf)."""
+    the two terms, a token pays for another answer's KL or for its own, or padding of the vocabulary makes a NaN
+    (0 * -inf)."""
     model = tuned(toy(family))
     model.valid_vocab = vocab
     oracle = Oracle(model, toy(family))
     groups = [([1, 2, 3], [[1, 0], [0], [3, 2, 1]]), ([2], [[3, 3], [1, 2, 0]])]
     advantage = [[1.0, -0.5, 0.25], [-1.0, 0.5]]
-    objective, divergence = 0.0, 0.0
+    objective, divergence, states = 0.0, 0.0, 0.0
     for (prompt, answers), advs in zip(groups, advantage):
         for answer, a in zip(answers, advs):
             logp, logq = (oracle.logp(prompt, answer, temperature, base) for base in (False, True))
             objective = objective + a * oracle.likelihood(prompt, answer, temperature)
-            divergence = divergence + (logp.exp() * (logp - logq)).sum()
-    want = oracle.gradient((objective - kl * divergence) / 11)
+            here = (logp.exp() * (logp - logq)).sum(-1)
+            divergence = divergence + here.sum()
+            later = [here[t + 1:].sum().detach() for t in range(len(answer))]           # a token leads to the states after it
+            states = states + sum(k * lp for k, lp in zip(later, logp[range(len(answer)), answer]))
+    want = oracle.gradient((objective - kl * (divergence + states)) / 11)
     ours, numbers = gradient(model, groups, advantage, temperature, norm=11.0, kl=kl)
     torch.testing.assert_close(-ours.double(), want, rtol=1e-4, atol=1e-5)
     assert abs(numbers["loss"] + (objective - kl * divergence).item() / 11) < 1e-5 and numbers["tokens"] == 11
@@ -128,6 +132,80 @@ def test_advantage_is_the_reward_minus_its_baseline():
     assert torch.equal(advantages(reward, "batch"), reward - 0.375)
     for samples in range(1, 40):
         assert all((advantages(torch.ones(2, samples), b) == 0).all() for b in ("group", "batch"))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_the_gradient_of_the_kl_is_that_of_equation_1(temperature):
+    """Fails if the states that the policy visits count as given (16.8 % off), or the KL is not that of the policies at the
+    sampling temperature. All 85 answers of up to three tokens: the oracle writes sum p log(p / q) out."""
+    model, prompt = tuned(toy()), [1, 2, 3]
+    oracle = Oracle(model, toy())
+    answers = [[0], *([a, 0] for a in range(1, 5)), *map(list, itertools.product(range(1, 5), range(1, 5), range(5)))]
+    divergence, ours = 0.0, 0.0
+    for answer in answers:
+        p, q = (oracle.logp(prompt, answer, temperature, base)[range(len(answer)), answer].sum() for base in (False, True))
+        divergence = divergence + p.exp() * (p - q)
+        ours = ours + p.exp().item() * gradient(model, [(prompt, [answer])], [[0.0]], temperature, 1.0, 1.0)[0].double()
+    exact = oracle.gradient(divergence)
+    assert (ours - exact).norm() / exact.norm() < 1e-5 and exact.norm() > 0.1
+
+
+class Pieces:
+    """A tokenizer of five pieces, with which every answer to a code question can be listed. Token 0 stops."""
+    pieces = ["", "```\n", "x", "```", " so"]
+
+    def decode(self, ids):
+        return "".join(self.pieces[i] for i in ids)
+
+
+@pytest.mark.parametrize("must_stop", [False, True])
+def test_what_is_credited_gives_the_gradient_of_the_expected_reward(must_stop):
+    """Fails if the stop token behind a code block is credited and prose in its place is not (32 % off), or prose is not
+    blamed where it costs the reward (10 % off under --must-stop). All 1,365 answers of up to five tokens."""
+    model, prompt, tokenizer, length = tuned(toy()), [1, 2, 3], Pieces(), 5
+    answers = [[*body, 0] for n in range(length) for body in itertools.product(range(1, 5), repeat=n)]
+    answers += map(list, itertools.product(range(1, 5), repeat=length))
+    example = Example("", "", "code", name="f")
+
+    def reward(tokens):
+        stopped = tokens[-1] == 0 or not must_stop
+        return float(stopped and "x" in find_code(tokenizer.decode(tokens)))
+
+    def expected(cut):
+        for layer in svf.layers(model).values():
+            layer.z.grad = None
+        chance = 0.0
+        for at in range(0, len(answers), 60):
+            part = answers[at:at + 60]
+            with torch.no_grad():
+                ids, positions, allowed, row, col, target = pack([(prompt, part)], "cpu")
+                lp = logprobs(model, model.hidden(ids, positions, allowed)[row, col], target, 1.0)[0]
+            p = [t.sum().exp().item() for t in lp.split([len(a) for a in part])]
+            chance += sum(p)
+            policy_gradient(model, [(prompt, [cut(a) for a in part])], [[x * reward(a) for x, a in zip(p, part)]])
+        assert chance == pytest.approx(1, abs=1e-5)         # the list is complete
+        return torch.cat([layer.z.grad for layer in svf.layers(model).values()])
+
+    exact = expected(lambda tokens: tokens)                 # the plain policy gradient
+    ours = expected(lambda tokens: reinforce.credited(tokenizer, example, tokens, must_stop))
+    assert (ours - exact).norm() / exact.norm() < 1e-5 and exact.norm() > 0.01
+    assert any(len(reinforce.credited(tokenizer, example, a)) < len(a) for a in answers)
+
+
+def test_a_mean_that_holds_the_answer_itself_shrinks_the_gradient():
+    """Fails if the factor is not 1 - 1/G exactly (0.5 at 2 answers, 0.875 at 8), which the docstring says. All draws of G
+    answers among three, and the gradient of log p at the logits: e_i - p."""
+    p, earns = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64), torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64)
+    slope = torch.eye(3, dtype=torch.float64) - p
+    exact = (p * earns) @ slope
+    for G, factor in ((2, 0.5), (8, 0.875)):
+        drawn = torch.tensor(list(itertools.product(range(3), repeat=G)))               # (3^G, G)
+        chance = p[drawn].prod(1)
+        assert chance.sum() == pytest.approx(1)
+        for baseline, want in (("group", factor), ("none", 1.0)):
+            advantage = advantages(earns[drawn], baseline)
+            found = (chance[:, None, None] * advantage[..., None] * slope[drawn]).sum((0, 1)) / G
+            torch.testing.assert_close(found, want * exact, rtol=1e-9, atol=1e-12)
 
 
 def test_kl_runs_from_the_tuned_to_the_base_model():
@@ -371,24 +449,25 @@ def test_cut_answers_earn_nothing_where_answers_must_stop(ready, words, monkeypa
     """Fails if --must-stop pays for an answer that the token limit ended, or does not pay for one that stopped."""
     model, tokenizer, optimizer = ready
     monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [1.0] * len(texts))
-    plain, strict = (reinforce.update(model, tokenizer, words, config(must_stop=m, prompts=8, lr=0.0, max_tokens=100), 0, optimizer)[0]
+    plain, strict = (reinforce.update(model, tokenizer, words, config(must_stop=m, prompts=8, lr=1e-9, max_tokens=100), 0, optimizer)[0]
                      for m in (False, True))
     assert plain["reward"] == 1 and strict["reward"] == pytest.approx(1 - strict["cut"]) and 0 < strict["cut"] < 1
 
 
 def test_prose_behind_the_code_earns_nothing(loaded):
     """Fails if ungraded text shares the reward, graded code does not, or an answer that ends with its code loses its
-    stop token, so that stopping there is never learnt (defect 19)."""
+    stop token, so that stopping there is never learnt (defect 19). The one token behind the block counts, whichever it is."""
     _, tokenizer = loaded
     stop = min(tokenizer.stop_ids)
     code = Example("", "", "code", name="f")
-    for text, graded in [("```python\ndef f(x):\n    return 1\n```\nThis é function", "```python\ndef f(x):\n    return 1\n```"),
-                         ("def f(x):\n    return 1\nand more", None), ("```\nx = 1", None), ("```\nx = 1\n```\n", None), ("", None)]:
+    fenced = "```python\ndef f(x):\n    return 1\n```"
+    for text, graded in [(f"{fenced}\nThis é function", f"{fenced}\n"), (f"{fenced}\n\n", f"{fenced}\n"), (fenced, None),
+                         ("def f(x):\n    return 1\nand more", None), ("```\nx = 1", None), ("", None)]:
         tokens = tokenizer.encode(text) + [stop]
-        shown = tokenizer.decode(tokens)
-        kept = reinforce.credited(tokenizer, code, tokens, shown)
+        kept = reinforce.credited(tokenizer, code, tokens)
         assert kept == (tokens if graded is None else tokenizer.encode(graded)), text
-        assert reinforce.credited(tokenizer, Example("", "1", "number"), tokens, shown) == tokens
+        assert reinforce.credited(tokenizer, code, tokens, must_stop=True) == tokens
+        assert reinforce.credited(tokenizer, Example("", "1", "number"), tokens) == tokens
 
 
 def test_update_clips_the_gradient_and_folds(ready, words):
@@ -459,6 +538,7 @@ def test_training_stops_after_five_gradients_that_are_not_finite(loaded, words, 
     assert [r["skipped"] for r in rows_of(tmp_path / "e.jsonl")[1:]] == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1]
     expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert len(expert) == 6 and meta["steps"] == 11 and meta["best_step"] == 0
+    assert "learnt nothing" in said[-2]
 
 
 @pytest.mark.parametrize("between, flat, stops", [(0.0, 1.0, True), (0.2, 1.0, False), (0.2, 0.5, False)])
@@ -502,7 +582,8 @@ def test_training_writes_log_and_expert(loaded, words, tmp_path):
 
 
 def test_the_best_expert_on_validation_is_kept(loaded, words, monkeypatch, tmp_path):
-    """Fails if the last z is saved, an equal score replaces the earlier one, or patience counts steps."""
+    """Fails if the last z is saved, an equal score does not replace the earlier one, or patience counts steps or takes an
+    equal score for a better one."""
     model, _ = loaded
     right, seen = [1, 3, 3, 2, 2, 4], []
 
@@ -512,9 +593,9 @@ def test_the_best_expert_on_validation_is_kept(loaded, words, monkeypatch, tmp_p
 
     monkeypatch.setattr(evaluate, "score", score)
     result = train(*loaded, config(steps=40, patience=3), tmp_path / "e.safetensors", log=quiet)
-    assert result["step"] == 8 and result["best_step"] == 2 and result["best_val"] == 0.75 and len(seen) == 5
+    assert result["step"] == 8 and result["best_step"] == 4 and result["best_val"] == 0.75 and len(seen) == 5
     expert, meta = experts.load_expert(tmp_path / "e.safetensors", model)
-    assert all(torch.equal(z, seen[1][n]) for n, z in expert.items()) and meta["val_accuracy"] == 0.75
+    assert all(torch.equal(z, seen[2][n]) for n, z in expert.items()) and meta["val_accuracy"] == 0.75
     assert any(not torch.equal(seen[1][n], seen[2][n]) for n in expert)
 
 
@@ -635,7 +716,7 @@ def test_gold_answers_are_right_and_what_has_none_is_refused():
     for name in ("code", "code-unseen"):
         asked = tasks.get(name).examples("train", 6)
         assert tasks.rewards(asked, [tasks.gold(e) for e in asked]) == [1.0] * 6
-        assert all(graded_end(t) == len(t) and find_code(t).strip() == e.answer.strip()
+        assert all(graded_end(t) in (None, len(t)) and find_code(t).strip() == e.answer.strip()
                    for e in asked for t in [tasks.gold(e)])
     quoted = Example("Which one?", "Rr.", "quoted", options=("Rr.", "rr", "R"))
     assert tasks.gold(quoted) == 'Rr."' and tasks.rewards([quoted], [tasks.gold(quoted)]) == [1.0]
@@ -767,14 +848,17 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
         cfg = settled(replace(plain, as_released=named))
         assert settled(cfg) == cfg and {f: v for f, v in asdict(cfg).items() if getattr(plain, f) != v and f != "as_released"} \
             == {"greedy": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}, "sigmoid": {"logit_form": True},
-                "no-baseline": {"baseline": "none"}, "bf16": {"lr": 2e-3, "bf16_training": True},
-                "signed": {"signed_reward": True},
+                "no-baseline": {"baseline": "none"}, "bf16": {"bf16_training": True, "beta2": 0.999},
+                "signed": {"signed_reward": True}, "noise": {"start_noise": True},
+                "lr": {"lr": 2e-3, "constant_lr": True}, "sum": {"sum_per_answer": True},
+                "prose": {"prose_credited": True}, "retoken": {"retokenised": True},
                 "no-baseline, signed": {"baseline": "none", "signed_reward": True},
                 "greedy,signed": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch",
                                   "signed_reward": True}}.get(named, {})
         groups, (temperature, norm, _), optimizer = batch_of(model, tokenizer, words, monkeypatch, cfg, step=2)
-        assert norm == sum(len(a) for _, answers, _ in groups for a in answers)
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.lr / 2)            # still the cosine, at step 2 of 4
+        assert norm == (3 if named == "sum" else sum(len(a) for _, answers, _ in groups for a in answers))
+        rate = cfg.lr if named == "lr" else cfg.lr / 2      # the cosine, at step 2 of 4
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
         return groups, sorted(a for *_, adv in groups for a in adv), temperature
 
     def near(numbers):
@@ -790,8 +874,11 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
     assert run("signed")[1] == near([2 * a for a in usual])
     assert run("no-baseline, signed")[1] == near([1.0] * 4 + [-1.0] * 8)
     assert run("greedy,signed")[1] == near([4 / 3] * 4 + [-2 / 3] * 8)
-    for named in ("sigmoid", "bf16"):
+    for named in ("sigmoid", "bf16", "noise", "lr", "sum", "prose"):
         assert run(named)[1] == near(usual)
+    plain_answers, again = (run(named)[0] for named in ("", "retoken"))
+    texts = {tuple(p): [tokenizer.decode(a) for a in answers] for p, answers, _ in plain_answers}
+    assert {p: [tokenizer.encode(t) for t in row if t] for p, row in texts.items()} == {tuple(p): a for p, a, _ in again}
 
 
 @pytest.mark.parametrize("changes, says", [
@@ -831,10 +918,14 @@ def test_sigmoid_alone_and_bf16_alone(loaded, words, tmp_path):
 
 def test_released_recipe(ready, words, monkeypatch):
     """Fails if the comparison is not the release's: one greedy answer, reward +-1, no baseline, a sum over tokens, a
-    constant learning rate; or the same number of answers per step is not kept."""
+    constant learning rate, the text's own tokens; or the same number of answers per step is not kept."""
     cfg = settled(config(prompts=3, samples=4, kl=0.5, seed=9, as_released="all"))
     assert (cfg.prompts, cfg.samples, cfg.temperature, cfg.lr, cfg.kl, cfg.clip, cfg.modules, cfg.seed, cfg.as_released) == \
-        (12, 1, 0.0, 2e-3, 0.0, 1e-3, "gate,up,down", 9, "greedy,no-baseline,signed,sigmoid,all")
+        (12, 1, 0.0, 2e-3, 0.0, 1e-3, "gate,up,down", 9,
+         "greedy,no-baseline,signed,sigmoid,noise,bf16,lr,sum,prose,retoken,all")
+    assert cfg.beta2 == 0.999 and all(v is True for v in (
+        cfg.signed_reward, cfg.logit_form, cfg.start_noise, cfg.bf16_training, cfg.constant_lr, cfg.sum_per_answer,
+        cfg.prose_credited, cfg.retokenised))
     model, tokenizer, optimizer = ready
     seen, plain = [], policy_gradient
     monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.append(a) or plain(*a))
@@ -846,7 +937,7 @@ def test_released_recipe(ready, words, monkeypatch):
     assert len(groups) == 12 and sorted(a for *_, adv in groups for a in adv) == [-1.0] * 8 + [1.0] * 4
     for prompt, answers, _ in groups:
         greedy = generate(model, [prompt], 4, tokenizer.stop_ids, temperature=0)
-        assert answers == [greedy.tokens(0)]
+        assert answers == [tokenizer.encode(tokenizer.decode(greedy.tokens(0)))]
     assert all(temperature == 0 and norm == 12 and kl == 0 for *_, temperature, norm, kl in seen)
 
 

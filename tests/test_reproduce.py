@@ -1,12 +1,15 @@
 """Experiments: every cell runs, stopped runs go on, splits stay apart, intervals mean what they say."""
 import errno
 import json
+import math
 import os
 import random
+import re
 import signal
 import tempfile
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,8 +23,8 @@ from t2mini import adapt, evaluate, experts, svf, tasks
 from t2mini.cli import verbs
 from t2mini.lab import experiments, figures, reproduce, runs
 from t2mini.machine import files, ranks
-from t2mini.questions import published
-from t2mini.questions.example import split_of
+from t2mini.questions import published, tables
+from t2mini.questions.example import Example, split_of
 
 SMALL = dict(prompts=2, samples=2, steps=1, val_every=1, val_n=2, max_tokens=3)
 
@@ -90,6 +93,41 @@ def test_a_stopped_run_goes_on(tiny, tmp_path, monkeypatch):
     assert calls == [0, 1, 1, 2] and [r["seed"] for r in done["rows"]] == [0, 1, 2]
 
 
+def test_part_of_an_experiment(tiny, tmp_path, monkeypatch):
+    """Fails if `only` runs other cells, a text that names none passes for done, or what is done runs again."""
+    calls = []
+    fake(monkeypatch, calls)
+    with pytest.raises(ValueError, match="no cell holds 'seed 7'.*arms: base"):
+        reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out", only="seed 7")
+    reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out", only="base, seed 1")
+    done = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    assert calls == [1, 0, 2] and [r["seed"] for r in done["rows"]] == [1, 0, 2]
+
+
+def test_a_row_to_be_measured_again_is_replaced(tiny, tmp_path, monkeypatch):
+    """Fails if a marked row is kept, measured twice, or stands beside the new one; or the table does not say what is marked."""
+    calls = []
+    fake(monkeypatch, calls)
+    path = tmp_path / "out" / "fake.json"
+    done = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    done["rows"][1] |= {"again": "the wrong rule", "score": 9.0}
+    path.write_text(reproduce.pretty(done))
+    assert "math, base: TO BE MEASURED AGAIN: the wrong rule." in figures.table(done["rows"])
+    again = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    assert calls == [0, 1, 2, 1] and sorted(r["seed"] for r in again["rows"]) == [0, 1, 2]
+    assert not any("again" in r or r["score"] > 1 for r in again["rows"]) and "AGAIN" not in figures.table(again["rows"])
+
+
+def test_a_note_stands_in_the_row_and_under_the_table():
+    """Fails if what a reader must know of an arm is lost, or said of every one of its seeds."""
+    rows = []
+    for seed in range(2):
+        key, run = experiments.cell(lambda: runs.row([1.0, 0.0]), "chosen for spread", task="m", arm="prompt", seed=seed)
+        rows.append({**key, **run()})
+    assert rows[0]["note"] == "chosen for spread" and "note" not in experiments.cell(lambda: {}, task="m", arm="x")[1]()
+    assert figures.table(rows).count("prompt: chosen for spread.") == 1
+
+
 def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
     """Fails if rows of another base model or of a quick run join a file."""
     fake(monkeypatch, [])
@@ -141,7 +179,7 @@ def work(monkeypatch):
 
 def results(folder):
     """The rows without what is measured by a clock, and what was trained and found: name -> bytes, logs without seconds."""
-    rows = [{k: v for k, v in r.items() if k not in ("seconds", "commit")} for r in reproduce.read(folder / "work.json")["rows"]]
+    rows = [{k: v for k, v in r.items() if k not in ("seconds", "commit", "threads")} for r in reproduce.read(folder / "work.json")["rows"]]
     made = {}
     for path in sorted((experts.OUT / "reproduce" / "quick").iterdir()):
         if path.suffix == ".jsonl":
@@ -315,6 +353,75 @@ def test_unlisted_options_are_not_in_the_prompt(tiny, tmp_path, monkeypatch):
     assert seen[0].prompt == "Which one is blue?" and seen[0].options == ("sky", "grass") and seen[1] is True
 
 
+@pytest.mark.parametrize("prompt, options, stem", [
+    ("Read\nOptions: none.\nWhich?\nOptions: \"hot water\"; \"water\".", ("hot water", "water"), "Read\nOptions: none.\nWhich?"),
+    ("Which water?\nA) water\nB) tea", ("water", "tea"), "Which water?"),
+    ("Which?\n- b\n- a", ("b", "a"), "Which?")])
+def test_the_list_is_found_by_its_options(prompt, options, stem):
+    """Fails if the list is looked for by the words in front of it, or an option in the question is taken for the list."""
+    assert experiments.without_options(Example(prompt, options[0], "choice", options=options)) == stem
+
+
+@pytest.mark.parametrize("prompt", ["Which one, a or b?", "a\nb?"])
+def test_a_question_that_cannot_lose_its_options_is_refused(prompt):
+    """Fails if the control silently shows the list, or no question at all."""
+    with pytest.raises(ValueError, match="on lines of their own"):
+        experiments.without_options(Example(prompt, "a", "choice", options=("a", "b")))
+
+
+def test_examples_in_the_prompt_are_solved_as_the_row_says(tiny, tmp_path, monkeypatch):
+    """Fails if "worked" shows bare numbers, "bare numbers" shows work, or another task is asked for work that it has not."""
+    asked, made = [], runs.Lab(*tiny, tmp_path, quick=True)
+    monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, *a, **k: asked.append(questions[0]) or ["x"] * len(questions))
+    arms = [key["arm"] for key, run in experiments.in_context(made, "math-unseen", 0) if run()]
+    assert arms == ["10-shot in context, bare numbers", "10-shot in context, worked"]
+    bare, work = (re.findall(r"^Answer: (.+)$", q, re.M) for q in asked)
+    assert len(bare) == len(work) == 10 and all(re.fullmatch(r"-?\d+", a) for a in bare)
+    assert all(w.endswith(f" = {b}. The answer is {b}.") for b, w in zip(bare, work))
+    (key, run), = experiments.in_context(made, "reasoning-unseen", 0)
+    assert key["arm"] == "10-shot in context" and run()["n"] == 2
+
+
+def test_the_released_mixture(tiny):
+    """Fails if the sigmoid comes back after mixing, the nuclear norm moves, or the base model's z are no longer one number."""
+    layers = {"a": SimpleNamespace(S=torch.tensor([2.0, 1.0]))}
+    logit = lambda z: math.log(z * 0.52498 / (1 - z * 0.52498))      # noqa: E731
+    one, p = {"a": torch.tensor([1.2, 0.9])}, (logit(1.2), logit(0.9))
+    mixed = experiments.released_mixture(layers, [one], [1.0])["a"]
+    want = torch.tensor(p) * 3 / (2 * p[0] + p[1])
+    assert torch.allclose(mixed, want, atol=1e-4) and (mixed - one["a"]).abs().max() > 0.4
+    assert float((layers["a"].S * mixed).sum()) == pytest.approx(3.0)
+    base = experiments.released_mixture(layers, [{"a": torch.ones(2)}] * 3, [1 / 3] * 3)["a"]
+    assert torch.allclose(base, torch.ones(2), atol=1e-5)
+
+
+def test_hand_written_questions_have_all_labels_and_no_template(tiny, tmp_path):
+    """Fails if a label is missing, fewer than twenty need no expert, one stands twice, or a template could have made one."""
+    found = tables.handwritten()
+    assert set(found) == set(tasks.LABELS) and sum(map(len, found.values())) == 60 and len(found["other"]) >= 20
+    every = [q for questions in found.values() for q in questions]
+    assert len(set(every)) == 60 and all(q == q.strip() and q for q in every)
+    made = {e.prompt for name in (*experiments.SEEN, *experiments.UNSEEN, "other") for split in tasks.SPLITS
+            for e in tasks.get(name).examples(split, 100)}
+    assert not made & set(every)
+    lab = runs.Lab(*tiny, tmp_path)
+    lab.n = lambda full: full
+    assert experiments.to_route(lab, "handwritten", "code") == ("code", found["code"])
+    needs, questions = experiments.to_route(lab, "unseen", "other-unseen")
+    assert needs == "other" and len(questions) == 100
+
+
+def test_few_numbers_get_a_rate_of_their_own(tiny, tmp_path, monkeypatch):
+    """Fails if a tied expert takes the rate of the untied ones, or it is not validation that chooses."""
+    made = runs.Lab(*tiny, tmp_path, quick=True)
+    val = {0.01: 0.2, 0.03: 0.5, 0.1: 0.4}
+    monkeypatch.setattr(made, "expert", lambda task, seed, look=0, **c: ({}, {
+        "val_accuracy": val[c["lr"]], "parameters": 3, "config": c, "best_step": 1, "steps": 1}))
+    monkeypatch.setattr(made, "score", lambda task, n, expert, meta: {"score": 0.0})
+    row = experiments.own_rate(made, 1, "matrix")
+    assert row["lr"] == 0.03 and row["rates"] == {"0.01": 0.2, "0.03": 0.5, "0.1": 0.4} and row["parameters"] == 3
+
+
 def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
     """Fails if the choice of a learning rate or of a checkpoint reads a test question."""
     seen, real = [], tasks.Task.examples
@@ -338,26 +445,22 @@ def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
     assert len(started) == 3 and [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
 
 
-def test_mean_and_interval_over_seeds():
-    """Fails if seeds or items are not drawn anew, or a difference is not taken on the same items."""
-    g = torch.Generator().manual_seed(0)
-    base = [(torch.rand(200, generator=g) < 0.4).float().tolist()]
-    same = evaluate.over_seeds(base, base)
-    assert same[0] == 0 and same[1] < 0 < same[2] or same[:3] == (0, 0, 0)
-    mean, low, high, spread = evaluate.over_seeds(base)
-    assert spread is None and low < mean < high and abs((high - low) / 2 - 1.96 * (mean * (1 - mean) / 200) ** 0.5) < 0.01
-    apart = [[1.0] * 50 + [0.0] * 50, [1.0] * 90 + [0.0] * 10]
-    mean, low, high, spread = evaluate.over_seeds(apart)
-    assert abs(mean - 0.7) < 1e-9 and abs(spread - 0.4 / 2 ** 0.5) < 1e-9 and high - low > 0.3     # the seeds' spread is in it
-    with pytest.raises(ValueError, match="same items"):
-        evaluate.over_seeds([[1.0]], [[1.0, 0.0]])
-
-
 def test_the_table_takes_gains_on_the_same_items():
     """Fails if the gain is against another task's base, or arms of other length get one."""
     rows = [{"task": t, "arm": a, "rewards": r} for t, a, r in (("m", "base", "0000"), ("m", "svf", "1111"), ("c", "base", "1111"))]
     lines = figures.table(rows).splitlines()
-    assert "100.0 [100.0, 100.0]" in lines[3] and "+100.0" in lines[3] and lines[4].count("+") == 0
+    assert "100.0 [51.0, 100.0] q" in lines[3] and "+100.0" in lines[3] and lines[4].count("+") == 0
+
+
+def test_the_table_says_what_its_intervals_hold():
+    """Fails if an arm of one seed passes for more, or a difference whose interval holds zero is bold."""
+    half = ["1100" * 10, "1100" * 10, "1010" * 10]
+    rows = [{"task": "m", "arm": "base", "rewards": "0000" * 10}, {"task": "m", "arm": "one", "rewards": "0001" * 10}]
+    rows += [{"task": "m", "arm": "svf", "seed": i, "rewards": r} for i, r in enumerate(half)]
+    rows += [{"task": "m", "arm": "wild", "seed": i, "rewards": r * 10} for i, r in enumerate(("1111", "1100", "0000"))]
+    _, _, base, one, svf, wild, _, says = figures.table(rows).splitlines()
+    assert "] q" in base and one.count(" q ") == 2 and " q " not in svf + wild and says.startswith("q: one seed")
+    assert "**+25.0" in one and "**+50.0" in svf and "+50.0" in wild and "**" not in wild
 
 
 def test_the_table_against_another_arm(tmp_path, capsys):
@@ -366,7 +469,7 @@ def test_the_table_against_another_arm(tmp_path, capsys):
         ("m", "base", "0000"), ("m", "lora", "0011"), ("m", "svf", "1111"), ("c", "base", "0000"), ("c", "svf", "1111"))]
     lines = figures.table(rows, "lora").splitlines()
     assert "minus lora" in lines[0] and "-50.0" in lines[2] and "+50.0" in lines[4]
-    assert lines[3].endswith("|  |") and lines[5].endswith("|  |") and lines[6].endswith("|  |")
+    assert all(lines[i].endswith("|  |") for i in (3, 5, 6))
     with pytest.raises(ValueError, match="no arm 'LoRA'.*choose from: base; lora; svf"):
         figures.table(rows, "LoRA")
     done = {"name": "tiny", "paper": "-", **dict.fromkeys(reproduce.SETTINGS), "rows": rows}
@@ -375,6 +478,15 @@ def test_the_table_against_another_arm(tmp_path, capsys):
     assert "minus lora" in capsys.readouterr().out and (tmp_path / "tiny.png").exists()
     assert cli.main(["reproduce", "tiny", "--against=lora"]) == 1 and "add --draw" in capsys.readouterr().err
 
+
+@pytest.mark.parametrize("name, holds", [("timing", "| math-unseen | classifier | batch of 32 | 3 | 0.053 | 0.062 | 86 [82, 87] |"),
+                                         ("spectrum", "| q | 576 | 5 | 19 | 32 | 60 | 85 | 97 | 100 |"),
+                                         ("alphas", "| math-unseen | 0 | 0.75 | 1.10 | 0.04 | 40 |"),
+                                         ("curves", "| math | 0 | 24 | 32.3, 59.4 | 27.0, 61.0 |")])
+def test_experiments_without_scores_have_a_table(name, holds):
+    """Fails if numbers stand in the picture only."""
+    text = figures.table(reproduce.read(reproduce.RESULTS / f"{name}.json")["rows"])
+    assert holds in text.splitlines() and len({line.count("|") for line in text.splitlines()}) == 1
 
 
 def test_rounded_weights():

@@ -6,7 +6,6 @@ tried one at a time with the others off, because together each hides that anothe
 the test asserts what `features()` then has to say.
 """
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 from t2mini.questions import sandbox
 from t2mini.questions.sandbox import Outcome, call_function, call_many, features
 
-PROJECT_FILE = str(Path(sandbox.__file__).resolve().with_name("model.py"))
+PROJECT_FILE = str(Path(sandbox.__file__).resolve().parents[1] / "model.py")
 LAYERS = "hook", "limits", "filter"
 
 
@@ -153,19 +152,81 @@ def test_errors_are_one_line(code, error):
 
 
 # ---------------------------------------------------------------------------------------------- cheating
+@pytest.mark.parametrize("code, want", [
+    ("class f(int):\n    def __repr__(self): return '42'\n    def __new__(c): return int.__new__(c, 1)", 1),
+    ("class L(list):\n    __repr__ = lambda s: '[42]'\n    __iter__ = lambda s: iter([42])\ndef f(): return L()", []),
+    ("class D(dict):\n    items = lambda s: [(4, 2)]\ndef f(): return D(a=1)", {"a": 1}),
+    ("class S(str):\n    __repr__ = __str__ = lambda s: '42'\ndef f(): return {S('\u00e4'): 1}", {"\u00e4": 1}),
+    ("class F(float):\n    __repr__ = lambda s: '42'\ndef f(): return F(0.5)", 0.5),
+    ("class T(tuple):\n    __class__ = list\n    __len__ = lambda s: 9\ndef f(): return [T((1,))]", [(1,)]),
+    ("import builtins\nclass A(int): pass\nbuiltins.isinstance = lambda *a: True\ndef f(): return A(1)", 1)])
+def test_lying_subclasses_are_taken_at_their_built_in_value(code, want):
+    """Break: asking a subclass for its text or its items, which the program wrote, instead of the built-in type."""
+    (got,) = call(code).values
+    assert got == want and type(got) is type(want)
+
+
 @pytest.mark.parametrize("code", [
-    "class f(int):\n    def __repr__(self): return '42'\n    def __new__(c): return int.__new__(c, 1)",
-    "class L(list):\n    def __repr__(self): return '[42]'\ndef f(): return L()",
     "class A:\n    def __eq__(self, o): return True\n    __repr__ = lambda s: '42'\ndef f(): return A()",
     "class M(type):\n    __eq__ = lambda s, o: True\n    __hash__ = type.__hash__\n"
     "class A(metaclass=M):\n    __repr__ = lambda s: '42'\ndef f(): return A()",
+    "class M(type):\n    __mro__ = (int, object)\n    mro = lambda s: type.mro(s)\n"
+    "class A(metaclass=M):\n    __repr__ = lambda s: '42'\ndef f(): return A()",
     "class A:\n    __class__ = int\n    __repr__ = lambda s: '42'\ndef f(): return [A()]",
-    "class S(str):\n    def __repr__(self): return '42'\ndef f(): return {S('a'): 1}",
-    "import builtins\nclass A(int): pass\nbuiltins.isinstance = lambda *a: True\ndef f(): return A(1)",
-])
-def test_lying_types_do_not_win(code):
-    """Break: isinstance instead of exact types, which trusts a __repr__ or __eq__ that the program wrote."""
+    "from fractions import Fraction\ndef f(): return Fraction(1, 3)",
+    "from decimal import Decimal\ndef f(): return Decimal('0.1')",
+    "def f(): return {1: 2}.values()"])
+def test_what_equals_no_literal_has_no_value(code):
+    """Break: isinstance or == instead of the real bases, which trusts what the program wrote; or a rounded fraction."""
     assert call(code) == Outcome(None, call(code).error) and "the function returned a " in call(code).error
+
+
+def test_values_that_python_calls_equal_come_back():
+    """Break (CASES row 4): a namedtuple, an enum, a view of keys or a whole fraction that is refused although `==` holds."""
+    code = "from collections import *\nfrom enum import IntEnum\nfrom typing import NamedTuple\n" \
+           "from fractions import Fraction\nfrom decimal import Decimal\nPair = namedtuple('Pair', 'a b')\n" \
+           "class Point(NamedTuple):\n    x: int\n    y: int = 2\nclass E(IntEnum):\n    ONE = 1\nd = {1: 'a'}\n" \
+           "def f(i):\n    return [Pair(1, 2), [Point(1)], {Pair(0, 0): Point(3)}, Counter('aab'), OrderedDict(d),\n" \
+           "            defaultdict(list, {1: [2]}), E.ONE, Fraction(1, 2), Fraction(8, 4), Decimal('0.25'), Decimal(7),\n" \
+           "            frozenset([1, 2]), d.keys(), d.items(), bytearray(b'ab'), UserDict(d).data][i]\n"
+    want = [(1, 2), [(1, 2)], {(0, 0): (3, 2)}, {"a": 2, "b": 1}, {1: "a"}, {1: [2]}, 1, 0.5, 2, 0.25, 7, {1, 2}, {1},
+            {(1, "a")}, b"ab", {1: "a"}]
+    assert call(code, [(i,) for i in range(len(want))]).values == tuple(want)
+
+
+RIGHT = {   # what a right program may do -> its text; each returns True
+    "collections.abc": "from collections.abc import Iterable\ndef f(): return isinstance([], Iterable)",
+    "collections.abc by its long name": "import collections.abc as abc\ndef f(): return isinstance({}, abc.Mapping)",
+    "statistics.mode": "import statistics\ndef f(): return statistics.mode([1, 1, 2]) == 1",
+    "statistics": "import statistics as s\ndef f(): return s.multimode('aab') == ['a'] and s.quantiles([1, 2, 3]) == "
+                  "[1, 2, 3] and s.NormalDist().cdf(0) == .5 and s.correlation([1, 2, 3], [2, 4, 6]) > 0",
+    "annotations": "from __future__ import annotations\nfrom typing import List\ndef f(x: List[Nowhere] = []) -> bool: return True",
+    "annotated dataclass": "from __future__ import annotations\nfrom dataclasses import *\nfrom typing import *\n@dataclass\n"
+                           "class A:\n  x: List[int]\n  y: ClassVar[int] = 3\ndef f(): return asdict(A([1])) == {'x': [1]}",
+    "type hints": "import typing\nclass A:\n  x: 'B'\nclass B: pass\ndef f(): return typing.get_type_hints(A)['x'] is B",
+    "letters by name": "def f(): return '\\N{DIGIT ONE}' == '1'",
+    "strptime": "from datetime import datetime\ndef f(): return datetime.strptime('2020-02-03', '%Y-%m-%d').strftime('%d') == '03'",
+    "time.strptime": "import time\ndef f(): return time.strptime('2020', '%Y').tm_year == 2020",
+    "hashes": "import hashlib\ndef f(): return all(len(hashlib.new(n, b'x').digest()) > 9 for n in ('md5', 'sha1', 'sha256', "
+              "'sha512', 'sha3_256', 'blake2b'))",
+    "singledispatch": "from functools import *\n@singledispatch\ndef g(x): return 1\n@g.register\ndef _(x: int): return 2\n"
+                      "def f(): return (g(1), g('a')) == (2, 1)",
+    "cached property": "from functools import *\nclass A:\n  @cached_property\n  def p(self): return 3\ndef f(): return A().p == 3",
+    "codecs": "import codecs\ndef f(): return codecs.encode('abc', 'rot13') == 'nop' and 'a'.encode('utf-16') and b'a'.decode('cp1252') == 'a'",
+    "queues": "from queue import PriorityQueue\ndef f():\n  q = PriorityQueue()\n  q.put(3)\n  q.put(1)\n  return q.get() == 1",
+    "warnings": "import warnings, re\ndef f():\n  warnings.warn('x')\n  return re.findall('[[a]', 'a[') == ['a', '[']",
+    "a warning when it is compiled": "def f(): return (1 is 1) or '\\d'",
+    "other modules": "import difflib, pprint, textwrap, string, struct, copy, contextlib, types, calendar\ndef f(): return "
+                     "difflib.get_close_matches('a', ['ab']) == ['ab'] and pprint.pformat({1: 2}) == '{1: 2}' and "
+                     "string.Template('$a').substitute(a=1) == '1' and calendar.month(2020, 1) > ''",
+    "containers": "from collections import *\nclass A(UserDict): pass\ndef f(): return A({1: 2}).copy()[1] == 2 == ChainMap({1: 2})[1]",
+    "large whole numbers": "import math\ndef f(): return len(str(math.factorial(999))) == 2565 and int('9' * 3000) > 0"}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_programs_run_after_the_lock(name):
+    """Break (CASES row 4): an allowed module, or what it imports when it is first used, that is not there before the lock."""
+    assert call(RIGHT[name]) == Outcome((True,))
 
 
 def test_forged_answers_are_only_data():
@@ -196,9 +257,8 @@ def test_what_is_expected_and_secrets_are_not_there(monkeypatch):
                                   "        except BaseException: pass"])
 def test_endless_programs_are_stopped(code, alive):
     """Break: a wait without a limit, or a child that is left running."""
-    start = time.monotonic()
-    outcome = call(code, seconds=0.3)
-    assert outcome.values is None and outcome.error in ("timeout", "MemoryError") and time.monotonic() - start < 3
+    outcome = call(code, seconds=0.2)
+    assert outcome.values is None and (outcome.timed_out or outcome.error == "MemoryError")
     assert alive() == 0
 
 
@@ -224,8 +284,7 @@ def test_memory_bomb(code):
     "            except OSError: pass"])
 def test_output_flood(code):
     """Break: collecting output without a limit, or a pipe that nobody empties."""
-    start = time.monotonic()
-    assert call(code, seconds=0.5).error in ("timeout", "the result is too large") and time.monotonic() - start < 3
+    assert call(code, seconds=0.5).error in ("timeout", "the result is too large")
 
 
 # ---------------------------------------------------------------------------------------------- the doors
@@ -306,27 +365,27 @@ def test_the_hook_cannot_be_found():
 
 # ---------------------------------------------------------------------------------------------- this side
 def test_nothing_is_left_behind(monkeypatch, tmp_path, alive):
-    """Break: temporary folders, zombies or open pipes that add up over tens of thousands of calls."""
+    """Break (BREAKS row 18): a temporary folder, which a killed process would leave, a zombie or an open pipe per call."""
     features()
     children, popen = [], subprocess.Popen
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def watched(*args, **kw):
-        children.append((popen(*args, **kw), kw["cwd"]))
-        return children[-1][0]
+        children.append(popen(*args, **kw))
+        assert os.listdir(tmp_path) == [] and kw["cwd"] == "/"      # not even while it runs
+        return children[-1]
     monkeypatch.setattr(subprocess, "Popen", watched)
     for code in ["def f(): return 1", "import time\ndef f(): time.sleep(9)", "import os\nos._exit(3)",
                  "def f(): return 'x' * 10**6"]:
         call(code, seconds=0.2)
     assert len(children) == 4 and os.listdir(tmp_path) == [] and alive() == 0
-    for child, folder in children:
+    for child in children:
         assert child.returncode is not None and child.stdin.closed and child.stdout.closed
-        assert folder.startswith(str(tmp_path))
 
 
 def test_a_killed_parent_takes_its_child_along(alive):
     """Break: a training run that is killed leaves its sleeping programs behind for ever."""
-    script = f"from t2mini import sandbox\nsandbox.CHILD = {sandbox.CHILD!r}\nsandbox.features = dict\n" \
+    script = f"from t2mini.questions import sandbox\nsandbox.CHILD = {sandbox.CHILD!r}\nsandbox.features = dict\n" \
              "sandbox.call_function('import time\\ndef f(): time.sleep(20)', 'f', [()], 20)"
     loader = "import sys, types\nm = types.ModuleType('t2mini')\n" \
              f"m.__path__ = [{os.path.dirname(PROJECT_FILE)!r}]\nsys.modules['t2mini'] = m\n"     # without torch: quick
@@ -373,23 +432,109 @@ def test_here_everything_is_locked():
         assert all(features().values()), features()
 
 
-def test_features_tell_the_truth_and_warn_once(monkeypatch, capfd):
-    """Break: claiming a lock that is not there, staying silent about it, or saying it at each of 10,000 calls."""
+def test_features_tell_the_truth(monkeypatch):
+    """Break: claiming a lock that is not there."""
     names = {"memory", "network", "files", "processes"}
     assert set(features()) == names and all(type(v) is bool for v in features().values())
-    capfd.readouterr()
-    monkeypatch.setattr(sandbox, "_features", {})
-    monkeypatch.setattr(sandbox, "_filter", lambda: b"")
-    assert {o.error for o in call_many([(f"{i}", "f", [()]) for i in range(4)], workers=4)} == {"no function named f"}
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1 and "cannot lock" in err and "files" in err and not features()["files"]
     for limit, name in (("NPROC", "processes"), ("NOFILE", "network")):
         monkeypatch.setattr(sandbox, "_features", {})
+        monkeypatch.setattr(sandbox, "_filter", lambda: b"")
         monkeypatch.setattr(sandbox, "LIMITS", ((limit, 40),))
         assert not features()[name]
     monkeypatch.setattr(sandbox, "_features", {})
     monkeypatch.setattr(sandbox, "CHILD", "raise SystemExit(1)")
-    assert features() == dict.fromkeys(names, False) and "does not even start" in capfd.readouterr().err
+    assert features() == dict.fromkeys(names, False)
+
+
+@pytest.mark.parametrize("call_", ["readlink 89", "mkdir 83", "mknod 133, mknodat 259", "unlink 87", "rename 82", "symlink 88",
+                                   "chmod 90", "truncate 76", "chdir 80", "stat 4, newfstatat 262", "kill 62", "execve 59"])
+@pytest.mark.skipif(os.uname().machine != "x86_64" or sys.platform != "linux", reason="these numbers are of x86-64")
+def test_each_hole_in_the_filter_is_seen(monkeypatch, call_):
+    """Break (BREAKS row 11): a report that says all is locked while mkfifo, stat, readlink or a signal to the parent work."""
+    if not sandbox_has_filter():
+        pytest.skip("no filter")
+    holes = ", ".join(f"{one} -" for one in call_.split(", "))
+    monkeypatch.setattr(sandbox, "CALLS", f"{sandbox.CALLS}, {holes}")
+    monkeypatch.setattr(sandbox, "_features", {})
+    assert not all(features().values())
+
+
+def test_nothing_runs_unlocked_without_a_second_agreement(monkeypatch, capfd):
+    """Break (BREAKS row 11): Linux on another processor has no filter, and programs of the model run there all the same."""
+    jobs = [(f"{i}", "f", [()]) for i in range(4)]
+    monkeypatch.setattr(sandbox, "_features", {})
+    monkeypatch.setattr(sandbox, "_warned", set())
+    monkeypatch.setattr(os, "uname", lambda real=os.uname(): type("Uname", (), {"machine": "riscv64", "sysname": real.sysname}))
+    monkeypatch.delenv(sandbox.UNLOCKED, raising=False)
+    ran, run = [], sandbox._run
+    monkeypatch.setattr(sandbox, "_run", lambda *a, **k: ran.append(k) or run(*a, **k))
+    for value in ("", "no", "1"):
+        monkeypatch.setenv(sandbox.UNLOCKED, value)
+        with pytest.raises(ValueError, match="cannot lock .*files.* set T2MINI_UNLOCKED=yes"):
+            call_many(jobs, workers=2)
+    assert ran == [{"probe": True}] and not features()["files"]     # the probe, once, and no program
+    monkeypatch.setenv(sandbox.UNLOCKED, "yes")
+    assert {o.error for o in call_many(jobs, workers=4)} == {"no function named f"}
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "cannot lock" in err and "files" in err
+
+
+# ---------------------------------------------------------------------------------------------- a busy machine
+BUSY = "import time\ndef f(x):\n    end = time.process_time() + 0.1\n    while time.process_time() < end: pass\n    return x\n"
+
+
+def test_rewards_do_not_depend_on_the_load(monkeypatch):
+    """Break (CASES row 7): a limit in seconds of the clock, so that many right programs at once are all time-outs."""
+    jobs = [(BUSY, "f", [(i,)]) for i in range(24)]
+    assert call_many(jobs, workers=24, seconds=0.4) == [Outcome((i,)) for i in range(24)]
+
+
+def test_as_many_workers_as_usable_cores(monkeypatch):
+    """Break (CASES row 7): as many programs at once as the machine has cores, of which a container may use two."""
+    from t2mini.machine import cores
+    asked, pool = [], sandbox.ThreadPoolExecutor
+    monkeypatch.setattr(sandbox, "ThreadPoolExecutor", lambda n: asked.append(n) or pool(n))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(cores, "quotas", lambda root: [2.0])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    call_many([("def f(): return 1", "f", [()])])
+    assert asked == [2]
+
+
+@pytest.mark.parametrize("files, want", [
+    ({}, 64), ({"proc/self/cgroup": "0::/\n"}, 64),
+    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, 64),
+    ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "150000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 2),
+    ({"proc/self/cgroup": "0::/host/path\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+    ({"proc/self/cgroup": "4:memory:/m\n3:cpu,cpuacct:/x\n", "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n",
+      "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, 3),
+    ({"proc/self/cgroup": "3:cpuacct,cpu:/docker/1\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000\n",
+      "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, 4),
+    ({"proc/self/cgroup": "3:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, 64),
+    ({"proc/self/cgroup": "9:cpuset:/\n0::/u\n", "sys/fs/cgroup/unified/u/cpu.max": "700000 100000\n"}, 7),
+    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, 64)])
+def test_usable_cores(tmp_path, monkeypatch, files, want):
+    """Break (CASES row 7): a quota that is not seen: version 1 or 2, of a group around this one, or with a path of the host."""
+    from t2mini.machine import cores
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert cores.usable(tmp_path) == want
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert cores.usable(tmp_path) == 1
+
+
+@pytest.mark.parametrize("code, late", [
+    ("def f():\n    while True: pass", True), ("import time\ndef f(): time.sleep(99)", True),
+    ("import _signal\ndef f():\n    _signal.signal(_signal.SIGPROF, lambda *a: None)\n    while True: pass", False),
+    ("def f(): return 1 / 0", False), ("import os\nos._exit(1)", False), ("def f(): return 1", False)])
+def test_time_outs_can_be_counted(code, late):
+    """Break (CASES row 7): a time-out that looks like a wrong answer, so that no log can show how many there are."""
+    outcome = call(code, seconds=0.2)
+    assert outcome.timed_out == late or not late and "_signal" in code
+    assert outcome.values in (None, (1,))
 
 
 def test_it_is_quick():

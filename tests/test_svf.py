@@ -1,5 +1,7 @@
 """z and its layers: identity, the dense oracle, gradients, mixtures, restoring the base model, files."""
+import errno
 import os
+import threading
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from t2mini import experts, svf
+from t2mini.lab import plots
+from t2mini.machine import svd_cache
 from t2mini.model import Conv1D
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [200, 3, 200, 3, 1, 0]])
@@ -189,6 +193,9 @@ def test_a_bank_with_unknown_layers_is_refused():
     with pytest.raises(ValueError, match="gate_proj"):
         with svf.per_row(model, [{}, {"model.layers.0.mlp.gate_proj": torch.ones(48)}], [0, 1]):
             raise AssertionError("the block must not run")
+    with pytest.raises(ValueError, match=r"q_proj is not \(48,\) finite"):
+        with svf.per_row(model, [{"model.layers.0.self_attn.q_proj": torch.ones(47)}], [0, 0]):
+            raise AssertionError("the block must not run")
     assert torch.equal(model(IDS), base)
 
 
@@ -265,6 +272,40 @@ def test_per_row_equals_folded(kind):
         want = F.linear(x[row].double(), oracle(W, z), None if bias is None else bias.double())
         torch.testing.assert_close(got[row], want, rtol=0, atol=1e-5)
     assert torch.equal(holder(x), F.linear(x, W) if bias is None else F.linear(x, W) + bias)
+
+
+@both
+def test_in_bfloat16_too_a_row_at_z_of_one_has_the_base_models_bits(family):
+    """Fails if rows with experts of their own rebuild W from its factors: bfloat16 rounds these, and the base model's row
+    is then another model's."""
+    model = either(family).bfloat16()
+    with torch.no_grad():
+        base = model.hidden(IDS)
+        svf.attach(model, progress=False)
+        with svf.per_row(model, [random_expert(model), {}], [1, 1]):
+            assert torch.equal(model.hidden(IDS), base)
+        with svf.per_row(model, [random_expert(model), {}], [0, 1]):
+            mixed = model.hidden(IDS)
+        assert torch.equal(mixed[1], base[1]) and (mixed[0] - base[0]).abs().max() > 0.5
+
+
+@both
+def test_in_bfloat16_too_a_row_does_not_see_its_batch_mates(family):
+    """Fails if a row's numbers change with the experts of the other rows, or are further from those of the folded weights
+    than bfloat16 rounds."""
+    model = either(family).bfloat16()
+    svf.attach(model, progress=False)
+    experts, ids = [random_expert(model, seed, 0.1) for seed in (1, 2)], IDS[:1].expand(3, -1)
+    with torch.no_grad():
+        seen = []
+        for index in ([0, 0, 0], [0, 1, 1], [0, 2, 1], [0, 1, 2]):
+            with svf.per_row(model, [*experts, {}], index):
+                seen.append(model.hidden(ids))
+        assert all(torch.equal(x[0], seen[0][0]) for x in seen) and not torch.equal(seen[0][1], seen[1][1])
+        with svf.using(model, experts[0]):
+            folded = model.hidden(ids).float()
+        base = model.hidden(ids).float()
+    assert (seen[0].float() - folded).norm() < 0.02 * folded.norm() < 0.2 * (base - folded).norm()
 
 
 @both
@@ -437,6 +478,13 @@ def test_mixtures():
     assert plain["y"].tolist() == [1.25] and plain["w"].tolist() == [0.5] * 3
 
 
+def test_normalised_alpha():
+    """Fails if alpha is not divided by its sum, zeros (the base model) become NaN, or a small sum blows the change up."""
+    assert svf.normalised([0.5, 1.0, 0.5]) == [0.25, 0.5, 0.25] and svf.normalised(torch.tensor([0.25, -0.125])) == [2.0, -1.0]
+    for small in ([0, 0, 0], [0.5, -0.5, 0.0625], [-1.0, 0.5]):
+        assert svf.normalised(small) == small
+
+
 def test_mixture_with_one_expert_is_that_expert():
     """Fails if alpha = 0 gives 0 or NaN, or a one-hot alpha something else than its expert (the release mixes logits)."""
     model = attached()
@@ -491,9 +539,10 @@ def test_every_tensor_has_a_cache_entry_of_its_own(tmp_path, svds):
     assert len(svds) == len(kin)
 
 
-@pytest.mark.parametrize("damage", ["empty", "truncated", "header", "other tensors", "no metadata", "swapped"])
+@pytest.mark.parametrize("damage", ["empty", "truncated", "header", "other tensors", "no metadata", "swapped", "flipped bit"])
 def test_damaged_cache_file_is_replaced(tmp_path, svds, damage):
-    """Fails if a file that is cut off, overwritten, or that of another matrix under this name is used or stops the run."""
+    """Fails if a file that is cut off, overwritten, that of another matrix under this name, or one with a single flipped
+    bit is used or stops the run."""
     W, other = torch.eye(5, 3) * 2 + 0.1, torch.eye(5, 3) * 3 + 0.1
     want = svf.decompose(W, tmp_path)
     path, = tmp_path.iterdir()
@@ -505,11 +554,70 @@ def test_damaged_cache_file_is_replaced(tmp_path, svds, damage):
     elif damage in ("other tensors", "no metadata"):
         save_file({"U": torch.ones(1)}, path, {"format": "pt"} if damage == "other tensors" else None)
     else:
-        path.write_bytes({"empty": b"", "truncated": whole[:-7], "header": b"\xff" * 64 + whole[64:]}[damage])
+        path.write_bytes({"empty": b"", "truncated": whole[:-7], "header": b"\xff" * 64 + whole[64:],
+                          "flipped bit": whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:]}[damage])
     svds.clear()
     for got in (svf.decompose(W, tmp_path), svf.decompose(W, tmp_path)):
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
     assert svds == [(5, 3)]                                 # once to repair it; then the file is good again
+
+
+@pytest.mark.parametrize("why", ["closed", "full"])
+def test_a_cache_that_cannot_be_written_to_costs_no_answer(tmp_path, monkeypatch, capsys, why):
+    """Fails if a folder that cannot be made or a full disk stops the run, is told more than once or not at all, or other
+    factors come back."""
+    cache = tmp_path / "svd"
+    if why == "closed":
+        (tmp_path / "file").write_text("no folder")
+        cache = tmp_path / "file" / "svd"
+    else:
+        def full(handle):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        monkeypatch.setattr(os, "fsync", full)
+    model, other = either("llama"), attached()
+    svf.attach(model, cache=cache, progress=False)
+    assert torch.equal(model(IDS), other(IDS))
+    for a, b in zip(svf.layers(model).values(), svf.layers(other).values(), strict=True):
+        assert all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("U", "S", "Vt"))
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and "are not kept in" in told[0] and str(cache) in told[0]
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_matrices_are_decomposed_side_by_side_on_one_thread_each(monkeypatch):
+    """Fails if one SVD runs on several threads (they wait for each other, and another count gives other bits), if the next
+    matrix waits for it, or torch's threads are not what they were, after a failure too."""
+    together, threads, real = threading.Barrier(2, timeout=60), [], torch.linalg.svd
+
+    def svd(W, **kw):
+        threads.append(torch.get_num_threads())
+        together.wait()                                     # for the other one: it must be on its way
+        return real(W, **kw)
+
+    alone = [svf.decompose(torch.rand(40, 30, generator=torch.Generator().manual_seed(s))) for s in range(4)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(torch.linalg, "svd", svd)
+        weights = {str(s): torch.rand(40, 30, generator=torch.Generator().manual_seed(s)) for s in range(4)}
+        found = dict(svd_cache.decompose_all(weights, progress=False))
+        assert threads == [1] * 4 and torch.get_num_threads() == 2
+        for s in range(4):
+            assert all(torch.equal(a, b) for a, b in zip(found[str(s)], alone[s], strict=True))
+        weights["2"][3, 3] = float("nan")
+        with pytest.raises(ValueError, match="SVD of 2 failed"):
+            dict(svd_cache.decompose_all(weights, progress=False))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_cache_can_be_listed(tmp_path):
+    """Fails if the count or the size is not that of the entries, or no folder at all is an error."""
+    assert svd_cache.listing(tmp_path / "svd") == (0, 0)
+    svf.attach(either("gpt2"), cache=tmp_path / "svd", progress=False)
+    count, size = svd_cache.listing(tmp_path / "svd")
+    assert count == 8 and size == sum(p.stat().st_size for p in (tmp_path / "svd").iterdir()) > 10_000
 
 
 # ---------------------------------------------------------------------------------------------- expert files
@@ -571,6 +679,8 @@ def test_damaged_expert_files_are_refused_in_one_line(saved):
         refused("not a vector of finite numbers")
     experts.save_expert(path, expert | {name: torch.ones(4, 12)}, META)
     refused("not a vector of finite numbers")
+    experts.save_expert(path, {}, META)
+    refused("without any z")
     path.unlink()
     refused("no expert file", FileNotFoundError)
     path.mkdir()
@@ -598,3 +708,12 @@ def test_new_expert_replaces_the_old_file(saved):
     name = next(iter(expert))
     experts.save_expert(path, {name: torch.zeros(48)}, META)
     assert load_file(path).keys() == {name} and (experts.load_expert(path, model)[0][name] == 0).all()
+
+
+def test_a_picture_has_a_row_for_each_layer_that_occurs():
+    """Fails if a damaged name such as layers.999999999 asks for gigabytes, or rows are counted instead of named."""
+    names = ["model.layers.999999999.mlp.up_proj", "model.layers.2.mlp.up_proj", "model.layers.2.self_attn.q_proj"]
+    expert = {n: torch.full((3,), 1.0 + i) for i, n in enumerate(names)}
+    layers, modules, grid = plots.by_layer_and_module(expert, lambda z: float(z[0]))
+    assert layers == [2, 999999999] and modules == ["up_proj", "q_proj"] and grid[0].tolist() == [2, 3]
+    assert grid[1, 0] == 1 and grid[1, 1].isnan()

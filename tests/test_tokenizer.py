@@ -294,6 +294,7 @@ def test_default_system_messages_with_escapes(capsys, literal, message):
      "{% if loop.first and m.role != 'system' %}\n"
      "<|im_start|>system\nRaw {text}.<|im_end|>\n{% endif %}{{ '<|im_start|>' + m.role }}{% endfor %}",
      "Raw {text}."),
+    (r"{% set s = 'One' + ' two' %}{{ '<|im_start|>system\n' + s + '.<|im_end|>' }}", "One two."),
     (r"{{ '<|im_start|>system\n' + message.content + '<|im_end|>' }}", None),
     ("<|im_start|>system\n\n<|im_end|>", None),
     (r"{% if tools is not none %}{{ '<|im_start|>system\nTools.<|im_end|>' }}{% endif %}", None),
@@ -314,9 +315,16 @@ def test_default_system_messages_of_other_formats(capsys):
     assert not capsys.readouterr().err
 
 
-def test_a_default_message_that_is_not_understood_is_told(capsys):
+@pytest.mark.parametrize("template", [
+    r"{{ '<|im_start|>system\nToday is ' + date + '.<|im_end|>' }}",
+    r"{{ '<|im_start|>system\n' + (message or 'You are a bot.') + '<|im_end|>' }}",
+    r"{{ '<|im_start|>system\n' }}{{ message | default('You are a bot.') }}{{ '<|im_end|>' }}",
+    r"{% set s = messages[0].content if messages[0].role == 'system' else 'You are a bot.' %}"
+    r"{{ '<|im_start|>system\n' + s + '<|im_end|>' }}",
+    r"{% if date is defined %}{% set s = 'It is ' + date %}{% endif %}"
+    r"{{ '<|im_start|>system\n' + s + ' Be brief.<|im_end|>' }}"])
+def test_a_default_message_that_is_not_understood_is_told(capsys, template):
     """Fails if a default message that depends on code is dropped in silence."""
-    template = r"{{ '<|im_start|>system\nToday is ' + date + '.<|im_end|>' }}"
     assert chat_format(template) == ("chatml", None, "")
     err = capsys.readouterr().err
     assert "default system message that was not understood" in err and err.count("\n") == 1

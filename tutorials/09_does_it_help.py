@@ -8,9 +8,10 @@ import math
 import random
 
 import chapter
+import numpy as np
 
 from t2mini import evaluate
-from t2mini.lab import plots
+from t2mini.lab import figures, plots
 
 RESULTS = chapter.HERE / "results"
 
@@ -114,7 +115,8 @@ for r in rows:
 
 chapter.section("routing")
 print(f"{'questions':<17}{'n':>4}{'prompt, %':>22}{'classifier, %':>22}{'difference, points':>24}")
-for task in ("dispatch", "real-math", "real-code", "real-reasoning"):
+BY_HAND = tuple(f"hand-{label}" for label in (*OWN, "other"))
+for task in ("dispatch", *BY_HAND, "real-math", "real-code", "real-reasoning"):
     both = [of.get((task, arm)) for arm in ("prompt", "classifier")]
     if all(both):
         cells = ["{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (r["accuracy"], *r["ci95"]))) for r in both]
@@ -171,7 +173,6 @@ for arms in (1, 4, 8, 50):
 
 # %% seeds: the same training three times
 chapter.section("seeds")
-T_VALUE = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}             # of Student's t for 95 %, by number of runs
 logs = {}
 for path in sorted(RESULTS.glob("math-[0-9].jsonl")):
     log = [json.loads(line) for line in path.read_text().splitlines()]
@@ -184,13 +185,66 @@ for seed, curve in logs.items():
 if len(finals) > 1:
     mean = sum(finals) / len(finals)
     sd = math.sqrt(sum((v - mean) ** 2 for v in finals) / (len(finals) - 1))
-    half = T_VALUE[len(finals)] * sd / math.sqrt(len(finals))
+    half = evaluate.student_t(len(finals) - 1) * sd / math.sqrt(len(finals))
     n = next(iter(logs.values()))[0][2]
     print(f"best of each run: mean {100 * mean:.1f} %, standard deviation between seeds {100 * sd:.1f} points")
     print(f"95 % interval for the mean over seeds: ± {100 * half:.1f} points; items alone ({n}) give a deviation of "
           f"{100 * math.sqrt(mean * (1 - mean) / n):.1f}")
 else:
     print(f"{len(finals)} run: the spread between seeds is unknown, and no interval over items contains it")
+
+# %% the same question asked of three methods with three seeds each
+def measured(name):
+    """{(task, base, arm): rewards of each seed} of an experiment's results file."""
+    return figures.grouped(json.loads((RESULTS / f"{name}.json").read_text())["rows"])
+
+
+def points(gain):
+    """'+26.9 [+5.6, +48.2]' of three shares."""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in gain))
+
+
+chapter.section("three-seeds")
+print(f"{'task':<11}{'method':<8}{'each seed, %':<22}{'minus base, questions only':>27}{'questions and seeds':>24}")
+finetune = measured("finetune")
+for (task, _, method), seeds in finetune.items():
+    if method != "base":
+        each = " ".join(f"{100 * sum(s) / len(s):.1f}" for s in seeds)
+        one_seed = [np.mean(seeds, 0)]                      # as if the mean of three runs were one run
+        start = finetune[task, "", "base"]
+        narrow, wide = (evaluate.over_seeds(a, start)[:3] for a in (one_seed, seeds))
+        print(f"{task:<11}{method:<8}{each:<22}{points(narrow):>27}{points(wide):>24}")
+
+# %% how often does an interval hold the truth?
+chapter.section("coverage")
+draw = np.random.default_rng(0)
+print(f"{'seeds deviate by, points':<40}    2     4     8    12")
+held = {"questions only": [], "lowest to highest seed": [], "questions and seeds": []}
+for deviation in (0.02, 0.04, 0.08, 0.12):
+    inside = dict.fromkeys(held, 0)
+    for _ in range(400):
+        moved = draw.uniform(0.1, 0.9, 200) + deviation * draw.standard_normal((3, 1))      # (seeds, questions)
+        runs = (draw.random((3, 200)) < moved.clip(0, 1)).astype(float)                     # the truth is 0.5
+        means = runs.mean(1)
+        low, high = evaluate.wilson(runs.mean() * 200, 200)
+        inside["questions only"] += low <= 0.5 <= high
+        inside["lowest to highest seed"] += means.min() <= 0.5 <= means.max()
+        _, low, high, _ = evaluate.over_seeds(runs)
+        inside["questions and seeds"] += low <= 0.5 <= high
+    for name, count in inside.items():
+        held[name].append(count / 4)
+for name, shares in held.items():
+    print(f"holds the truth, {name:<23}" + "".join(f"{v:>5.0f} " for v in shares).rstrip())
+
+# %% as good as?
+chapter.section("equal")
+shots, transfer = measured("shots"), measured("transfer")
+for text, seeds, minus in (
+        ("3 examples minus 20, CEM", shots["math-unseen", "", "3 shots"], shots["math-unseen", "", "20 shots"]),
+        ("math expert, weights in 8 bits minus in 16", transfer["math", "weights in 8 bits", "z"],
+         transfer["math", "the same", "z"])):
+    found = evaluate.over_seeds(seeds, minus)[:3]
+    print(f"{text:<44}{points(found):>19}   within {100 * max(-found[1], found[2]):.0f} points")
 
 # %% how many numbers each method would train on this model
 chapter.section("counts")

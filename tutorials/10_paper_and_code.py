@@ -274,14 +274,19 @@ for name, texts in (("one dispatch prompt with its opener", plain), ("another pr
 chapter.section("other")
 other = tasks.get("other")
 examples = other.examples("test", 32)
-loaded = {"base": {}, **experts.load(adapt.MIXED, model)}
-texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * 4, other.max_tokens, experts=list(loaded.values()),
-                         which=[n // 32 for n in range(128)])
-rewards = np.reshape(tasks.rewards(examples * 4, texts), (4, 32))
-for k, name in enumerate(loaded):
-    same = np.mean([texts[32 * k + i] == texts[i] for i in range(32)])
-    print(f"{name + ' loaded':<18} right {evaluate.percent(rewards[k].sum(), 32)}, "
-          f"same text as the base model {100 * same:.0f} %")
+loaded = experts.load(adapt.MIXED, model)
+questions = [e.prompt for e in examples]
+alone = evaluate.answers(model, tokenizer, questions, other.max_tokens)     # the base model, before any expert was there
+texts = {}
+for name, z in loaded.items():                              # as released: "other" runs on what is loaded
+    with svf.using(model, z):
+        texts[name] = evaluate.answers(model, tokenizer, questions, other.max_tokens)
+        if name == "math":                                  # as here: "other" runs on the base model, whatever is loaded
+            base = adapt.second_pass(model, tokenizer, questions, ["other"] * 32, loaded, other.max_tokens)
+for name, found in {"base": base, **texts}.items():
+    same = np.mean([a == b for a, b in zip(found, alone)])
+    right = sum(tasks.rewards(examples, found))
+    print(f"{name + ' loaded':<18} right {evaluate.percent(right, 32)}, same text as the base model {100 * same:.0f} %")
 
 # %% the picture
 plt = plots.pyplot()

@@ -5,13 +5,15 @@ Every number of the README's results, from one command:
 
 Writes tutorials/results/foundation.jsonl (one JSON object per score) and tutorials/figures/results.png. All scores are
 greedy and on the test split. Nothing here trains or selects; CEM takes its ten shots from the val split.
---data names a folder with gsm8k/test.jsonl, mbpp/mbpp.jsonl and arc/ARC-Challenge/*Test.jsonl for the routing of real
-questions; without it that part is left out.
+The `hand-` rows are the routing of sixty questions written by hand (t2mini/questions/handwritten.txt). --data names a folder
+with gsm8k/test.jsonl, mbpp/mbpp.jsonl and arc/ARC-Challenge/*Test.jsonl for the routing of real questions, in the form in
+which `eval` asks them; without it that part is left out.
 """
 import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +22,8 @@ sys.path.insert(0, str(HERE.parent))
 import t2mini     # noqa: E402
 from t2mini import adapt, evaluate, experts, svf, tasks     # noqa: E402
 from t2mini.lab import arms, plots     # noqa: E402
-from t2mini.questions import published     # noqa: E402
+from t2mini.lab.experiments import PROMPT     # noqa: E402
+from t2mini.questions import published, tables     # noqa: E402
 from t2mini.cli.verbs import agree     # noqa: E402
 
 OUT = HERE / "results" / "foundation.jsonl"
@@ -38,25 +41,40 @@ def todo():
     return found
 
 
-def real_questions(data):
-    """{class: 100 questions} of published test sets that nothing here was trained or tuned on."""
-    of = {label: published.load(name, data)["test"][:100]
-          for label, name in (("math", "gsm8k"), ("code", "mbpp"), ("reasoning", "arc-challenge"))}
-    listed = lambda e: "".join(f"\n{letter}) {option}" for letter, option in zip("ABCDE", e.options))
-    return {label: [e.prompt.partition("\nOptions: ")[0] + listed(e) if e.options else e.key for e in rows]
-            for label, rows in of.items()}
+REAL = {"real-math": "gsm8k", "real-code": "mbpp", "real-reasoning": "arc-challenge"}
+
+
+def to_route(data):
+    """[(task, right label, function that gives its questions)]; nothing here trained on them or chose by them.
+
+    Those written by hand, and where there is `data` the first 100 of each published test set.
+    """
+    by_hand = tables.handwritten()
+    found = [(f"hand-{label}", label, partial(by_hand.get, label)) for label in by_hand]
+    if data:
+        found += [(task, task.removeprefix("real-"), partial(first, name, data)) for task, name in REAL.items()]
+    return found
+
+
+def first(name, data, n=100):
+    return [e.prompt for e in published.load(name, data)["test"][:n]]
 
 
 def table(done):
     """The scores as Markdown, differences to the base model on the same items with a paired 95 % interval."""
     print("| task (test split) | arm | n | right, % [95 %] | minus base, points [95 %] |\n|---|---|---|---|---|")
     for r in done:
-        base = next((b for b in done if b["task"] == r["task"] and b["arm"] in ("base", "prompt")), r)
+        base = next((b for b in done if b["task"] == r["task"] and b["arm"] == "base"), r)
+        against = ""
+        if base is not r:
+            gain = evaluate.paired_difference(r["rewards"], base["rewards"])
+            against = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
+        arm = r["arm"]
+        if arm == "CEM":
+            arm += " (alpha " + " ".join(f"{v:.2f}" for v in r["alpha"].values()) + ")"
         low, high = r["ci95"]
-        gain = evaluate.paired_difference(r["rewards"], base["rewards"])
-        against = "" if base is r or base["arm"] != "base" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
-        arm = r["arm"] + (" (alpha " + " ".join(f"{v:.2f}" for v in r["alpha"].values()) + ")" if r["arm"] == "CEM" else "")
         print(f"| {r['task']} | {arm} | {r['n']} | {100 * r['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {against} |")
+    print(f"\nOne training seed of each expert and one search: intervals are over questions only.\nprompt: {PROMPT}.")
 
 
 def main():
@@ -86,32 +104,33 @@ def main():
               flush=True)
 
     for task_name, n, arm, options in todo():
-        if any((r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done) or args.only not in task_name:
+        if args.only not in task_name or any((r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done):
             continue
-        t0, task = time.time(), tasks.get(task_name)
-        examples = task.examples("test", n, seed=0)
-        rewards, _, extra = arms.run(model, tokenizer, task, examples, **options)
-        record({"task": task_name, "arm": arm, "n": n, "seed": 0, "split": "test", "accuracy": sum(rewards) / n,
-                "ci95": evaluate.wilson(sum(rewards), n), "rewards": rewards, "seconds": round(time.time() - t0, 1), **extra})
-    if args.data:
-        dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
-        for label, questions in real_questions(args.data).items():
-            for arm, z in (("prompt", None), ("classifier", dispatcher)):
-                if any((r["task"], r["arm"]) == (f"real-{label}", arm) for r in done) or args.only not in f"real-{label}":
-                    continue
-                t0 = time.time()
-                routes = adapt.route(model, tokenizer, questions, z, label="routing")
-                rewards = [float(r.label == label) for r in routes]
-                record({"task": f"real-{label}", "arm": arm, "n": len(rewards), "seed": 0, "split": "test",
-                        "accuracy": sum(rewards) / len(rewards), "ci95": evaluate.wilson(sum(rewards), len(rewards)),
-                        "rewards": rewards, "seconds": round(time.time() - t0, 1)})
+        started, task = time.time(), tasks.get(task_name)
+        rewards, _, extra = arms.run(model, tokenizer, task, task.examples("test", n, seed=0), **options)
+        record(scored(task_name, arm, rewards, started, **extra))
+    dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
+    for name, label, questions in to_route(args.data):
+        for arm, z in (("prompt", None), ("classifier", dispatcher)):
+            if args.only not in name or any((r["task"], r["arm"]) == (name, arm) for r in done):
+                continue
+            started = time.time()
+            routes = adapt.route(model, tokenizer, questions(), z, label="routing")
+            record(scored(name, arm, [float(r.label == label and r.readable) for r in routes], started))
     draw(done)
+
+
+def scored(task, arm, rewards, started, **extra):
+    """One line of the results file."""
+    n = len(rewards)
+    return {"task": task, "arm": arm, "n": n, "seed": 0, "split": "test", "accuracy": sum(rewards) / n,
+            "ci95": evaluate.wilson(sum(rewards), n), "rewards": rewards, "seconds": round(time.time() - started, 1), **extra}
 
 
 def draw(done):
     """The README's picture: each expert on its own task, and every arm on the unseen ones."""
     rows = []
-    for task in dict.fromkeys(r["task"] for r in done if r["task"] not in ("dispatch",) and not r["task"].startswith("real-")):
+    for task in dict.fromkeys(r["task"] for r in done if r["task"] != "dispatch" and not r["task"].startswith(("real-", "hand-"))):
         mine = {r["arm"]: r for r in done if r["task"] == task}
         single = [r for arm, r in mine.items() if arm.endswith(" expert")]
         name = "best single expert" if task.endswith("-unseen") else "own expert"

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kw, allow_abbrev=False, formatter_class=Help)
 
     def error(self, message):
-        self.exit(2, f"t2mini: {message}\n")
+        self.exit(2, f"t2mini: {message.removeprefix('argument ')}\n")
 
     def unknown(self, word):
         """Stop because of an option nobody knows, naming the nearest one."""
@@ -43,6 +43,25 @@ class Parser(argparse.ArgumentParser):
 def place(text):
     """A path as the user means it: ~ is the home folder, also behind an equals sign."""
     return os.path.expanduser(text)
+
+
+def within(kind, low, high):
+    """argparse type: an int or a finite float from low to high."""
+    def read(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:       # nan is in no range
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what} from {low} to {high}, not {text!r}")
+        return value
+    return read
+
+
+COUNT = within(int, 1, 1_000_000)
+TOKENS = within(int, 1, 100_000)
+SEED = within(int, -2 ** 31, 2 ** 31)
 
 
 def build_parser():
@@ -67,7 +86,7 @@ def model_options(p):
                    help=".gguf file or Hugging Face folder (default: the fetched one)")
     p.add_argument("--device", help="cpu, cuda, ... (default: CUDA when present)")
     p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
-    p.add_argument("--threads", type=int, help="CPU threads (default: torch's choice); "
+    p.add_argument("--threads", type=within(int, 1, 256), help="CPU threads (default: torch's choice); "
                    "1 is best beside other busy programs")
 
 
@@ -111,9 +130,10 @@ def ask_options(p):
     p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
     p.add_argument("--expert", metavar="NAME|PATH|none",
                    help="skip the first pass and use this expert; none is the base model")
-    p.add_argument("--max-tokens", type=int, default=128, help="longest answer")
-    p.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token")
-    p.add_argument("--seed", type=int, default=0, help="of sampling")
+    p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
+    p.add_argument("--temperature", type=within(float, 0, 100), default=0.0,
+                   help="0 always takes the likeliest token")
+    p.add_argument("--seed", type=SEED, default=0, help="of sampling")
 
 
 def eval_options(p):
@@ -123,10 +143,10 @@ def eval_options(p):
     p.add_argument("--strategy", choices=adapt.STRATEGIES, help=f"adapt instead; {STRATEGY}")
     p.add_argument("--alpha", metavar="A,B,C",
                    help="a fixed mixture of the math, code and reasoning experts instead")
-    p.add_argument("--n", type=int, default=200,
+    p.add_argument("--n", type=COUNT, default=200,
                    help="examples; more than there are: all of a published set")
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
-    p.add_argument("--seed", type=int, default=0,
+    p.add_argument("--seed", type=SEED, default=0,
                    help="which examples of the split (and, for cem, which shots)")
     p.add_argument("--choose", action="store_true",
                    help="take the likeliest of the options that a question lists, and write nothing")
@@ -138,13 +158,13 @@ def adapt_options(p):
     p.add_argument("--task", required=True, type=place, help=TASK)
     p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
-    p.add_argument("--shots", type=int, default=10, help="solved examples (val split)")
-    p.add_argument("--iterations", type=int, default=6, help="of the search")
-    p.add_argument("--population", type=int, default=16, help="mixtures tried per iteration")
+    p.add_argument("--shots", type=within(int, 1, 1000), default=10, help="solved examples (val split)")
+    p.add_argument("--iterations", type=within(int, 1, 1000), default=6, help="of the search")
+    p.add_argument("--population", type=within(int, 2, 1000), default=16, help="mixtures tried per iteration")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
-    p.add_argument("--n", type=int, default=200, help="unseen examples to score on (test split)")
-    p.add_argument("--seed", type=int, default=0, help="of the shots, the search and the examples")
+    p.add_argument("--n", type=COUNT, default=200, help="unseen examples to score on (test split)")
+    p.add_argument("--seed", type=SEED, default=0, help="of the shots, the search and the examples")
     p.add_argument("--out", metavar="PATH", type=place,
                    help="where the mixture goes (default: out/mixture.safetensors)")
 
@@ -174,7 +194,7 @@ def reproduce_options(p):
 
 
 def bench_options(p):
-    p.add_argument("--repeats", type=int, default=5,
+    p.add_argument("--repeats", type=within(int, 1, 1000), default=5,
                    help="of each measurement; the slowest ones run half as often")
 
 

@@ -19,14 +19,13 @@ from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
 from ..lab import arms, bench, demo, doctor, plots, reproduce
 from ..machine import files, ranks
-from ..questions import published
+from ..machine.text import printable
+from ..questions import published, sandbox
 
 
 # ---------------------------------------------------------------------------------- what verbs share
 def open_model(args, text=True):
     """Model and tokenizer as the options say, and a line that tells what runs."""
-    if args.threads is not None and args.threads < 1:
-        raise ValueError("--threads must be at least 1")
     if args.threads:
         torch.set_num_threads(args.threads)
     started = time.time()
@@ -37,7 +36,7 @@ def open_model(args, text=True):
     if ranks.rank() == 0:
         dtype = str(model.dtype).removeprefix("torch.")
         each = f" in each of {ranks.world()} processes" if ranks.world() > 1 else ""
-        print(f"{model.name}, {dtype} on {model.device}, {torch.get_num_threads()} threads{each}, "
+        print(f"{printable(model.name)}, {dtype} on {model.device}, {torch.get_num_threads()} threads{each}, "
               f"ready in {time.time() - started:.1f} s", file=sys.stderr)
     return model, tokenizer
 
@@ -45,6 +44,14 @@ def open_model(args, text=True):
 def shelf(args, model):
     """The experts of the model, in layers as --modules and --layers say."""
     return experts.Shelf(model, args.allow_other_base, args.modules, args.layers)
+
+
+def claim(args, path, kind):
+    """The path of an output: nothing that the command reads, of its own kind, and writable."""
+    inputs = [args.weights or download.find_weights(), getattr(args, "data", None)]
+    task, expert = getattr(args, "task", None), getattr(args, "expert", None)
+    inputs += [name for name in (task, expert) if name and Path(name).suffix]
+    return files.claim(path, kind, inputs)
 
 
 def agree(allow_code, runs_code=True):
@@ -57,6 +64,8 @@ def agree(allow_code, runs_code=True):
         raise ValueError("this judges answers by running programs that the model writes, in a sandbox "
                          "(t2mini/questions/sandbox.py says what it guards against); "
                          "add --allow-code, once, to agree")
+    if runs_code:
+        sandbox.check_locks()                               # not after the model has answered
 
 
 def numbers(text, count):
@@ -78,13 +87,11 @@ def ask(args):
         asked = [line.strip() for line in sys.stdin if line.strip()]
     if not asked or not all(q.strip() for q in asked):
         raise ValueError("the question is empty")
-    if args.max_tokens < 1 or args.temperature < 0:
-        raise ValueError("--max-tokens must be at least 1 and --temperature at least 0")
     model, tokenizer = open_model(args)
     alone = len(asked) == 1
 
     def on_text(i, piece):
-        print(piece, end="", flush=True)
+        print(printable(piece), end="", flush=True)
 
     found = adapt.answer(
         model, tokenizer, asked, args.strategy, shelf(args, model), args.expert,
@@ -93,10 +100,10 @@ def ask(args):
         on_text=on_text if alone and not args.json else None)
 
     if alone:
-        print(found[0].answer if args.json else "")
+        print(printable(found[0].answer) if args.json else "")
     else:
         for a in found:
-            print(f"\n{a.question}\n  [{a.route}] {a.answer}")
+            print(printable(f"\n{a.question}\n  [{a.route}] {a.answer}"))
     rows = [{"question": a.question, "expert": a.route, "probabilities": a.probabilities,
              "answer": a.answer} for a in found]
     told = rows[0] if alone else {"answers": rows}
@@ -113,15 +120,15 @@ def print_routes(routes):
 
 def eval_(args):
     """Answer a task's examples in one way. -> the score and all that tells how it came about."""
-    task = tasks.get(args.task)
+    task = tasks.get(args.task, choose=args.choose)
     agree(args.allow_code, task.runs_code)
-    if args.n < 1:
-        raise ValueError("--n must be at least 1")
     chosen = (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None)
     if chosen > 1:
         raise ValueError("give one of --expert, --strategy and --alpha, not both")
     alpha = args.alpha and numbers(args.alpha, len(adapt.MIXED))
     examples = task.examples(args.split, args.n, args.seed)
+    if args.samples_file:
+        args.samples_file = claim(args, args.samples_file, "samples")
     model, tokenizer = open_model(args)
     started = time.time()
     rewards, texts, more = arms.run(model, tokenizer, task, examples, args.strategy, args.expert,
@@ -154,11 +161,11 @@ def adapt_(args):
     task = tasks.get(args.task)
     agree(args.allow_code, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
+    out = claim(args, args.out or experts.OUT / "mixture.safetensors", "expert")
     model, tokenizer = open_model(args)
     names = args.experts.split(",")
     mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                args.iterations, args.population, args.per_matrix, args.seed)
-    out = Path(args.out or experts.OUT / "mixture.safetensors")
     if ranks.rank() == 0:
         experts.save_expert(out, mixed, {
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
@@ -190,19 +197,24 @@ def demo_(args):
 def train_(args):
     """Train an expert and write it."""
     cfg = recipe.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(recipe.TrainConfig)})
-    for name in ("steps", "prompts", "samples", "val_every", "val_n", "patience"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-    cfg = recipe.settled(cfg)                               # a wrong word stops before the model loads
-    agree(args.allow_code, tasks.get(cfg.task).runs_code)
-    out = Path(args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
-    if out.suffix != ".safetensors":
-        raise ValueError("--out must end in .safetensors")
+    recipe.settled(cfg)                                     # a wrong word stops before the model loads
+    task = tasks.get(cfg.task, choose=cfg.objective == "options")
+    agree(args.allow_code, task.runs_code)
+    out = claim(args, args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors", "expert")
+    claim(args, out.with_suffix(".jsonl"), "log")
+    claim(args, out.with_suffix(".ckpt"), "checkpoint")
     model, tokenizer = open_model(args)
-    log = print if ranks.rank() == 0 else lambda text: None
+    talks = ranks.rank() == 0
+
+    def log(text):
+        if talks:
+            print(printable(text), flush=True)
+
     try:
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     except KeyboardInterrupt:
+        if not out.with_suffix(".ckpt").exists():
+            raise KeyboardInterrupt("it had learnt nothing yet") from None
         raise KeyboardInterrupt("the last checkpoint is kept; "
                                 "add --resume to the same command to go on") from None
     print(f"wrote {out}; see it with `python -m t2mini show {out}`")
@@ -220,13 +232,13 @@ def show(args):
             raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
     meta, expert = experts.read_metadata(path), experts.read_expert(path)
     for key in sorted(meta):
-        print(f"{key:>18}  {meta[key]}")
+        print(printable(f"{key:>18}  {meta[key]}"))
     if meta.get("method", "svf") != "svf":
         count = sum(t.numel() for t in expert.values())
         print(f"\n{count:,} numbers of {meta['method']} in {len(expert)} tensors")
         return
     print_z(expert)
-    picture = Path(args.picture or experts.OUT / f"{path.stem}.png")
+    picture = files.claim(args.picture or experts.OUT / f"{path.stem}.png", "picture", [path])
     plots.draw_expert(expert, meta, picture)
     count = sum(z.numel() for z in expert.values())
     print(f"\n{count:,} z in {len(expert)} matrices; picture: {picture}")
@@ -250,9 +262,7 @@ def print_z(expert):
 
 def export_(args):
     """Write merged weights, and the adapter folder of an SVF expert."""
-    out = Path(args.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):   # before minutes of decomposing
-        raise ValueError(f"{out} is not an empty folder; choose another --out")
+    out = claim(args, args.out, "folder")               # before minutes of decomposing
     model, _ = open_model(args, text=False)
     adapter = None
     if args.expert != "none":
@@ -288,8 +298,6 @@ def reproduce_(args):
 
 def bench_(args):
     """Time every part of the default model, all its matrices tuned."""
-    if args.repeats < 1:
-        raise ValueError("--repeats must be at least 1")
     model, tokenizer = open_model(args)
     experts.attach(model, {}, args.modules, args.layers)
     return bench.run(model, tokenizer, args.repeats)

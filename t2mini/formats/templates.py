@@ -1,11 +1,12 @@
 """
-Chat templates: which format one asks for, and its default system message. A template is a program (Jinja); it is read,
-never run.
+Chat templates: which format one asks for, and its default system message. A template is a program
+(Jinja); it is read, never run.
 
-How:      text and quoted literals are put together as they would be written for one user message without tools; every
-          other piece of code becomes a mark. What stands between the format's own marks of a system turn, without code
-          in it, is the default system message.
-Told:     one line on stderr where a format is unknown, or a default message cannot be told from the code around it.
+How:      text and quoted literals are put together as they would be written for one user message
+          without tools; every other piece of code becomes a mark. What stands between the format's
+          own marks of a system turn, without code in it, is the default system message.
+Told:     one line on stderr where a format is unknown, or a default message cannot be told from the
+          code around it.
 """
 import re
 import sys
@@ -26,7 +27,7 @@ SYSTEM_TURN = {
 # Llama 3.1 writes two dates, the second one fixed by default
 LLAMA31 = "Cutting Knowledge Date: December 2023"
 DATES = f"{LLAMA31}\nToday Date: 26 Jul 2024\n\n"
-LONGEST = 200_000                           # characters of a template; known ones have 10,000 at most
+LONGEST = 200_000  # characters of a template; known ones have 10,000 at most
 
 CODE = "\ue000"                             # stands for what code writes that is not known
 TAG = re.compile(r"\{([{%#])([-+]?)")
@@ -41,7 +42,8 @@ NAMED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": 
 
 
 def chat_format(template):
-    """Chat template text (Jinja) -> (name in CHATS or None, default system message or None, preamble).
+    """Chat template text (Jinja) -> (name in CHATS or None, default system message or None,
+    preamble).
 
     preamble: what the format writes before any system message.
     """
@@ -62,8 +64,8 @@ def chat_format(template):
         return name, None, ""
     system, understood = default_system(template, *SYSTEM_TURN[name])
     if not understood:
-        print("this checkpoint's chat template has a default system message that was not understood; prompts will have "
-              "none", file=sys.stderr)
+        print("this checkpoint's chat template has a default system message that was not "
+              "understood; prompts will have none", file=sys.stderr)
     return name, system, ""
 
 
@@ -81,29 +83,32 @@ def format_name(template):
 
 
 def chat_settings(template, bos):
-    """The arguments of Tokenizer that a template decides. ChatML begins with BOS only where its template says so."""
+    """The arguments of Tokenizer that a template decides. ChatML begins with BOS only where its
+    template says so."""
     chat, system, preamble = chat_format(template)
     if chat == "chatml" and "bos_token" not in str(template):
         bos = None
     return dict(chat=chat, system=system, preamble=preamble, bos=bos)
 
 
-# ---------------------------------------------------------------------------------------------- the default message
+# ------------------------------------------------------------------------------ the default message
 def default_system(template, before, behind):
-    """-> (the message that stands between these marks, or None; whether the template was understood)."""
+    """-> (the message that stands between these marks, or None; whether the template was
+    understood)."""
     written = flat(template)
     understood = True
     for found in re.finditer(f"{re.escape(before)}(.*?){re.escape(behind)}", written, re.S):
         if CODE not in found[1]:
             if found[1].strip():
                 return found[1], True
-        elif found[1].replace(CODE, "").strip():            # words, and code that writes more of them
+        elif found[1].replace(CODE, "").strip():  # words, and code that writes more of them
             understood = False
     return None, understood
 
 
 def flat(template):
-    """What the template writes for one user message: its text and literals, and CODE for all that is not known."""
+    """What the template writes for one user message: its text and literals, and CODE for all that
+    is not known."""
     out, branches = [], []
     values = {"eos_token": "</s>"}                          # variables whose text is known
     for kind, body in pieces(template.replace(CODE, "")):
@@ -121,8 +126,8 @@ def flat(template):
 def statement(body, branches, values, alive):
     """Follow one {% tag %}. -> True where nobody knows whether what follows is written.
 
-    branches: for each `if` and `for` around here [is this branch taken, was an earlier one taken], each True, False or
-    None (unknown).
+    branches: for each `if` and `for` around here [is this branch taken, was an earlier one taken],
+    each True, False or None (unknown).
     """
     word = body[0][0]
     if word in ("if", "for"):
@@ -142,8 +147,9 @@ def statement(body, branches, values, alive):
         return taken is None or before is None
     if word in ("endif", "endfor") and branches:
         return None in branches.pop()
-    if word == "set" and alive and len(body) == 4 and body[2] == ("=", False):
-        values[body[1][0]] = written(body[3:], values)
+    if word == "set" and alive and len(body) > 3 and body[2] == ("=", False):
+        sure = None not in [now for now, _ in branches]
+        values[body[1][0]] = written(body[3:], values) if sure else CODE
     return False
 
 
@@ -181,11 +187,16 @@ def holds(atom):
 
 
 def written(tokens, values):
-    """What an expression writes: literals and known variables joined by + or ~, CODE for every other operand."""
+    """What an expression writes: literals and known variables joined by + or ~, CODE for every
+    other operand, around a sentence that it may write."""
     out = ""
     for operand in split(tokens, "+", "~"):
         value, quoted = operand[0] if len(operand) == 1 else (None, False)
-        out += value if quoted else values.get(value, CODE)
+        if quoted or value in values:
+            out += value if quoted else values[value]
+            continue
+        sentences = [text for text, quoted in operand if quoted and " " in text.strip()]
+        out += CODE + "".join(sentences[:1]) + CODE
     return out
 
 
@@ -204,10 +215,12 @@ def split(tokens, *marks):
 
 
 def pieces(template):
-    """Jinja text -> ("text", str) and ("{" or "%", [(literal or word, whether it is a literal)]) in turn.
+    """Jinja text -> ("text", str) and ("{" or "%", [(literal or word, whether it is a literal)]) in
+    turn.
 
-    Blanks around tags go as their dashes say, and as the reference library sets Jinja up: not the indent of a tag on a
-    line of its own, nor the end of its line. What stands behind a tag that does not end is left out.
+    Blanks around tags go as their dashes say, and as the reference library sets Jinja up: not the
+    indent of a tag on a line of its own, nor the end of its line. What stands behind a tag that
+    does not end is left out.
     """
     at, before = 0, ""
     while True:
@@ -247,7 +260,8 @@ def pieces(template):
 
 
 def unescaped(literal):
-    """The text of a quoted literal: \\n is a line end, \\\\ a backslash; an unknown escape stays as it is."""
+    """The text of a quoted literal: \\n is a line end, \\\\ a backslash; an unknown escape stays as
+    it is."""
     def text(match):
         code = match[1] or match[2] or match[3]
         if code:

@@ -1,5 +1,6 @@
 """
-Text to token ids and back: tiktoken does the byte-pair merging, this file feeds it open vocabularies.
+Text to token ids and back: tiktoken does the byte-pair merging, this file feeds it open
+vocabularies.
 
 Kept:     GGUF vocabularies and `tokenizer.json` of GPT-2, SmolLM2, Llama-3, Qwen2 to 3; those of
           Llama-2, TinyLlama and Mistral through spm.py. Chat formats: see templates.py.
@@ -20,18 +21,22 @@ from ..machine.files import read_text
 from .templates import CHATS, chat_format, chat_settings
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+          r" ?[^\s\p{L}\p{N}]+[\r\n]*|"
           r"\s*[\r\n]+|\s+(?!\S)|\s+")
-# SmolLM2 first cuts out single digits, then splits the rest as GPT-2 does. One pattern equals the two stages only
-# with the extra alternative \s+(?=\p{N}): spaces before a digit end a stage-one piece.
+# SmolLM2 first cuts out single digits, then splits the rest as GPT-2 does. One pattern equals the
+# two stages only with the extra alternative \s+(?=\p{N}): spaces before a digit end a stage-one
+# piece.
 SMOLLM2 = r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
-PATTERNS = {"gpt2": GPT2, "llama3": LLAMA3, "qwen2": LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"), "smollm2": SMOLLM2}
+PATTERNS = {"gpt2": GPT2, "llama3": LLAMA3, "qwen2": LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),
+            "smollm2": SMOLLM2}
 GGUF_PRE = {"gpt-2": "gpt2", "llama-bpe": "llama3", "qwen2": "qwen2", "smollm": "smollm2"}
 
 STOP_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
 # never plain text, whatever a file calls them; `</s>` is a word of HTML in some vocabularies
-MARKS = {mark for marks in (STOP_TOKENS, *CHATS.values()) for mark in marks if mark.startswith("<|")}
-MAX_CHARS = 200_000         # far beyond any context here; very long runs of one class break tiktoken
+MARKS = {mark for marks in (STOP_TOKENS, *CHATS.values()) for mark in marks}
+MARKS.remove("</s>")                      # a word of HTML in some vocabularies
+MAX_CHARS = 200_000  # far beyond any context here; very long runs of one class break tiktoken
 
 
 def byte_alphabet():
@@ -185,8 +190,8 @@ class Tokenizer:
 
 
 def byte_pairs(tokens, pattern, top):
-    """A tiktoken encoding of `tokens`. A byte that the vocabulary lacks would crash tiktoken: it gets
-    an id from `top` on, above the vocabulary."""
+    """A tiktoken encoding of `tokens`. A byte that the vocabulary lacks would crash tiktoken: it
+    gets an id from `top` on, above the vocabulary."""
     alphabet, ranks = byte_alphabet(), {}
     for i, token in tokens.items():
         try:
@@ -217,7 +222,7 @@ def check_merges(merges, rank_of):
         last = rank
 
 
-# ----------------------------------------------------------------------------------- GGUF metadata
+# ------------------------------------------------------------------------------------ GGUF metadata
 def from_gguf(meta):
     """GGUF metadata -> Tokenizer. ValueError for vocabularies that neither tiktoken nor spm.py can
     express."""
@@ -253,9 +258,10 @@ def from_gguf(meta):
     return Tokenizer(tokens, control, "spm", **settings, unk_id=unk, bpe=bpe)
 
 
-# ---------------------------------------------------------------------------------- tokenizer.json
+# ----------------------------------------------------------------------------------- tokenizer.json
 def pattern_of(pre):
-    """The `pre_tokenizer` entry of a tokenizer.json -> a name in PATTERNS; ValueError for others."""
+    """The `pre_tokenizer` entry of a tokenizer.json -> a name in PATTERNS; ValueError for
+    others."""
     steps = [pre or {}]
     if pre and pre.get("type") == "Sequence":
         steps = pre.get("pretokenizers", [])
@@ -307,7 +313,7 @@ def from_folder(folder, eos_ids=()):
     settings["stop_ids"] = {control[s] for s in STOP_TOKENS if s in control} | set(eos_ids)
     settings["shown"] = [t["content"] for t in added.values() if not t.get("special", True)]
     settings["unk_id"] = control.get(model.get("unk_token"), vocab.get(model.get("unk_token")))
-    settings["trims"] = {i: (bool(t.get("lstrip")), bool(t.get("rstrip"))) for i, t in added.items()}
+    settings["trims"] = {i: (t.get("lstrip"), t.get("rstrip")) for i, t in added.items()}
     if model.get("byte_fallback"):
         prefix = spm.prefix_of(spec)
         check_added(added, CHATS.get(settings["chat"], ()), prefix)
@@ -317,7 +323,8 @@ def from_folder(folder, eos_ids=()):
     pattern = pattern_of(spec.get("pre_tokenizer"))
     norm = spec.get("normalizer")
     if norm and not (pattern == "qwen2" and norm.get("type") == "NFC"):
-        raise ValueError(f"{folder}/tokenizer.json: normalizer {norm.get('type')!r} is not supported")
+        raise ValueError(f"{folder}/tokenizer.json: normalizer {norm.get('type')!r} is not "
+                         "supported")
     check_merges(merges, vocab)
     return Tokenizer(tokens, control, pattern, **settings)
 
@@ -327,8 +334,8 @@ def check_added(added, marks, prefix):
     already: the reference library then finds only the first of them."""
     for t in added.values():
         if prefix == "always" and t.get("normalized") and t["content"] in marks:
-            raise ValueError(f"the token {t['content']!r} is normalised before it is found, which is "
-                             "not supported; set \"normalized\": false in tokenizer.json")
+            raise ValueError(f"the token {t['content']!r} is normalised before it is found, which "
+                             "is not supported; set \"normalized\": false in tokenizer.json")
 
 
 def bos_of(spec, extra, control):

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 from .. import adapt, tasks
+from ..machine.text import printable
 from ..questions.example import Example
 
 BY_HAND = (Example("What is the capital of France?", "Paris", "contains"),
@@ -83,5 +84,5 @@ def mark(reward):
 
 def indent(text):
     """An answer in at most six lines, set under its heading."""
-    lines = text.strip().splitlines() or ["(nothing)"]
+    lines = printable(text).strip().splitlines() or ["(nothing)"]
     return ("\n" + " " * 19).join(lines[:6] + (["..."] if len(lines) > 6 else []))

@@ -1,9 +1,11 @@
 """
-The paper's tables and figures at this scale, and the controls that they lack: which arms, tasks and seeds each one compares.
+The paper's tables and figures at this scale, and the controls that they lack: which arms, tasks and
+seeds each one compares.
 
-A cell is (key, run): the key (task, arm, seed) names a row, run() makes its numbers. Cells are listed before any is run, so
-what is done can be skipped. "seed" is the seed of training and sampling, or, where nothing is trained, of the search and its
-shots. Base model answers are greedy, so they have one seed.
+A cell is (key, run): the key (task, arm, seed) names a row, run() makes its numbers. Cells are
+listed before any is run, so what is done can be skipped. "seed" is the seed of training and
+sampling, or, where nothing is trained, of the search and its shots. Base model answers are greedy,
+so they have one seed.
 """
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,38 +16,56 @@ from typing import Callable
 import torch
 
 from .. import adapt, evaluate, experts, svf, tasks
-from .runs import LOOK, row, widened
+from ..questions import math, tables
+from ..questions.other import make_other
+from .runs import LOOK, TIED_RATES, row, widened
 
 SEEDS = (0, 1, 2)
-SHORT = dict(steps=16)              # of the controls that train many arms on math: a third less than the others
-SEEN, UNSEEN = ("math", "code", "reasoning"), ("math-unseen", "code-unseen", "reasoning-unseen")
+SHORT = dict(steps=16)      # of the controls that train many arms on math: a third less
+SEEN = tasks.MIXED
+UNSEEN = tuple(f"{task}-unseen" for task in SEEN)
 METHODS = ("svf", "lora", "ia3")
+WITHOUT_FIRST_PASS = ("cem", "none")
+FIRST_PASSES = [strategy for strategy in adapt.STRATEGIES if strategy not in WITHOUT_FIRST_PASS]
 
 
-def cell(run, **key):
-    return {"seed": 0, **key}, run
+# Said under the tables of every row that it is about.
+PROMPT = ("its wording was chosen for labels that are spread evenly, so that a dispatcher can "
+          "learn, not for right ones")
+BARE = "the examples show bare numbers, and an answer in their form leaves the working out"
+SAME_RATE = "the learning rate is the one chosen for one z per singular value"
+
+
+def cell(run, note="", **key):
+    """A row's key and what makes it; note: what a reader of the row must know."""
+    def noted():
+        return {**run(), "note": note}
+    return {"seed": 0, **key}, noted if note else run
 
 
 def trained(lab, task, seed, n=400, look=0, **changes):
     """Train an expert on `task` (or find it), then score it on the task's test split."""
     if "lr" not in changes:
-        changes["lr"] = lab.best_lr(changes.get("method", "svf"), changes.get("objective", "reward"))[0]
+        method, objective = changes.get("method", "svf"), changes.get("objective", "reward")
+        changes["lr"] = lab.best_lr(method, objective)[0]
     expert, meta = lab.expert(task, seed, look, **changes)
-    return {**lab.score(task, n, expert, meta), "parameters": meta["parameters"], "lr": meta["config"]["lr"],
-            "val": meta["val_accuracy"], "best_step": meta["best_step"], "steps": meta["steps"]}
+    return {**lab.score(task, n, expert, meta), "parameters": meta["parameters"],
+            "lr": meta["config"]["lr"], "val": meta["val_accuracy"], "best_step": meta["best_step"],
+            "steps": meta["steps"]}
 
 
-# ---------------------------------------------------------------------------------------------- Table 1, Figure 4
+# ------------------------------------------------------------------------------ Table 1, Figure 4
 def finetune(lab):
-    """The learning rates' sweeps, then every method on every task with the rate that its sweep chose."""
-    for method in METHODS:                                  # on validation questions of math, seed 0
+    """The learning rates' sweeps, then every method on every task with the rate it chose."""
+    for method in METHODS:                              # on validation questions of math, seed 0
         yield cell(partial(sweep, lab, method), task="math", arm=f"{method}: learning rates")
     for task in SEEN:
         yield cell(partial(lab.score, task, 400, {}), task=task, arm="base")
         for method in METHODS:
             for seed in SEEDS:
                 look = LOOK if method == "svf" else 0
-                yield cell(partial(trained, lab, task, seed, look=look, method=method), task=task, arm=method, seed=seed)
+                run = partial(trained, lab, task, seed, look=look, method=method)
+                yield cell(run, task=task, arm=method, seed=seed)
 
 
 def sweep(lab, method):
@@ -65,28 +85,47 @@ def curve(lab, task, seed):
     return {**lab.curve(meta), "n_val": meta["val_n"], "n_test": lab.n(LOOK)}
 
 
-# ---------------------------------------------------------------------------------------------- Tables 2, 8, 10, Figure 7
+# ---------------------------------------------------------------------- Tables 2, 8, 10, Figure 7
 def unseen(lab):
-    """Strategies, single experts and controls. The SVF experts are the shipped ones, so their arms have one training seed."""
+    """Strategies, single experts and controls. The SVF experts are the shipped ones: one seed."""
     for task in UNSEEN:
         yield cell(partial(lab.arm, task, 200), task=task, arm="base")
-        for arm in ("prompt", "classifier"):
-            yield cell(partial(lab.arm, task, 200, strategy=arm), task=task, arm=arm)
+        for arm in FIRST_PASSES:
+            note = PROMPT if arm == "prompt" else ""
+            yield cell(partial(lab.arm, task, 200, strategy=arm), note, task=task, arm=arm)
         yield cell(partial(lab.arm, task, 200, alpha=[0.3333] * 3), task=task, arm="uniform alpha")
         for name in adapt.MIXED:
             yield cell(partial(lab.arm, task, 200, expert=name), task=task, arm=f"{name} expert")
         for seed in SEEDS:
-            yield cell(partial(searched, lab, task, seed), task=task, arm="cem", seed=seed)
-            yield cell(partial(searched, lab, task, seed, per_matrix=True), task=task, arm="cem per matrix", seed=seed)
-            yield cell(partial(random_alpha, lab, task, seed), task=task, arm="random alpha", seed=seed)
-            yield cell(partial(lab.in_context, task, 200, seed), task=task, arm="10-shot in context", seed=seed)
+            key = {"task": task, "seed": seed}
+            yield cell(partial(searched, lab, **key), arm="cem", **key)
+            yield cell(partial(searched, lab, **key, per_matrix=True), arm="cem per matrix", **key)
+            yield cell(partial(random_alpha, lab, **key), arm="random alpha", **key)
+            yield from in_context(lab, **key)
             for arm in ("uniform alpha", "cem"):
-                yield cell(partial(mixed_lora, lab, task, seed, arm), task=task, arm=f"lora, {arm}", seed=seed)
+                yield cell(partial(mixed_lora, lab, arm=arm, **key), arm=f"lora, {arm}", **key)
+
+
+def in_context(lab, task, seed):
+    """Solved examples in the prompt instead of any expert; of math problems also worked out."""
+    run = partial(lab.in_context, task, 200, seed)
+    arm = "10-shot in context"
+    if not task.startswith("math"):
+        yield cell(run, task=task, arm=arm, seed=seed)
+        return
+    yield cell(run, BARE, task=task, arm=f"{arm}, bare numbers", seed=seed)
+    yield cell(partial(run, show=worked), task=task, arm=f"{arm}, worked", seed=seed)
+
+
+def worked(example):
+    """'9 * 4 = 36. The answer is 36.'"""
+    return f"{math.worked(example)}. The answer is {example.answer}."
 
 
 def searched(lab, task, seed, n=200, **options):
     expert, meta, found = lab.search(task, seed, **options)
-    return {**lab.score(task, n, expert, meta), "alpha": found["alpha"], "shots_right": found["shots_right"]}
+    scored = lab.score(task, n, expert, meta)
+    return {**scored, "alpha": found["alpha"], "shots_right": found["shots_right"]}
 
 
 def random_alpha(lab, task, seed):
@@ -106,93 +145,129 @@ def mixed_lora(lab, task, seed, arm):
 
 def shots(lab):
     """More examples at the search budget of `unseen`, then other budgets at its ten examples."""
-    yield cell(partial(lab.arm, "math-unseen", 200), task="math-unseen", arm="base")
+    task = "math-unseen"
+    yield cell(partial(lab.arm, task, 200), task=task, arm="base")
     arms = [(f"{count} shots", dict(shots=count)) for count in (3, 5, 10, 20)]
-    arms += [(f"10 shots, {p} x {i}", dict(population=p, iterations=i)) for p, i in ((8, 3), (16, 12))]
+    for population, iterations in ((8, 3), (16, 12)):
+        budget = dict(population=population, iterations=iterations)
+        arms.append((f"10 shots, {population} x {iterations}", budget))
     for arm, options in arms:
         for seed in SEEDS:
-            yield cell(partial(searched, lab, "math-unseen", seed, **options), task="math-unseen", arm=arm, seed=seed)
+            yield cell(partial(searched, lab, task, seed, **options), task=task, arm=arm, seed=seed)
 
 
 def alphas(lab):
     for task in UNSEEN:
         for seed in SEEDS:
-            yield cell(lambda task=task, seed=seed: {"split": "val", "experts": adapt.MIXED, **lab.search(task, seed)[2]},
-                       task=task, arm="cem", seed=seed)
+            yield cell(partial(found_alpha, lab, task, seed), task=task, arm="cem", seed=seed)
 
 
-# ---------------------------------------------------------------------------------------------- Figure 6, Table 3
+def found_alpha(lab, task, seed):
+    _, _, found = lab.search(task, seed)
+    return {"split": "val", "experts": adapt.MIXED, **found}
+
+
+# ------------------------------------------------------------------------------ Figure 6, Table 3
 def dispatch(lab):
     """The base model against dispatchers trained here; `published` only where --data is given."""
-    kinds = {"seen": (*SEEN, "other"), "unseen": UNSEEN}
+    kinds = {"seen": (*SEEN, "other"), "unseen": (*UNSEEN, "other-unseen"),
+             "handwritten": tasks.LABELS}
     if lab.data:
         kinds["published"] = ("gsm8k", "mbpp", "arc-challenge")
     for kind, names in kinds.items():
-        yield cell(partial(confusion, lab, names, None), task=kind, arm="prompt")
+        yield cell(partial(confusion, lab, kind, names, None), PROMPT, task=kind, arm="prompt")
         for seed in SEEDS:
-            yield cell(partial(confusion, lab, names, seed), task=kind, arm="classifier", seed=seed)
+            run = partial(confusion, lab, kind, names, seed)
+            yield cell(run, task=kind, arm="classifier", seed=seed)
 
 
-def confusion(lab, names, seed):
-    """Where the first pass sends 100 test questions of each kind; with the base model, or a dispatcher trained with `seed`."""
-    dispatcher = None if seed is None else lab.expert("dispatch", seed)[0]
+def confusion(lab, kind, names, seed):
+    """Where the first pass sends test questions of each name. -> row.
+
+    seed: of the dispatcher trained for it; None asks the base model.
+    """
+    dispatcher = None
+    if seed is not None:
+        dispatcher = lab.expert("dispatch", seed)[0]
     table, rewards = {}, []
     for name in names:
-        routes = adapt.route(lab.model, lab.tokenizer, [e.prompt for e in lab.examples(name, 100)], dispatcher, label=name)
+        needs, questions = to_route(lab, kind, name)
+        routes = adapt.route(lab.model, lab.tokenizer, questions, dispatcher, label=name)
         said = [r.label if r.readable else "unreadable" for r in routes]
         table[name] = {k: said.count(k) for k in (*tasks.LABELS, "unreadable")}
-        rewards += [float(s == tasks.get(name).skill) for s in said]
+        rewards += [float(label == needs) for label in said]
     return {**row(rewards), "confusion": table}
 
 
+def to_route(lab, kind, name):
+    """-> (the right label, questions): 100 of a test split, or all that were written by hand."""
+    if kind == "handwritten":
+        questions = tables.handwritten()[name]
+        return name, questions[:lab.n(len(questions))]
+    if name == "other-unseen":
+        task = tasks.Task(name, tasks.unseen(make_other), 48, "other")
+        examples = task.examples("test", lab.n(100))
+    else:
+        task = tasks.get(name)
+        examples = lab.examples(name, 100)
+    return task.skill, [e.prompt for e in examples]
+
+
 def timing(lab):
-    """One question at a time (12 of each unseen task) and in a batch of 32; the seed decides which questions."""
+    """12 questions of each unseen task one by one, and 32 in a batch; the seed decides which."""
     loaded = experts.load(["dispatcher", *adapt.SKILLS], lab.model)
     dispatcher = loaded.pop("dispatcher")
     for task in UNSEEN:
         for seed in SEEDS:
             for arm, z in (("prompt", None), ("classifier", dispatcher)):
-                yield cell(partial(passes, lab, task, seed, z, loaded), task=task, arm=arm, seed=seed)
+                run = partial(passes, lab, task, seed, z, loaded)
+                yield cell(run, task=task, arm=arm, seed=seed)
 
 
 def passes(lab, task, seed, dispatcher, loaded):
-    """Median seconds per question of the first and the second pass, one by one and batched. -> row."""
+    """Median seconds per question of both passes, one by one and batched. -> row."""
     t = tasks.get(task)
     questions = [e.prompt for e in t.examples("test", 32, seed)]
+    ways = {"one by one": [[q] for q in questions[:lab.n(12)]], "batch of 32": [questions] * 2}
     found = {}
-    for name, groups in (("one by one", [[q] for q in questions[:lab.n(12)]]), ("batch of 32", [questions] * 2)):
+    for name, groups in ways.items():
         first, second = [], []
         for group in groups:
-            t0 = perf_counter()
-            labels = [r.label for r in adapt.route(lab.model, lab.tokenizer, group, dispatcher)]
-            t1 = perf_counter()
+            started = perf_counter()
+            routes = adapt.route(lab.model, lab.tokenizer, group, dispatcher)
+            routed = perf_counter()
+            labels = [r.label for r in routes]
             adapt.second_pass(lab.model, lab.tokenizer, group, labels, loaded, t.max_tokens)
-            first, second = [*first, (t1 - t0) / len(group)], [*second, (perf_counter() - t1) / len(group)]
+            first.append((routed - started) / len(group))
+            second.append((perf_counter() - routed) / len(group))
         found[name] = {"first": round(median(first), 4), "second": round(median(second), 4)}
     return {"n": len(questions), "seconds_per_question": found}
 
 
-# ---------------------------------------------------------------------------------------------- Tables 4, 5, 9, Appendix C
+# ---------------------------------------------------------------------- Tables 4, 5, 9, Appendix C
 def ablation(lab):
     """Method x objective x modules, each method and objective with its own learning rate."""
     yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
+    places = {"MLP": "gate,up,down", "attention": "q,k,v,o", "both": svf.ALL}
     for method in ("svf", "lora"):
         for objective in ("reward", "next-token"):
-            for place, modules in (("MLP", "gate,up,down"), ("attention", "q,k,v,o"), ("both", svf.ALL)):
+            for place, modules in places.items():
+                arm = f"{method}, {objective}, {place}"
+                changes = dict(method=method, objective=objective, modules=modules, **SHORT)
                 for seed in SEEDS:
-                    changes = {"method": method, "objective": objective, "modules": modules, **SHORT}
-                    yield cell(partial(trained, lab, "math", seed, 200, **changes), task="math", seed=seed,
-                               arm=f"{method}, {objective}, {place}")
+                    run = partial(trained, lab, "math", seed, 200, **changes)
+                    yield cell(run, task="math", seed=seed, arm=arm)
 
 
 def transfer(lab):
-    """z on bases of the same shapes. Shuffled z (within each matrix, by the seed) tells whether their order matters."""
+    """z on bases of the same shapes. z shuffled within each matrix: does its order matter?"""
     for base in ("the same", "weights in 8 bits", "weights in 3 bits", "fine-tuned on other"):
         for task in SEEN:
-            yield cell(partial(transferred, lab, base, task, None), task=task, base=base, arm="no z")
-            yield cell(partial(transferred, lab, base, task, "ordered"), task=task, base=base, arm="z")
+            run = partial(transferred, lab, base, task)
+            yield cell(partial(run, None), task=task, base=base, arm="no z")
+            yield cell(partial(run, "ordered"), task=task, base=base, arm="z")
             for seed in SEEDS:
-                yield cell(partial(transferred, lab, base, task, seed), task=task, base=base, arm="shuffled z", seed=seed)
+                yield cell(partial(run, seed), task=task, base=base, arm="shuffled z", seed=seed)
 
 
 def transferred(lab, base, task, z):
@@ -205,7 +280,7 @@ def transferred(lab, base, task, z):
 
 
 class other_base:
-    """Inside the block the model has other weights of the same shapes, and SVF layers of those; afterwards its own."""
+    """Inside the block the model has other weights of the same shapes and SVF layers of those."""
 
     def __init__(self, lab, base):
         self.lab, self.base = lab, base
@@ -215,8 +290,9 @@ class other_base:
         if self.base == "the same":
             return
         change = {}
-        if self.base == "fine-tuned on other":              # gold answers, through LoRA, merged into the weights
-            expert, meta = self.lab.expert("other", 0, method="lora", objective="next-token", lr=1e-3)
+        if self.base == "fine-tuned on other":              # gold answers, through LoRA, merged
+            settings = dict(method="lora", objective="next-token", lr=1e-3)
+            expert, meta = self.lab.expert("other", 0, **settings)
             with self.lab.running(expert, meta):
                 change = {name: layer.folded.clone() for name, layer in svf.layers(model).items()}
         names = list(svf.layers(model))
@@ -225,7 +301,7 @@ class other_base:
             W = svf.weight(model.get_submodule(name))
             self.kept[name] = W.clone()
             W.copy_(change[name] if change else rounded(W, int(self.base.split()[2])))
-        svf.attach(model, svf.ALL, cache=self.lab.folder / "svd")           # the same for all cells of this base
+        svf.attach(model, svf.ALL, cache=self.lab.folder / "svd")       # for all cells of this base
 
     def __exit__(self, *_):
         if self.kept:
@@ -236,92 +312,142 @@ class other_base:
 
 
 def rounded(W, bits):
-    """W (m, n) with each row on a grid of 2^bits - 1 even steps between minus and plus its largest number."""
+    """W (m, n) with each row on 2^bits - 1 even steps between minus and plus its largest number."""
     step = W.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / (2 ** (bits - 1) - 1)
     return ((W.float() / step).round() * step).to(W.dtype)
 
 
 def spectrum(lab):
-    """Of every kind of matrix: the share of sum(S) and of sum(S^2) in the largest 1 %, 5 %, ... of its singular values."""
-    shares = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+    """Of each kind of matrix the share of sum(S) and of sum(S^2) in its largest singular values."""
     for kind in svf.ALL.split(","):
-        def run(kind=kind):
-            """Of the matrices of this kind: mean, least and most over the blocks. -> row."""
-            S = [layer.S.double() for name, layer in svf.layers(lab.model).items() if name.endswith(svf.SHORT[kind])]
-            out = {"matrices": len(S), "singular_values": len(S[0]), "top": shares}
-            for key, power in (("mass", 1), ("energy", 2)):
-                part = torch.stack([s.pow(power).cumsum(0) / s.pow(power).sum() for s in S])
-                at = part[:, [max(1, round(x * len(S[0]))) - 1 for x in shares]]
-                out |= {key: at.mean(0).tolist(), f"{key}_least": at.amin(0).tolist(), f"{key}_most": at.amax(0).tolist()}
-            return out
-        yield cell(run, task="weights", arm=kind)
+        yield cell(partial(mass, lab, kind), task="weights", arm=kind)
 
 
-# ---------------------------------------------------------------------------------------------- not in the paper
+def mass(lab, kind, shares=(0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)):
+    """In the largest 1 %, 5 %, ... of them; mean, least and most over the blocks. -> row."""
+    S = [layer.S.double() for name, layer in svf.layers(lab.model).items()
+         if name.endswith(svf.SHORT[kind])]
+    found = {"matrices": len(S), "singular_values": len(S[0]), "top": shares}
+    ends = [max(1, round(share * len(S[0]))) - 1 for share in shares]
+    for key, power in (("mass", 1), ("energy", 2)):
+        # (blocks, r)
+        part = torch.stack([s.pow(power).cumsum(0) / s.pow(power).sum() for s in S])
+        at = part[:, ends]
+        found[key] = at.mean(0).tolist()
+        found[f"{key}_least"] = at.amin(0).tolist()
+        found[f"{key}_most"] = at.amax(0).tolist()
+    return found
+
+
+# ------------------------------------------------------------------------------ not in the paper
 def recipe(lab):
-    """One departure of the released code at a time, then all; and its mixing of logits against that of z."""
+    """One departure of the released code at a time, then all; and its mixing of logits."""
     yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for departure in ("", "greedy", "no-baseline", "signed", "sigmoid", "bf16", "all"):
         for seed in SEEDS:
-            yield cell(partial(trained, lab, "math", seed, 200, as_released=departure, **SHORT), task="math",
-                       arm=departure or "ours", seed=seed)
+            run = partial(trained, lab, "math", seed, 200, as_released=departure, **SHORT)
+            yield cell(run, task="math", arm=departure or "ours", seed=seed)
     for task in UNSEEN:
         for arm in ("mixed z", "mixed logits"):
             yield cell(partial(mixed_logits, lab, task, arm), task=task, arm=arm)
 
 
 def mixed_logits(lab, task, arm):
-    """A third of each shipped expert: of z, or, as released, of p with z = sigmoid(p) rescaled to the nuclear norm."""
+    """A third of each shipped expert: of z, or, as released, of the logits."""
     mixed = list(experts.load(adapt.MIXED, lab.model).values())
     if arm == "mixed z":
         return lab.score(task, 200, adapt.mixture(mixed, [1 / 3] * 3))
-    out = {}
-    for name, layer in svf.layers(lab.model).items():       # the largest z of a matrix gets p = 3: sigmoid stays below 1
-        top = max(float(e[name].max()) for e in mixed) / 0.953
-        p = sum(torch.logit((e[name] / top).clamp(1e-4, 1 - 1e-4)) for e in mixed) / len(mixed)
-        z = torch.sigmoid(p)
-        out[name] = z * (layer.S.sum() / (layer.S * z).sum())
-    return lab.score(task, 200, out)
+    return lab.score(task, 200, released_mixture(svf.layers(lab.model), mixed, [1 / 3] * 3))
+
+
+def released_mixture(layers, mixed, alpha):
+    """The release's mixture: of the logits p of z = sigmoid(p), without the sigmoid, rescaled.
+
+    layers: name -> SVF layer; mixed: experts, name -> z. z = 1 has the logit 0.1, where the release
+    starts, so a z up to 1.9 has one. The rescale keeps sum(S). All of one expert is not that expert
+    (chapter 10, section `mixing`).
+    """
+    start = torch.sigmoid(torch.tensor(0.1))
+    found = {}
+    for name, layer in layers.items():
+        logits = [torch.logit((start * expert[name]).clamp(1e-4, 1 - 1e-4)) for expert in mixed]
+        p = sum(a * logit for a, logit in zip(alpha, logits))
+        found[name] = p * (layer.S.sum() / (layer.S * p).sum())
+    return found
 
 
 def tiny(lab):
+    """Few numbers take larger steps: each count with the rate of the largest, and with its own."""
     yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
-    for tie, arm in (("none", "one z per singular value"), ("matrix", "one per matrix"), ("layer", "one per block"),
-                     ("module", "one per module")):
+    arms = {"none": "one z per singular value", "matrix": "one per matrix",
+            "layer": "one per block", "module": "one per module"}
+    for tie, arm in arms.items():
+        note = "" if tie == "none" else SAME_RATE
         for seed in SEEDS:
-            yield cell(partial(trained, lab, "math", seed, 200, tie=tie, **SHORT), task="math", arm=arm, seed=seed)
+            run = partial(trained, lab, "math", seed, 200, tie=tie, **SHORT)
+            yield cell(run, note, task="math", arm=arm, seed=seed)
+            if tie != "none":
+                run = partial(own_rate, lab, seed, tie)
+                yield cell(run, task="math", arm=f"{arm}, own rate", seed=seed)
 
 
-REAL = {"gsm8k": ("gsm8k", "math-500"), "mbpp": ("mbpp", "humaneval"), "arc-easy": ("arc-easy", "arc-challenge")}
+def own_rate(lab, seed, tie):
+    """Trained with the rate that is best on validation questions for so few numbers. -> row."""
+    lr, found = lab.best_lr(rates=TIED_RATES, tie=tie, **SHORT)
+    scored = trained(lab, "math", seed, 200, tie=tie, lr=lr, **SHORT)
+    return {**scored, "rates": {f"{rate:g}": share for rate, share in found.items()}}
 
 
-CHOOSING = dict(objective="options", prompts=48, samples=8, temperature=2.0, steps=60, val_every=20, val_n=384)
+REAL = {"gsm8k": ("gsm8k", "math-500"), "mbpp": ("mbpp", "humaneval"),
+        "arc-easy": ("arc-easy", "arc-challenge")}
+WHOLE = 10 ** 6             # more questions than any set has
+CHOOSING = dict(objective="options", prompts=48, samples=8, temperature=2.0, steps=60, val_every=20,
+                val_n=384)
 
 
 def real(lab):
-    """Published questions, whole test sets, one seed. Those with options twice: answers written, and options chosen."""
+    """Published questions, whole test sets, one seed. Those with options also by choosing one."""
     if not lab.data:
-        raise ValueError("`reproduce real` needs the published questions: --data=DIR (see `python -m t2mini datasets`)")
+        raise ValueError("`reproduce real` needs the published questions: --data=DIR "
+                         "(see `python -m t2mini datasets`)")
     for source, targets in REAL.items():
         for task in targets:
-            yield cell(partial(lab.score, task, 10 ** 6, {}), task=task, arm="base")
-            yield cell(lambda source=source, task=task: lab.score(task, 10 ** 6, *lab.expert(source, 0)), task=task, arm="svf")
+            yield cell(partial(lab.score, task, WHOLE, {}), task=task, arm="base")
+            yield cell(partial(real_expert, lab, source, task), task=task, arm="svf")
     for task in REAL["arc-easy"]:
-        yield cell(partial(lab.score, task, 10 ** 6, {}, choose=True), task=task, arm="base, choosing")
+        choose = partial(lab.score, task, WHOLE, {}, choose=True)
+        yield cell(choose, task=task, arm="base, choosing")
         yield cell(partial(unlisted, lab, task), task=task, arm="base, choosing, unlisted")
-        yield cell(lambda task=task: lab.score(task, 10 ** 6, *lab.expert("arc-easy", 0, **CHOOSING), choose=True), task=task,
-                   arm="svf, choosing")
+        run = partial(real_expert, lab, "arc-easy", task, choose=True, **CHOOSING)
+        yield cell(run, task=task, arm="svf, choosing")
+
+
+def real_expert(lab, source, task, choose=False, **changes):
+    """An expert trained on `source`, scored on `task`. -> row."""
+    return lab.score(task, WHOLE, *lab.expert(source, 0, **changes), choose=choose)
 
 
 def unlisted(lab, task):
-    """The base model chooses without seeing the list: what it knows, where there is nothing to copy from. -> row."""
-    examples = [replace(e, prompt=e.prompt.rpartition("\nOptions: ")[0]) for e in lab.examples(task, 10 ** 6)]
-    return row(evaluate.score(lab.model, lab.tokenizer, tasks.get(task), examples, task, choose=True))
+    """The base model chooses without seeing the list, from which it could copy. -> row."""
+    examples = [replace(e, prompt=without_options(e)) for e in lab.examples(task, WHOLE)]
+    rewards = evaluate.score(lab.model, lab.tokenizer, tasks.get(task), examples, task, choose=True)
+    return row(rewards)
+
+
+def without_options(example):
+    """The question without the lines that list its options. ValueError where these are no lines."""
+    at = len(example.prompt)
+    for option in reversed(example.options):        # the last place of each, before the next
+        at = example.prompt.rfind(option, 0, max(at, 0))
+    stem = example.prompt[:max(0, example.prompt.rfind("\n", 0, max(at, 0)))]
+    if at < 0 or not stem:
+        raise ValueError(f"{example.prompt[:60]!r} does not list its options on lines of their own")
+    return stem
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: how figures.py draws it; about: one line."""
+    """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: see figures.py."""
     paper: str
     cells: Callable
     draw: str
@@ -330,7 +456,7 @@ class Experiment:
 
 ALL = {e.cells.__name__: e for e in (
     Experiment("Table 1", finetune, "bars", "base, SVF, LoRA and IA3 under one budget"),
-    Experiment("Table 2", unseen, "bars", "strategies and controls on tasks that no expert was trained on"),
+    Experiment("Table 2", unseen, "bars", "strategies and controls on tasks without an expert"),
     Experiment("Table 4", ablation, "bars", "method, objective and modules"),
     Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),
     Experiment("Figure 6", dispatch, "confusion", "what the first pass says"),

@@ -24,25 +24,31 @@ def pyplot():
 
 
 def by_layer_and_module(expert, value):
-    """expert: dict name -> z. -> (module names, matrix (layers, modules) of value(z); NaN where there is no z)."""
+    """expert: dict name -> z. -> (layer numbers, module names, matrix (layers, modules) of value(z); NaN where there is no z).
+
+    Layers without any z have no row.
+    """
     cells = {}
     for name, z in expert.items():
         layer = re.search(r"\.(\d+)\.", "." + name)
         cells[int(layer[1]) if layer else 0, name.rpartition(".")[2]] = value(z)
+    layers = sorted({i for i, _ in cells})
     modules = list(dict.fromkeys(m for _, m in cells))
-    grid = torch.full((max(i for i, _ in cells) + 1, len(modules)), float("nan"))
+    grid = torch.full((len(layers), len(modules)), float("nan"))
     for (i, m), v in cells.items():
-        grid[i, modules.index(m)] = v
-    return modules, grid
+        grid[layers.index(i), modules.index(m)] = v
+    return layers, modules, grid
 
 
 def draw_expert(expert, meta, path):
     """Left: where an expert turned its dials (mean |z - 1| per layer and module). Right: all its z."""
     plt = pyplot()
-    modules, grid = by_layer_and_module(expert, lambda z: float((z - 1).abs().mean()))
+    layers, modules, grid = by_layer_and_module(expert, lambda z: float((z - 1).abs().mean()))
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), gridspec_kw={"width_ratios": [1.2, 1]})
     image = left.imshow(grid.numpy(), aspect="auto", cmap="viridis", origin="lower")
     left.set_xticks(range(len(modules)), modules, rotation=35, ha="right")
+    if layers != list(range(len(layers))):                  # every second block, for example
+        left.set_yticks(range(len(layers)), layers)
     left.set(xlabel="module", ylabel="layer", title="mean |z - 1|")
     fig.colorbar(image, ax=left)
     z = torch.cat([z.flatten() for z in expert.values()])

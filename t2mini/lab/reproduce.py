@@ -1,8 +1,10 @@
 """
-`python -m t2mini reproduce NAME`: run one experiment, write tutorials/results/NAME.json, draw tutorials/figures/NAME.png.
+`python -m t2mini reproduce NAME`: run one experiment, write tutorials/results/NAME.json, draw
+tutorials/figures/NAME.png.
 
-The file is written after every cell, so a stopped run goes on where it was; what differs in base weights, dtype or budget is
-not mixed into it. The picture is drawn from the file alone (`--draw` does only that).
+The file is written after every cell, so a stopped run goes on where it was; what differs in base
+weights, dtype or budget is not mixed into it. A row of the file with `again` is measured again. The
+picture is drawn from the file alone (`--draw` does only that).
 """
 import json
 import subprocess
@@ -19,7 +21,7 @@ from .experiments import ALL
 from .runs import COMMON, Lab
 
 RESULTS, FIGURES = experts.ROOT / "tutorials" / "results", experts.ROOT / "tutorials" / "figures"
-SETTINGS = ("base_sha256", "dtype", "quick", "budget")     # results of other settings do not share a file
+SETTINGS = ("base_sha256", "dtype", "quick", "budget")  # results of others do not share a file
 
 
 def listing():
@@ -37,10 +39,12 @@ def read(path):
     """A results file. ValueError where it is not one."""
     try:
         found = json.loads(path.read_text())
-        if all(k in found for k in (*SETTINGS, "rows")) and all("seconds" in r and "arm" in r for r in found["rows"]):
+        whole = all(k in found for k in (*SETTINGS, "rows"))
+        if whole and all("seconds" in r and "arm" in r for r in found["rows"]):
             return found
     except FileNotFoundError:
-        raise FileNotFoundError(f"no results at {path}; run `python -m t2mini reproduce {path.stem}` first") from None
+        raise FileNotFoundError(f"no results at {path}; run "
+                                f"`python -m t2mini reproduce {path.stem}` first") from None
     except (ValueError, TypeError, UnicodeDecodeError):
         pass
     raise ValueError(f"{path} is not a results file; move it away to start anew")
@@ -49,51 +53,90 @@ def read(path):
 def commit():
     """The commit of this project, with a + where files differ from it."""
     def git(*args):
-        return subprocess.run(["git", "-C", str(experts.ROOT), *args], capture_output=True, text=True).stdout.strip()
+        command = ["git", "-C", str(experts.ROOT), *args]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
     try:
-        return git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
     except OSError:
         return ""
 
 
-def run(name, model, tokenizer, quick=False, data=None, out=None):
-    """Run the cells of an experiment that its file lacks. -> the file's content. out: folder instead of the project's own."""
+def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
+    """Run the cells that an experiment's file lacks or marks (`missing`). -> the file's content.
+
+    only: of these, those whose key holds this text, as "cem" or "seed 0". out: folder of the file
+    and the picture instead of the project's own.
+    """
     folder = experts.OUT / "reproduce" / ("quick" if quick else "full")
     results = out or (folder if quick else RESULTS)
     path = results / f"{name}.json"
     settings = dict(zip(SETTINGS, (model.base_sha256, str(model.dtype), quick, COMMON)))
-    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, "device": str(model.device),
-            "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": []}
+    machine = {"device": str(model.device), "threads": torch.get_num_threads(),
+               "torch": torch.__version__}
+    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, **machine,
+            "rows": []}
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
         if ranks.rank() == 0:
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
-            done["rows"] = read(path)["rows"]
-            other = [k for k in SETTINGS if read(path)[k] != settings[k]]
+            done = read(path)
+            other = [k for k in SETTINGS if done[k] != settings[k]]
             if other:
-                raise ValueError(f"{path} was measured with another {other[0]}; move it away to start anew")
-        done["rows"] = ranks.agreed(done["rows"])           # else a rank may read the file that the first has written to
-        lab = Lab(model, tokenizer, folder, quick, data)
-        cells = list(ALL[name].cells(lab))
-        left = [(key, make) for key, make in cells if key not in [{k: r.get(k) for k in key} for r in done["rows"]]]
-        t0 = time.time()
+                raise ValueError(f"{path} was measured with another {other[0]}; "
+                                 "move it away to start anew")
+        done = ranks.agreed(done)       # else a rank may read what the first has written by then
+        cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
+        left = missing(cells, done["rows"], only)
+        started = time.time()
         for i, (key, make) in enumerate(left):
             t = time.time()
-            label = ", ".join(f"{v}" if k != "seed" else f"seed {v}" for k, v in key.items())
-            found = make()
-            done["rows"].append({**key, **found, "seconds": round(time.time() - t, 1), "commit": commit()})
+            row = {**key, **make()}
+            row |= {"seconds": round(time.time() - t, 1), "commit": commit(), **machine}
+            done["rows"] = [*(r for r in done["rows"] if not same(key, r)), row]
             if ranks.rank() == 0:
                 with files.replacing(path) as f:
                     f.write(pretty(done).encode())
-                text = evaluate.percent(round(found["score"] * found["n"]), found["n"]) if "score" in found else ""
-                minutes = (time.time() - t0) / (i + 1) * (len(left) - i - 1) / 60
-                print(f"{name} {len(cells) - len(left) + i + 1}/{len(cells)}: {label}: {text}  "
-                      f"{time.time() - t:.0f} s, {minutes:.0f} min left", flush=True)
+                minutes = (time.time() - started) / (i + 1) * (len(left) - i - 1) / 60
+                report(f"{name} {i + 1}/{len(left)}", row, key, minutes)
     if ranks.rank() == 0:
         draw(done, out or (folder if quick else FIGURES))
     return done
+
+
+def same(key, row):
+    return all(row.get(k) == v for k, v in key.items())
+
+
+def label_of(key):
+    """'math, svf, seed 0'"""
+    return ", ".join(f"seed {v}" if k == "seed" else f"{v}" for k, v in key.items())
+
+
+def missing(cells, rows, only=""):
+    """The cells (key, make) that have no row, or one with `again`: why it must be measured again.
+
+    only: of these, those whose label holds the text. ValueError where no cell's does.
+    """
+    named = [(key, make) for key, make in cells if only in label_of(key)]
+    if not named:
+        arms = "; ".join(dict.fromkeys(key["arm"] for key, _ in cells))
+        raise ValueError(f"no cell holds {only!r}; they are named TASK, ARM, seed N, with one of "
+                         f"the arms: {arms}")
+    kept = [r for r in rows if "again" not in r]
+    return [(key, make) for key, make in named if not any(same(key, r) for r in kept)]
+
+
+def report(where, row, key, minutes):
+    """One line on the screen for a cell that is done."""
+    text = ""
+    if "score" in row:
+        text = evaluate.percent(round(row["score"] * row["n"]), row["n"])
+    print(f"{where}: {label_of(key)}: {text}  {row['seconds']:.0f} s, {minutes:.0f} min left",
+          flush=True)
 
 
 def draw(done, folder, against=None):

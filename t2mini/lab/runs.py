@@ -26,6 +26,7 @@ BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=6
 COMMON = dict(prompts=12, samples=6, steps=24, val_every=8, val_n=96)
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
 LOOK = 100      # test questions beside every validation of SVF experts, for `curves`
+TIED_RATES = (1e-2, 3e-2, 1e-1)     # of few numbers that each move many singular values
 LEARNING_RATES = {"svf": (2e-3, 5e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3), "ia3": (3e-3, 1e-2, 3e-2)}
 
 
@@ -94,15 +95,16 @@ class Lab:
         return {name: sorted({r["step"]: r[key] for r in rows if key in r}.items())
                 for name, key in (("train", "reward"), ("val", "val"), ("test", "test"))}
 
-    def best_lr(self, method="svf", objective="reward"):
+    def best_lr(self, method="svf", objective="reward", rates=None, **changes):
         """The learning rate with the best accuracy on validation questions of math, seed 0. -> (lr, {lr: accuracy}).
 
-        These are whole runs of `finetune`, so the chosen one is not trained again there.
+        These are whole runs of `finetune`, so the chosen one is not trained again there. rates: instead of the method's.
         """
-        changes = {"objective": objective} if objective != "reward" else {}
+        if objective != "reward":
+            changes["objective"] = objective
         look = LOOK if method == "svf" and not changes else 0
         found = {lr: self.expert("math", 0, look, method=method, lr=lr, **changes)[1]["val_accuracy"]
-                 for lr in LEARNING_RATES[method]}
+                 for lr in rates or LEARNING_RATES[method]}
         return max(found, key=found.get), found
 
     def attach(self, method, meta=None):
@@ -139,10 +141,13 @@ class Lab:
                                        self.examples(task, n), **options)
         return {**row(rewards), **numbers}
 
-    def in_context(self, task, n, seed, shots=10):
-        """Test questions behind the solved examples that CEM would search with, in one message; no weight changes. -> row."""
+    def in_context(self, task, n, seed, shots=10, show=tasks.gold):
+        """Test questions behind the solved examples that CEM would search with, in one message; no weight changes. -> row.
+
+        show(example): the answer that an example is shown with.
+        """
         t, solved = tasks.get(task), self.shots(task, seed, shots)
-        before = "".join(f"Question: {e.prompt}\nAnswer: {tasks.gold(e)}\n\n" for e in solved)
+        before = "".join(f"Question: {e.prompt}\nAnswer: {show(e)}\n\n" for e in solved)
         asked = self.examples(task, n)
         texts = evaluate.answers(self.model, self.tokenizer, [f"{before}Question: {e.prompt}\nAnswer:" for e in asked],
                                  t.max_tokens, label=f"{task} in context", batch=16)

@@ -7,6 +7,7 @@ How:      the log is written first and made durable, then the checkpoint replace
           done again, are cut off.
 """
 import json
+import os
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -32,19 +33,43 @@ def output(out, log_path, ckpt):
         yield log_file
 
 
-def end_of_step(path, step):
-    """Where, in bytes, the rows of a log up to and with `step` end. A row that a kill cut short
-    ends it too."""
+def check_ours(log_file, path):
+    """ValueError where `path` is no longer the log that this run holds the lock of: who deletes it
+    lets a second run take the same files."""
+    if ranks.rank():
+        return
+    try:
+        ours = os.path.samestat(os.stat(path), os.fstat(log_file.fileno()))
+    except FileNotFoundError:
+        ours = False
+    if not ours:
+        raise ValueError(f"the log {path} was deleted or replaced while this run was writing it, "
+                         "and another run may have taken its files: this one stops; --resume goes "
+                         "on from its last checkpoint")
+
+
+def end_of_step(path, step, validated):
+    """Where, in bytes, the rows of a log end that a checkpoint of `step` knows of, and the step of
+    the last one (-1: no row).
+
+    validated: the last step whose validation the checkpoint knows of. A row that a kill cut short
+    ends the log too.
+    """
     end = 0
+    last = -1
     with open(path, "rb") as f:
-        for row in f:
+        for line in f:
             try:
-                if json.loads(row)["step"] > step or not row.endswith(b"\n"):
-                    break
+                row = json.loads(line)
+                known = row["step"] < step or row["step"] == step and (
+                    "val" not in row or validated == step)
             except (ValueError, KeyError, TypeError):
                 break
-            end += len(row)
-    return end
+            if not known or not line.endswith(b"\n"):
+                break
+            end += len(line)
+            last = row["step"]
+    return end, last
 
 
 def command():
@@ -72,37 +97,88 @@ def save(path, told, z, optimizer, best, state):
     files.save_tensors(path, tensors, {**told, "state": state})
 
 
+def told(path):
+    """What the run of a checkpoint was started with: {config: dict, base_sha256, dtype}.
+
+    FileNotFoundError where there is none; ValueError where it does not say, or not in these types.
+    """
+    return opened(path)[0]
+
+
+def opened(path, device="cpu"):
+    """-> (what the run was started with, its counters, its tensors)."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, "pt", device=str(device)) as f:
+            meta = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
+        said = {"config": json.loads(meta["config"]), "base_sha256": meta["base_sha256"],
+                "dtype": meta["dtype"]}
+        state = json.loads(meta["state"])
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as e:
+        raise damaged(path, e) from None
+    if not isinstance(said["config"], dict) or not isinstance(state, dict):
+        raise damaged(path, "its settings are none")
+    return said, state, tensors
+
+
+def damaged(path, why):
+    return ValueError(f"--resume: damaged checkpoint {path} ({why}); start without --resume")
+
+
+def check_same(path, old, new):
+    """ValueError where the run of a checkpoint was started with something else."""
+    pairs = {name: (old["config"].get(name), value) for name, value in new["config"].items()}
+    pairs["base model"] = (old["base_sha256"], new["base_sha256"])
+    pairs["dtype"] = (old["dtype"], new["dtype"])
+    for name, (then, now) in pairs.items():
+        if then != now:
+            raise ValueError(f"--resume: {path} was written with another {name}: {then!r:.80}, "
+                             f"now {now!r:.80}")
+
+
+def check_state(path, saved, state, steps):
+    """ValueError where counters are missing, of another type, or impossible. state: the first."""
+    for name, first in state.items():
+        value = saved.get(name)
+        kinds = (int, float) if isinstance(first, float) else int
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise damaged(path, f"{name} is {value!r:.40}")
+        if not min(first, 0) <= value < 1e15:               # NaN is not, either
+            raise damaged(path, f"{name} is {value!r:.40}")
+    if not saved.get("best_step", 0) <= saved["step"] <= steps:
+        raise damaged(path, f"the best step is {saved['best_step']!r:.40}, the last "
+                      f"{saved['step']!r:.40} of {steps}")
+    if type(saved.get("validated", 0)) is not int:
+        raise damaged(path, f"validated is {saved['validated']!r:.40}")
+
+
+def check_tensors(path, tensors, z, best):
+    """ValueError where a tensor is missing, or of another shape or type."""
+    wanted = {f"best/{name}": t for name, t in best.items()}
+    for name, p in z.items():
+        wanted |= {f"{kind}/{name}": p for kind in ("z", "m", "v")}
+        wanted[f"n/{name}"] = torch.tensor(0.0)
+    for name, t in wanted.items():
+        found = tensors.get(name)
+        if found is None or found.shape != t.shape or found.dtype != t.dtype:
+            raise damaged(path, f"its tensor {name} is missing or does not fit")
+        if not bool(found.isfinite().all()):
+            raise damaged(path, f"its tensor {name} has numbers that are not finite")
+
+
 def load(path, told, z, optimizer, best, state, device):
     """Fill z, optimizer and state from a checkpoint; -> the best z so far. Nothing is touched where
-    it does not fit.
+    it does not fit (ValueError).
 
     told: as for `save`; best: tensors of the shapes that the best z must have.
     """
-    try:
-        with safe_open(path, "pt", device=str(device)) as f:
-            meta = f.metadata()
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-        old = json.loads(meta["config"])
-        saved = json.loads(meta["state"])
-        whole = saved.keys() >= state.keys()
-        for name, p in z.items():
-            for kind in ("z", "m", "v"):
-                whole = whole and tensors[f"{kind}/{name}"].shape == p.shape
-            whole = whole and tensors[f"n/{name}"].shape == ()
-        kept = {name: tensors[f"best/{name}"] for name in best}
-        whole = whole and all(kept[name].shape == t.shape for name, t in best.items())
-        changed = [k for k, v in told["config"].items() if old.get(k) != v]
-        changed += ["base model"] * (meta["base_sha256"] != told["base_sha256"])
-        changed += ["dtype"] * (meta["dtype"] != told["dtype"])
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
-        raise ValueError(f"--resume: damaged checkpoint {path} ({e}); "
-                         "start without --resume") from None
-    if changed:
-        raise ValueError(f"--resume: {path} was written with another {changed[0]}")
-    if not whole:
-        raise ValueError(f"--resume: damaged checkpoint {path} (its tensors do not fit); "
-                         "start without --resume")
-    state.update(saved)
+    old, saved, tensors = opened(path, device)
+    check_same(path, old, told)
+    check_state(path, saved, state, told["config"]["steps"])
+    check_tensors(path, tensors, z, best)
+    state.update({name: saved[name] for name in (*state, "validated") if name in saved})
     with torch.no_grad():
         for name, p in z.items():
             p.copy_(tensors[f"z/{name}"])
@@ -110,4 +186,4 @@ def load(path, told, z, optimizer, best, state, device):
                 optimizer.state[p] = {"step": tensors[f"n/{name}"].cpu(),
                                       "exp_avg": tensors[f"m/{name}"],
                                       "exp_avg_sq": tensors[f"v/{name}"]}
-    return kept
+    return {name: tensors[f"best/{name}"] for name in best}

@@ -1,13 +1,15 @@
 """
-Files that are whole or not there, outputs that belong to one run at a time and destroy nothing, inputs of a bounded size.
+Files that are whole or not there, outputs that belong to one run at a time and destroy nothing,
+inputs of a bounded size.
 
-How:      a file is written beside its place under another name, made durable, and moved over in one step. So a kill, a
-          crash or a full disk leaves the old file or the new one, never a part. What is half written has a name that
-          nothing reads, and goes when the next run takes the same lock.
-Outputs:  every verb claims its outputs before it works: a path that holds something else, is one of the command's inputs
-          or cannot be written stops the command while nothing is lost.
-Locks:    flock belongs to the open file, and the system drops it when the process ends, however it ends: there is no
-          stale lock to remove by hand.
+How:      a file is written beside its place under another name, made durable, and moved over in one
+          step. So a kill, a crash or a full disk leaves the old file or the new one, never a part.
+          What is half written has a name that nothing reads, and goes when the next run takes the
+          same lock.
+Outputs:  every verb claims its outputs before it works: a path that holds something else, is one of
+          the command's inputs or cannot be written stops the command while nothing is lost.
+Locks:    flock belongs to the open file, and the system drops it when the process ends, however it
+          ends: there is no stale lock to remove by hand.
 """
 import errno
 import fcntl
@@ -23,12 +25,13 @@ from pathlib import Path
 import torch
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}   # of what we write
-TEXT_LIMIT = 64 << 20                       # bytes; the largest tokenizer.json of a known model has half of it
+TEXT_LIMIT = 64 << 20  # bytes; the largest tokenizer.json of a known model has half of it
 
 
-# ---------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 def expand(path):
-    """A path as the user wrote it -> Path, `~` being the home folder. ValueError for a user that is not there."""
+    """A path as the user wrote it -> Path, `~` being the home folder. ValueError for a user that is
+    not there."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -38,23 +41,27 @@ def expand(path):
 def read_bytes(path, limit=TEXT_LIMIT):
     """The bytes of a regular file of at most `limit` bytes.
 
-    ValueError for a pipe, a device, a folder and a larger file, before anything is read of it; OSError as for `open`.
+    ValueError for a pipe, a device, a folder and a larger file, before anything is read of it;
+    OSError as for `open`.
     """
-    found = os.stat(path)                                   # before opening: a pipe would wait for its other end
+    found = os.stat(path)  # before opening: a pipe would wait for its other end
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{path}: not a regular file")
     if found.st_size > limit:
-        raise ValueError(f"{path}: {found.st_size:,} bytes; at most {limit:,} are read of such a file")
+        raise ValueError(f"{path}: {found.st_size:,} bytes; at most {limit:,} are read of such a "
+                         "file")
     with open(path, "rb") as file:
-        return file.read(limit)
+        return file.read(found.st_size)                     # no more memory than the file has
 
 
 def read_text(path, limit=TEXT_LIMIT):
-    """The text (UTF-8) of a regular file of at most `limit` bytes; ValueError as above and where it is no text."""
+    """The text (UTF-8) of a regular file of at most `limit` bytes; ValueError as above and where it
+    is no text."""
     try:
         return read_bytes(path, limit).decode()
     except UnicodeDecodeError as e:
-        raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}; damaged file?)") from None
+        raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}; damaged "
+                         "file?)") from None
 
 
 def file_hash(files):
@@ -67,7 +74,7 @@ def file_hash(files):
     return h.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------ writing
 def beside(path):
     """A name for what becomes `path` later: in the same folder, hidden, and not there yet."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -76,12 +83,15 @@ def beside(path):
 def is_stream(path):
     """Is this a device or a pipe, which is written and never replaced, such as /dev/stdout?"""
     path = Path(path)
-    return path.exists() and not path.is_dir() and (path.parent == Path("/dev") or not path.is_file())
+    if not path.exists() or path.is_dir():
+        return False
+    return path.parent == Path("/dev") or not path.is_file()
 
 
 @contextmanager
 def replacing(path):
-    """A binary file to write to. It becomes `path` when the block ends well; otherwise `path` stays as it was.
+    """A binary file to write to. It becomes `path` when the block ends well; otherwise `path` stays
+    as it was.
 
     Who may read it follows from the umask, as for every other new file.
     """
@@ -103,7 +113,8 @@ def replacing(path):
 
 
 def sweep(path):
-    """Remove what killed runs left of `path` (its name may hold *). Only for who holds the lock of it."""
+    """Remove what killed runs left of `path` (its name may hold *). Only for who holds the lock of
+    it."""
     path = Path(path)
     for temp in glob.glob(f"{glob.escape(str(path.parent))}/.{path.name}.*.tmp"):
         Path(temp).unlink(missing_ok=True)
@@ -111,7 +122,8 @@ def sweep(path):
 
 @contextmanager
 def only_one(path, wait=False):
-    """Hold the lock of `path`, a folder or a file (created empty), in the block. -> its file descriptor.
+    """Hold the lock of `path`, a folder or a file (created empty), in the block. -> its file
+    descriptor.
 
     Raises ValueError where another process holds it; with wait=True it waits for its turn instead.
     """
@@ -122,8 +134,8 @@ def only_one(path, wait=False):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise ValueError(f"another run is writing {path}; wait until it ends, or choose another "
-                             "output") from None
+            raise ValueError(f"another run is writing {path}; wait until it ends, or choose "
+                             "another output") from None
         yield handle
     finally:
         os.close(handle)
@@ -139,20 +151,22 @@ def save_tensors(path, tensors, metadata):
     end = 0
     for name, t in sorted(tensors.items()):
         start, end = end, end + t.numel() * t.element_size()
-        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape),
+                        "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)                         # the numbers start at a multiple of eight
+    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of eight
     with replacing(path) as f:
         f.write(len(text).to_bytes(8, "little") + text)
         for _, t in sorted(tensors.items()):
             f.write(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-# ---------------------------------------------------------------------------------------------- outputs
+# ------------------------------------------------------------------------------------------ outputs
 # kind -> (what its name may end in, how a file of ours is called, the keys by which it is known)
 KINDS = {
     "expert": ((".safetensors",), "an expert that t2mini wrote", {"format"}),
-    "checkpoint": ((".ckpt",), "a checkpoint that t2mini wrote", {"config", "state", "base_sha256"}),
+    "checkpoint": ((".ckpt",), "a checkpoint that t2mini wrote",
+                   {"config", "state", "base_sha256"}),
     "log": ((".jsonl",), "the log of a training run", {"step"}),
     "samples": ((), "a samples file that t2mini wrote", {"prompt", "text", "reward"}),
     "results": ((".json",), "a results file that t2mini wrote", {"name", "rows"}),
@@ -161,14 +175,17 @@ KINDS = {
 
 
 def claim(path, kind, inputs=()):
-    """The path of an output, `~` expanded, once it is sure that it can be written and that nothing is lost by it.
+    """The path of an output, `~` expanded, once it is sure that it can be written and that nothing
+    is lost by it.
 
-    kind      a name in KINDS. The path may be new, or hold a file of the same kind that t2mini wrote, or an empty file
-              ("folder": an empty folder); a samples file may be a device or a pipe, such as /dev/stdout
-    inputs    paths (or None) of what the command reads; the output may be none of them, nor lie inside one
+    kind      a name in KINDS. The path may be new, or hold a file of the same kind that t2mini
+              wrote, or an empty file ("folder": an empty folder); a samples file may be a device or
+              a pipe, such as /dev/stdout
+    inputs    paths (or None) of what the command reads; the output may be none of them, nor lie
+              inside one
 
-    Nothing is created: a temporary file beside the path, or in the nearest folder that is there, is written and removed.
-    Raises ValueError with one line; OSError only where the disk is full.
+    Nothing is created: a temporary file beside the path, or in the nearest folder that is there, is
+    written and removed. Raises ValueError with one line; OSError only where the disk is full.
     """
     path = expand(path)
     try:
@@ -185,23 +202,26 @@ def claim(path, kind, inputs=()):
 
 
 def refuse_inputs(path, inputs):
-    """ValueError where writing `path` would change one of these files, or a file in one of these folders."""
+    """ValueError where writing `path` would change one of these files, or a file in one of these
+    folders."""
     target = path.resolve()
     for given in inputs:
         source = expand(given).resolve() if given else None
         if source is None or not source.exists():
             continue
         if source in target.parents:
-            raise ValueError(f"{path} lies in {given}, which this command reads; choose another output")
+            raise ValueError(f"{path} lies in {given}, which this command reads; choose "
+                             "another output")
         read = [source]
-        if source.is_dir():                                 # its files may be links to files elsewhere
+        if source.is_dir():  # its files may be links to files elsewhere
             read += list(source.iterdir())
         if path.exists() and any(file.exists() and file.samefile(path) for file in read):
             raise ValueError(f"{path} is an input of this command ({given}); choose another output")
 
 
 def refuse_strangers(path, kind):
-    """ValueError where `path` has another ending than its kind, or holds what is not of that kind."""
+    """ValueError where `path` has another ending than its kind, or holds what is not of that
+    kind."""
     suffixes, name, _ = KINDS[kind]
     if suffixes and path.suffix not in suffixes:
         raise ValueError(f"{path} must end in {' or '.join(filter(None, suffixes))}")
@@ -212,7 +232,8 @@ def refuse_strangers(path, kind):
     if path.is_dir() or path.name in ("", "..") or str(path).endswith(os.sep):
         raise ValueError(f"{path} is a folder; give the name of a file")
     if path.exists() and not ours(path, kind):
-        raise ValueError(f"{path} is there and is not {name}; move it away or choose another output")
+        raise ValueError(f"{path} is there and is not {name}; move it away or choose "
+                         "another output")
     if path.exists() and not os.access(path, os.W_OK):
         raise ValueError(f"{path} is there and may not be written to; choose another output")
 
@@ -229,7 +250,7 @@ def ours(path, kind):
         return b"matplotlib" in head.lower()
     if kind == "log" and b"\n" not in head:                 # a kill cut the first row short
         return head.startswith(b'{"step": ')
-    if kind in ("expert", "checkpoint"):                    # a safetensors header: its length, then JSON
+    if kind in ("expert", "checkpoint"):  # a safetensors header: its length, then JSON
         head = head[8:8 + int.from_bytes(head[:8], "little")]
     if kind in ("log", "samples"):
         head = head.split(b"\n")[0]
@@ -246,7 +267,7 @@ def ours(path, kind):
 def try_out(path):
     """Write and remove a temporary file where `path` will be; OSError where that cannot be done."""
     trial = beside(path.resolve())
-    while not trial.parent.exists():                        # what is missing is made later, inside this folder
+    while not trial.parent.exists():  # what is missing is made later, inside this folder
         trial = trial.parent.parent / trial.name
     try:
         with open(trial, "xb") as file:

@@ -6,11 +6,13 @@ import os
 
 
 def keep_memory():
-    """Tell glibc to keep freed memory. By default it returns every large tensor to the system at once, and the next one
-    pays for fresh pages again: 15 % of a training pass, measured on 2 CPU cores. Elsewhere than glibc: nothing.
+    """Tell glibc to keep freed memory. By default it returns every large tensor to the system at
+    once, and the next one pays for fresh pages again: 15 % of a training pass, measured on 2 CPU
+    cores. Elsewhere than glibc: nothing.
 
-    PyTorch and oneDNN, on the other hand, shall keep less. Each remembers how to multiply 1024 different shapes, and answers
-    and batches of every length are as many: 60 MB more after each update of the math recipe, for no time saved.
+    PyTorch and oneDNN, on the other hand, shall keep less. Each remembers how to multiply 1024
+    different shapes, and answers and batches of every length are as many: 60 MB more after each
+    update of the math recipe, for no time saved.
     """
     for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "16")                  # read at the first product
@@ -18,14 +20,15 @@ def keep_memory():
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(-4, 0)                                          # M_MMAP_MAX: take large blocks from the heap as well
-    mallopt(-1, -1)                                         # M_TRIM_THRESHOLD: never shrink the heap
+    mallopt(-4, 0)  # M_MMAP_MAX: take large blocks from the heap as well
+    mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
     mallopt(-2, 1 << 28)                                    # M_TOP_PAD: grow it in large steps
 
 
 def return_memory():
-    """Give the system back what `keep_memory` kept: sampling leaves half a gigabyte in pieces that the gradient's tensors
-    do not fit in. 0.1 s, so once per phase and not per tensor. Elsewhere than glibc: nothing."""
+    """Give the system back what `keep_memory` kept: sampling leaves half a gigabyte in pieces that
+    the gradient's tensors do not fit in. 0.1 s, so once per phase and not per tensor. Elsewhere
+    than glibc: nothing."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

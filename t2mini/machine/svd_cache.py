@@ -1,9 +1,19 @@
 """
 The decomposition of a weight matrix, kept on disk: made once, read ever after.
+
+Side by side: the threads of one SVD wait for each other, on a busy machine thirty times longer than
+          they compute. So each matrix has one thread, and several matrices are decomposed at once;
+          a matrix alone has one thread too, so its factors never depend on how many there are.
+Guards:   an entry's name is a hash of the matrix it belongs to, so it can never be another's; a
+          checksum of the factors tells flipped bits. What is damaged is made anew. A folder that
+          cannot be written to, or a full disk, costs time and not the answer.
 """
 import hashlib
 import sys
 import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -15,46 +25,128 @@ FACTORS = ("U", "S", "Vt")
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}     # by size: a tensor seen as bytes
 
 
-def svd(W):
-    """W (m, n) -> U (m, r), S (r,), Vt (r, n), decomposed in float32 (bfloat16 has no SVD
-    kernel)."""
-    return tuple(torch.linalg.svd(W.detach().float(), full_matrices=False))
-
-
 def decompose(W, cache=None):
-    """W (m, n) -> U (m, r), S (r,), Vt (r, n) in float32, on W's device.
-
-    The cache is keyed by the tensor's bytes, shape and dtype, so it can never return another
-    matrix's factors.
-    """
-    if cache is None:
-        return svd(W)
-    key = fingerprint(W)
-    path = Path(cache) / f"{key[:32]}.safetensors"
-    factors = cached(path, key, W.device)
-    if factors is not None:
-        return factors
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.only_one(path.parent, wait=True):    # processes that start together share the work
-        factors = cached(path, key, W.device)
-        if factors is None:
-            files.sweep(path.parent / "*.safetensors")
-            factors = svd(W)
-            told = {"key": key, "torch": torch.__version__}
-            files.save_tensors(path, dict(zip(FACTORS, factors)), told)
+    """W (m, n) -> U (m, r), S (r,), Vt (r, n) in float32, on W's device. ValueError where W has no
+    SVD. cache: a folder, created; None decomposes anew."""
+    (_, factors), = decompose_all({"this matrix": W}, cache, progress=False)
     return factors
 
 
 def decompose_all(weights, cache=None, progress=True):
-    """dict name -> W, to pairs (name, factors) one by one. ValueError names a W without an SVD."""
+    """dict name -> W, to pairs (name, factors) in any order, as soon as they are there. ValueError
+    names a W without an SVD."""
     told = Countdown(len(weights), progress)
-    for name, W in weights.items():
-        try:
-            factors = decompose(W, cache)
-        except torch.linalg.LinAlgError as e:
-            raise ValueError(f"the SVD of {name} failed: {e}") from None
+    missing = dict(weights)
+    if cache is not None:
+        cache = Cache(cache)
+        for name, factors in side_by_side(cache.read, weights):
+            if factors is not None:
+                del missing[name]
+                told.one_more()
+                yield name, factors
+    if not missing:
+        return
+    if cache is None:
+        made = side_by_side(svd, missing)
+    else:
+        made = cache.filled(missing)
+    for name, factors in made:
         told.one_more()
         yield name, factors
+
+
+def svd(W):
+    """Decomposed in float32 (bfloat16 has no SVD kernel)."""
+    return tuple(torch.linalg.svd(W.detach().float(), full_matrices=False))
+
+
+def side_by_side(work, weights):
+    """work(W) of every W, on as many threads as torch may use, each of which computes alone. Yields
+    (name, result) in order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        if all(W.device.type == "cpu" for W in weights.values()):
+            pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+            with pool:
+                yield from named(weights, pool.map(work, weights.values()))
+        else:
+            yield from named(weights, map(work, weights.values()))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def named(weights, results):
+    for name in weights:
+        try:
+            yield name, next(results)
+        except torch.linalg.LinAlgError as e:
+            raise ValueError(f"the SVD of {name} failed: {e}") from None
+
+
+class Cache:
+    """A folder with one file of factors per matrix."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.usable = True
+
+    def read(self, W):
+        """(U, S, Vt); None where they are not there, or damaged."""
+        key = fingerprint(W)
+        try:
+            with safe_open(self.path(key), "pt") as f:
+                told = f.metadata()
+                factors = [f.get_tensor(name) for name in FACTORS]
+        except (OSError, SafetensorError):
+            return None
+        if not told or told.get("key") != key or told.get("crc32") != checksum(factors):
+            return None
+        return tuple(t.to(W.device) for t in factors)
+
+    def filled(self, weights):
+        """Decompose and keep them. Yields (name, factors).
+
+        Processes that start together share the work: the first one does it, the others wait.
+        """
+        with self.lock():
+            yield from side_by_side(self.read_or_make, weights)
+
+    @contextmanager
+    def lock(self):
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(files.only_one(self.folder, wait=True))
+                files.sweep(self.folder / "*.safetensors")
+            except OSError as e:
+                self.give_up(e)
+            yield
+
+    def read_or_make(self, W):
+        factors = self.read(W)
+        if factors is None:
+            factors = svd(W)
+            self.write(W, factors)
+        return factors
+
+    def write(self, W, factors):
+        key = fingerprint(W)
+        told = {"key": key, "crc32": checksum(factors), "torch": torch.__version__}
+        if self.usable:
+            try:
+                files.save_tensors(self.path(key), dict(zip(FACTORS, factors)), told)
+            except OSError as e:
+                self.give_up(e)
+
+    def give_up(self, error):
+        """One line, once: the run goes on without the cache."""
+        if self.usable:
+            self.usable = False
+            print(f"the decompositions are not kept in {self.folder}: {error}", file=sys.stderr)
+
+    def path(self, key):
+        return self.folder / f"{key[:32]}.safetensors"
 
 
 def fingerprint(W):
@@ -64,16 +156,19 @@ def fingerprint(W):
     return hashlib.sha256(raw + f"{tuple(W.shape)} {W.dtype}".encode()).hexdigest()
 
 
-def cached(path, key, device):
-    """(U, S, Vt) of the cache file at path; None where there is none, or it is damaged or another
-    matrix's."""
-    try:
-        with safe_open(path, "pt", device=str(device)) as f:
-            if f.metadata()["key"] == key:
-                return tuple(f.get_tensor(name) for name in FACTORS)
-    except (FileNotFoundError, SafetensorError, KeyError, TypeError):
-        pass
-    return None
+def checksum(factors):
+    """crc32 of all their bytes, as text."""
+    crc = 0
+    for t in factors:
+        raw = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        crc = zlib.crc32(raw.numpy(), crc)
+    return f"{crc:08x}"
+
+
+def listing(folder):
+    """-> (number of matrices that the cache holds, bytes)."""
+    sizes = [path.stat().st_size for path in Path(folder).glob("*.safetensors")]
+    return len(sizes), sum(sizes)
 
 
 class Countdown:

@@ -3,8 +3,8 @@ Foreign text on a terminal: what a checkpoint, an expert or a model wrote may ho
 """
 import re
 
-# C0 and C1 controls but for tab and newline, marks that turn the direction of writing, line separators of other systems,
-# invisible tags, and halves of surrogate pairs, which no terminal can show
+# C0 and C1 controls but for tab and newline, marks that turn the direction of writing, other line
+# separators, invisible tags, and halves of surrogate pairs, which no terminal can show
 UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"
@@ -12,7 +12,8 @@ UNSAFE = re.compile(
 
 
 def printable(text):
-    """Any value -> its text, safe to print: newlines, tabs and printable Unicode stay, the rest is spelt \\x1b, \\u202e."""
+    """Any value -> its text, safe to print: newlines, tabs and printable Unicode stay, the rest is
+    spelt \\x1b, \\u202e."""
     return UNSAFE.sub(escaped, str(text))
 
 

@@ -1,23 +1,32 @@
 """
-Published unit tests -> calls whose values are compared outside the sandbox (paper 4.1: MBPP and HumanEval).
+Published unit tests -> calls whose values are compared outside the sandbox (paper 4.1: MBPP and
+HumanEval).
 
-What the program under test may see is its arguments, never what is expected of it. There are three ways, best first:
+What the program under test may see is its arguments, never what is expected of it. There are three
+ways, best first:
 
-    calls    `assert f(1, [2]) == 3`: the literals on the left are the arguments, the one on the right stays outside.
-    cases    `assert int(f(Pair(1, 2))) == 3`: the left side runs behind the program, the literal stays outside. A hostile
-             program could read the left sides and change what `int` means there, so as to return another value: it may
-             return any value anyway.
-    replay   everything else (loops, tolerances, random arguments): `check` first runs on the reference solution and each
-             call is noted; the program gets the calls alone; then `check` runs on the values that came back, in a
-             sandbox of its own. Neither of these programs ever shares an interpreter with the one under test.
+    calls    `assert f(1, [2]) == 3`: the literals on the left are the arguments, the one on the
+             right stays outside.
+    cases    `assert int(f(Pair(1, 2))) == 3`: the left side runs behind the program, the literal
+             stays outside. A hostile program could read the left sides and change what `int` means
+             there, so as to return another value: it may return any value anyway.
+    replay   everything else (loops, tolerances, random arguments): `check` first runs on the
+             reference solution and each call is noted; the program gets the calls alone; then
+             `check` runs on the values that came back, in a sandbox of its own. Neither of these
+             programs ever shares an interpreter with the one under test.
 
 Nothing of a data file runs outside the sandbox.
 """
 import ast
 import builtins
+import operator
+import re
 import textwrap
 
 from . import sandbox
+from .example import same_value
+
+FUTURE = re.compile(r"^from __future__ import [^\n(]*$", re.M)  # must stand before everything else
 
 RECORD = """
 def t2mini_record():
@@ -34,7 +43,7 @@ VERDICT = """
 def verdict(values, asked):
     import random
     turn, strays = iter(zip(asked, values)), []
-    def candidate(*args):                       # a value counts for the arguments that it was made of, and no others
+    def candidate(*args):  # a value counts for the arguments that it was made of, and no others
         wanted, value = next(turn, (None, None))
         if wanted != args:
             strays.append(args)
@@ -47,9 +56,11 @@ def verdict(values, asked):
 
 
 def tests_of(check, name, reference, setup=""):
-    """`check`, the text of a function check(candidate) made of asserts -> (way, fields of an Example).
+    """`check`, the text of a function check(candidate) made of asserts -> (way, fields of an
+    Example).
 
-    name       the function to be written; reference: a right program; setup: text that runs behind the program
+    name       the function to be written; reference: a right program; setup: text that runs behind
+               the program
     Raises ValueError where the text is no such function, or the reference does not pass it.
     """
     try:
@@ -73,13 +84,14 @@ def tests_of(check, name, reference, setup=""):
 
 
 def sides(node, candidate):
-    """`assert left == literal` -> (left, value); `assert f(x)` -> (bool(f(x)), True); None for anything else."""
+    """`assert left == literal` -> (left, value); `assert f(x)` -> (bool(f(x)), True); None for
+    anything else."""
     if not isinstance(node, ast.Assert):
         return None
     test = node.test
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Eq, ast.Is)):
         if not calls_it(test.left, candidate):
-            return None                                     # `(f(1) == 3) == True` would take what is expected inside
+            return None  # `(f(1) == 3) == True` would take what is expected inside
         return (test.left, ast.literal_eval(test.comparators[0])) if literal(test.comparators[0]) else None
     true = not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not))
     call = test if true else test.operand
@@ -87,7 +99,8 @@ def sides(node, candidate):
 
 
 def calls_it(node, name):
-    """f(...) itself, or f(...) inside built-in functions of one argument, such as set(f(...)) or int(f(...))."""
+    """f(...) itself, or f(...) inside built-in functions of one argument, such as set(f(...)) or
+    int(f(...))."""
     while is_call(node, getattr(getattr(node, "func", None), "id", "")) and hasattr(builtins, node.func.id) and len(node.args) == 1:
         node = node.args[0]
     return is_call(node, name)
@@ -114,3 +127,49 @@ def replay(check, name, reference):
         raise ValueError(f"the reference solution does not pass its tests here ({outcome.error or 'no calls'})")
     return {"calls": tuple((tuple(args), value) for args, value in outcome.values[0]), "name": name,
             "check": program + VERDICT}
+
+
+# -------------------------------------------------------------------------------- do programs pass?
+def tested(programs, counts=None):
+    """[(example, program text), ...] -> which of them pass their tests. counts: see
+    tasks.rewards."""
+    if not programs:
+        return []
+    outcomes = sandbox.call_many([job(example, code) for example, code in programs])
+    # values that a published program judges: it runs afterwards, and elsewhere than the program
+    # that made them
+    judged = [n for n, (example, _) in enumerate(programs)
+              if example.check not in ("", "==") and outcomes[n].values is not None]
+    verdicts = {}
+    if judged:
+        asked = [verdict_on(programs[n][0], outcomes[n].values) for n in judged]
+        verdicts = dict(zip(judged, sandbox.call_many(asked)))
+    if counts is not None:
+        counts["timeouts"] += sum(o.timed_out for o in [*outcomes, *verdicts.values()])
+    return [passes(example, outcomes[n], verdicts.get(n)) for n, (example, _) in enumerate(programs)]
+
+
+def job(example, code):
+    """What the sandbox runs for an answer's program: (text, function, arguments of each call)."""
+    if example.before:
+        code = "\n".join([*FUTURE.findall(code), example.before, FUTURE.sub("", code)])
+    return f"{code}\n{example.after}", example.name, [args for args, _ in example.calls]
+
+
+def verdict_on(example, values):
+    """What the sandbox runs to judge the values that came back."""
+    asked = tuple(args for args, _ in example.calls)
+    return example.check, "verdict", [(values, asked)]
+
+
+def passes(example, outcome, verdict=None):
+    """All hidden tests hold. The values are compared here: the sandboxed program never sees what is
+    expected."""
+    if outcome.values is None or len(outcome.values) != len(example.calls):
+        return False
+    if example.check not in ("", "=="):
+        return verdict is not None and verdict.values == (True,)
+    same = same_value
+    if example.check == "==":
+        same = operator.eq
+    return all(same(got, want) for got, (_, want) in zip(outcome.values, example.calls))

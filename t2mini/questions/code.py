@@ -6,7 +6,8 @@ What:  `make_code(rng)` draws one problem: a request, a reference solution, and 
 Why:   a 135M model is rewarded only where it is sometimes right, so a solution is one expression or up to four lines, and
        eight kinds were taken out of which it got none of 32 sampled answers right, and few or none once trained.
        What it has to learn is to take the constant, the comparison and the name exactly as asked, and to return.
-       The calls hit the constant itself, its neighbours and empty input, so that `>` does not pass for `>=`.
+       The calls hit the constant itself, its neighbours and empty input, and every one of a set of wrong programs
+       (mutants.py: `>=` for `>`, off by one, a constant, an argument, a part of the solution) fails at least one.
 
 Tables: questions/code.txt. A kind is "kind types parameters | names | descriptions | body"; a line that starts with a space goes on.
         {a} and {b} stand for the arguments, {k} and {m} (numbers), {c} and {d} (texts) for the parameters.
@@ -15,9 +16,12 @@ Tables: questions/code.txt. A kind is "kind types parameters | names | descripti
         empty (and longer than k); s lower-case text, S text with capitals, t words with spaces; w list of words, v the
         same but never empty; d dictionary of numbers, u pair.
 """
+import functools
 import random
 import textwrap
+from itertools import product
 
+from . import mutants
 from .example import Example, same_value
 from .tables import read
 
@@ -113,6 +117,93 @@ def _calls(rng, function, types, par):
     raise ValueError(f"found no calls that tell {function.__name__} with {par} from a constant")
 
 
+class _Name(str):
+    """A parameter's name where the tables have its value."""
+    __repr__ = str.__str__
+
+
+@functools.lru_cache(maxsize=None)
+def _wrong(kind, unseen):
+    """(the solution of a kind, the programs that are wrong for some of its problems): functions of arguments, parameters."""
+    types, span, _, _, body = (UNSEEN if unseen else SEEN)[kind]
+    body = body.format(a="a", b="b", **{p: _Name(p) for p in span})
+    body = body if "return" in body else "return " + body
+    solution = mutants.solution("ab"[:len(types)], list(span), body)
+    rng, seen = random.Random(kind), []
+    for i in range(2 * TRIES):
+        par = {p: rng.choice(values) for p, values in span.items()}
+        args = _try(rng, types, par, i)
+        seen.append(((*args, *par.values()), solution(*args, *par.values())))
+    wrong = mutants.of("ab"[:len(types)], list(span), body, yes_or_no=isinstance(seen[0][1], bool))
+    return solution, [f for f in wrong if not mutants.passes(f, seen)]
+
+
+TRIES = 160             # calls that are tried; a program that is right on all of them is no wrong one
+
+
+def _killers(kind, unseen, par, calls, shown):
+    """Calls that show the wrong programs which pass these calls to be wrong; never the one that the question shows."""
+    wrong = _wrong(kind, unseen)[1]
+    asked = {repr(args) for args, _ in calls} | {repr(shown)}
+
+    def tries():
+        return [call for call in _tries(kind, unseen, tuple(par.items())) if repr(call[0]) not in asked]
+    return mutants.against(wrong, calls, tuple(par.values()), tries)
+
+
+@functools.lru_cache(maxsize=None)
+def _tries(kind, unseen, par):
+    """Different calls (arguments, value): the same ones for every question about this function."""
+    types, par = (UNSEEN if unseen else SEEN)[kind][0], dict(par)
+    solution, _ = _wrong(kind, unseen)
+    rng = random.Random(f"{kind} {par}")
+    tries = [_try(rng, types, par, i) for i in range(TRIES)]
+    if set(types) <= set("ip"):                             # of whole numbers all that is close, in each combination
+        near = {sign * n: 0 for n in _near(par) for sign in (1, -1)}
+        tries += product(*([n for n in near if code == "i" or n >= 0] for code in types))
+    found = {repr(args): args for args in tries}
+    return [(args, solution(*args, *par.values())) for args in found.values()]
+
+
+def _try(rng, types, par, i):
+    """The arguments of one call: as `_value` draws them, or close to what the parameters say."""
+    turns = i % 6, rng.randrange(6)
+    args = [_value(rng, code, par, turn) for code, turn in zip(types, turns)]
+    if types in ("ds", "mi") and args[0] and i % 2:
+        args[1] = rng.choice(list(args[0]))
+    if i % 3:
+        args = [_edge(rng, code, par, arg) for code, arg in zip(types, args)]
+    return tuple(args)
+
+
+def _near(par):
+    """Numbers that are close to a parameter of the problem or to zero, and one that is far away."""
+    close = [v + step for v in par.values() if isinstance(v, int) for step in (-1, 0, 1)]
+    return list(dict.fromkeys([*close, -1, 0, 1, 2, 99]))
+
+
+def _edge(rng, code, par, value):
+    """A value like this one, with a size or a content close to a parameter of the problem."""
+    near = _near(par)
+    n = rng.choice([v for v in near if v >= 0])
+    letter = par.get("c", rng.choice("aeb"))
+    if code in "ip":
+        return n if code == "p" else n * rng.choice([1, 1, -1])
+    if code in "lm":
+        least = par.get("k", 0) + 1 if code == "m" else 0
+        long = value + [rng.choice(near) for _ in range(least + 2)]
+        return long[:rng.randint(least, len(long))]
+    if code in "sS":
+        return rng.choice([(value * 9)[:n], letter + value, value + letter, letter, "", value[:1], letter * 2 + value])
+    if code == "t":
+        return rng.choice([value, f"{value} {letter}", f" {value}  {value} ", letter, ""])
+    if code in "wv":
+        return value + [letter, letter + letter, "a" + letter][:rng.randint(0, 3)]
+    if code == "d":
+        return {**value, **{rng.choice(WORDS[:6]): n}}
+    return value
+
+
 def make_code(rng: random.Random, unseen: bool = False) -> Example:
     """One problem; its key is the kind with its parameters (without any: with the function's name)."""
     table = UNSEEN if unseen else SEEN
@@ -127,6 +218,7 @@ def make_code(rng: random.Random, unseen: bool = False) -> Example:
     scope = {}
     exec(source, scope)                                                     # our own text, from the table above
     *calls, (shown, value) = _calls(rng, scope[name], types, par)
+    calls += _killers(kind, unseen, par, calls, shown)
     prompt = rng.choice(FRAMES_UNSEEN if unseen else FRAMES).format(
         name=name, args=", ".join(args), parameters=f"the parameter{'s' * (len(args) > 1)} {' and '.join(args)}",
         what=rng.choice(texts).format(**fill))

@@ -3,30 +3,66 @@ Is a final answer written in LaTeX the gold answer? (paper 4.1: MATH; here its 5
 
 How:      the answer is found in the text, tidied (units, dollars, thousands, \\left, \\dfrac), split into a list, a tuple,
           an interval, a set or a matrix, and each entry is compared as text, else as a value. Values are exact fractions
-          as long as no root or pi is in them; a letter has a fixed odd value, so that x(x+1) equals x^2+x.
+          as long as no root or pi is in them; a letter has odd values that a hash of it and of the gold answer gives,
+          at several points, so that x(x+1) equals x^2+x and nothing else does.
 Changed:  mends defects of the released grader: nothing is equal within a tolerance (only rounding of roots is
           forgiven), 50 is not 0.5, braces count, and an answer that is missing or cannot be read is wrong.
 Safe:     a small parser knows + - * / ^, fractions and roots; texts and powers are bounded; nothing is evaluated.
 """
+import hashlib
 import math
 import re
 from fractions import Fraction
 
+from . import example
+
 LONGEST, MOST_BITS = 300, 4096          # characters of an answer; size of a numerator or denominator
-NAMED = "text|textbf|textit|mbox|mathrm|mathbf|operatorname"
+POINTS = 3                              # sets of values for the letters, at which two formulas must agree
+NAMED = "text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname"
 PAIRS = {"(": ")", "[": "]"}
+
+# A unit may be left away. Two letters glued to a number may be a product, so they need a space (or \\text{}).
+FULL = r"""degrees?|radians?|inch(?:es)?|foot|feet|yards?|miles?|(?:centi|milli|kilo)?(?:met(?:er|re)|gram)s?|(?:milli)?lit(?:er|re)s?
+    |gallons?|pounds?|ounces?|tons?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|dollars?|cents?|euros?|percent|units?
+    |ways?|people|students?|times|points?|integers?|solutions?|numbers?|marbles?|apples?""".replace("\n    ", "")
+SHORT = "[ckm]m|[km]g|ml|ft|yd|lbs?|oz|mph|hrs?|sec|min"
+UNITS = rf"(?:\s*(?:(?:square|cubic)\s+)?(?:{FULL})|\s+(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:{FULL}|{SHORT}))(?![a-zA-Z])"
+UNIT = re.compile(rf"(?<=[\d}})])(?<!\\\\){UNITS}(?:\s*(?:per|/)\s*(?:{FULL}|{SHORT})(?![a-zA-Z]))?\.?(?:\^\s*\{{?\d\}}?)?")
+AND = re.compile(rf"\s*,?\s*(?:\\(?:{NAMED})\s*\{{\s*,?\s*(?:and|or)\s*,?\s*\}}|(?<![a-zA-Z\\{{])(?:and|or)(?![a-zA-Z}}]))\s*,?\s*")
+NAME = re.compile(r"\s*(?:([a-zA-Z])(?:_\{?\w\}?|\([a-zA-Z]\))?|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)")
+
+
+def find_boxed(text):
+    """What stands in the last \\boxed{}: "" where it is cut off, None where there is no box."""
+    opens = list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))
+    if not opens:
+        return None
+    start, depth = opens[-1].end(), 1
+    for found in re.finditer(r"\\.|[{}]", text[start:], re.S):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if not depth:
+            return text[start:start + found.start()]
+    return ""
+
+
+def to_number(s):
+    """A formula, or a number with its unit -> float; None for anything else: several numbers, letters, a rest."""
+    s = unnamed(tidy(s[:LONGEST])).rpartition("=")[2].strip()
+    if found := re.fullmatch(rf"({example.NUMBER})(?:\s+[a-zA-Z]{{2,}})*[\s.]*", s):
+        return example.to_number(found[1])
+    try:
+        found = value(s)
+        return float(found) if isinstance(found, Fraction) else None
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
 
 
 def find_final(text):
     """The final answer in a text: the last \\boxed{}, else what follows the last "answer is", else the last formula."""
     text = text[-4000:]                                     # the end is what counts, and the search stays short
-    if (at := max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))) >= 0:
-        start, depth = text.index("{", at) + 1, 1
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
-            if not depth:
-                return text[start:end]
-        return ""                                           # cut off: there is no answer
+    boxed = find_boxed(text)
+    if boxed is not None:
+        return boxed
     said = re.findall(r"answer(?:[^.\n=:]{0,40}? is\b|\s*:|\s*=)\s*:?\s*(.+)|####\s*(.+)", text, re.I)
     line = "".join(said[-1]) if said else text.strip()
     formulas = re.findall(r"\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", line, re.S)
@@ -40,7 +76,8 @@ def same_answer(got, gold):
     if not got.strip() or max(len(got), len(gold)) > LONGEST:
         return False
     got, gold = tidy(got), tidy(gold)
-    got = got if "=" in gold else got.rpartition("=")[2].strip()                # 5 + 3 = 8 says 8
+    if "=" not in gold and len(split(got, ",")) == 1:
+        got = got.rpartition("=")[2].strip()                # 5 + 3 = 8 says 8
     return bool(got) and (got == gold or same_parts(parts(got), parts(gold)))
 
 
@@ -51,18 +88,24 @@ def tidy(s):
     s = re.sub(r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|limits)(?![a-zA-Z])", "", s)
     s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
     s = re.sub(r",\s*\\!\s*(?=\d)", "", s)                                                          # 10,\!080
+    s = re.sub(r"(?<=\d)\s*\\[,!;]\s*(?=\d{3}(?!\d))", "", s)                                 # 10\,080
     s = re.sub(r"(?<!\\)\\[!,;: ]|\\q?quad\b|~|\\\\(?=\s*$)", " ", s)
     if not re.search(r"[(\[{]\s*-?\d+,", s):                                                         # 58,500, no pair
         s = re.sub(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda found: found[0].replace(",", ""), s)
     s = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\u00b0|\\?%|\\?\$", "", s)
+    s = AND.sub(" , ", s)
     words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
     s = re.sub(words, " ", s) if re.sub(words, "", s).strip() else re.sub(words, r"\1", s)          # a unit, or the answer
-    if not re.search(r"\\\w+\W*$", s):                                                               # 3 cm^2, not 3 \pi
-        s = re.sub(r"(?<=[\d})])\s*(?!pi\b)[a-zA-Z]{2,}(?:[\s.]+[a-zA-Z]{2,})*(?:\^\s*\{?\d\}?)?[\s.]*$", "", s)
-    s = re.sub(r"^\s*(?:[a-zA-Z](?:\([a-zA-Z]\))?|\\[a-z]+)\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)", "", s)
+    s = unnamed(UNIT.sub("", s))
     s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)                                    # 1 4/5
     s = re.sub(r"_\{(\w+)\}", r"_\1", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
+
+
+def unnamed(s):
+    """Without its `x =` or `x \\in`."""
+    found = NAME.match(s)
+    return s[found.end():] if found else s
 
 
 def parts(s):
@@ -71,10 +114,10 @@ def parts(s):
     if found := re.fullmatch(r"\\begin\{([pbv]?)matrix\}(.*)\\end\{\1matrix\}", s, re.S):
         rows = [row.split("&") for row in found[2].strip().removesuffix("\\\\").split("\\\\")]
         return f"matrix of {len(rows)}", [parts(entry) for row in rows for entry in row]
-    for between, kind in ((r"\\cup(?![a-z])", "list"), (r",|;|\\text\{ ?(?:and|or) ?\}|\b(?:and|or)\b", "list")):
+    for between in (r"\\cup(?![a-z])", ",|;"):
         entries = split(s, between)
         if len(entries) > 1:
-            return kind, [parts(v) for e in entries for v in both_signs(e)]
+            return "list", [parts(v) for e in one_name(entries) for v in both_signs(e)]
     if s.startswith("\\{") and s.endswith("\\}"):
         inner = parts(s[2:-2])
         return inner if inner[0] == "list" else ("list", [inner])
@@ -83,6 +126,14 @@ def parts(s):
     if len(both_signs(s)) > 1:
         return "list", [parts(v) for v in both_signs(s)]
     return "", s
+
+
+def one_name(entries):
+    """x = 1, x = 2 are 1, 2; but of x = 1, y = 2 the names count."""
+    names = [NAME.match(entry) for entry in entries]
+    if len({found[1] or found[2] for found in names if found}) == 1:
+        return list(map(unnamed, entries))
+    return entries
 
 
 def split(s, between):
@@ -127,13 +178,22 @@ def same_entry(a, b):
     plain = [e.lower() if re.search(r"[a-zA-Z]{3}", e) else e for e in plain]
     if plain[0] == plain[1] or plain[0].strip("()") == plain[1].strip("()") != "":
         return True
+    gold = b
+    if "=" in a and "=" not in b:
+        a = a.rpartition("=")[2]
     if a.count("=") == b.count("=") == 1:
         a, b = (f"{left}-({right})" for left, right in (a.split("="), b.split("=")))
     try:
-        a, b = value(a), value(b)
-        return a == b if isinstance(a, Fraction) and isinstance(b, Fraction) else abs(a - b) <= 1e-9 * abs(b)
+        return all(same_value(value(a, f"{gold} {n}"), value(b, f"{gold} {n}")) for n in range(POINTS))
     except (ValueError, ArithmeticError, RecursionError):
         return False
+
+
+def same_value(a, b):
+    """Exactly equal; of roots and pi, only rounding is forgiven."""
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return a == b
+    return abs(a - b) <= 1e-9 * abs(b)
 
 
 # ------------------------------------------------------------------------------------------------ the value of a formula
@@ -141,11 +201,14 @@ TOKEN = re.compile(r"\s*(\d*\.?\d+|\\[a-zA-Z]+|[a-zA-Z]|\*\*|\S)")
 PRODUCT = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
 
 
-def value(s):
-    """A formula -> Fraction, or complex where roots, pi or i are in it. ValueError for anything else."""
+def value(s, salt=None):
+    """A formula -> Fraction, or complex where roots, pi or i are in it. ValueError for anything else.
+
+    salt: a text that decides, with each letter, the letter's value; without one, letters are an error.
+    """
     if re.search(r"(?<!\\)(?<![a-zA-Z])(?!sqrt)[a-zA-Z]{3,}|^\s*(?!pi)[a-zA-Z]{2,}\s*$", s):         # no products
         raise ValueError("words")
-    formula = Formula(re.sub(r"(?<![\\a-zA-Z])(sqrt|pi)(?![a-zA-Z])", r"\\\1", s))
+    formula = Formula(re.sub(r"(?<![\\a-zA-Z])(sqrt|pi)(?![a-zA-Z])", r"\\\1", s), salt)
     found = formula.total()
     if formula.peek():
         raise ValueError("more than one formula")
@@ -155,8 +218,8 @@ def value(s):
 class Formula:
     """A formula that is read from the left, one method per level of precedence; `at` is where the rest begins."""
 
-    def __init__(self, s):
-        self.s, self.at = s, 0
+    def __init__(self, s, salt=None):
+        self.s, self.salt, self.at = s, salt, 0
 
     def peek(self):
         found = TOKEN.match(self.s, self.at)
@@ -229,9 +292,15 @@ class Formula:
             return complex(math.pi)
         if token == "i":
             return 1j
-        if re.fullmatch("[a-zA-Z]", token):
-            return Fraction(10_007 + 997 * ord(token), 1_009)
+        if re.fullmatch("[a-zA-Z]", token) and self.salt is not None:
+            return letter(token, self.salt)
         raise ValueError(f"unknown {token}")
+
+
+def letter(name, salt):
+    """A letter's value: an odd fraction that nobody can foresee who does not know the salt."""
+    digest = hashlib.sha256(f"{name} {salt}".encode()).digest()
+    return Fraction(int.from_bytes(digest[:2], "big") + 10_007, int.from_bytes(digest[2:3], "big") + 757)
 
 
 def bounded(v, times=1):

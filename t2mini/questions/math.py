@@ -9,6 +9,8 @@ Why:   a 135M model is rewarded only where it is sometimes right, so numbers are
 Tables: questions/math.txt. A line is "kind | answer | constraint | wording ~ other wording". {a} {b} {c} are numbers, {n} {m} names,
         {x} a thing. The answer is arithmetic on a, b, c; only that file is ever evaluated.
 """
+import re
+
 from .example import Example
 from .tables import read
 
@@ -47,3 +49,23 @@ def make_math(rng, unseen=False):
         text = text.replace("{" + name + "}", str(value))
     used = " ".join(str(v[k]) for k in "abc")
     return Example(text, str(eval(answer, {}, v)), "number", kind, f"{kind} {used}")
+
+
+# ---------------------------------------------------------------------------------- worked solutions
+ROWS = [row.split(" | ") for text in read("math").values() for row in text.splitlines()]
+WAYS = {kind: answer for kind, answer, *_ in ROWS}
+# where the table's answer is not what a reader of the question would work out
+WAYS |= {"1step/share": "(b*c) / c", "1step/fill": "(b*c) / c", "1step/pages": "(b*c) / c",
+         "2step/share_sum": "((b*c-2) + 2) / c", "2step/average": "((b-c) + (b+c)) / 2",
+         "2step/per_day_left": "(b*c) - 2 * c", "2step/twice": "b + 2 * b"}
+
+
+def worked(example):
+    """'9 * 4 = 36': how the numbers of a problem give its answer. ValueError for other examples."""
+    kind, *numbers = example.key.split(" ")
+    if kind not in WAYS:
+        raise ValueError(f"no worked solution is known to {example.prompt[:60]!r}")
+    v = dict(zip("abc", map(int, numbers)))
+    way = re.sub(r"\(([abc*+\-2]+)\)", lambda found: str(eval(found[1], {}, v)), WAYS[kind])
+    way = re.sub(r"\b[abc]\b", lambda found: str(v[found[0]]), way)
+    return f"{way} = {example.answer}"

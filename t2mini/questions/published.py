@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import stat
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Callable
 from .asserts import tests_of
 from .example import Example, split_of, to_number
 
+MOST_BYTES = 1 << 30                    # of a file of questions
 FOLDER = "T2MINI_DATA"                  # the environment variable that --data sets
 
 
@@ -108,7 +110,7 @@ HUMANEVAL = "Complete this Python function. Answer with the whole function in a 
 
 
 def math500(row):
-    """LaTeX, compared by grade_math.py."""
+    """LaTeX, compared by latex.py."""
     if not row["answer"].strip():
         raise ValueError("`answer` is empty")
     return Example(row["problem"] + MATH, row["answer"], "math", row["subject"], row["problem"])
@@ -159,9 +161,9 @@ SETS = {
 def read_rows(path):
     """[(line or row number, object)] of a .jsonl file, or of a .json file that holds one list.
 
-    ValueError naming what is not JSON; FileNotFoundError.
+    ValueError naming what is not JSON, or is no file that can be read to its end; FileNotFoundError.
     """
-    text = Path(path).read_text(encoding="utf-8-sig", errors="replace")     # -sig: without the mark that some editors add
+    text = text_of(Path(path))
     if Path(path).suffix == ".json":
         try:
             rows = json.loads(text)
@@ -179,6 +181,16 @@ def read_rows(path):
             problem = f"not JSON ({getattr(e, 'msg', e)})" if line.strip() else "empty line"
             raise ValueError(f"{path} line {number}: {problem}") from None
     return found
+
+
+def text_of(path):
+    """A file's text. ValueError for a device, a pipe or a folder, which might never end, and for what is too large."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError(f"{path} is no regular file: questions are read from a .jsonl or .json file")
+    if state.st_size > MOST_BYTES:
+        raise ValueError(f"{path} has {state.st_size / 2**30:.1f} GB; a file of questions may have {MOST_BYTES >> 30}")
+    return path.read_text(encoding="utf-8-sig", errors="replace")           # -sig: without the mark that some editors add
 
 
 def locate(folder, file):

@@ -1,18 +1,30 @@
 """
-Run model-written Python functions, to decide whether they earn a reward (paper 4.1: MBPP and HumanEval run tests).
+Run model-written Python functions, to decide whether they earn a reward (paper 4.1: MBPP and
+HumanEval run tests).
 
-How:      a fresh interpreter gets the program and the arguments, locks itself in, calls the function, and sends the
-          values back as text. They are compared in this process: what is expected never enters the sandbox, so there
-          is nothing to read, patch or guess there; ending early or a patched `==` earns nothing.
-Layers:   1. Resource limits: memory, CPU time, no new process, and no new file descriptor, hence no file and no socket.
-          2. Linux on x86-64 and ARM64: a system call filter (seccomp). Whatever is not on a short list (memory, clocks,
-             reading and writing what is already open) is refused. It needs no privilege and cannot be taken off.
-          3. An audit hook in the interpreter: clear errors, and on macOS all that guards against renaming or deleting.
-          `features()` tries out what layers 1 and 2 refuse; if that is not everything, one warning goes to stderr.
-Left out: namespaces, chroot and Landlock (they guard less here, cost more, and are often forbidden in containers);
+How:      a fresh interpreter gets the program and the arguments, locks itself in, calls the
+          function, and sends the values back as text. They are compared in this process: what is
+          expected never enters the sandbox, so there is nothing to read, patch or guess there;
+          ending early or a patched `==` earns nothing.
+Layers:   1. Resource limits: memory, CPU time, no new process, and no new file descriptor, hence no
+          file and no socket.
+          2. Linux on x86-64 and ARM64: a system call filter (seccomp). Whatever is not on a short
+          list (memory, clocks,
+             reading and writing what is already open) is refused. It needs no privilege and cannot
+             be taken off.
+          3. An audit hook in the interpreter: clear errors, and on macOS all that guards against
+          renaming or deleting. `features()` tries out what layers 1 and 2 refuse. Where they do not
+          lock files, network and processes (macOS, Linux on other processors) nothing runs before a
+          second agreement: T2MINI_UNLOCKED=yes in the environment.
+Time:     what counts is the processor time of the program, so a busy machine does not turn right
+          answers into time-outs; a clock of WALL times as long stops those that wait.
+Left out: namespaces, chroot and Landlock (they guard less here, cost more, and are often forbidden
+in containers);
           Windows; any library but the standard modules listed in MODULES.
-Honest:   this contains the mistakes and mischief of a small model, in depth, but it is not a virtual machine. A bug in
-          the kernel or the interpreter gets past it, and on macOS so may whoever gets past the audit hook.
+Honest:   this contains the mistakes and mischief of a small model, in depth, but it is not a
+          virtual machine. A bug in the kernel or the interpreter gets past it, and without the
+          filter so may whoever gets past the audit hook: it could then make and rename files and
+          stop other processes of the same user, this one included.
 """
 import ast
 import contextlib
@@ -25,95 +37,157 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ..machine import cores
+
 MAX_CODE, MAX_RESULT = 20_000, 64_000       # characters of the program, bytes of the answer
-LATE = {"strptime": "_strptime", "most_common": "heapq"}    # what a method imports when it is first called
-STARTUP = 20.0                              # seconds for the interpreter to start, on however busy a machine
+STARTUP = 30.0  # seconds for the interpreter to start, on however busy a machine
+WALL = 10  # seconds that may pass for each second of processor time
+# "yes" in the environment: run also where not everything can be locked
+UNLOCKED = "T2MINI_UNLOCKED"
 
-# Harmless modules that a small function may want. Nothing can be opened later, so those named are imported first.
-MODULES = frozenset("""abc array bisect calendar cmath collections copy dataclasses datetime decimal enum fractions
-    functools hashlib heapq itertools json math numbers operator random re statistics string textwrap time typing
-    unicodedata""".split())
+# Harmless modules that a small function may want. Nothing can be opened later, so those named are
+# imported first.
+MODULES = frozenset("""__future__ abc array bisect calendar cmath collections contextlib copy dataclasses datetime
+    decimal difflib enum fractions functools hashlib heapq itertools json math numbers operator pprint queue random re
+    statistics string struct textwrap time types typing unicodedata warnings""".split())
 
-# System calls that stay possible: Linux's number on x86-64, on ARM64 (-: not there). None takes a path, opens anything,
-# starts a process or reaches another one.
+# What a module that is there, or a program with that word in it, imports only when it is used.
+# (Some of it exists only in some versions of Python.)
+LATE = {name: late.split() for name, late in (line.split(": ") for line in """\
+collections: collections.abc heapq copy
+datetime: _strptime
+strptime: _strptime
+singledispatch: weakref typing
+coroutine: functools
+enum: warnings
+re: warnings unicodedata
+hashlib: _md5 _sha1 _sha2 _sha256 _sha512 _sha3 _blake2
+N: unicodedata
+int: _pylong
+str: _pylong
+rot13: encodings.rot_13
+rot_13: encodings.rot_13
+hex: encodings.hex_codec
+idna: encodings.idna
+punycode: encodings.punycode
+cp1252: encodings.cp1252
+cp437: encodings.cp437
+utf_7: encodings.utf_7
+sig: encodings.utf_8_sig""".splitlines())}
+
+# System calls that stay possible: Linux's number on x86-64, on ARM64 (-: not there). None takes a
+# path, opens anything, starts a process or reaches another one.
 CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 10 226, munmap 11 215, brk 12 214,
     rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, select 23 -, sched_yield 24 124, mremap 25 216,
     madvise 28 233, nanosleep 35 101, getpid 39 172, exit 60 93, gettimeofday 96 169, getrusage 98 165, times 100 153,
     sigaltstack 131 132, gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113,
     clock_getres 229 114, clock_nanosleep 230 115, exit_group 231 94, pselect6 270 72, getrandom 318 278"""
 
-# What runs in the fresh interpreter before the program. Locking comes last, as each lock forbids what precedes it.
+# What runs in the fresh interpreter before the program. Locking comes last, as each lock forbids
+# what precedes it.
 CHILD = r'''
-import marshal, os, resource, sys
+import _signal, marshal, os, resource, sys
 
-def fails(attempt, *args):
+def fails(attempt, *args, by=(OSError, ValueError, MemoryError, ImportError)):
     try:
         attempt(*args)
-    except (OSError, ValueError, MemoryError):
+    except by:
         return True
+    except OSError:                                     # refused, but for another reason
+        pass
     return False
 
 request = marshal.load(sys.stdin.buffer)
-pipe = os.dup(1)                                        # the way back; the program's own prints go nowhere
+pipe = os.dup(1)  # the way back; the program's own prints go nowhere
 null = os.open(os.devnull, os.O_RDWR)
 for fd in (0, 1, 2):
     os.dup2(null, fd)
 for name in request["modules"]:
     __import__(name)
+for name, late in request["late"] * 2:  # twice: what comes late may itself import late
+    if name in request["words"] or name in sys.modules:
+        for module in late:
+            fails(__import__, module)
 if sys.platform == "linux":
     import ctypes
     libc = ctypes.CDLL(None)
-    rules = ctypes.create_string_buffer(request["filter"])      # and struct sock_fprog: how many, where
+    rules = ctypes.create_string_buffer(request["filter"])  # and struct sock_fprog: how many, where
     program = (ctypes.c_uint64 * 2)(len(request["filter"]) // 8, ctypes.addressof(rules))
 if os.getuid() == 0:                                    # root ignores limits: become nobody
     for change, who in ((os.setgroups, []), (os.setgid, 65534), (os.setuid, 65534)):
-        fails(change, who)                              # in a container without that right, the filter remains
+        fails(change, who)  # in a container without that right, the filter remains
+used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
 for name, value in request["limits"]:                   # macOS refuses the one on memory
+    value += used * (name == "CPU")  # this end is for those that ignore the timer's signal
     fails(resource.setrlimit, getattr(resource, "RLIMIT_" + name), (value, value))
+_signal.signal(_signal.SIGPROF, _signal.SIG_DFL)
+_signal.setitimer(_signal.ITIMER_PROF, request["seconds"])      # of processor time; then this signal ends the process
 if sys.platform == "linux":
-    libc.prctl(1, 9, 0, 0, 0)                           # PR_SET_PDEATHSIG: killed when the one waiting for it ends
-    libc.prctl(38, 1, 0, 0, 0)                          # PR_SET_NO_NEW_PRIVS: setuid programs gain nothing
+    libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: killed when the one waiting for it ends
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS: setuid programs gain nothing
     if request["filter"]:
         libc.prctl(22, 2, ctypes.byref(program), 0, 0)  # PR_SET_SECCOMP
 
 if request["probe"]:
     import _socket
+    none = "/t2mini/there/is/no/such/file"              # "no such file" would mean that the kernel went to look for it
+    paths = [[os.readlink, none], [os.mkdir, none], [os.mkfifo, none], [os.mknod, none], [os.unlink, none],
+             [os.rename, none, none], [os.symlink, none, none], [os.link, none, none], [os.chmod, none, 0],
+             [os.truncate, none, 0], [os.chdir, none], [os.utime, none]]
+    looks = all(fails(*attempt, by=PermissionError) for attempt in paths)
     active = {"memory": fails(bytearray, 1 << 29), "network": fails(_socket.socket),
-              "files": fails(os.open, os.devnull, os.O_RDONLY) and fails(os.stat, "/"),
-              "processes": fails(lambda: os.fork() or os._exit(0))}
+              "files": looks and fails(os.open, os.devnull, os.O_RDONLY) and fails(os.stat, "/"),
+              "processes": fails(lambda: os.fork() or os._exit(0)) and fails(os.kill, os.getpid(), 0, by=PermissionError)
+                           and fails(os.execv, none, [none], by=PermissionError)}
     os.write(pipe, b"+V" + ascii((active,)).encode())
     os._exit(0)
 
-dicts = [dict] + [getattr(sys.modules.get("collections"), name, dict) for name in ("Counter", "defaultdict", "OrderedDict")]
+mro = type.__dict__["__mro__"].__get__  # a class of classes could lie about its bases
+keys, items = type({}.keys()), type({}.items())
+exact = {"fractions": "Fraction", "decimal": "Decimal"}
+exact = [getattr(sys.modules[module], name) for module, name in exact.items() if module in sys.modules]
+known = [bool, int, float, complex, str, bytes, type(None), list, tuple, set, frozenset, dict, bytearray, keys, items]
 
 def text(v, depth=0):
-    """A literal for v. Exact types only: a subclass could lie in its __repr__."""
-    kind = type(v)
-    if type(kind) is not type:                          # a class of classes could say that its class equals str
-        raise TypeError("the function returned a " + kind.__name__)
-    if kind in (int, float, str, bool, bytes, complex, type(None)):
-        return ascii(v)
-    if kind in dicts and depth < 20:
+    """A literal that equals v. Of a subclass (a namedtuple, a Counter) its built-in part: its own methods could lie."""
+    kind = next((base for c in mro(type(v)) for base in known + exact if base is c), None)
+    if kind in exact:  # equal to a number, or to nothing that a literal can say
+        above, below = v.as_integer_ratio()
+        if below == 1:
+            return ascii(above)
+        if (above / below).as_integer_ratio() == (above, below):
+            return ascii(above / below)
+    elif kind in (list, tuple) and depth < 20:
+        inside = "".join(text(x, depth + 1) + "," for x in kind.__iter__(v))
+        return f"[{inside}]" if kind is list else f"({inside})"
+    elif kind in (set, frozenset, keys, items) and depth < 20:
+        inside = "".join(text(x, depth + 1) + "," for x in kind.__iter__(v))
+        return f"{{{inside}}}" if inside else "set()"
+    elif kind is dict and depth < 20:
         return "{" + "".join(text(k, depth + 1) + ":" + text(x, depth + 1) + "," for k, x in dict.items(v)) + "}"
-    if kind in (list, tuple, set) and depth < 20:
-        inside = "".join(text(x, depth + 1) + "," for x in v)
-        return {list: f"[{inside}]", tuple: f"({inside})", set: f"{{{inside}}}" if v else "set()"}[kind]
-    raise TypeError("the function returned a " + kind.__name__)
+    elif kind is bytearray:
+        return ascii(bytes(memoryview(v)))
+    elif kind is str:
+        return ascii(str.__str__(v))
+    elif kind in (int, float, complex, bytes, bool, type(None)):
+        return kind.__repr__(v)
+    raise TypeError("the function returned a " + type(v).__name__)
 
 def answer():
-    scope = {"__name__": "answer"}                      # not __main__: the tests of a script are not run
+    module = sys.modules["answer"] = type(sys)("answer")  # dataclasses and typing look for it there
+    scope = vars(module)  # not __main__: the tests of a script are not run
     exec(compile(request["code"], "answer", "exec"), scope)
     function = scope.get(request["name"])
     if not callable(function):
         return "Eno function named " + request["name"]
-    # fresh arguments for each call; literals are made at once, before a later call can change a returned list
+    # fresh arguments for each call; literals are made at once, before a later call can change a
+    # returned list
     return "V(" + "".join(text(function(*marshal.loads(args))) + "," for args in request["inputs"]) + ")"
 
 def guard(event, args, error=PermissionError, families=frozenset(
@@ -124,7 +198,7 @@ def guard(event, args, error=PermissionError, families=frozenset(
 
 os.write(pipe, b"+")                                    # from here on the program's own time runs
 sys.addaudithook(guard)
-del guard                                               # its defaults can then no longer be found and changed
+del guard  # its defaults can then no longer be found and changed
 try:
     result = answer()
 except BaseException as e:
@@ -133,24 +207,34 @@ os.write(pipe, result.encode("ascii", "replace"))
 os._exit(0)
 '''
 
-# What no program needs: no byte to a file, no core dump, no new process, and no new file descriptor.
+# What no program needs: no byte to a file, no core dump, no new process, and no new file
+# descriptor.
 LIMITS = ("FSIZE", 0), ("CORE", 0), ("NPROC", 0), ("NOFILE", 0)
-_lock, _features = threading.Lock(), {}
+_lock, _features, _warned = threading.Lock(), {}, set()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """values: what the calls returned, in order, or None; error: "" or one line that says why there are none."""
+    """values: what the calls returned, in order, or None; error: "" or one line that says why there
+    are none."""
     values: tuple | None
     error: str = ""
+
+    @property
+    def timed_out(self):
+        """Was it stopped because it took too long? (A log counts these: many of them are a fault of
+        the limits.)"""
+        return self.error == "timeout"
 
 
 def call_function(code: str, name: str, inputs: Sequence[tuple], seconds=2.0, memory_mb=256) -> Outcome:
     """Run the program text `code`, then call its function `name` once for each tuple of arguments.
 
-    seconds bounds all calls together. Nothing that the program does raises here; inputs that are not plain data do.
+    seconds bounds the processor time of all calls together; WALL times as long may pass. Nothing
+    that the program does raises here; inputs that are not plain data do, and a system that cannot
+    lock it in (see `check_locks`).
     """
-    features()                                          # warns, once, if something is not locked
+    check_locks()
     return _run(code, name, inputs, seconds, memory_mb)
 
 
@@ -158,32 +242,47 @@ def call_many(jobs: Sequence[tuple[str, str, Sequence[tuple]]], workers=None, se
     """[(code, name, inputs), ...] -> their outcomes, in order. Equal jobs run once."""
     keys = [(code, name, repr(inputs)) for code, name, inputs in jobs]
     distinct = dict(zip(keys, jobs))
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or cores.usable()) as pool:
         done = dict(zip(distinct, pool.map(lambda job: call_function(*job, seconds=seconds), distinct.values())))
     return [done[key] for key in keys]
 
 
 def features() -> dict:
-    """What limits and kernel refuse here, tried out once: {"memory", "network", "files", "processes"} -> bool."""
+    """What limits and kernel refuse here, tried out once: {"memory", "network", "files",
+    "processes"} -> bool."""
     with _lock:
         if not _features:
             found = _run("", "", [()], STARTUP, 256, probe=True).values
             _features.update(found[0] if found else dict.fromkeys(("memory", "network", "files", "processes"), False))
-            if missing := ", ".join(name for name, on in _features.items() if not on):
-                print(f"t2mini: the sandbox cannot lock {missing} here;",
-                      "only Python's audit hook guards it" if found else "it does not even start", file=sys.stderr)
         return dict(_features)
 
 
+def check_locks():
+    """Warn, once, of what is not locked here; ValueError where that is more than memory and nobody
+    agreed to it."""
+    missing = [name for name, on in features().items() if not on]
+    if not missing:
+        return
+    said = f"the sandbox cannot lock {', '.join(missing)} here"
+    if missing != ["memory"] and os.environ.get(UNLOCKED) != "yes":
+        raise ValueError(f"{said}: a program that the model writes could get past what is left (Python's audit hook) and do "
+                         f"what you may do. Use Linux on x86-64 or ARM64, or set {UNLOCKED}=yes to run it all the same")
+    with _lock:
+        if said not in _warned:
+            _warned.add(said)
+            print(f"t2mini: {said}; only Python's audit hook and time limits guard it", file=sys.stderr)
+
+
 def _filter():
-    """The seccomp program (classic BPF) that allows CALLS and refuses the rest with EPERM; b"" if it does not apply."""
+    """The seccomp program (classic BPF) that allows CALLS and refuses the rest with EPERM; b"" if
+    it does not apply."""
     column, architecture = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}.get(os.uname().machine, (0, 0))
     if not column or sys.platform != "linux" or sys.maxsize < 2**32:
         return b""
     allowed = [int(entry.split()[column]) for entry in CALLS.split(",") if entry.split()[column] != "-"]
-    load, equal, give = 0x20, 0x15, 0x06                # operations: read a word of the call, compare, decide
+    load, equal, give = 0x20, 0x15, 0x06  # operations: read a word of the call, compare, decide
     program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, 0x80000000), (load, 0, 0, 0)]
-    for i, number in enumerate(allowed):                # a match jumps over the remaining ones and the refusal
+    for i, number in enumerate(allowed):  # a match jumps over the remaining ones and the refusal
         program.append((equal, len(allowed) - i, 0, number))
     program += [(give, 0, 0, 0x00050001), (give, 0, 0, 0x7FFF0000)]
     return b"".join(struct.pack("HBBI", *line) for line in program)
@@ -193,28 +292,34 @@ def _run(code, name, inputs, seconds, memory_mb, probe=False):
     """One call in a fresh interpreter -> Outcome."""
     if len(code) > MAX_CODE:
         return Outcome(None, "the program is too long")
-    words = set(re.findall(r"\w+", code)) if "import" in code else set()
-    modules = sorted(words & MODULES) + [LATE[word] for word in sorted(words & LATE.keys())]
-    request = marshal.dumps({"code": code, "name": name, "inputs": [marshal.dumps(tuple(args)) for args in inputs],
-                             "limits": (("CPU", math.ceil(seconds) + 1), ("AS", memory_mb << 20), *LIMITS),
-                             "modules": modules + ["_socket"] * probe, "filter": _filter(), "probe": probe})
+    words = set(re.findall(r"\w+", code))
+    modules = sorted(words & MODULES) if "import" in words else []
+    request = marshal.dumps({
+        "code": code, "name": name, "inputs": [marshal.dumps(tuple(args)) for args in inputs],
+        "limits": (("CPU", math.ceil(seconds) + 1), ("AS", memory_mb << 20), *LIMITS), "seconds": seconds,
+        "modules": modules + ["_socket"] * probe, "words": sorted(words & LATE.keys()), "late": list(LATE.items()),
+        "filter": _filter(), "probe": probe})
     # what locks is in the child, not in preexec_fn, which can deadlock under the threads of torch
-    with tempfile.TemporaryDirectory(prefix="t2mini-", ignore_cleanup_errors=True) as folder:
-        child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"PATH": os.defpath},
-                                 cwd=folder, start_new_session=True)
-        try:
-            return _judge(_receive(child, request, seconds), len(inputs))
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):      # macOS: nobody may kill the dead
-                os.killpg(child.pid, signal.SIGKILL)
-            child.stdout.close()
-            child.wait()
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, env={"PATH": os.defpath}, cwd="/", start_new_session=True)
+    try:
+        data = _receive(child, request, WALL * seconds)
+    finally:
+        # macOS: nobody may kill the dead
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.stdout.close()
+        child.wait()
+    if child.returncode in (-signal.SIGPROF, -signal.SIGXCPU):
+        return Outcome(None, "timeout")
+    return _judge(data, len(inputs))
 
 
 def _receive(child, request, seconds):
-    """Send the request -> the answer's bytes, or None after the time is up. More than MAX_RESULT is not waited for."""
-    with contextlib.suppress(BrokenPipeError):          # it died early: then there is nothing to read either
+    """Send the request -> the answer's bytes, or None after the time is up. More than MAX_RESULT is
+    not waited for."""
+    # it died early: then there is nothing to read either
+    with contextlib.suppress(BrokenPipeError):
         child.stdin.write(request)
     with contextlib.suppress(BrokenPipeError):
         child.stdin.close()
@@ -226,16 +331,18 @@ def _receive(child, request, seconds):
         part = os.read(child.stdout.fileno(), 65_536)
         if not part:
             break
-        if not data:                                    # the "+" of a child that is ready: now the clock starts
+        if not data:  # the "+" of a child that is ready: now the clock starts
             end = time.monotonic() + seconds
         data += part
     return data
 
 
 def _judge(data, count):
-    """Bytes from the child -> Outcome. Only literals are read, nothing is evaluated: the program may have forged it.
+    """Bytes from the child -> Outcome. Only literals are read, nothing is evaluated: the program
+    may have forged it.
 
-    (Its 0xfff... could be an integer of more digits than Python prints: repr(values) refuses it here, not somewhere later.)
+    (Its 0xfff... could be an integer of more digits than Python prints: repr(values) refuses it
+    here, not somewhere later.)
     """
     if data is None:
         return Outcome(None, "timeout")
@@ -255,7 +362,8 @@ def _judge(data, count):
 
 
 def _finite(v):
-    """No inf or nan inside: to a comparison with a relative tolerance, infinity is close to every number."""
+    """No inf or nan inside: to a comparison with a relative tolerance, infinity is close to every
+    number."""
     if isinstance(v, (list, tuple, set, dict)):
         return all(map(_finite, v)) and (type(v) is not dict or all(map(_finite, v.values())))
     return not isinstance(v, (float, complex)) or abs(v) < math.inf

@@ -1,24 +1,115 @@
 """
-Questions of yours: a .jsonl file with `prompt`, `answer` and optionally `match` and `options` in each row.
+Questions of yours: a .jsonl file with `prompt`, `answer` and optionally `match` and `options` in
+each row.
+
+Splits:   by place in the file, counting different prompts: of every ten the ninth is val, the tenth
+          is test, the rest train. Four validation questions tell nothing, so of fewer than 200
+          prompts more are val, up to four of ten or about 20 in all: 20 prompts give 8 val and 2
+          test, 40 give 16 and 4, 100 give 20 and 10. The same file always gives the same splits, no
+          prompt is in two, and what is test stays test when rows are added behind.
 """
+import math
+import re
+from collections import Counter
+
 from .example import Example, normal, to_number
+from .published import read_rows
+
+MATCHES = ("number", "exact", "choice", "contains")
+VAL_PLACES = (8, 3, 6, 1)               # which of ten prompts are val, as many of these as needed
+VAL_ROWS = 20                           # ... for about so many in all
+
+
+def read(path):
+    """A file of questions -> list of Examples with different prompts, in the file's order.
+
+    Raises FileNotFoundError, or ValueError naming the line that is empty, not JSON or no question.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no task file at {path}")
+    found = {}
+    for number, row in read_rows(path):
+        try:
+            example = example_of(row)
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
+            raise ValueError(f"{path} line {number}: {e}") from None
+        found.setdefault(example.prompt, example)       # a prompt must not sit in two splits
+    if not found:
+        raise ValueError(f"{path}: the file is empty")
+    return list(found.values())
 
 
 def example_of(row):
-    """One JSONL row (dict) -> Example."""
+    """One JSONL row (dict) -> Example. ValueError that says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError("a row must be an object with `prompt` and `answer`")
     for field in ("prompt", "answer"):
-        if not isinstance(row.get(field), (str, int, float)) or not str(row[field]).strip():
+        if not is_text(row.get(field)):
             raise ValueError(f"`{field}` is missing or empty")
-    match, answer = row.get("match", "exact"), str(row["answer"]).strip()
-    if match not in ("number", "exact", "choice", "contains"):
+    match = row.get("match", "exact")
+    answer = str(row["answer"]).strip()
+    if match not in MATCHES:
         raise ValueError(f"`match` is {match!r}; it must be number, exact, choice or contains")
     if match == "number" and to_number(answer) is None:
         raise ValueError(f"`match` is number but the answer {answer!r} is not one")
     if match == "exact" and not normal(answer):
         raise ValueError(f"`answer` is {answer!r}: without punctuation nothing is left to compare")
-    options = row.get("options", [])
-    if match == "choice" and (not isinstance(options, list) or answer not in (str(o).strip() for o in options)):
-        raise ValueError("`match` is choice: `options` must be a list of texts that holds the answer")
-    return Example(str(row["prompt"]), answer, match, options=tuple(str(o).strip() for o in options))
+    options = ()
+    if match == "choice" or row.get("options", []) != []:
+        options = options_of(row.get("options"), answer)
+    return Example(str(row["prompt"]), answer, match, options=options)
+
+
+def is_text(value):
+    """A text or a number that is not blank."""
+    return isinstance(value, (str, int, float)) and bool(str(value).strip())
+
+
+def options_of(options, answer):
+    """The options of a row as texts. ValueError where they are none, two are equal, or the answer
+    is not among them."""
+    if not isinstance(options, list) or len(options) < 2 or not all(map(is_text, options)):
+        raise ValueError("`options` must be a list of texts (two at least) that holds the answer")
+    texts = tuple(str(option).strip() for option in options)
+    often, times = Counter(texts).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"`options` holds {often!r} {times} times; each must be another text")
+    if answer not in texts:
+        raise ValueError("`options` must be a list of texts that holds the answer; "
+                         f"{answer!r} is not one of them")
+    return texts
+
+
+def hedging(found):
+    """A warning, or "": rows where `contains` pays for repeating the question, as it names several
+    of the answers.
+
+    found: Examples of one file, in its order
+    """
+    asked = [e for e in found if e.match == "contains"]
+    answers = {e.answer.lower() for e in asked}
+    named = [e for e in asked if names(e.prompt, e.answer)
+             and any(names(e.prompt, other) for other in answers - {e.answer.lower()})]
+    if not named:
+        return ""
+    return (f"{len(named)} of {len(asked)} prompts with `match` contains name their answer and "
+            f"another row's: an answer that says both is right (as of {named[0].prompt[:60]!r}). Use "
+            "`match` choice with `options` instead")
+
+
+def names(text, word):
+    """Does a text hold these words, as whole words, in any case? (How `contains` compares.)"""
+    return re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", text.lower()) is not None
+
+
+def split(found):
+    """Examples with different prompts, in the file's order -> {"train": tuple, "val": tuple,
+    "test": tuple}."""
+    wanted = math.ceil(10 * VAL_ROWS / max(len(found), 1))
+    val = VAL_PLACES[:wanted]
+    splits = {"train": [], "val": [], "test": []}
+    for i, example in enumerate(found):
+        place = i % 10
+        name = {9: "test", **dict.fromkeys(val, "val")}.get(place, "train")
+        splits[name].append(example)
+    return {name: tuple(rows) for name, rows in splits.items()}

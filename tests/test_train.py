@@ -1,0 +1,291 @@
+"""The loop around an update: settings that make sense, warnings, checkpoints at every step, a log that is one run's."""
+import io
+import json
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from test_reinforce import config, interrupt_at, quiet, rows_of, same_file, words     # noqa: F401
+
+import t2mini
+from t2mini import evaluate, experts, recipe, reinforce, svf, tasks
+from t2mini.machine import checkpoint
+from t2mini.questions.example import Example
+from t2mini.recipe import RANGES, TrainConfig, settled
+from t2mini.train import Run, attach, train
+
+NAN, INF = float("nan"), float("inf")
+
+
+# ---------------------------------------------------------------------------------------------- settings
+@pytest.mark.parametrize("changes", [
+    {"clip": -1.0}, {"clip": 0.0}, {"temperature": -1.0}, {"temperature": NAN}, {"temperature": INF}, {"temperature": 1e-6},
+    {"kl": NAN}, {"kl": -0.1}, {"lr": INF}, {"lr": 0.0}, {"lr": "fast"}, {"max_tokens": -5}, {"samples": 10 ** 8},
+    {"samples": 0}, {"samples": 2.5}, {"samples": True}, {"prompts": 4096, "samples": 1024}, {"steps": 0}, {"val_n": 0},
+    {"val_every": 0}, {"patience": 0}, {"seed": -1}, {"rank": 0}, {"lora_alpha": NAN}, {"baseline": "mean"}, {"tie": "all"},
+    {"must_stop": 1}, {"modules": None}, {"as_released": ["all"]}, {"objective": "rewards"}, {"method": "dora"}, {"layers": "third"}])
+def test_a_setting_out_of_its_range_is_one_line(changes):
+    """Fails if a number that turns the update round, divides by nothing or never ends is accepted, or the line does not
+    name the option."""
+    name = next(iter(changes))
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} ") as e:
+        settled(TrainConfig(**changes))
+    assert "\n" not in str(e.value)
+
+
+def test_every_number_has_a_range_and_its_ends_are_in_it():
+    """Fails if a new setting has no range, or a limit refuses itself."""
+    numbers = {f.name for f in fields(TrainConfig) if type(f.default) in (int, float)}
+    assert numbers == RANGES.keys()
+    for name, ends in RANGES.items():
+        for value in ends:
+            changes = {"prompts": 8, "samples": 8, "baseline": "none"} | {name: value}
+            assert getattr(settled(TrainConfig(**changes)), name) == value
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"samples": 1}, "its own mean"), ({"temperature": 0.0}, "--temperature=0 teaches nothing"),
+    ({"samples": 1, "prompts": 1, "baseline": "batch"}, "one answer"), ({"kl": 0.1, "objective": "options"}, "--kl"),
+    ({"kl": 0.1, "objective": "next-token"}, "--kl")])
+def test_settings_that_teach_nothing_are_refused(changes, says):
+    """Fails if a run is started in which every advantage is 0, or whose KL is not that of equation 1."""
+    with pytest.raises(ValueError, match=says) as e:
+        settled(TrainConfig(**changes))
+    assert "\n" not in str(e.value)
+    for fine in ({"samples": 1, "baseline": "batch"}, {"samples": 1, "baseline": "none"}, {"as_released": "greedy"},
+                 {"samples": 1, "kl": 0.1}, {"samples": 1, "objective": "next-token"}):
+        settled(TrainConfig(**fine))
+
+
+def test_what_is_overridden_is_told(loaded, words, tmp_path):     # noqa: F811
+    """Fails if --as-released=all replaces a setting that was given without a word, or names one that was not given."""
+    cfg = TrainConfig(task="words", lr=0.05, kl=0.2, modules="q", steps=1, prompts=2, samples=2, val_n=2, as_released="all")
+    said = []
+    train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
+    told = [line for line in said if "is not used" in line]
+    assert [line.split("=")[0] for line in told] == ["--prompts", "--samples", "--lr", "--kl", "--modules"]
+    assert "--lr=0.05 is not used: it is 0.002" in told[2]
+    assert recipe.overridden(TrainConfig()) == recipe.overridden(TrainConfig(as_released="all")) == []
+
+
+def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(loaded, words, tmp_path):     # noqa: F811
+    """Fails if the departure does not show its defect: at 0.999 what v loses in a step is rounded away, at 0.99 it is not."""
+    decayed = {}
+    for named in ("", "bf16", "all"):
+        cfg = settled(config(as_released=named))
+        attach(loaded[0], cfg, None)
+        run = Run(*loaded, cfg, tmp_path / "e.safetensors", quiet, None)
+        settings, = run.optimizer.param_groups
+        p = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+        adam = torch.optim.AdamW([p], betas=settings["betas"], weight_decay=0.0)
+        for size in [1.0] + [0.0] * 200:
+            p.grad = torch.full_like(p, size)
+            adam.step()
+            first = adam.state[p]["exp_avg_sq"].clone() if size else first
+        decayed[named] = bool((adam.state[p]["exp_avg_sq"] < 0.5 * first).all())
+        svf.detach(loaded[0])
+    assert decayed == {"": True, "bf16": False, "all": False}
+
+
+def test_noise_at_the_start(loaded, words, tmp_path):     # noqa: F811
+    """Fails if --as-released=noise starts at the base model, folds nothing, or differs between two runs of a seed."""
+    model, _ = loaded
+    found = []
+    for seed in (0, 0, 1):
+        attach(model, settled(config(as_released="noise,sigmoid", seed=seed)), None)
+        p = torch.cat([layer.z.detach() for layer in svf.layers(model).values()])
+        assert abs(p.mean() - 0.1) < 0.002 and 0.008 < p.std() < 0.012
+        assert all(layer.folded is not layer.W for layer in svf.layers(model).values())
+        found.append(p)
+        svf.detach(model)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+# ---------------------------------------------------------------------------------------------- warnings
+def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_path):
+    """Fails if 40 one-word rows that no answer can match end as the base model without a word: too few rows to validate on,
+    a reward that stays 0, the `match` that would accept an answer, an expert that has learnt nothing."""
+    rows = [{"prompt": f"say {i}", "answer": "<"} for i in range(40)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    said = []
+    cfg = config(task=str(tmp_path / "mine.jsonl"), steps=4, max_tokens=12, prompts=8)
+    with pytest.MonkeyPatch.context() as mp:
+        mp.setattr(tasks, "rewards", lambda examples, texts: [0.0] * len(texts))
+        mp.setattr(tasks, "right", lambda example, text: example.match == "contains")
+        train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
+    few, = (line for line in said if "validation questions:" in line)
+    assert "only 4" in few and "25 points" in few and "--val-n" in few
+    unpaid, = (line for line in said if "no answer earned anything in 3 updates" in line)
+    assert "gold: '<'. match=contains would accept it" in unpaid and "'say " in unpaid
+    assert "learnt nothing: no update changed it" in said[-1]
+
+
+def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_path):     # noqa: F811
+    """Fails if updates in which all answers earn the same pass in silence, are told at every step, or an expert of step 0
+    ends like any other."""
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [1.0] * len(texts))
+    said = []
+    train(*loaded, config(steps=8, val_every=9, val_n=30), tmp_path / "e.safetensors", log=said.append)
+    assert sum("answers to a question earned the same" in line for line in said) == 1
+    assert not any("validation questions:" in line or "earned anything" in line for line in said)
+    svf.detach(loaded[0])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 2) for i in range(len(texts))])
+    scores = iter(([1.0, 0.0], [0.0, 0.0]))                 # worse than the base model
+    monkeypatch.setattr(evaluate, "score", lambda *a, **k: next(scores))
+    said.clear()
+    result = train(*loaded, config(steps=2), tmp_path / "f.safetensors", log=said.append)
+    assert result["best_step"] == 0 and "no later one was as good" in said[-1]
+    assert not any("earned the same" in line for line in said)
+
+
+def test_a_letter_that_the_terminal_cannot_show_ends_nothing(loaded, words, monkeypatch, tmp_path):     # noqa: F811
+    """Fails if training stops because of a sample line that a Latin-1 terminal cannot print."""
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(words, "examples", lambda split, n, seed=0: [Example(f"\u03b1 {i}", "x", "exact") for i in range(n)])
+    train(*loaded, config(steps=1), tmp_path / "e.safetensors", log=lambda text: print(text, file=screen, flush=True))
+    assert b"\\u03b1" in screen.buffer.getvalue() and (tmp_path / "e.safetensors").exists()
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+def state_of(path):
+    with safe_open(path, "pt") as f:
+        return json.loads(f.metadata()["state"])
+
+
+@pytest.mark.parametrize("changes", [{}, {"as_released": "sigmoid,bf16,noise"}, {"kl": 0.1}])
+def test_ctrl_c_loses_only_the_update_under_way(tiny_folder, words, monkeypatch, tmp_path, changes):     # noqa: F811
+    """Fails if updates since the last validation are done again after Ctrl-C, or the resumed run has another bit anywhere."""
+    cfg, a, b = config(steps=8, val_every=8, **changes), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    done, real = [], reinforce.update
+
+    def update(model, tokenizer, task, cfg, step, optimizer):
+        if step == 5 and 5 not in done and stop:
+            done.append(step)
+            with torch.no_grad():                           # in the middle of Adam's step
+                next(iter(svf.trained(model).values())).add_(1.0)
+            raise KeyboardInterrupt
+        done.append(step)
+        return real(model, tokenizer, task, cfg, step, optimizer)
+
+    def run(out, **options):
+        done.clear()
+        return train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, log=quiet, **options)
+
+    monkeypatch.setattr(reinforce, "update", update)
+    stop = False
+    run(a)
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        run(b)
+    assert done == [0, 1, 2, 3, 4, 5] and state_of(b.with_suffix(".ckpt"))["step"] == 5
+    stop = False
+    run(b, resume=True)
+    assert done == [5, 6, 7]
+    assert same_file(a, b) and same_file(a.with_suffix(".ckpt"), b.with_suffix(".ckpt"))
+
+
+@pytest.mark.parametrize("at", ["step    3", "step    4 | validation"])
+def test_a_log_that_was_cut_is_told(tiny_folder, words, tmp_path, at):     # noqa: F811
+    """Fails if --resume goes on behind a gap in the log without a word, or calls a whole log cut."""
+    out, said = tmp_path / "a.safetensors", []
+
+    def run(**options):
+        said.clear()
+        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), config(steps=6, val_every=4), out, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(log=interrupt_at(at))
+    whole = out.with_suffix(".jsonl").read_bytes()
+    kept = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    run(resume=True, log=said.append)
+    assert not any("was cut" in line for line in said)
+    for path, data in kept.items():
+        path.write_bytes(data)
+    out.with_suffix(".jsonl").write_bytes(b"".join(whole.splitlines(True)[:2]))
+    run(resume=True, log=said.append)
+    told, = (line for line in said if "was cut" in line)
+    assert f"up to step {3 if '3' in at else 4} are missing from step 2 on" in told
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_run_notices_that_its_log_is_gone(loaded, words, monkeypatch, tmp_path, how):     # noqa: F811
+    """Fails if a run whose log was deleted, so that a second one could lock its own, goes on writing the same files."""
+    out, real = tmp_path / "e.safetensors", reinforce.update
+
+    def update(model, tokenizer, task, cfg, step, optimizer):
+        if step == 2:
+            out.with_suffix(".jsonl").unlink()
+            if how == "replaced":
+                out.with_suffix(".jsonl").write_text("another run's")
+        return real(model, tokenizer, task, cfg, step, optimizer)
+
+    monkeypatch.setattr(reinforce, "update", update)
+    with pytest.raises(ValueError, match="was deleted or replaced while this run was writing it") as e:
+        train(*loaded, config(val_every=9), out, log=quiet)
+    assert "\n" not in str(e.value) and not out.exists() and state_of(out.with_suffix(".ckpt"))["step"] == 2
+    assert how == "deleted" or out.with_suffix(".jsonl").read_text() == "another run's"
+
+
+def test_another_method_is_not_called_damage(tiny_folder, words, tmp_path):     # noqa: F811
+    """Fails if --resume with another --method says that the checkpoint is damaged, or does not say what differs."""
+    def run(**options):
+        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), config(steps=1, **options), tmp_path / "a.safetensors",
+              resume="method" in options, log=quiet)
+
+    run()
+    with pytest.raises(ValueError, match="another method: 'svf', now 'lora'"):
+        run(method="lora")
+
+
+def changed_meta(path, out, **changes):
+    """A copy of a checkpoint with other metadata."""
+    with safe_open(path, "pt") as f:
+        meta = f.metadata()
+    save_file(load_file(path), out, {k: v for k, v in (meta | changes).items() if v is not None})
+
+
+@pytest.mark.parametrize("changes", [
+    {"step": -1}, {"step": 9}, {"step": "1"}, {"step": None}, {"step": True}, {"step": 10 ** 400}, {"best_step": 2},
+    {"best_val": NAN}, {"seconds": INF}, {"stale": [1]}, {"validated": "x"}, {"bad": -3}, []])
+def test_odd_states_of_a_checkpoint_are_one_line(tiny_folder, words, tmp_path, changes):     # noqa: F811
+    """Fails if counters that no run wrote end in a traceback, or are trained on with."""
+    out, cfg = tmp_path / "a.safetensors", config(steps=1)
+    train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, log=quiet)
+    ckpt = out.with_suffix(".ckpt")
+    state = json.dumps(state_of(ckpt) | changes if changes else changes)
+    changed_meta(ckpt, tmp_path / "other", state=state)
+    (tmp_path / "other").replace(ckpt)
+    with pytest.raises(ValueError, match="damaged checkpoint") as e:
+        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, resume=True, log=quiet)
+    assert "\n" not in str(e.value)
+
+
+def test_what_a_checkpoint_was_started_with(loaded, words, tmp_path):     # noqa: F811
+    """Fails if a checkpoint cannot be asked for its settings, base and dtype, or says them in other types."""
+    model, tokenizer = loaded
+    cfg, ckpt = config(steps=1), tmp_path / "a.ckpt"
+    train(model, tokenizer, cfg, tmp_path / "a.safetensors", log=quiet)
+    told = checkpoint.told(ckpt)
+    assert told == {"config": recipe.written(cfg), "base_sha256": model.base_sha256, "dtype": "torch.float32"}
+    assert settled(TrainConfig(**told["config"])) == cfg
+    for changes in ({"config": "[1]"}, {"config": "{"}, {"config": None}, {"dtype": None}, {"base_sha256": None}, {"state": "3"}):
+        changed_meta(ckpt, tmp_path / "b.ckpt", **changes)
+        with pytest.raises(ValueError, match="damaged checkpoint") as e:
+            checkpoint.told(tmp_path / "b.ckpt")
+        assert "\n" not in str(e.value)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        checkpoint.told(tmp_path / "c.ckpt")
+    with pytest.raises(ValueError, match="damaged checkpoint"):
+        (tmp_path / "d.ckpt").write_bytes(ckpt.read_bytes()[:-9])
+        checkpoint.told(tmp_path / "d.ckpt")
+
+
+def test_equal_scores_keep_the_later_z_in_the_file(loaded, words, monkeypatch, tmp_path):     # noqa: F811
+    """Fails if a validation that cannot tell two z apart throws away what was learnt since."""
+    monkeypatch.setattr(evaluate, "score", lambda *a, **k: [1.0, 0.0])
+    result = train(*loaded, replace(config(), steps=4, patience=9), tmp_path / "e.safetensors", log=quiet)
+    expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
+    assert result["best_step"] == meta["best_step"] == 4 and any((z != 1).any() for z in expert.values())
+    assert len(rows_of(tmp_path / "e.jsonl")) == 7
