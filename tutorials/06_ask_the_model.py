@@ -66,6 +66,10 @@ print(f"{'needs / said':<14}" + "".join(f"{c:>12}" for c in COLUMNS))
 for k, row in counts.items():
     print(f"{k:<14}" + "".join(f"{v:>12}" for v in row))
 
+chapter.section("dispatch-prompt")
+print(tasks.dispatch_prompt("{question}"))
+print(f"the answer begins: {tasks.DISPATCH_OPENER}")
+
 # %% the same questions, asked in other words
 chapter.section("wordings")
 BOXED = ('Which skill does the message above need: "code", "math", "reasoning" or "other"? Put one of these four words '
