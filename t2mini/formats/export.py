@@ -12,7 +12,6 @@ The folder is built beside DIR and renamed at the end: it is there whole or not 
 import json
 import os
 import shutil
-from pathlib import Path
 
 from . import tokenizer
 from ..machine.files import beside, expand, read_bytes, save_tensors
