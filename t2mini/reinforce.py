@@ -41,7 +41,8 @@ def advantages(reward, baseline="group", mean=None):
 
     A mean keeps the direction of the expected gradient and its length but for a factor: an answer
     is part of its own mean, so the factor is 1 - 1/G exactly, with G the answers of the mean (0.5
-    at 2, 0.875 at 8). Adam does not see it. "group" has less variance, but a question whose answers
+    at 2, 0.875 at 8). Adam does not see a constant factor, but lambda of the KL term weighs as if
+    it were divided by it. "group" has less variance, but a question whose answers
     all earn the same then teaches nothing. Where that is nearly all of them (one-word answers, of
     which the model is sure), "batch" goes on.
     mean: of all answers of the update, where `reward` holds only a part of them.
