@@ -82,7 +82,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
         x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
         leaf = x.detach().requires_grad_()
         loss = 0.0
-        divergence = torch.zeros_like(weight)           # KL(tuned || base) at every state
+        divergence = torch.zeros(len(target), device=model.device)  # KL(tuned || base)
         for part in reversed(torch.arange(len(target), device=model.device).split(chunk)):
             lp, logp = logprobs(model, leaf[part], target[part], temperature)
             objective = (weight[part] * lp).sum()       # sum_t A * log pi(y_t | x, y_<t)
