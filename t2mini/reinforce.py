@@ -41,7 +41,8 @@ def advantages(reward, baseline="group", mean=None):
 
     A mean keeps the direction of the expected gradient and its length but for a factor: an answer
     is part of its own mean, so the factor is 1 - 1/G exactly, with G the answers of the mean (0.5
-    at 2, 0.875 at 8). Adam does not see it. "group" has less variance, but a question whose answers
+    at 2, 0.875 at 8). Adam does not see a constant factor, but lambda of the KL term weighs as if
+    it were divided by it. "group" has less variance, but a question whose answers
     all earn the same then teaches nothing. Where that is nearly all of them (one-word answers, of
     which the model is sure), "batch" goes on.
     mean: of all answers of the update, where `reward` holds only a part of them.
@@ -79,7 +80,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
         x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
         leaf = x.detach().requires_grad_()
         loss = 0.0
-        divergence = torch.zeros_like(weight)           # KL(tuned || base) at every state
+        divergence = torch.zeros(len(target), device=model.device)  # KL(tuned || base)
         for part in reversed(torch.arange(len(target), device=model.device).split(chunk)):
             lp, logp = logprobs(model, leaf[part], target[part], temperature)
             objective = (weight[part] * lp).sum()       # sum_t A * log pi(y_t | x, y_<t)

@@ -44,6 +44,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     for said in replaced:
         run.log(said)
     run.check_paths(resume)
+    run.read_validation()
     with checkpoint.output(run.out, run.log_path, run.ckpt) as run.log_file:
         if resume:
             run.resume()
@@ -100,13 +101,16 @@ class Run:
 
     # --- start ---
     def check_paths(self, resume):
-        """ValueError where the files cannot be this run's. Reads the validation questions."""
+        """ValueError where the files cannot be this run's."""
         if Path(self.cfg.task).resolve() == self.log_path.resolve():
             raise ValueError(f"the log of {self.out} would replace the task file {self.cfg.task}; "
                              "choose another --out")
         if resume and not self.ckpt.exists():
             raise ValueError(f"--resume: there is no checkpoint {self.ckpt}; "
                              "start without --resume")
+
+    def read_validation(self):
+        """The questions that choose which z is kept."""
         self.val = self.task.examples("val", self.cfg.val_n, seed=0)
         if len(self.val) < idle.FEW:
             self.log(idle.few(len(self.val)))

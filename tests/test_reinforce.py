@@ -941,6 +941,21 @@ def test_released_recipe(ready, words, monkeypatch):
     assert all(temperature == 0 and norm == 12 and kl == 0 for *_, temperature, norm, kl in seen)
 
 
+def test_an_answer_without_text_has_no_likelihood_when_it_is_tokenised_again(ready, words, monkeypatch):
+    """Fails if --as-released=retoken meets an answer of nothing but the stop token and packs minus one token."""
+    model, tokenizer, optimizer = ready
+    monkeypatch.setattr(reinforce, "generate", lambda *a, **k: generate(*a[:3], range(272), *a[4:], **k))   # all stop at once
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 3 == 0) for i in range(len(texts))])
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: "" if ids and ids[0] % 2 else "a")
+    seen, plain = [], policy_gradient
+    monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.extend(a[1]) or plain(*a))
+    numbers, _ = reinforce.update(model, tokenizer, words, config(as_released="retoken"), 0, optimizer)
+    assert numbers["skipped"] == 0 and numbers["grad_norm"] > 0 and numbers["answer_len"] == 1
+    assert all(a == [ord("a")] for _, answers in seen for a in answers) and 0 < sum(len(a) for _, a in seen) < 12
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: "")
+    assert reinforce.update(model, tokenizer, words, config(as_released="retoken"), 1, optimizer)[0]["grad_norm"] == 0
+
+
 def test_released_recipe_trains_logits(loaded, words, tmp_path):
     """Fails if the sigmoid form is not used, or its logits are saved in place of the effective z."""
     model, _ = loaded
