@@ -173,6 +173,11 @@ def reproduce_options(p):
                    help="write here instead of tutorials/results and tutorials/figures")
 
 
+def page_options(p):
+    p.add_argument("--port", type=int, default=8000,
+                   help="of the address 127.0.0.1, which only this machine reaches; 0: a free one")
+
+
 def bench_options(p):
     p.add_argument("--repeats", type=int, default=5,
                    help="of each measurement; the slowest ones run half as often")
@@ -269,6 +274,9 @@ VERBS = {   # name: (what it does, examples, what adds its options)
               (bench_options, *MODEL, layer_options, json_options)),
     "demo": ("show two-pass adaptation on built-in questions", ("--allow-code",),
              (*MODEL, layer_options, code_options)),
+    "page": ("serve a page on which one turns the dials, for this machine alone",
+             ("", "--port=8080 --weights=weights/SmolLM2-135M-Instruct.Q4_1.gguf --threads=2"),
+             (page_options, *MODEL, layer_options)),
     "doctor": ("tell what this machine offers, what is missing, and the command that mends it", (),
                (json_options,)),
 }

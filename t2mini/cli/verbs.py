@@ -17,7 +17,7 @@ import t2mini
 
 from .. import adapt, evaluate, experts, recipe, reinforce, svf, tasks
 from ..formats import download, export
-from ..lab import arms, bench, demo, doctor, plots, reproduce
+from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import files, ranks
 from ..questions import published
 
@@ -295,6 +295,16 @@ def bench_(args):
     return bench.run(model, tokenizer, args.repeats)
 
 
+def page_(args):
+    """Serve the page until Ctrl-C."""
+    if not 0 <= args.port < 65536:
+        raise ValueError("--port must be from 0 to 65535")
+    model, tokenizer = open_model(args)
+    lab = page_model.Lab(model, tokenizer, shelf(args, model))
+    lab.warm_up()
+    page.run(lab, args.port)
+
+
 def doctor_(args):
     """What this machine offers."""
     return doctor.run()
@@ -311,5 +321,5 @@ def datasets_(args):
 
 
 VERBS = {"ask": ask, "train": train, "eval": eval_, "adapt": adapt_, "show": show, "export": export_,
-         "demo": demo_, "reproduce": reproduce_, "bench": bench_, "doctor": doctor_,
-         "download": download_, "datasets": datasets_}
+         "demo": demo_, "reproduce": reproduce_, "bench": bench_, "page": page_,
+         "doctor": doctor_, "download": download_, "datasets": datasets_}
