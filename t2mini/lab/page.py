@@ -112,7 +112,8 @@ class Handler(BaseHTTPRequestHandler):
         """Another name for this address, or another site's script, gets nothing."""
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0] not in self.server.hosts:
-            raise Refused(403, f"this page is served as http://127.0.0.1:{self.server.server_port}/ only")
+            port = self.server.server_port
+            raise Refused(403, f"this page is served as http://127.0.0.1:{port}/ only")
         origin = self.headers.get("Origin")
         if origin is not None and origin.removeprefix("http://") not in self.server.hosts:
             raise Refused(403, "requests from other sites are not answered")
@@ -156,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def drain(self):
-        """Throw away what is still coming: closing upon unread bytes would take the refusal back."""
+        """Throw away what still comes: closing upon unread bytes would take the refusal back."""
         left = DRAINED
         self.connection.settimeout(0.2)
         with suppress(OSError):
@@ -219,7 +220,7 @@ def not_a_number(word):
 
 
 def policy(html):
-    """The Content-Security-Policy: this page's own style and script by their hashes, nothing else."""
+    """The Content-Security-Policy: this page's own style and script, by hash, and nothing else."""
     allowed = {}
     for tag in ("style", "script"):
         [inside] = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)

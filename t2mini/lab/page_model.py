@@ -2,8 +2,8 @@
 What the page asks of the model: z from sliders and single dials, the answers of the base model and
 of that z side by side, and the words that either of them finds likeliest next.
 
-Nothing is folded here. A row with z = 1 and a row with the present z share a batch (svf.per_row), so
-a moved slider costs no new weights, and the base weights stay where they are throughout.
+Nothing is folded here. A row with z = 1 and a row with the present z share a batch (svf.per_row),
+so a moved slider costs no new weights, and the base weights stay where they are throughout.
 """
 import sys
 import time
@@ -57,7 +57,7 @@ class Lab:
             self.experts[name] = z
 
     def warm_up(self):
-        """Run every path once: the first product of each matrix rearranges it (machine/packed.py)."""
+        """Answer once: the first product of each matrix rearranges it (machine/packed.py)."""
         events = []
         body = {"question": "Hello", "max_tokens": 2, "first": "show"}
         self.ask(body)(lambda event, data: events.append(event))
@@ -109,22 +109,23 @@ class Lab:
             if first != "skip":
                 route = self.first_pass(question, say)
             if first == "decide":
-                alpha = {route.label: 1.0} if route.label in self.experts else {}
-                say("alpha", alpha)
+                alpha = {name: 1.0 for name in self.experts if name == route.label}
+                say("alpha", alpha)         # none for "other": the base model
                 z = self.z_of({**body, "alpha": alpha})
             self.second_pass(question, names, z, max_tokens, say)
 
         return run
 
     def lens(self, body, top=10):
-        """The likeliest next words of both rows. -> run(say), see `ask`; text: the answer so far."""
+        """Both rows' likeliest next words. -> run(say), see `ask`; text: the answer so far."""
         question, text = text_of(body, "question"), text_of(body, "text")
         z = self.z_of(body)
 
         def run(say):
             prompt = self.tokenizer.prompt(question, opener=text)
+            stops = self.tokenizer.stops()
             with svf.per_row(self.model, [{}, z], [0, 1]) as rows:
-                out = generate(self.model, [prompt, prompt], 1, self.tokenizer.stops(), 0, rows=rows)
+                out = generate(self.model, [prompt, prompt], 1, stops, temperature=0, rows=rows)
             p = out.first_logits.float().softmax(-1)                            # (2, V)
             likeliest = p.topk(min(top, p.shape[1])).indices.tolist()           # (2, top)
             words = [[self.word(token, p) for token in row] for row in likeliest]
