@@ -84,7 +84,7 @@ def model_options(p):
     """Of every verb that loads a model."""
     p = p.add_argument_group("model and machine")
     p.add_argument("--weights", metavar="PATH", type=place,
-                   help=".gguf file or Hugging Face folder (default: the fetched one)")
+                   help=".gguf file, Hugging Face folder or fetched name (default: SmolLM2-135M)")
     p.add_argument("--device", help="cpu, cuda, ... (default: CUDA when present)")
     p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
     p.add_argument("--threads", type=within(int, 1, 256),
@@ -192,10 +192,17 @@ def reproduce_options(p):
                    help="two updates and a few questions, to see that it runs; kept apart")
     p.add_argument("--draw", action="store_true",
                    help="only draw the picture and print the table again, from the results file")
+    p.add_argument("--only", metavar="TEXT", default="",
+                   help="run only cells whose task, arm and seed hold this text, such as mixed")
     p.add_argument("--against", metavar="ARM",
                    help="with --draw: what each arm is above this one, not above the first")
     p.add_argument("--out", metavar="DIR", type=place,
                    help="write here instead of tutorials/results and tutorials/figures")
+
+
+def page_options(p):
+    p.add_argument("--port", type=int, default=8000,
+                   help="of the address 127.0.0.1, which only this machine reaches; 0: a free one")
 
 
 def bench_options(p):
@@ -295,6 +302,9 @@ VERBS = {   # name: (what it does, examples, what adds its options)
               (bench_options, *MODEL, layer_options, json_options)),
     "demo": ("show two-pass adaptation on built-in questions", ("--allow-code",),
              (*MODEL, layer_options, code_options)),
+    "page": ("serve a page on which one turns the dials, for this machine alone",
+             ("", "--port=8080 --weights=weights/SmolLM2-135M-Instruct.Q4_1.gguf --threads=2"),
+             (page_options, *MODEL, layer_options)),
     "doctor": ("tell what this machine offers, what is missing, and the command that mends it", (),
                (json_options,)),
 }

@@ -17,7 +17,7 @@ import t2mini
 
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
-from ..lab import arms, bench, demo, doctor, plots, reproduce
+from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import files, ranks
 from ..machine.text import printable
 from ..questions import published, sandbox
@@ -49,7 +49,7 @@ def shelf(args, model):
 
 def claim(args, path, kind):
     """The path of an output: nothing that the command reads, of its own kind, and writable."""
-    inputs = [args.weights or download.find_weights(), getattr(args, "data", None)]
+    inputs = [download.locate(args.weights), getattr(args, "data", None)]
     task, expert = getattr(args, "task", None), getattr(args, "expert", None)
     inputs += [name for name in (task, expert) if name and Path(name).suffix]
     return files.claim(path, kind, inputs)
@@ -272,7 +272,7 @@ def export_(args):
         experts.attach(model, meta, expert)
         svf.set_z(model, expert)
         added = adapter(model, expert, meta)
-    source = args.weights or download.find_weights()
+    source = download.locate(args.weights)
     print(export.export(out, source, svf.merged(model), model.cfg, model.dtype, added))
 
 
@@ -304,7 +304,7 @@ def reproduce_(args):
         raise ValueError("--against is about a results file that is there: add --draw")
     agree(args.allow_code)
     model, tokenizer = open_model(args)
-    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out)
+    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out, args.only)
 
 
 def bench_(args):
@@ -312,6 +312,16 @@ def bench_(args):
     model, tokenizer = open_model(args)
     experts.attach(model, {}, args.modules, args.layers)
     return bench.run(model, tokenizer, args.repeats)
+
+
+def page_(args):
+    """Serve the page until Ctrl-C."""
+    if not 0 <= args.port < 65536:
+        raise ValueError("--port must be from 0 to 65535")
+    model, tokenizer = open_model(args)
+    lab = page_model.Lab(model, tokenizer, shelf(args, model))
+    lab.warm_up()
+    page.run(lab, args.port)
 
 
 def doctor_(args):
@@ -330,6 +340,5 @@ def datasets_(args):
 
 
 VERBS = {"ask": ask, "train": train_, "eval": eval_, "adapt": adapt_, "show": show,
-         "export": export_,
-         "demo": demo_, "reproduce": reproduce_, "bench": bench_, "doctor": doctor_,
-         "download": download_, "datasets": datasets_}
+         "export": export_, "demo": demo_, "page": page_, "reproduce": reproduce_, "bench": bench_,
+         "doctor": doctor_, "download": download_, "datasets": datasets_}
