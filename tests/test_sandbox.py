@@ -479,6 +479,14 @@ def test_nothing_runs_unlocked_without_a_second_agreement(monkeypatch, capfd):
     assert err.count("\n") == 1 and "cannot lock" in err and "files" in err
 
 
+def test_a_null_device_that_is_a_file_is_refused(monkeypatch, tmp_path):
+    """Break: where /dev/null was replaced by a file, a right program that prints ends in "File too large", silently."""
+    (tmp_path / "null").touch()
+    monkeypatch.setattr(os, "devnull", str(tmp_path / "null"))
+    with pytest.raises(ValueError, match="null is an ordinary file"):
+        call("def f():\n    print('noise')\n    return 1")
+
+
 # ---------------------------------------------------------------------------------------------- a busy machine
 BUSY = "import time\ndef f(x):\n    end = time.process_time() + 0.1\n    while time.process_time() < end: pass\n    return x\n"
 

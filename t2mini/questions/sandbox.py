@@ -34,6 +34,7 @@ import os
 import re
 import select
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -275,6 +276,10 @@ def features() -> dict:
 def check_locks():
     """Warn, once, of what is not locked here; ValueError where that is more than memory and nobody
     agreed to it."""
+    if not stat.S_ISCHR(os.stat(os.devnull).st_mode):       # a slip of some tool run by root
+        raise ValueError(f"{os.devnull} is an ordinary file on this machine, so programs that print "
+                         "would fail and earn nothing: restore it "
+                         "(rm /dev/null; mknod -m 666 /dev/null c 1 3)")
     missing = [name for name, on in features().items() if not on]
     if not missing:
         return
