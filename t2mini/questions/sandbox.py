@@ -89,7 +89,8 @@ CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 1
     munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
     select 23 -, sched_yield 24 124, mremap 25 216, madvise 28 233, nanosleep 35 101, getpid 39 172,
     exit 60 93, gettimeofday 96 169, getrusage 98 165, times 100 153, sigaltstack 131 132,
-    gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113, clock_getres 229 114,
+    gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113,
+    clock_getres 229 114,
     clock_nanosleep 230 115, exit_group 231 94, pselect6 270 72, getrandom 318 278"""
 
 # What runs in the fresh interpreter before the program. Locking comes last, as each lock forbids
@@ -277,7 +278,7 @@ def check_locks():
     """Warn, once, of what is not locked here; ValueError where that is more than memory and nobody
     agreed to it."""
     if not stat.S_ISCHR(os.stat(os.devnull).st_mode):       # a slip of some tool run by root
-        raise ValueError(f"{os.devnull} is an ordinary file on this machine, so programs that print "
+        raise ValueError(f"{os.devnull} is an ordinary file here, so programs that print "
                          "would fail and earn nothing: restore it "
                          "(rm /dev/null; mknod -m 666 /dev/null c 1 3)")
     missing = [name for name, on in features().items() if not on]
