@@ -236,9 +236,8 @@ def swap_each(model, settings, make):
 
 
 def attach_svf(model, settings, cache, progress):
-    sigmoid = "sigmoid" in settings["as_released"]
-    depth, tie = settings["layers"], settings["tie"]
-    return svf.attach(model, settings["modules"], cache, sigmoid, progress, depth, tie)
+    return svf.attach(model, settings["modules"], cache, "sigmoid" in settings["as_released"],
+                      progress, settings["layers"], settings["tie"])
 
 
 def attach_lora(model, settings, cache, progress):

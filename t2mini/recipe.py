@@ -101,8 +101,7 @@ def settled(cfg):
 
 def overridden(cfg):
     """One line for each setting that was given and that another one replaces."""
-    said = []
-    used = settled(cfg)
+    said, used = [], settled(cfg)
     for f in fields(TrainConfig):
         given = getattr(cfg, f.name)
         instead = getattr(used, f.name)

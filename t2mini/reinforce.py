@@ -188,10 +188,8 @@ def sample(model, tokenizer, task, cfg, step):
 
 def write(model, tokenizer, task, cfg, prompts, seed, asked):
     """Answers that the model writes. -> (token ids, which stopped, all finite?), prompt-major."""
-    limit = cfg.max_tokens or task.max_tokens
-    stops = tokenizer.stops(task.opener)
-    out = generate(model, prompts, limit, stops, cfg.temperature, cfg.samples, seed=seed,
-                   row_ids=asked, finite=False)
+    out = generate(model, prompts, cfg.max_tokens or task.max_tokens, tokenizer.stops(task.opener),
+                   cfg.temperature, cfg.samples, seed=seed, row_ids=asked, finite=False)
     tokens = [out.tokens(n) for n in range(len(out.lengths))]
     return tokens, out.stopped.tolist(), bool(out.logprobs.isfinite().all())
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
+from .generate import NotFinite
 from .machine import checkpoint, idle, ranks
 from .recipe import overridden, settled, written
 
@@ -70,8 +71,7 @@ def attach(model, cfg, cache):
     if cfg.bf16_training:
         for p in z:
             p.data = p.data.bfloat16()
-    if cfg.start_noise:
-        svf.fold(model)
+    svf.fold(model)
 
 
 class Run:
@@ -127,8 +127,7 @@ class Run:
         self.best = checkpoint.load(self.ckpt, self.told, self.z, self.optimizer, self.best,
                                     self.state, self.model.device)
         svf.fold(self.model)
-        step = self.state["step"]
-        end = 0
+        step, end = self.state["step"], 0
         if ranks.rank() == 0:
             end, last = checkpoint.end_of_step(self.log_path, step, self.state.get("validated"))
             if last != step:
@@ -151,8 +150,11 @@ class Run:
         Of equal scores the later z is kept: it has learnt more. Patience waits for a better one.
         """
         step, n = self.state["step"], len(self.val)
-        right = sum(evaluate.score(self.model, self.tokenizer, self.task, self.val,
-                                   choose=self.cfg.objective == "options"))
+        try:
+            right = sum(evaluate.score(self.model, self.tokenizer, self.task, self.val,
+                                       choose=self.cfg.objective == "options"))
+        except NotFinite:                           # z has run away; the best one so far is kept
+            right = 0.0
         mark = ""
         better = right / n > self.state["best_val"]
         self.state["stale"] = 0 if better else self.state["stale"] + 1
