@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help setup weights demo test test-all train-math results bench tutorials figures clean
+.PHONY: help setup weights demo page test test-page test-all train-math results bench tutorials figures clean
 
 ## help: list the targets (default)
 help:
@@ -32,13 +32,21 @@ weights: setup
 demo: weights
 	@$(PY) -m t2mini demo --allow-code $(ARGS)
 
+## page: turn the dials in your browser, at http://127.0.0.1:8000/
+page: weights
+	@$(PY) -m t2mini page $(ARGS)
+
 ## test: run all tests on tiny models (no network beyond pip)
 test: setup
 	@$(PY) -m pytest $(ARGS)
 
+## test-page: the page in a real browser (headless Chromium) on the real model
+test-page: weights
+	@$(PY) -m pytest -m page -rs $(ARGS)
+
 ## test-all: the slow ones too: more kills, more damaged files, several processes
 test-all: setup
-	@$(PY) -m pytest -m "slow or not slow" $(ARGS)
+	@$(PY) -m pytest -m "not page" $(ARGS)
 
 ## train-math: train the math expert from scratch into out/math.safetensors (4 minutes on two quiet cores, 12 beside other work)
 train-math: weights

@@ -25,7 +25,7 @@ def load(path=None, device=None, dtype=None):
     path    a .gguf file, a folder with config.json and *.safetensors (with or without an index), or
             the name of a model that `t2mini download` fetched; default: its default model
     device  "cuda", "cpu", ...; default: CUDA when present
-    dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where this device computes in it
+    dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where the device has it
     The model gets `name` and `base_sha256` (of the weight files; experts are tied to it). The
     tokenizer is None where a folder has no tokenizer.json. Raises FileNotFoundError or ValueError
     with one line that says what is wrong.
@@ -40,8 +40,7 @@ def load(path=None, device=None, dtype=None):
     checkpoint = formats.open_checkpoint(path)
     memory.keep_memory()
     device, dtype = pick(device, dtype)
-    cfg = Config(**vars(checkpoint.settings))
-    tokenizer = checkpoint.tokenizer
+    cfg, tokenizer = Config(**vars(checkpoint.settings)), checkpoint.tokenizer
     formats.check_config(cfg, len(checkpoint.tensors))
     if tokenizer is not None:
         formats.check_tokenizer(tokenizer, cfg.vocab_size)
@@ -94,9 +93,7 @@ def use(model, expert):
     from . import svf
     from .experts import Shelf
 
-    z = expert
-    if not isinstance(expert, dict):
-        z = Shelf(model)[str(expert)]
+    z = expert if isinstance(expert, dict) else Shelf(model)[str(expert)]
     with svf.using(model, z):
         yield model
 

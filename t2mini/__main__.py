@@ -4,7 +4,6 @@ The command line: parse, call, print. `python -m t2mini VERB --help` explains ea
 All bad input ends here as one line on stderr and a non-zero exit; a traceback is a bug.
 """
 import errno
-import json
 import os
 import sys
 
@@ -12,6 +11,7 @@ import sys
 def main(argv=None):
     """Run one verb. -> exit status: 0, 1 clear error, 2 wrong options, 130 after Ctrl-C."""
     try:
+        from .cli.run import run                    # here: Ctrl-C and what is missing are caught
         return run(argv)
     except KeyboardInterrupt as e:
         say(f"\nt2mini: stopped. {e}".rstrip())
@@ -36,33 +36,6 @@ def main(argv=None):
         if "torch" in sys.modules:
             from .machine import ranks
             ranks.stop()
-
-
-def run(argv=None):
-    """Parse, call, print. -> exit status."""
-    for name in ("stdout", "stderr"):               # closed by who started us: print into nothing
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
-        if hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")   # letters it cannot show
-    from .cli.options import build_parser
-
-    parser, verbs = build_parser()
-    args, unknown = parser.parse_known_args(argv)
-    if unknown:
-        verbs.get(args.verb, parser).unknown(unknown[0])
-    if not args.verb:
-        parser.print_help()
-        return 2
-    if getattr(args, "data", None):
-        os.environ["T2MINI_DATA"] = args.data       # whoever asks for a task by name finds it
-
-    from .cli.verbs import VERBS
-    result = VERBS[args.verb](args)
-    if getattr(args, "json", False):
-        print(json.dumps(result))
-    sys.stdout.flush()
-    return 0
 
 
 def say(text):

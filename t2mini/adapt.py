@@ -20,6 +20,7 @@ from . import evaluate, lora, svf, tasks
 from .cem import cem
 from .experts import Shelf
 from .generate import generate
+from .machine.batches import in_batches
 
 SKILLS = tasks.SKILLS                       # each has an expert of that name
 MIXED = tasks.MIXED                         # what CEM mixes, in the order of alpha
@@ -112,7 +113,7 @@ def route(model, tokenizer, questions, dispatcher=None, label=""):
         return [asdict(r) for r in read_routes(tokenizer, out, first)]
 
     with svf.using(model, {} if few or dispatcher is None else dispatcher):
-        found = evaluate.in_batches(run, [len(p) for p in prompts], BATCH, label)
+        found = in_batches(run, [len(p) for p in prompts], BATCH, label)
     return [Route(**r) for r in found]
 
 
@@ -204,7 +205,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
         rewards = tasks.rewards([shots[s] for s in asked], texts)
         return list(zip(rewards, (out.logprobs.sum(1) / out.lengths).tolist()))
 
-    found = evaluate.in_batches(run, [len(prompts[s]) for _, s in jobs], batch)
+    found = in_batches(run, [len(prompts[s]) for _, s in jobs], batch)
     found = np.array(found).reshape(len(mixed), len(shots), 2)
     right, sure = found[..., 0], found[..., 0] * found[..., 1]              # (mixtures, shots)
     # no right answer: the tie-break has nothing to say, and must not beat a real log-likelihood

@@ -6,6 +6,7 @@ file: a vector z per tuned matrix under the matrix's name (IA3: name.l; LoRA: th
 and name.B), and as metadata what it was trained on and how.
 """
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import lora, svf
 from .machine import files, ranks
+from .machine.settings import check_layers
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = Path(__file__).resolve().parent / "experts"
@@ -39,10 +41,7 @@ def find(name, model):
 
 def load(names, model, allow_other_base=False):
     """-> dict name -> expert, of all the experts in `names`."""
-    experts = {}
-    for name in names:
-        experts[name], _ = load_expert(find(name, model), model, allow_other_base)
-    return experts
+    return {name: load_expert(find(name, model), model, allow_other_base)[0] for name in names}
 
 
 def attach(model, meta, modules=None, depth="all"):
@@ -56,22 +55,8 @@ def attach(model, meta, modules=None, depth="all"):
         settings = {"modules": modules, "layers": depth}
     else:
         settings = meta.get("config")
-        check_settings(method, settings)
+        check_layers(method, settings, lora.LARGEST_RANK)
     lora.attach(model, method, settings, SVD_CACHE, progress=ranks.rank() == 0)
-
-
-def check_settings(method, settings):
-    """ValueError, before numbers of a damaged file ask for memory."""
-    damaged = ValueError(f"this {method} expert does not say how it was trained (modules, layers, "
-                         "rank, lora_alpha): damaged file?")
-    if not isinstance(settings, dict):
-        raise damaged
-    for name, kinds in (("modules", [str]), ("layers", [str]), ("rank", [int]),
-                        ("lora_alpha", [int, float])):
-        if type(settings.get(name)) not in kinds:
-            raise damaged
-    if not 0 < settings["rank"] <= lora.LARGEST_RANK or not 0 < settings["lora_alpha"] < 1e6:
-        raise damaged
 
 
 class Shelf:
@@ -96,7 +81,7 @@ class Shelf:
                 attach(self.model, meta, self.modules, self.depth)
                 self.method = method
             if self.method not in (None, method):
-                raise ValueError(f"{name} is an expert of {method}, the others are of {self.method}: "
+                raise ValueError(f"{name} is an expert of {method}, others are of {self.method}: "
                                  "one model runs experts of one method at a time")
             self.z[name] = z
         return self.z[name]
@@ -111,7 +96,6 @@ def save_expert(path, expert, metadata):
 
 def read_metadata(path):
     """The metadata of an expert file, numbers parsed. ValueError where the file is not one."""
-    meta = {}
     try:
         with safe_open(path, "pt") as f:
             told = f.metadata() or {}
@@ -122,13 +106,10 @@ def read_metadata(path):
     method = told.get("method", "svf")
     if method not in lora.METHODS or told.get("format") != f"t2mini-{method}-1":
         raise ValueError(f"{path}: not an expert file (no t2mini metadata)")
-    for key, value in told.items():
-        meta[key] = value
-        if key not in TEXTS:
-            try:
-                meta[key] = json.loads(value)
-            except (ValueError, RecursionError):
-                pass                        # a text, such as the name of the base model
+    meta = dict(told)
+    for key in told.keys() - {*TEXTS}:
+        with suppress(ValueError, RecursionError):          # else a text, such as the base's name
+            meta[key] = json.loads(told[key])
     return meta
 
 
@@ -161,13 +142,3 @@ def read_expert(path):
         if not fits or not bool(torch.isfinite(z).all()):
             raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")
     return expert
-
-
-def adapter(model, expert, meta):
-    """What formats/export.py writes beside merged weights: z with the singular values that it
-    scales; None but for SVF."""
-    if meta.get("method", "svf") != "svf":
-        return None
-    sigma = {name: layer.S for name, layer in svf.layers(model).items() if name in expert}
-    return {"name": model.name, "base_sha256": model.base_sha256, "z": expert, "sigma": sigma,
-            "facts": meta}

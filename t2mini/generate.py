@@ -81,8 +81,7 @@ def uniforms(seed, row_ids, samples, count):
     table = torch.empty(len(row_ids) * samples, count)
     for n in range(len(table)):
         prompt, sample = divmod(n, samples)
-        key = seed * 1_000_003 + row_ids[prompt]
-        key = key * 1_009 + sample
+        key = (seed * 1_000_003 + row_ids[prompt]) * 1_009 + sample
         g = torch.Generator().manual_seed(key % (1 << 63))
         table[n] = 1 - torch.rand(count, generator=g)
     return table
@@ -107,10 +106,8 @@ def draw(logits, u, temperature):
         token = logits.argmax(-1)
     else:
         c = p.cumsum(-1)
-        token = torch.searchsorted(c, u[:, None] * c[:, -1:])
-        token = token.clamp_(max=p.shape[1] - 1)[:, 0]
-    p_token = p.gather(1, token[:, None])[:, 0]
-    return token, p_token.log()
+        token = torch.searchsorted(c, u[:, None] * c[:, -1:]).clamp_(max=p.shape[1] - 1)[:, 0]
+    return token, p.gather(1, token[:, None])[:, 0].log()
 
 
 def left_pad(prompts, device):
@@ -120,9 +117,8 @@ def left_pad(prompts, device):
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     real = torch.zeros(len(prompts), width, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
-        start = width - len(prompt)
-        ids[row, start:] = torch.tensor(prompt)
-        real[row, start:] = True
+        ids[row, width - len(prompt):] = torch.tensor(prompt)
+        real[row, width - len(prompt):] = True
     return ids.to(device), real.to(device)
 
 

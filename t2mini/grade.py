@@ -8,11 +8,10 @@ Changed:  mends defects of the released graders: a sign counts, `1,234` is one n
           grades, earns nothing (`graded_end`).
 """
 import re
-import textwrap
-from dataclasses import dataclass
 
 from .questions import latex
 from .questions.example import NUMBER, normal, to_number
+from .questions.fences import find_code, graded_end     # noqa: F401 (part of this page)
 
 # ------------------------------------------------------------------------------------------ numbers
 UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"  # may be glued to a number: 8kg
@@ -61,7 +60,9 @@ def find_choice(text, options):
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
-    text = re.sub(r"\\boxed\{(.*?)\}|\*\*", r"\1", text).strip()
+    text = text.replace("**", "").strip()
+    for _ in range(3):                                      # \boxed{\textbf{(B)}} says (B)
+        text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
     named = named_options(text, options)
     if not named:
@@ -114,68 +115,3 @@ def find_quoted(text, options):
         if len(found) == 1:
             return found[0]
     return None
-
-
-# --------------------------------------------------------------------------------------------- code
-# words may stand before a fence that names its language: "Here: ```python"
-BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*[a-zA-Z{])"
-OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
-PYTHON = re.compile(r"(?:i?python|py)[\d.]*", re.I)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of an answer: its language ("" if none is said), its text, where it ends with
-    its fence, and whether that fence is there."""
-    language: str
-    text: str
-    end: int
-    closed: bool
-
-
-def blocks(text):
-    """The fenced blocks of an answer, in order. A fence is a line of its own; the last block may be
-    cut off."""
-    at = 0
-    while opens := OPENS.search(text, at):
-        mark = opens["marks"]
-        # closed by as many marks, also behind the last line of code; a fence with a language begins
-        # another block
-        another = rf"^[ \t]*(?={mark[:3]}[ \t]*[a-zA-Z{{])"
-        closes = re.compile(rf"{mark}{mark[0]}*[ \t\r]*$|{another}", re.M)
-        found = closes.search(text, opens.end() + 1)
-        inside, at = text[opens.end() + 1:], len(text)
-        if found:
-            inside, at = text[opens.end() + 1:found.start()], found.end()
-        words = re.split(r"[\s:,{}]+", opens["says"].strip(" \t\r{."))
-        indented = opens["indent"] and textwrap.dedent(inside)
-        end = len(text[:at].rstrip(" \t\r"))
-        yield Block(words[0], indented or inside, end, found is not None)
-
-
-def code_block(text):
-    """The block that holds the answer's program: the first one in Python, else the first of no
-    language; or None."""
-    found = list(blocks(text))
-    python = [block for block in found if PYTHON.fullmatch(block.language)]
-    untagged = [block for block in found if not block.language]
-    return next(iter(python + untagged), None)
-
-
-def graded_end(text):
-    """Where the judged part of a code answer ends: behind its first Python block; None where that
-    is not closed, or there is none: then all that is written still decides what is judged."""
-    for block in blocks(text):
-        if PYTHON.fullmatch(block.language):
-            return block.end if block.closed else None
-    return None
-
-
-def find_code(text):
-    """The Python code in an answer: its block (see `code_block`), else from its first line of
-    Python on."""
-    block = code_block(text)
-    if block:
-        return block.text
-    start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
-    return text[start.start():] if start else text

@@ -19,18 +19,13 @@ def pack(groups, device):
     of groups and answers. An answer sees the prompt and itself but not its siblings, so each token
     gets the state it had when it was sampled.
     """
-    lengths = []
-    for prompt, answers in groups:      # nothing follows an answer's last token: never an input
-        inputs = sum(map(len, answers)) - len(answers)
-        lengths.append(len(prompt) + inputs)
+    # nothing follows an answer's last token, so it is never an input
+    S = max(len(prompt) + sum(len(a) - 1 for a in answers) for prompt, answers in groups)
     B = len(groups)
-    S = max(lengths)
     ids = torch.zeros(B, S, dtype=torch.long)
     positions = torch.zeros_like(ids)
     segment = torch.full_like(ids, -1)                      # -1 padding, 0 prompt, 1.. answers
-    row = []
-    col = []
-    target = []
+    row, col, target = [], [], []
     for b, (prompt, answers) in enumerate(groups):
         P = len(prompt)
         ids[b, :P] = torch.tensor(prompt)
@@ -48,49 +43,33 @@ def pack(groups, device):
             col += range(at, end)
             target += answer
             at = end
-    found = [ids, positions, visible(segment)]
-    for numbers in (row, col, target):
-        found.append(torch.tensor(numbers))
+    found = [ids, positions, visible(segment), *map(torch.tensor, (row, col, target))]
     return [t.to(device) for t in found]
 
 
 def visible(segment):
     """segment (B, S): -1 padding, 0 prompt, 1.. answers -> allowed (B, S, S): query, key."""
     S = segment.shape[1]
-    query = segment[:, :, None]
-    key = segment[:, None, :]
-    same = key == query
-    prompt = key == 0
-    real = key >= 0
+    query, key = segment[:, :, None], segment[:, None, :]
     earlier = torch.ones(S, S, dtype=torch.bool).tril()
-    allowed = (same | prompt) & real & earlier
-    itself = torch.eye(S, dtype=torch.bool)
-    return allowed | itself                                 # else padding's softmax is NaN
+    allowed = ((key == query) | (key == 0)) & (key >= 0) & earlier
+    return allowed | torch.eye(S, dtype=torch.bool)         # else padding's softmax is NaN
 
 
 def logprobs(model, x, target, temperature):
     """log pi(target) (N,) and the whole log-distribution (N, V) from states x (N, C)."""
-    logits = at_temperature(model.head(x), temperature)
-    logp = logits.log_softmax(-1)
-    taken = logp.gather(1, target[:, None])
-    return taken[:, 0], logp
+    logp = at_temperature(model.head(x), temperature).log_softmax(-1)
+    return logp.gather(1, target[:, None])[:, 0], logp
 
 
 def micro_batches(groups, budget=512):
     """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
-    size = []
-    for prompt, answers in groups:
-        size.append(len(prompt) + sum(map(len, answers)))
+    size = [len(prompt) + sum(map(len, answers)) for prompt, answers in groups]
     batches = []
-    batch = []
     for i in sorted(range(len(size)), key=size.__getitem__):
-        padded = (len(batch) + 1) * size[i]
-        if batch and padded > budget:
-            batches.append(batch)
-            batch = []
-        batch.append(i)
-    if batch:
-        batches.append(batch)
+        if not batches or (len(batches[-1]) + 1) * size[i] > budget:
+            batches.append([])
+        batches[-1].append(i)
     return batches
 
 
@@ -98,9 +77,7 @@ def check_length(model, groups):
     """ValueError where a prompt of (prompt ids, [answer ids, ...]) with one of its answers is
     longer than the model's context."""
     context = model.cfg.max_position_embeddings
-    longest = 0
-    for prompt, answers in groups:
-        longest = max(longest, len(prompt) + max(map(len, answers)))
+    longest = max(len(prompt) + max(map(len, answers)) for prompt, answers in groups)
     if longest > context:
         raise ValueError(f"a question with its answer has {longest} tokens, which exceeds this "
                          f"model's context of {context}")
@@ -113,20 +90,13 @@ def likelihoods(model, groups, chunk=128):
     check_length(model, groups)
     found = [None] * len(groups)
     for part in micro_batches(groups):
-        batch = [groups[i] for i in part]
-        ids, positions, allowed, row, col, target = pack(batch, model.device)
+        ids, positions, allowed, row, col, target = pack([groups[i] for i in part], model.device)
         x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
-        lp = []
-        for states, tokens in zip(x.split(chunk), target.split(chunk)):
-            lp.append(logprobs(model, states, tokens, 1.0)[0])
-        lp = torch.cat(lp)                                                      # (N,)
-        at = 0
+        lp = torch.cat([logprobs(model, states, tokens, 1.0)[0]
+                        for states, tokens in zip(x.split(chunk), target.split(chunk))])    # (N,)
+        by_answer = iter(lp.split([len(a) for i in part for a in groups[i][1]]))
         for i in part:
-            scores = []
-            for answer in groups[i][1]:
-                scores.append(lp[at:at + len(answer)].sum())
-                at += len(answer)
-            found[i] = torch.stack(scores)
+            found[i] = torch.stack([next(by_answer).sum() for _ in groups[i][1]])
     return found
 
 
@@ -142,13 +112,10 @@ def choose(model, prompts, options, samples, temperature, seed, row_ids):
     """
     u = uniforms(seed, row_ids, samples, 1).view(len(prompts), samples)
     found = likelihoods(model, list(zip(prompts, options)))
-    tokens = []
-    finite = True
+    tokens, finite = [], True
     for answers, scores, draws in zip(options, found, u):
         finite = finite and bool(scores.isfinite().all())
-        chance = (scores.float().cpu() / temperature).softmax(0)
-        below = chance.cumsum(0)
-        drawn = torch.searchsorted(below, draws * below[-1])
-        drawn = drawn.clamp(max=len(answers) - 1)
+        below = (scores.float().cpu() / temperature).softmax(0).cumsum(0)
+        drawn = torch.searchsorted(below, draws * below[-1]).clamp(max=len(answers) - 1)
         tokens += [answers[k] for k in drawn]
     return tokens, finite

@@ -108,11 +108,10 @@ def mix(experts, alpha):
         raise ValueError("LoRA experts are mixed by one alpha each, not by one per matrix")
     mixed = {}
     for name in experts[0]:
+        scaled = [float(a) * e[name] for a, e in zip(alpha, experts, strict=True)]
+        mixed[name] = torch.cat(scaled, 1)
         if name.endswith(".A"):
             mixed[name] = torch.cat([e[name] for e in experts])
-        else:
-            scaled = [float(a) * e[name] for a, e in zip(alpha, experts, strict=True)]
-            mixed[name] = torch.cat(scaled, 1)
     return mixed
 
 
@@ -231,11 +230,8 @@ def kind_of(expert):
 def swap_each(model, settings, make):
     """Put make(name, base) in the place of every selected layer. -> list of names."""
     names = svf.chosen(model, settings["modules"], settings["layers"])
-    made = {}
-    for name in names:
-        base = model.get_submodule(name)
-        made[name] = make(name, base.requires_grad_(False))
-    svf.swap(model, made)
+    bases = {name: model.get_submodule(name).requires_grad_(False) for name in names}
+    svf.swap(model, {name: make(name, base) for name, base in bases.items()})
     return names
 
 

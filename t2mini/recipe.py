@@ -4,12 +4,14 @@ The settings of a training run, and what follows from them: `settled` writes eve
 Switches: method (SVF or a baseline of lora.py), objective (rewards, options or gold answers),
           tie (one z for many), and as_released, which goes back to choices of the released code,
           one by one or all, to see what each is worth.
-Checked:  every number against RANGES, every word against CHOICES, and that there is something to
-          learn from: a setting under which nothing is learnt stops with one line.
+Checked:  by machine/settings.py, every number, every word, and that there is something to learn
+          from: a setting under which nothing is learnt stops with one line.
 """
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from . import lora
+from .machine import settings
+from .machine.settings import DEPARTURES    # name: which choice of the release it is
 
 
 @dataclass(frozen=True)
@@ -54,49 +56,6 @@ class Recipe(TrainConfig):
     retokenised: bool = False       # an answer's text is cut into tokens anew; no stop token
 
 
-# name: what it goes back to. Each changes one thing, so that its worth can be measured alone.
-DEPARTURES = {
-    "greedy": "one arg-max answer to each of prompts * samples questions, the baseline over all",
-    "no-baseline": "the reward itself is the advantage",
-    "signed": "a wrong answer earns -1 instead of 0",
-    "sigmoid": "z = sigmoid(p), the nuclear norm kept (svf.py)",
-    "noise": "what is trained starts with a noise of 0.01 N(0, 1)",
-    "bf16": "what is trained, and so Adam's moments, in bfloat16; its beta2 is 0.999, at which a "
-            "second moment in bfloat16 cannot decay: 0.1 % less rounds to the same number",
-    "lr": "the learning rate is 2e-3 and constant",
-    "sum": "log-probabilities are summed over an answer, so a long one weighs more",
-    "prose": "prose behind a code block is paid like the code",
-    "retoken": "the likelihood is that of the answer's text, cut into tokens anew, which need not "
-               "be those that were sampled; the stop token has none",
-    "all": "all of these, no KL, the gradient's norm clipped at 1e-3, and the MLP's matrices"}
-
-# What a number may be: lowest and highest. Beyond these nothing is learnt, or the run never ends.
-RANGES = {
-    "steps": (1, 1_000_000),
-    "prompts": (1, 4096),
-    "samples": (1, 1024),
-    "max_tokens": (0, 32_768),
-    "temperature": (0.0, 100.0),
-    "lr": (1e-9, 10.0),
-    "kl": (0.0, 1000.0),
-    "clip": (1e-9, 1e9),
-    "rank": (1, 1024),
-    "lora_alpha": (1e-6, 1e6),
-    "seed": (0, 2 ** 31 - 1),
-    "val_every": (1, 1_000_000),
-    "val_n": (1, 100_000),
-    "patience": (1, 1_000_000)}
-ANSWERS = 65_536            # prompts * samples, of one update
-COLDEST = 0.01              # the lowest temperature above 0 that still is one
-
-CHOICES = {
-    "method": tuple(lora.METHODS),
-    "objective": ("reward", "options", "next-token"),
-    "baseline": ("group", "batch", "none"),
-    "tie": ("none", "matrix", "layer", "module"),
-    "layers": ("all", "half")}
-
-
 def written(cfg):
     """The settings as files keep them: dict of the fields of TrainConfig."""
     return {f.name: getattr(cfg, f.name) for f in fields(TrainConfig)}
@@ -112,9 +71,9 @@ def settled(cfg):
     sampling by another engine than the one that is scored; its graders; reading test questions
     while training, and never stopping early.
     """
-    check_fields(cfg)
-    named = departures(cfg)
-    check_switches(cfg, named)
+    settings.check_fields(written(cfg), written(TrainConfig()), tuple(lora.METHODS))
+    named = settings.departures(cfg.as_released)
+    settings.check_switches(cfg, named)
     then = written(cfg)
     then["modules"] = cfg.modules or lora.find(cfg.method).modules
     then["as_released"] = ",".join(d for d in DEPARTURES if d in named)
@@ -131,17 +90,12 @@ def settled(cfg):
         then |= {"kl": 0.0, "clip": 1e-3, "modules": "gate,up,down"}
     recipe = Recipe(
         **then,
-        signed_reward="signed" in named,
-        logit_form="sigmoid" in named,
-        start_noise="noise" in named,
-        bf16_training="bf16" in named,
-        constant_lr="lr" in named,
-        sum_per_answer="sum" in named,
-        prose_credited="prose" in named,
+        signed_reward="signed" in named, logit_form="sigmoid" in named,
+        start_noise="noise" in named, bf16_training="bf16" in named,
+        beta2=0.999 if "bf16" in named else 0.99, constant_lr="lr" in named,
+        sum_per_answer="sum" in named, prose_credited="prose" in named,
         retokenised="retoken" in named)
-    if "bf16" in named:
-        recipe = replace(recipe, beta2=0.999)
-    check_that_it_teaches(recipe)
+    settings.check_that_it_teaches(recipe)
     return recipe
 
 
@@ -153,84 +107,6 @@ def overridden(cfg):
         given = getattr(cfg, f.name)
         instead = getattr(used, f.name)
         if f.name != "as_released" and given not in (f.default, instead):
-            said.append(f"{option(f.name)}={given} is not used: it is {instead} under "
+            said.append(f"{settings.option(f.name)}={given} is not used: it is {instead} under "
                         f"--objective={cfg.objective} --as-released={cfg.as_released}")
     return said
-
-
-# ------------------------------------------------------------------------------------- checks
-def option(name):
-    return "--" + name.replace("_", "-")
-
-
-def departures(cfg):
-    """The set of departures that as_released names, what "all" stands for included."""
-    named = {d.strip() for d in cfg.as_released.split(",")} - {""}
-    for d in sorted(named - {*DEPARTURES}):
-        raise ValueError(f"--as-released: unknown departure {d!r}; "
-                         f"choose from {', '.join(DEPARTURES)}")
-    if "all" in named:
-        return {*DEPARTURES}
-    return named
-
-
-def check_fields(cfg):
-    """ValueError for a number out of its range, a word that is none of its choices, or a value of
-    another type than the setting has."""
-    for f in fields(TrainConfig):
-        value = getattr(cfg, f.name)
-        if f.name not in RANGES and type(value) is not type(f.default):
-            raise ValueError(f"{option(f.name)} cannot be {value!r:.40}")
-    for name, (low, high) in RANGES.items():
-        value = getattr(cfg, name)
-        whole = isinstance(low, int)
-        allowed = int if whole else (int, float)
-        fits = isinstance(value, allowed) and not isinstance(value, bool)
-        if not fits or not low <= value <= high:            # NaN is in no range
-            kind = "a whole number" if whole else "a number"
-            raise ValueError(f"{option(name)} must be {kind} from {low:,.9g} to {high:,.9g}, "
-                             f"not {value!r:.40}")
-    for name, words in CHOICES.items():
-        if getattr(cfg, name) not in words:
-            raise ValueError(f"{option(name)} must be one of {', '.join(words)}, "
-                             f"not {getattr(cfg, name)!r}")
-    if cfg.prompts * cfg.samples > ANSWERS:
-        raise ValueError(f"--prompts times --samples must be at most {ANSWERS:,} answers for an "
-                         f"update, not {cfg.prompts * cfg.samples:,}")
-
-
-def check_switches(cfg, named):
-    """ValueError where two switches undo each other. named: the departures."""
-    if cfg.objective == "next-token" and named & {"greedy", "no-baseline", "signed"}:
-        raise ValueError("--objective=next-token samples nothing: of --as-released greedy, "
-                         "no-baseline, signed and all do not go with it, sigmoid and bf16 do")
-    if cfg.objective != "reward" and cfg.kl:
-        raise ValueError("--kl is measured on answers that the model writes: only "
-                         "--objective=reward has them")
-    if cfg.objective == "options":
-        taught = cfg.baseline == "group" and cfg.samples >= 2 and cfg.temperature >= COLDEST
-        if not taught or named & {"greedy", "no-baseline", "all"}:
-            raise ValueError("--objective=options needs --baseline=group, two --samples or more "
-                             "and a temperature above 0: see likelihood.choose")
-    forms = (cfg.tie != "none") + ("sigmoid" in named)
-    if forms > 1 or (forms and cfg.method != "svf"):
-        raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only "
-                         "--method=svf has one, and one of them")
-
-
-def check_that_it_teaches(recipe):
-    """ValueError where every advantage would be 0, whatever the answers earn."""
-    if 0 < recipe.temperature < COLDEST:
-        raise ValueError(f"--temperature must be 0 (arg-max) or at least {COLDEST}, "
-                         f"not {recipe.temperature}")
-    if recipe.kl or recipe.baseline == "none":
-        return
-    if recipe.baseline == "group" and recipe.samples < 2:
-        raise ValueError("--samples=1 teaches nothing under --baseline=group: a lone answer is its "
-                         "own mean; take two --samples or more, or --baseline=batch")
-    if recipe.baseline == "group" and recipe.temperature == 0:
-        raise ValueError("--temperature=0 teaches nothing under --baseline=group: all answers to a "
-                         "question are the same; sample above 0, or take --baseline=batch")
-    if recipe.prompts * recipe.samples < 2:
-        raise ValueError("one answer for an update teaches nothing under --baseline=batch: it is "
-                         "its own mean; take more --prompts or --samples")

@@ -41,7 +41,8 @@ def advantages(reward, baseline="group", mean=None):
 
     A mean keeps the direction of the expected gradient and its length but for a factor: an answer
     is part of its own mean, so the factor is 1 - 1/G exactly, with G the answers of the mean (0.5
-    at 2, 0.875 at 8). Adam does not see it. "group" has less variance, but a question whose answers
+    at 2, 0.875 at 8). Adam does not see a constant factor, but lambda of the KL term weighs as if
+    it were divided by it. "group" has less variance, but a question whose answers
     all earn the same then teaches nothing. Where that is nearly all of them (one-word answers, of
     which the model is sure), "batch" goes on.
     mean: of all answers of the update, where `reward` holds only a part of them.
@@ -49,9 +50,7 @@ def advantages(reward, baseline="group", mean=None):
     if baseline == "group":
         return reward - reward.mean(1, keepdim=True)
     if baseline == "batch":
-        if mean is None:
-            mean = reward.mean()
-        return reward - mean
+        return reward - (reward.mean() if mean is None else mean)
     return reward
 
 
@@ -81,7 +80,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
         x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
         leaf = x.detach().requires_grad_()
         loss = 0.0
-        divergence = torch.zeros_like(weight)           # KL(tuned || base) at every state
+        divergence = torch.zeros(len(target), device=model.device)  # KL(tuned || base)
         for part in reversed(torch.arange(len(target), device=model.device).split(chunk)):
             lp, logp = logprobs(model, leaf[part], target[part], temperature)
             objective = (weight[part] * lp).sum()       # sum_t A * log pi(y_t | x, y_<t)
@@ -101,9 +100,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
 
 def per_token(groups, advantage, device):
     """The number of the answer that each token belongs to and its advantage, in `pack`'s order."""
-    numbers = []
-    weights = []
-    answer = 0
+    numbers, weights, answer = [], [], 0
     for (_, answers), earned in zip(groups, advantage, strict=True):
         for tokens, weight in zip(answers, earned, strict=True):
             numbers += [answer] * len(tokens)
@@ -117,8 +114,7 @@ def full_kl(logp, logq, vocab):
 
     Behind `vocab` the vocabulary is padding, where both are -inf and 0 * -inf would be NaN.
     """
-    p = logp[:, :vocab]
-    q = logq[:, :vocab]
+    p, q = logp[:, :vocab], logq[:, :vocab]
     return (p.exp() * (p - q)).sum(-1)
 
 
@@ -135,9 +131,9 @@ def credited(tokenizer, example, tokens, must_stop=False):
     block.
 
     What stands behind the block does not earn the reward, so its likelihood is left alone; the
-    release strengthens it all the same. The one token behind the block is credited, whichever it
-    is, so that stopping there is learnt: where to cut must follow from the tokens before the cut,
-    else the gradient is biased. must_stop: everything decides, as endless prose loses the reward.
+    release strengthens it all the same. The token behind the fence is credited, whichever it is: a
+    line break completes the fence, the end is learnt with the answer, and with anything else the
+    block goes on. must_stop: everything decides, as endless prose loses the reward.
     """
     def closed(n):
         return graded_end(tokenizer.decode(tokens[:n])) is not None
@@ -145,7 +141,7 @@ def credited(tokenizer, example, tokens, must_stop=False):
     if example.match != "code" or must_stop:
         return tokens
     n = bisect_left(range(len(tokens) + 1), True, key=closed)   # once closed, it stays closed
-    return tokens[:n + 1]
+    return tokens[:n]
 
 
 # ------------------------------------------------------------------------------------- one update
@@ -184,13 +180,10 @@ def sample(model, tokenizer, task, cfg, step):
         tokens, stopped, finite = pick(model, tokenizer, task, cfg, examples, prompts, seed, asked)
     else:
         tokens, stopped, finite = recite(model, tokenizer, task, examples, prompts)
-    episodes = []
-    for n, answer in enumerate(tokens):
-        i = n // cfg.samples
-        text = tokenizer.decode(answer)
-        episodes.append(Episode(examples[i], prompts[i], answer, text, stopped[n]))
     return_memory()
-    return episodes, finite
+    who = [n // cfg.samples for n in range(len(tokens))]
+    return [Episode(examples[i], prompts[i], answer, tokenizer.decode(answer), stopped[n])
+            for n, (i, answer) in enumerate(zip(who, tokens))], finite
 
 
 def write(model, tokenizer, task, cfg, prompts, seed, asked):
@@ -205,10 +198,8 @@ def write(model, tokenizer, task, cfg, prompts, seed, asked):
 
 def pick(model, tokenizer, task, cfg, examples, prompts, seed, asked):
     """Answers drawn among the options that a question lists. -> as `write`."""
-    options = []
-    for example in examples:
-        texts = tasks.option_texts(example)
-        options.append([tokenizer.answer(t, task.opener) for t in texts])
+    options = [[tokenizer.answer(text, task.opener) for text in tasks.option_texts(example)]
+               for example in examples]
     tokens, finite = choose(model, prompts, options, cfg.samples, cfg.temperature, seed, asked)
     return tokens, [True] * len(tokens), finite
 
@@ -252,16 +243,11 @@ def compare(cfg, episodes, failed):
     whole = over_ranks({
         "credited": sum(len(e.credited) for e in episodes),
         "tokens": sum(len(e.tokens) for e in episodes),
-        "stopped": sum(e.stopped for e in episodes),
-        "reward": reward.sum(),
-        "spread": spread.sum(),
-        "flat": (spread == 0).sum(),
-        "questions": len(reward),
-        "failed": failed})
+        "stopped": sum(e.stopped for e in episodes), "questions": len(reward), "failed": failed,
+        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread == 0).sum()})
     mean = whole["reward"] / (whole["questions"] * cfg.samples)
     if cfg.signed_reward:
-        reward = 2 * reward - 1
-        mean = 2 * mean - 1
+        reward, mean = 2 * reward - 1, 2 * mean - 1
     advantage = advantages(reward, cfg.baseline, mean).flatten().tolist()
     for e, a in zip(episodes, advantage, strict=True):
         e.advantage = a
@@ -281,12 +267,9 @@ def learn(model, cfg, step, optimizer, episodes, whole):
     (whole["failed"]) or the gradient are not finite numbers on any rank.
     """
     groups, advantage = worth_learning(cfg, episodes)
-    norm = whole["credited"]
-    if cfg.sum_per_answer:
-        norm = whole["questions"]
-    temperature = cfg.temperature
-    if cfg.objective == "options":                  # choose: the gradient is the plain likelihood's
-        temperature = 1.0
+    norm = whole["questions" if cfg.sum_per_answer else "credited"]
+    # options: the gradient is that of the plain likelihoods (likelihood.choose)
+    temperature = 1.0 if cfg.objective == "options" else cfg.temperature
     sums = {"kl": 0.0, "loss": 0.0, "used": len(groups)}
     optimizer.zero_grad(set_to_none=False)
     for settings in optimizer.param_groups:
@@ -315,8 +298,7 @@ def worth_learning(cfg, episodes):
 
     Without a KL term, a question whose answers all have advantage 0 has no gradient: left out.
     """
-    groups = []
-    advantage = []
+    groups, advantage = [], []
     for at in range(0, len(episodes), cfg.samples):
         group = [e for e in episodes[at:at + cfg.samples] if e.credited]    # "" retokenised: none
         if group and (cfg.kl or any(e.advantage != 0 for e in group)):
@@ -340,9 +322,7 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     """
     t0 = time.time()
     episodes, finite = sample(model, tokenizer, task, cfg, step)
-    problem = ""
-    if not finite:
-        problem = "the model's log-probabilities are not finite numbers"
+    problem = "" if finite else "the model's log-probabilities are not finite numbers"
     t1 = time.time()
     try:
         score(tokenizer, cfg, episodes)
@@ -396,9 +376,6 @@ def for_the_log(model, cfg, whole, learnt):
                    "reward_spread": whole["spread"] / whole["questions"],
                    "flat_groups": whole["flat"] / whole["questions"]}
     return numbers | {
-        "grad_norm": learnt["grad_norm"],
-        "z_shift": svf.shift(model),
-        "answer_len": whole["tokens"] / answers,
-        "cut": 1 - whole["stopped"] / answers,
-        "kl": learnt["kl"],
-        "skipped": int(learnt["skipped"])}
+        "grad_norm": learnt["grad_norm"], "z_shift": svf.shift(model),
+        "answer_len": whole["tokens"] / answers, "cut": 1 - whole["stopped"] / answers,
+        "kl": learnt["kl"], "skipped": int(learnt["skipped"])}

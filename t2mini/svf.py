@@ -269,9 +269,8 @@ def attach(model, modules=ALL, cache=None, sigmoid=False, progress=True, depth="
     names = chosen(model, modules, depth)
     bases = {name: model.get_submodule(name).requires_grad_(False) for name in names}
     weights = {name: weight(base) for name, base in bases.items()}
-    made = {}
-    for name, factors in decompose_all(weights, cache, progress):
-        made[name] = SVF(bases[name], *factors, sigmoid)
+    made = {name: SVF(bases[name], *factors, sigmoid)
+            for name, factors in decompose_all(weights, cache, progress)}
     tie_z(made, tie)
     swap(model, made)                       # all or none: after a failure the model is as it was
     if sigmoid:
@@ -322,10 +321,8 @@ def get_z(model):
 def shift(model):
     """How far the expert is from the base model: mean |z - 1| over all z (IA3: |l - 1|, LoRA:
     |B|)."""
-    moved = []
-    for _, layer, part, t in parts(model):
-        if part in layer.off:
-            moved.append((t.detach() - layer.off[part]).abs().flatten())
+    moved = [(t.detach() - layer.off[part]).abs().flatten()
+             for _, layer, part, t in parts(model) if part in layer.off]
     return torch.cat(moved).mean().item()
 
 

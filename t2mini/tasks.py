@@ -21,7 +21,6 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from numbers import Real
-from pathlib import Path
 from typing import Callable
 
 from .grade import find_choice, find_code, find_number, find_quoted
@@ -53,8 +52,7 @@ class Task:
         are not so many."""
         known_split(split)
         rng = random.Random(f"{self.name} {split} {seed}")
-        found = {}
-        tries = 0
+        found, tries = {}, 0
         while len(found) < n:
             example = self.make(rng)
             if split_of(example) == split:
@@ -77,8 +75,8 @@ class ListTask(Task):
         if not rows:
             has = ", ".join(f"{len(v)} in {k}" for k, v in self.make().items())
             raise ValueError(f"{self.name} has no examples in its {split} split ({has}); of a file "
-                             "of yours, the tenth of every ten rows is test, so it needs at least 10 "
-                             "different rows")
+                             "of yours, the tenth of every ten rows is test, so it needs at least "
+                             "10 different rows")
         random.Random(seed).shuffle(rows)
         return rows[:n]
 
@@ -120,8 +118,7 @@ def listed():
     """'"other" (chat, ...), "code" (a program), ... or "reasoning" (...)': every label with its
     words."""
     words = {skill.label: skill.words for skill in SKILL_TABLE}
-    first = [label for label in LABELS if label not in SKILLS]
-    said = [f'"{label}" ({words[label]})' for label in [*first, *SKILLS]]
+    said = [f'"{label}" ({words[label]})' for label in [*LABELS[len(SKILLS):], *SKILLS]]
     return ", ".join(said[:-1]) + f" or {said[-1]}"
 
 
@@ -148,9 +145,7 @@ def find_label(text):
     """The label an answer names, or None if it names none or several. Case and punctuation do not
     matter."""
     named = {word for word in re.findall(r"[a-z]+", text.lower()) if word in LABELS}
-    if len(named) == 1:
-        return named.pop()
-    return None
+    return named.pop() if len(named) == 1 else None
 
 
 def make_dispatch(rng):
@@ -158,8 +153,8 @@ def make_dispatch(rng):
     label = rng.choice(LABELS)
     skill = next(skill for skill in SKILL_TABLE if skill.label == label)
     example = skill.make(rng)
-    prompt = dispatch_prompt(example.prompt)
-    return replace(example, prompt=prompt, answer=label, match="label", kind=label)
+    return replace(example, prompt=dispatch_prompt(example.prompt), answer=label, match="label",
+                   kind=label)
 
 
 def unseen(make):
@@ -170,21 +165,16 @@ def unseen(make):
 def gradable(make):
     """A maker of those questions of `make` that have a right answer."""
     def made(rng):
-        while True:
-            example = make(rng)
-            if example.match != "open":
-                return example
+        return next(e for e in iter(lambda: make(rng), None) if e.match != "open")
     return made
 
 
 def built_in():
     """name -> Task: of each skill one, of each expert one more with unseen questions, and
     dispatch."""
-    experts = [skill for skill in SKILL_TABLE if skill.has_expert]
-    others = [skill for skill in SKILL_TABLE if not skill.has_expert]
-    rows = [(s.label, s.make, s) for s in experts]
-    rows += [(f"{s.label}-unseen", unseen(s.make), s) for s in experts]
-    rows += [(s.label, s.make, s) for s in others]
+    experts = [(s.label, s.make, s) for s in SKILL_TABLE if s.has_expert]
+    others = [(s.label, s.make, s) for s in SKILL_TABLE if not s.has_expert]
+    rows = experts + [(f"{name}-unseen", unseen(make), s) for name, make, s in experts] + others
     tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code)
              for name, make, s in rows]
     tasks.append(Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER))
@@ -234,7 +224,7 @@ def from_jsonl(path):
 
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
-    found = yours.read(Path(path))
+    found = yours.read(path)
     warning = yours.hedging(found)
     if warning:
         print(f"t2mini: {path}: {warning}", file=sys.stderr)
@@ -242,16 +232,14 @@ def from_jsonl(path):
     return ListTask(str(path), lambda: splits, 96, "other")
 
 
-example_of = yours.example_of       # one row of such a file -> Example
-
-
 # --------------------------------------------------------------------------------------- the reward
 def gold(example):
     """A text that is a right answer: what next-token training imitates. ValueError where an example
     has none."""
     if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
-        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is nothing "
-                         "to imitate: --objective=next-token needs examples with a gold answer")
+        raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is "
+                         "nothing to imitate: --objective=next-token needs examples with a gold "
+                         "answer")
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     return f'{example.answer}"' if example.match == "quoted" else example.answer

@@ -19,12 +19,10 @@ from pathlib import Path
 import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
-from .machine import checkpoint, ranks
+from .machine import checkpoint, idle, ranks
 from .recipe import overridden, settled, written
 
 BAD = 5             # so many updates in a row whose numbers are not finite end the training
-IDLE = 3            # so many updates in a row without anything to learn from are worth a warning
-FEW = 20            # validation questions below which choosing z is mostly luck
 SHOWN = ("loss", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len",
          "cut", "kl", "sec")
 
@@ -46,6 +44,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     for said in replaced:
         run.log(said)
     run.check_paths(resume)
+    run.read_validation()
     with checkpoint.output(run.out, run.log_path, run.ckpt) as run.log_file:
         if resume:
             run.resume()
@@ -81,7 +80,7 @@ class Run:
     def __init__(self, model, tokenizer, cfg, out, log, watch):
         self.model, self.tokenizer, self.cfg = model, tokenizer, cfg
         self.task = tasks.get(cfg.task)
-        self.print, self.watch = log, watch
+        self.log, self.watch = log, watch
         self.out = Path(out)
         self.log_path = self.out.with_suffix(".jsonl")
         self.ckpt = self.out.with_suffix(".ckpt")
@@ -94,7 +93,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.z.values(), lr=cfg.lr, betas=(0.9, cfg.beta2),
                                            weight_decay=0.0)
         self.start = self.best = svf.get_z(model)
-        self.idle = {"unpaid": 0, "flat": 0}        # updates in a row, for the warnings
+        self.idle = idle.Idle()
         self.state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0,
                       "skipped": 0, "bad": 0}
         self.told = {"config": written(cfg), "base_sha256": model.base_sha256,
@@ -102,18 +101,19 @@ class Run:
 
     # --- start ---
     def check_paths(self, resume):
-        """ValueError where the files cannot be this run's. Reads the validation questions."""
+        """ValueError where the files cannot be this run's."""
         if Path(self.cfg.task).resolve() == self.log_path.resolve():
             raise ValueError(f"the log of {self.out} would replace the task file {self.cfg.task}; "
                              "choose another --out")
         if resume and not self.ckpt.exists():
             raise ValueError(f"--resume: there is no checkpoint {self.ckpt}; "
                              "start without --resume")
+
+    def read_validation(self):
+        """The questions that choose which z is kept."""
         self.val = self.task.examples("val", self.cfg.val_n, seed=0)
-        if len(self.val) < FEW:
-            self.log(f"only {len(self.val)} validation questions: one answer moves their score by "
-                     f"{100 / len(self.val):.0f} points, so which z is kept is mostly luck; raise "
-                     "--val-n, or give a task file more rows (one in ten is for validation)")
+        if len(self.val) < idle.FEW:
+            self.log(idle.few(len(self.val)))
 
     def begin(self):
         """From nothing: killed before its first checkpoint, a run must not find another's."""
@@ -154,9 +154,8 @@ class Run:
         right = sum(evaluate.score(self.model, self.tokenizer, self.task, self.val,
                                    choose=self.cfg.objective == "options"))
         mark = ""
-        self.state["stale"] += 1
-        if right / n > self.state["best_val"]:
-            self.state["stale"] = 0
+        better = right / n > self.state["best_val"]
+        self.state["stale"] = 0 if better else self.state["stale"] + 1
         if right / n >= self.state["best_val"]:
             self.best = svf.get_z(self.model)
             self.state |= {"best_val": right / n, "best_step": step}
@@ -204,40 +203,20 @@ class Run:
         self.log(f"step {state['step']:4d} | {told} | {left / 60:.1f} min left")
         if state["step"] % 5 == 1 or numbers["skipped"]:
             self.log("          " + sample)
-        self.warn(numbers, sample)
-
-    def warn(self, numbers, sample):
-        """Say, once, that there is nothing to learn from, and what may help."""
-        if "reward" not in numbers or numbers["skipped"] or self.cfg.kl:
-            return
-        flat = numbers["grad_norm"] == 0
-        seen = {"unpaid": flat and numbers["reward"] == 0, "flat": flat}
-        for name, holds in seen.items():
-            self.idle[name] = (self.idle[name] + 1) * holds
-        if self.idle["unpaid"] == IDLE:
-            self.log(f"warning: no answer earned anything in {IDLE} updates, so nothing is learnt. "
-                     f"Does `match` suit the answers? One of them: {sample}")
-        elif self.idle["flat"] == IDLE:
-            self.log(f"warning: in {IDLE} updates all answers to a question earned the same, so "
-                     "nothing is learnt. Questions that are neither too easy nor too hard, a "
-                     "higher --temperature, more --samples or --baseline=batch may help")
+        if "reward" in numbers and not numbers["skipped"] and not self.cfg.kl:
+            for warning in self.idle.see(numbers, sample):
+                self.log(warning)
 
     def write_row(self, row):
         self.log_file.write(json.dumps(row) + "\n")
-
-    def log(self, text):
-        """Tell a line; a terminal that cannot show a letter of it gets the letter's number."""
-        try:
-            self.print(text)
-        except UnicodeEncodeError:
-            self.print(text.encode("ascii", "backslashreplace").decode())
 
     # --- end ---
     def finish(self):
         """Write the expert. -> what `train` returns."""
         if all(torch.equal(t, self.start[name]) for name, t in self.best.items()):
-            self.log(f"warning: this expert is what training began with, so it has learnt nothing: "
-                     f"{self.why_nothing()}")
+            now = svf.get_z(self.model)
+            moved = any(not torch.equal(t, self.start[name]) for name, t in now.items())
+            self.log(idle.nothing_learnt(moved))
         if self.state["bad"] >= BAD:
             self.log("stopped: five steps in a row had numbers that were not finite; the best "
                      "expert so far is kept")
@@ -247,33 +226,16 @@ class Run:
         return {"task": self.cfg.task, "expert": str(self.out), "seed": self.cfg.seed, **self.state,
                 "seconds": time.time() - self.t0}
 
-    def why_nothing(self):
-        """Why the best z is the first, and what to do."""
-        if all(torch.equal(t, self.start[name]) for name, t in svf.get_z(self.model).items()):
-            return "no update changed it, as no question had answers that earned differently"
-        return ("no later one was as good on the validation questions; a lower --lr, more --steps "
-                "or more --val-n may help")
-
     def metadata(self):
         """What the expert file says of its training. No clock: the same run, the same bytes."""
         form = "sigmoid" if self.cfg.logit_form else "z"
+        kept = ("task", "seed", "modules", "layers", "method")
         return {
-            "base_model": self.model.name,
-            "base_sha256": self.model.base_sha256,
-            "task": self.cfg.task,
-            "seed": self.cfg.seed,
-            "steps": self.state["step"],
-            "best_step": self.state["best_step"],
-            "val_accuracy": self.state["best_val"],
-            "val_n": len(self.val),
-            "parameterisation": form,
-            "modules": self.cfg.modules,
-            "layers": self.cfg.layers,
-            "method": self.cfg.method,
-            "parameters": self.count,
-            "config": written(self.cfg),
-            "command": checkpoint.command(),
-            "dtype": str(self.model.dtype),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
+            **{name: getattr(self.cfg, name) for name in kept},
+            "base_model": self.model.name, "base_sha256": self.model.base_sha256,
+            "steps": self.state["step"], "best_step": self.state["best_step"],
+            "val_accuracy": self.state["best_val"], "val_n": len(self.val),
+            "parameterisation": form, "parameters": self.count, "config": written(self.cfg),
+            "command": checkpoint.command(), "dtype": str(self.model.dtype),
+            "torch": torch.__version__, "threads": torch.get_num_threads(),
             "processes": ranks.world()}

@@ -393,7 +393,7 @@ SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1
         (r"\text{$1$ or $-2$}", "1,-2"), (r"1\textrm{ and }-2", r"-2 \text{ or } 1"), (r"x=1 \text{ and } y=2", "x=1, y=2"),
         (r"1 \text{ cm and } 2 \text{ cm}".replace("cm and", r"cm} \text{ and"), "1,2"), ("3 inches and 4 inches", "3,4"),
         # CASES row 9: units in words, or in \text{}
-        ("3 cm", "3"), (r"3\text{ab}", "3"), (r"3 \mathrm{kg}", "3"), ("3 square feet", "3"), ("60 miles per hour", "60"), ("3degrees", "3"),
+        ("3 cm", "3"), ("3km", "3km"), (r"3\text{ab}", "3"), (r"x=1 \lor x=-2", "1,-2"), (r"3 \mathrm{kg}", "3"), ("3 square feet", "3"), ("60 miles per hour", "60"), ("3degrees", "3"),
         (r"\frac{1}{2} hours", "0.5"), (r"10\,080", "10080"), ("3xy", "3yx"),
         (r"2\cdot-3", "-6"), ("3^{1/2}", r"\sqrt{3}"), ("(" * 60 + "1" + ")" * 60, "1")]
 DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"), ("0.333333333", r"\frac{1}{3}"), ("80", "1,080"), ("-5", "5"),
@@ -406,7 +406,7 @@ DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"
              # CASES row 8: a list of other numbers, or whose names count
              (r"1 \text{ and } 2", "1,-2"), ("x=1, x=2", "1,-2"), (r"1 \text{ and } -2", "1"), ("x=2, y=1", "x=1, y=2"), (r"1 \text{ or } -2", "1-2"),
              # CASES row 9: letters that are no unit
-             ("3", "3xy"), ("3ab", "3"), ("3xy", "3"), ("3", "3ab"), ("3 xy", "3"), ("3", "3 xy"), ("3abc", "3"), ("3km", "3"), ("3", "3km"),
+             ("3", "3xy"), ("3ab", "3"), ("3xy", "3"), ("3", "3ab"), ("3 xy", "3"), ("3", "3 xy"), ("3abc", "3"), ("3", "3km"), ("3", "3 xkm"),
              (r"\frac{1}{2}ab", r"\frac{1}{2}"), ("2(x)yz", "2"), ("3 ab^2", "3"), ("3", "3ab^2"), ("3", "3 abc"), (r"3\sqrt{2}ab", r"3\sqrt{2}"),
              # BREAKS row 4: letters whose values lie on a line
              ("2y", "x+z"), ("x-y", "a-b"), ("a+d", "b+c"), ("2b", "a+c"), ("m", r"\frac{a+y}{2}"), ("x-a", "23"), ("z-x", "2(b-a)"), ("3b-2a", "d"),
@@ -418,6 +418,13 @@ def test_latex_answers(got, gold, want):
     """Fails if two spellings of one answer differ, or two answers are taken for one (a tolerance, lost braces, factor 100)."""
     assert same_answer(got, gold) == want
     assert not want or "=" in got or same_answer(gold, got)
+
+
+@pytest.mark.parametrize("got, gold, want", [("3cm", "3", True), ("15cm^2", r"15\mbox{ cm}^2", True), ("3km", "3", True), ("3", "3km", False),
+                                             ("3km", "3mk", True), ("3kg, 4kg", "3,4", True), ("3xm", "3", False)])
+def test_a_short_unit_may_be_glued_where_the_gold_answer_is_a_number(got, gold, want):
+    """Fails if 3cm is not 3, or the product 3km is paid with 3 (CASES row 9)."""
+    assert same_answer(got, gold) == want
 
 
 @pytest.mark.parametrize("text, want", [

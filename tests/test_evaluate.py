@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from t2mini import adapt, evaluate, recipe, reinforce, svf, tasks
+from t2mini.machine import batches, student
 from t2mini.questions.example import Example
 
 
@@ -42,7 +43,7 @@ def test_paired_difference():
                                    (199, 1.9720), (2375, 1.9610)])
 def test_student_t(df, t):
     """Fails if the quantile differs from the printed tables."""
-    assert evaluate.student_t(df) == pytest.approx(t, abs=1e-3)
+    assert student.student_t(df) == pytest.approx(t, abs=1e-3)
 
 
 def answered(rng, easy, seeds, deviation):
@@ -146,8 +147,8 @@ def test_percent():
 def test_long_work_says_how_far_it_is(capsys, monkeypatch):
     """Fails if long work is silent, or work without a label is not."""
     clock = [0.0]
-    monkeypatch.setattr(evaluate.time, "time", lambda: clock[0])
-    named, unnamed = evaluate.Progress("math", 4), evaluate.Progress("", 4)
+    monkeypatch.setattr(batches.time, "time", lambda: clock[0])
+    named, unnamed = batches.Progress("math", 4), batches.Progress("", 4)
     clock[0] = 10.0
     unnamed.add(4)
     assert capsys.readouterr() == ("", "")
@@ -159,5 +160,5 @@ def test_long_work_says_how_far_it_is(capsys, monkeypatch):
 
 def test_short_work_is_silent(capsys):
     """Fails if progress is printed for what takes no time."""
-    evaluate.Progress("x", 3).add(3)
+    batches.Progress("x", 3).add(3)
     assert capsys.readouterr().err == "" and evaluate.percent(1, 4).startswith("25.0 % [")

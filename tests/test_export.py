@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 import t2mini
 from t2mini.formats import export as export_file
-from t2mini import experts, svf
+from t2mini import svf
+from t2mini.cli import verbs
 from t2mini.formats import tokenizer
 from t2mini.formats.export import export, tokenizer_files
 
@@ -32,7 +33,7 @@ def tuned(path, modules=svf.ALL):
 
 def written(model, source, out, expert=None, meta=None):
     """The model as the verb `export` writes it."""
-    adapter = experts.adapter(model, expert, meta or {}) if expert else None
+    adapter = verbs.adapter(model, expert, meta or {}) if expert else None
     return export(out, source, svf.merged(model), model.cfg, model.dtype, adapter)
 
 

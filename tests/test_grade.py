@@ -75,7 +75,7 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("A) sofa", None), ("sofa or ice", None), ("A dog is an animal, so sofa", None), ("A", 0), ("I think ice", 3),
     ("hot dog", 1), ("Sofa!", 2), ("The answer is (B) hot dog", 1), ("nice sofas", None), ("", None), ("E", None),
     ("Answer: D", 3), ("dog", 0), ("a hot dog", 1), ("hot dogs", None), ("SOFA", 2), ("**C**", 2), ("[C]", 2), ("C.", 2),
-    ("\\boxed{C}", 2), ("c", 2), ("c)", 2), ("(c)", 2), ("the answer is c.", 2), ("answer: d", 3), ("option (c)", 2),
+    ("\\boxed{C}", 2), ("\\boxed{\\text{C}}", 2), ("So \\boxed{\\textbf{(C)}\\ sofa}", 2), ("\\boxed{\\text{sofa}}", 2), ("c", 2), ("c)", 2), ("(c)", 2), ("the answer is c.", 2), ("answer: d", 3), ("option (c)", 2),
     ("Option C", 2), ("The right letter is C", 2), ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
     ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
     # letter and words disagree, several are named, or an earlier choice is revised
@@ -123,11 +123,13 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"```python:a.py\n{BODY}```": BODY, f"````python\n{BODY}````": BODY, f"~~~python\n{BODY}~~~\nx": BODY, f"```ipython\n{BODY}```": BODY,
     f"```\n{OTHER}```\n```python\n{BODY}```": BODY, f"```\n{BODY}```\n```\n{OTHER}```": BODY, f"```json\n{{}}\n```\n```\n{BODY}```": BODY,
     f"```bash\n{OTHER}\n```python\n{BODY}```": BODY, f"Use `f` or ```x``` here.\n```python\n{BODY}```": BODY,
-    f"1. Do:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. x": BODY, f"Here: ```python\n{BODY}```\nx": BODY,
+    "1. Do:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. x": BODY, f"Here: ```python\n{BODY}```\nx": BODY,
     f"```python\n{BODY}\n": BODY + "\n", f"```bash\n{OTHER}```\n```python\n{BODY}": BODY, f"```python\r\n{BODY}```\r\nx": BODY,
     f"```python\n{BODY.rstrip()}```\nIt works.": BODY.rstrip(), f"```python\n{BODY}```\n```bash\n{OTHER}```": BODY,
     f"```python\ns = '```'\n{BODY}```\nx": f"s = '```'\n{BODY}", f"```javascript\nx\n```\n{BODY}": BODY,
-    f"```python\n{BODY}```\n```python\nprint(f(1))\n```": BODY}
+    f"```python\n{BODY}```\n```python\nprint(f(1))\n```": BODY, f"I use a ```python fence.\n```python\n{BODY}```": BODY,
+    f"```python\n```\n```python\n{BODY}```\nx": BODY, f"```\n$ python\n>>> 1\n```\n``` Python3\n{BODY}```": BODY,
+    f"```python-repl\n>>> f(1)\n```\n```py\n{BODY}```": BODY, f"```Python-3.11\n{BODY}```": BODY}
 
 
 @pytest.mark.parametrize("text", FENCES)

@@ -152,7 +152,7 @@ def test_the_gradient_of_the_kl_is_that_of_equation_1(temperature):
 
 class Pieces:
     """A tokenizer of five pieces, with which every answer to a code question can be listed. Token 0 stops."""
-    pieces = ["", "```\n", "x", "```", " so"]
+    pieces = ["", "```python\n", "x", "```", "\n"]
 
     def decode(self, ids):
         return "".join(self.pieces[i] for i in ids)
@@ -613,7 +613,7 @@ def test_training_on_a_jsonl_file_that_never_pays(loaded, tmp_path):
     mine.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": "supercalifragilistic"}) + "\n" for i in range(20)))
     train(*loaded, config(task=str(mine), steps=2, max_tokens=3, prompts=2), tmp_path / "e.safetensors", log=quiet)
     expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
-    assert all((z == 1).all() for z in expert.values()) and meta["val_accuracy"] == 0 and meta["val_n"] == 2
+    assert all((z == 1).all() for z in expert.values()) and meta["val_accuracy"] == 0 and meta["val_n"] == 4
     assert all(r["grad_norm"] == 0 for r in rows_of(tmp_path / "e.jsonl") if "val" not in r)
 
 
@@ -939,6 +939,21 @@ def test_released_recipe(ready, words, monkeypatch):
         greedy = generate(model, [prompt], 4, tokenizer.stop_ids, temperature=0)
         assert answers == [tokenizer.encode(tokenizer.decode(greedy.tokens(0)))]
     assert all(temperature == 0 and norm == 12 and kl == 0 for *_, temperature, norm, kl in seen)
+
+
+def test_an_answer_without_text_has_no_likelihood_when_it_is_tokenised_again(ready, words, monkeypatch):
+    """Fails if --as-released=retoken meets an answer of nothing but the stop token and packs minus one token."""
+    model, tokenizer, optimizer = ready
+    monkeypatch.setattr(reinforce, "generate", lambda *a, **k: generate(*a[:3], range(272), *a[4:], **k))   # all stop at once
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 3 == 0) for i in range(len(texts))])
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: "" if ids and ids[0] % 2 else "a")
+    seen, plain = [], policy_gradient
+    monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.extend(a[1]) or plain(*a))
+    numbers, _ = reinforce.update(model, tokenizer, words, config(as_released="retoken"), 0, optimizer)
+    assert numbers["skipped"] == 0 and numbers["grad_norm"] > 0 and numbers["answer_len"] == 1
+    assert all(a == [ord("a")] for _, answers in seen for a in answers) and 0 < sum(len(a) for _, a in seen) < 12
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: "")
+    assert reinforce.update(model, tokenizer, words, config(as_released="retoken"), 1, optimizer)[0]["grad_norm"] == 0
 
 
 def test_released_recipe_trains_logits(loaded, words, tmp_path):

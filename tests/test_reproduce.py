@@ -356,6 +356,7 @@ def test_unlisted_options_are_not_in_the_prompt(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("prompt, options, stem", [
     ("Read\nOptions: none.\nWhich?\nOptions: \"hot water\"; \"water\".", ("hot water", "water"), "Read\nOptions: none.\nWhich?"),
     ("Which water?\nA) water\nB) tea", ("water", "tea"), "Which water?"),
+    ("Which?\nA) water\nB) hot water", ("water", "hot water"), "Which?"),
     ("Which?\n- b\n- a", ("b", "a"), "Which?")])
 def test_the_list_is_found_by_its_options(prompt, options, stem):
     """Fails if the list is looked for by the words in front of it, or an option in the question is taken for the list."""

@@ -537,11 +537,8 @@ def test_time_outs_can_be_counted(code, late):
     assert outcome.values in (None, (1,))
 
 
-def test_it_is_quick():
-    """Break: a heavy import in the child. 40 ms are meant; the bound leaves room for a busy machine."""
-    times = []
-    for _ in range(15):
-        start = time.perf_counter()
-        assert call("def f(a): return a + 1", [(1,)]).values == (2,)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1, times
+def test_the_child_imports_little():
+    """Break: a heavy import in the child, of which there is one per answer: 40 ms are meant to be enough for it."""
+    (names,) = call("import sys\ndef f(): return sorted(sys.modules)").values
+    assert "marshal" in names and len(names) < 60
+    assert not {"re", "enum", "typing", "signal", "subprocess", "decimal", "t2mini", "collections"} & set(names)

@@ -9,6 +9,7 @@ from t2mini import tasks
 from t2mini.questions import code as problems_code, math as problems_math, other as problems_other, reasoning as problems_reasoning
 from t2mini.questions import asserts, published, sandbox, yours
 from t2mini.questions.example import Example, split_of
+from t2mini.questions.yours import example_of
 
 MADE = ("math", "code", "reasoning", "math-unseen", "code-unseen", "reasoning-unseen", "other", "dispatch")
 
@@ -174,7 +175,7 @@ def test_your_own_file(tmp_path):
              ({"prompt": "p", "answer": "1,080", "match": "number"}, "1080", "2,080"),
              ({"prompt": "p", "answer": 2, "match": "choice", "options": [1, 2, 3]}, "2", "3")]
     for row, good, bad in kinds:
-        example = tasks.example_of(row)
+        example = example_of(row)
         assert tasks.rewards([example] * 2, [good, bad]) == [1.0, 0.0]
     assert task.examples("train", 5, 1) == task.examples("train", 5, 1) != task.examples("train", 5, 2)
     assert len(task.examples("val", 99)) == 8                       # as many as there are
@@ -238,7 +239,7 @@ def test_an_option_is_judged_by_identity(options, match):
     for i, answer in enumerate(options):
         if match == "number" and tasks.to_number(answer) is None:
             continue
-        example = tasks.example_of({"prompt": "p", "answer": answer, "match": match, "options": list(options)})
+        example = example_of({"prompt": "p", "answer": answer, "match": match, "options": list(options)})
         texts = tasks.option_texts(example)
         assert tasks.rewards([example] * len(texts), texts) == [float(j == i) for j in range(len(texts))], (answer, texts)
         assert tasks.rewards([example], [f" {texts[i]}\n"]) == [1.0]
@@ -271,11 +272,11 @@ def test_files_that_never_end_are_refused(tmp_path, monkeypatch):
     os.symlink("/dev/zero", tmp_path / "zero.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
     for name in ("pipe", "zero", "folder"):
-        with pytest.raises(ValueError, match=rf"{name}.jsonl is no regular file"):
+        with pytest.raises(ValueError, match=rf"{name}.jsonl: not a regular file"):
             tasks.get(str(tmp_path / f"{name}.jsonl"))
     path = write(tmp_path / "large.jsonl", [{"prompt": "p", "answer": "a"}])
     monkeypatch.setattr(published, "MOST_BYTES", 8)
-    with pytest.raises(ValueError, match="large.jsonl has .* GB"):
+    with pytest.raises(ValueError, match=r"large.jsonl: \d+ bytes; at most 8"):
         tasks.get(path)
     os.symlink(path, tmp_path / "link.jsonl")
     monkeypatch.undo()
@@ -301,7 +302,7 @@ def test_contains_that_pays_for_hedging_is_warned_of(tmp_path, capsys):
         return capsys.readouterr().err
     asked = "Is it positive or negative? {}"
     rows = [{"prompt": asked.format(i), "answer": ("Positive", "negative")[i % 2], "match": "contains"} for i in range(9)]
-    assert tasks.rewards([tasks.example_of(r) for r in rows], ["positive or negative"] * 9) == [1.0] * 9
+    assert tasks.rewards([example_of(r) for r in rows], ["positive or negative"] * 9) == [1.0] * 9
     said = err(rows)
     assert said.count("\n") == 1 and "9 of 9 prompts" in said and "`match` choice with `options`" in said
     assert "1 of 3 prompts" in err([rows[0], {"prompt": "q", "answer": "negative", "match": "contains"}, {"prompt": "r", "answer": "sun", "match": "contains"}])
@@ -325,3 +326,11 @@ def test_annotations_work_behind_a_prompt(monkeypatch):
     """Fails if `from __future__` in an answer is a syntax error because the prompt's program stands before it."""
     example = Example("q", "a", "code", calls=(((3,), 3),), name="f", before='from typing import List\n\ndef f(x):\n    """ x """\n')
     assert tasks.rewards([example], ["from __future__ import annotations\n\ndef f(x: Nowhere) -> int:\n    return x"]) == [1.0]
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+    """Fails if --task=~/mine.jsonl is looked for in a folder named ~ (CASES row 17)."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "mine.jsonl", [{"prompt": "p", "answer": "a"}])
+    assert len(tasks.get("~/mine.jsonl").examples("train", 3)) == 1
+    assert published.folder_of("~") == str(tmp_path)

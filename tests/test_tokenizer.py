@@ -7,7 +7,8 @@ import pytest
 from conftest import CONTROL, soon
 
 from t2mini.formats.spm import MergeEncoder, by_pairs
-from t2mini.formats.tokenizer import MAX_CHARS, PATTERNS, Tokenizer, byte_alphabet, check_merges, chat_format, from_folder, from_gguf
+from t2mini.formats.templates import chat_format
+from t2mini.formats.tokenizer import MAX_CHARS, PATTERNS, Tokenizer, byte_alphabet, check_merges, from_folder, from_gguf
 
 FOLDER = Path(__file__).parent / "golden" / "tokenizer"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text(encoding="utf-8"))

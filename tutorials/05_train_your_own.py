@@ -13,6 +13,7 @@ import t2mini
 from t2mini import evaluate, experts, svf, tasks
 from t2mini.lab import plots
 from t2mini.recipe import TrainConfig
+from t2mini.questions import yours
 from t2mini.train import train
 
 
@@ -25,7 +26,7 @@ def check_1(reader):
             row = json.loads(line)
         except json.JSONDecodeError as e:
             raise AssertionError(f"{line!r} is not JSON ({e.msg}); json.dumps knows how to write quotes") from None
-        example = tasks.example_of(row)
+        example = yours.example_of(row)
         assert (example.prompt, example.answer, example.match) == (prompt, answer, "choice"), f"the row means {example}"
         assert example.options == tuple(options), f"the options are {example.options}, not {tuple(options)}"
 
@@ -127,7 +128,7 @@ table(own, 8)
 # %% did it help? the test rows, which neither trained nor selected
 chapter.section("before-and-after")
 test = task.examples("test", len(rows))
-fresh = [tasks.example_of(row(m, a)) for m, a in (
+fresh = [yours.example_of(row(m, a)) for m, a in (
     ("Did you get the cheque I mailed?", "yes"), ("Your price went up since last week!", "yes"),
     ("I would like a receipt.", "yes"), ("My card was declined at the till.", "yes"),
     ("The parcel was left in the rain.", "no"), ("Do you have it in green?", "no"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from t2mini import evaluate
 from t2mini.lab import figures, plots
+from t2mini.machine import student
 
 RESULTS = chapter.HERE / "results"
 
@@ -185,7 +186,7 @@ for seed, curve in logs.items():
 if len(finals) > 1:
     mean = sum(finals) / len(finals)
     sd = math.sqrt(sum((v - mean) ** 2 for v in finals) / (len(finals) - 1))
-    half = evaluate.student_t(len(finals) - 1) * sd / math.sqrt(len(finals))
+    half = student.student_t(len(finals) - 1) * sd / math.sqrt(len(finals))
     n = next(iter(logs.values()))[0][2]
     print(f"best of each run: mean {100 * mean:.1f} %, standard deviation between seeds {100 * sd:.1f} points")
     print(f"95 % interval for the mean over seeds: ± {100 * half:.1f} points; items alone ({n}) give a deviation of "

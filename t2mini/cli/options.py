@@ -1,6 +1,6 @@
 """
-The options of every verb: each is described once, and a default that belongs to an algorithm is read
-from there.
+The options of every verb: each is described once, and a default that belongs to an algorithm is
+read from there.
 
 Unknown options stop the run and name the nearest one; prefixes are not guessed.
 """
@@ -37,7 +37,8 @@ class Parser(argparse.ArgumentParser):
         word = word.split("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(word, known, 1)
-        self.error(f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
+        meant = f"did you mean {near[0]}?" if near else "see --help"
+        self.error(f"unknown option {word}; {meant}")
 
 
 def place(text):
@@ -83,16 +84,17 @@ def model_options(p):
     """Of every verb that loads a model."""
     p = p.add_argument_group("model and machine")
     p.add_argument("--weights", metavar="PATH", type=place,
-                   help=".gguf file or Hugging Face folder (default: the fetched one)")
+                   help=".gguf file, Hugging Face folder or fetched name (default: SmolLM2-135M)")
     p.add_argument("--device", help="cpu, cuda, ... (default: CUDA when present)")
     p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
-    p.add_argument("--threads", type=within(int, 1, 256), help="CPU threads (default: torch's choice); "
-                   "1 is best beside other busy programs")
+    p.add_argument("--threads", type=within(int, 1, 256),
+                   help="CPU threads (default: torch's choice); 1 is best beside busy programs")
 
 
 def expert_options(p):
     """Of every verb that uses experts on a model."""
-    p.add_argument("--allow-other-base", action="store_true", help="load experts of another base model")
+    p.add_argument("--allow-other-base", action="store_true",
+                   help="load experts of another base model")
 
 
 def layer_options(p):
@@ -110,7 +112,7 @@ def code_options(p):
 def data_options(p):
     """Where published questions are."""
     p.add_argument("--data", metavar="DIR", default=os.environ.get("T2MINI_DATA"), type=place,
-                   help="folder with the published questions, which `datasets` lists; or T2MINI_DATA")
+                   help="folder with the published questions (see `datasets`); or T2MINI_DATA")
 
 
 def json_options(p):
@@ -145,11 +147,12 @@ def eval_options(p):
                    help="a fixed mixture of the math, code and reasoning experts instead")
     p.add_argument("--n", type=COUNT, default=200,
                    help="examples; more than there are: all of a published set")
-    p.add_argument("--split", choices=("train", "val", "test"), default="test", help="which examples")
+    p.add_argument("--split", choices=("train", "val", "test"), default="test",
+                   help="which examples")
     p.add_argument("--seed", type=SEED, default=0,
                    help="which examples of the split (and, for cem, which shots)")
     p.add_argument("--choose", action="store_true",
-                   help="take the likeliest of the options that a question lists, and write nothing")
+                   help="take the likeliest of a question's options, and write nothing")
     p.add_argument("--samples-file", metavar="PATH", type=place,
                    help="write every question, answer and reward as JSON lines")
 
@@ -158,9 +161,11 @@ def adapt_options(p):
     p.add_argument("--task", required=True, type=place, help=TASK)
     p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
-    p.add_argument("--shots", type=within(int, 1, 1000), default=10, help="solved examples (val split)")
+    p.add_argument("--shots", type=within(int, 1, 1000), default=10,
+                   help="solved examples (val split)")
     p.add_argument("--iterations", type=within(int, 1, 1000), default=6, help="of the search")
-    p.add_argument("--population", type=within(int, 2, 1000), default=16, help="mixtures tried per iteration")
+    p.add_argument("--population", type=within(int, 2, 1000), default=16,
+                   help="mixtures tried per iteration")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
     p.add_argument("--n", type=COUNT, default=200, help="unseen examples to score on (test split)")
@@ -187,10 +192,17 @@ def reproduce_options(p):
                    help="two updates and a few questions, to see that it runs; kept apart")
     p.add_argument("--draw", action="store_true",
                    help="only draw the picture and print the table again, from the results file")
+    p.add_argument("--only", metavar="TEXT", default="",
+                   help="run only cells whose task, arm and seed hold this text, such as mixed")
     p.add_argument("--against", metavar="ARM",
                    help="with --draw: what each arm is above this one, not above the first")
     p.add_argument("--out", metavar="DIR", type=place,
                    help="write here instead of tutorials/results and tutorials/figures")
+
+
+def page_options(p):
+    p.add_argument("--port", type=int, default=8000,
+                   help="of the address 127.0.0.1, which only this machine reaches; 0: a free one")
 
 
 def bench_options(p):
@@ -228,8 +240,8 @@ def add_field(group, field):
 
 # ---------------------------------------------------------------------------------- words
 TASK = "built-in or published name (a wrong one lists them), or a .jsonl file of yours"
-STRATEGY = ("how the first pass decides: classifier (a trained dispatcher), prompt (the base model is "
-            "asked), cem (the mixture that `adapt` found), none (no expert)")
+STRATEGY = ("how the first pass decides: classifier (a trained dispatcher), prompt (the base model "
+            "is asked), cem (the mixture that `adapt` found), none (no expert)")
 CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch", "none"),
            "objective": ("reward", "options", "next-token"),
            "tie": ("none", "matrix", "layer", "module"), "layers": ("all", "half")}
@@ -255,7 +267,8 @@ TRAIN_HELP = {
     "rank": "of LoRA", "lora_alpha": "LoRA's change is B A alpha / rank",
     "modules": "which matrices get a z", "layers": "which blocks: all or half (every second one)",
     "seed": "of data and sampling", "val_every": "updates between validations",
-    "val_n": "validation questions", "patience": "stop after so many validations without a new best",
+    "val_n": "validation questions",
+    "patience": "stop after so many validations without a new best",
     "as_released": "the released code's choices, to compare: "
                    f"{', '.join(recipe.DEPARTURES)}; nothing named: all"}
 
@@ -289,6 +302,9 @@ VERBS = {   # name: (what it does, examples, what adds its options)
               (bench_options, *MODEL, layer_options, json_options)),
     "demo": ("show two-pass adaptation on built-in questions", ("--allow-code",),
              (*MODEL, layer_options, code_options)),
+    "page": ("serve a page on which one turns the dials, for this machine alone",
+             ("", "--port=8080 --weights=weights/SmolLM2-135M-Instruct.Q4_1.gguf --threads=2"),
+             (page_options, *MODEL, layer_options)),
     "doctor": ("tell what this machine offers, what is missing, and the command that mends it", (),
                (json_options,)),
 }

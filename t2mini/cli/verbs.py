@@ -17,13 +17,13 @@ import t2mini
 
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
-from ..lab import arms, bench, demo, doctor, plots, reproduce
+from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import files, ranks
 from ..machine.text import printable
 from ..questions import published, sandbox
 
 
-# ---------------------------------------------------------------------------------- what verbs share
+# ------------------------------------------------------------ what verbs share
 def open_model(args, text=True):
     """Model and tokenizer as the options say, and a line that tells what runs."""
     if args.threads:
@@ -31,12 +31,13 @@ def open_model(args, text=True):
     started = time.time()
     model, tokenizer = t2mini.load(args.weights, ranks.start(args.device), args.dtype)
     if text and tokenizer is None:
-        raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and writes "
-                         "text: put the checkpoint's tokenizer.json there")
+        raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and "
+                         "writes text: put the checkpoint's tokenizer.json there")
     if ranks.rank() == 0:
         dtype = str(model.dtype).removeprefix("torch.")
         each = f" in each of {ranks.world()} processes" if ranks.world() > 1 else ""
-        print(f"{printable(model.name)}, {dtype} on {model.device}, {torch.get_num_threads()} threads{each}, "
+        threads = torch.get_num_threads()
+        print(f"{printable(model.name)}, {dtype} on {model.device}, {threads} threads{each}, "
               f"ready in {time.time() - started:.1f} s", file=sys.stderr)
     return model, tokenizer
 
@@ -48,7 +49,7 @@ def shelf(args, model):
 
 def claim(args, path, kind):
     """The path of an output: nothing that the command reads, of its own kind, and writable."""
-    inputs = [args.weights or download.find_weights(), getattr(args, "data", None)]
+    inputs = [download.locate(args.weights), getattr(args, "data", None)]
     task, expert = getattr(args, "task", None), getattr(args, "expert", None)
     inputs += [name for name in (task, expert) if name and Path(name).suffix]
     return files.claim(path, kind, inputs)
@@ -61,8 +62,8 @@ def agree(allow_code, runs_code=True):
         agreed.parent.mkdir(parents=True, exist_ok=True)
         agreed.touch()
     elif runs_code and not agreed.exists():
-        raise ValueError("this judges answers by running programs that the model writes, in a sandbox "
-                         "(t2mini/questions/sandbox.py says what it guards against); "
+        raise ValueError("this judges answers by running programs that the model writes, in a "
+                         "sandbox (t2mini/questions/sandbox.py says what it guards against); "
                          "add --allow-code, once, to agree")
     if runs_code:
         sandbox.check_locks()                               # not after the model has answered
@@ -79,7 +80,7 @@ def numbers(text, count):
     return found
 
 
-# ---------------------------------------------------------------------------------- verbs of questions
+# ------------------------------------------------------------ verbs of questions
 def ask(args):
     """One question is streamed; several are answered in one batch, each by its own expert."""
     asked = args.question
@@ -193,11 +194,11 @@ def demo_(args):
     return demo.run(model, tokenizer, shelf(args, model))
 
 
-# ---------------------------------------------------------------------------------- verbs of experts
+# ------------------------------------------------------------ verbs of experts
 def train_(args):
     """Train an expert and write it."""
     cfg = recipe.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(recipe.TrainConfig)})
-    recipe.settled(cfg)                                     # a wrong word stops before the model loads
+    recipe.settled(cfg)                     # a wrong word stops before the model loads
     task = tasks.get(cfg.task, choose=cfg.objective == "options")
     agree(args.allow_code, task.runs_code)
     out = claim(args, args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors", "expert")
@@ -254,9 +255,9 @@ def print_z(expert):
     tables = {"mean |z - 1|": lambda z: float((z - 1).abs().mean()),
               "smallest z": lambda z: float(z.min()), "largest z": lambda z: float(z.max())}
     for title, value in tables.items():
-        modules, grid = plots.by_layer_and_module(expert, value)
+        layers, modules, grid = plots.by_layer_and_module(expert, value)
         print(f"\n{title:<14}" + "".join(f"{m:>11}" for m in modules))
-        for layer, row in enumerate(grid.tolist()):
+        for layer, row in zip(layers, grid.tolist()):
             print(f"layer {layer:<8}" + "".join(f"{v:>11.4f}" for v in row))
 
 
@@ -264,18 +265,28 @@ def export_(args):
     """Write merged weights, and the adapter folder of an SVF expert."""
     out = claim(args, args.out, "folder")               # before minutes of decomposing
     model, _ = open_model(args, text=False)
-    adapter = None
+    added = None
     if args.expert != "none":
         path = experts.find(args.expert, model)
         expert, meta = experts.load_expert(path, model, args.allow_other_base)
         experts.attach(model, meta, expert)
         svf.set_z(model, expert)
-        adapter = experts.adapter(model, expert, meta)
-    source = args.weights or download.find_weights()
-    print(export.export(out, source, svf.merged(model), model.cfg, model.dtype, adapter))
+        added = adapter(model, expert, meta)
+    source = download.locate(args.weights)
+    print(export.export(out, source, svf.merged(model), model.cfg, model.dtype, added))
 
 
-# ---------------------------------------------------------------------------------- the other verbs
+def adapter(model, expert, meta):
+    """What formats/export.py writes beside merged weights: z with the singular values that it
+    scales; None but for SVF."""
+    if meta.get("method", "svf") != "svf":
+        return None
+    sigma = {name: layer.S for name, layer in svf.layers(model).items() if name in expert}
+    return {"name": model.name, "base_sha256": model.base_sha256, "z": expert, "sigma": sigma,
+            "facts": meta}
+
+
+# ------------------------------------------------------------ the other verbs
 def reproduce_(args):
     """Run one experiment, or draw it again from its results."""
     if args.name == "all":
@@ -293,7 +304,7 @@ def reproduce_(args):
         raise ValueError("--against is about a results file that is there: add --draw")
     agree(args.allow_code)
     model, tokenizer = open_model(args)
-    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out)
+    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out, args.only)
 
 
 def bench_(args):
@@ -301,6 +312,16 @@ def bench_(args):
     model, tokenizer = open_model(args)
     experts.attach(model, {}, args.modules, args.layers)
     return bench.run(model, tokenizer, args.repeats)
+
+
+def page_(args):
+    """Serve the page until Ctrl-C."""
+    if not 0 <= args.port < 65536:
+        raise ValueError("--port must be from 0 to 65535")
+    model, tokenizer = open_model(args)
+    lab = page_model.Lab(model, tokenizer, shelf(args, model))
+    lab.warm_up()
+    page.run(lab, args.port)
 
 
 def doctor_(args):
@@ -318,6 +339,6 @@ def datasets_(args):
     return published.report(args.data)
 
 
-VERBS = {"ask": ask, "train": train_, "eval": eval_, "adapt": adapt_, "show": show, "export": export_,
-         "demo": demo_, "reproduce": reproduce_, "bench": bench_, "doctor": doctor_,
-         "download": download_, "datasets": datasets_}
+VERBS = {"ask": ask, "train": train_, "eval": eval_, "adapt": adapt_, "show": show,
+         "export": export_, "demo": demo_, "page": page_, "reproduce": reproduce_, "bench": bench_,
+         "doctor": doctor_, "download": download_, "datasets": datasets_}

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 
-
 from . import tokenizer
 from ..machine.files import beside, expand, read_bytes, save_tensors
 from .configs import config_to_json

@@ -18,7 +18,7 @@ import tiktoken
 
 from . import spm
 from ..machine.files import read_text
-from .templates import CHATS, chat_format, chat_settings
+from .templates import CHATS, chat_settings
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"

@@ -64,12 +64,14 @@ def tests_of(check, name, reference, setup=""):
     Raises ValueError where the text is no such function, or the reference does not pass it.
     """
     try:
-        function = next(node for node in ast.parse(check).body if isinstance(node, ast.FunctionDef) and node.name == "check")
+        functions = [node for node in ast.parse(check).body if isinstance(node, ast.FunctionDef)]
+        function = next(node for node in functions if node.name == "check")
         candidate = function.args.args[0].arg
     except (SyntaxError, StopIteration, IndexError, ValueError):
         raise ValueError("the tests are not a function check(candidate)") from None
-    body = [node for node in function.body if not (
-        isinstance(node, ast.Expr) or isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant))]
+    body = [node for node in function.body if not isinstance(node, ast.Expr)]
+    body = [node for node in body
+            if not (isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant))]
     pairs = [sides(node, candidate) for node in body]
     if not body or None in pairs:
         return "replay", replay(check, name, reference)
@@ -79,8 +81,8 @@ def tests_of(check, name, reference, setup=""):
         return "calls", {"calls": tuple(zip(inputs, expected)), "name": name, "check": "=="}
     left = ", ".join(f"lambda: {ast.unparse(left)}" for left, _ in pairs)
     cases = f"\n{setup}\n{candidate} = {name}\ndef t2mini_case(i):\n    return [{left}][i]()\n"
-    return "cases", {"calls": tuple(((i,), value) for i, value in enumerate(expected)), "name": "t2mini_case",
-                     "after": cases, "check": "=="}
+    calls = tuple(((i,), value) for i, value in enumerate(expected))
+    return "cases", {"calls": calls, "name": "t2mini_case", "after": cases, "check": "=="}
 
 
 def sides(node, candidate):
@@ -89,10 +91,12 @@ def sides(node, candidate):
     if not isinstance(node, ast.Assert):
         return None
     test = node.test
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Eq, ast.Is)):
-        if not calls_it(test.left, candidate):
-            return None  # `(f(1) == 3) == True` would take what is expected inside
-        return (test.left, ast.literal_eval(test.comparators[0])) if literal(test.comparators[0]) else None
+    if isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.Eq, ast.Is)):
+        # `(f(1) == 3) == True` would take what is expected inside
+        right = test.comparators[0]
+        if len(test.ops) > 1 or not calls_it(test.left, candidate) or not literal(right):
+            return None
+        return test.left, ast.literal_eval(right)
     true = not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not))
     call = test if true else test.operand
     return (ast.Call(ast.Name("bool"), [call], []), true) if is_call(call, candidate) else None
@@ -101,7 +105,9 @@ def sides(node, candidate):
 def calls_it(node, name):
     """f(...) itself, or f(...) inside built-in functions of one argument, such as set(f(...)) or
     int(f(...))."""
-    while is_call(node, getattr(getattr(node, "func", None), "id", "")) and hasattr(builtins, node.func.id) and len(node.args) == 1:
+    while isinstance(node, ast.Call) and hasattr(builtins, getattr(node.func, "id", "")):
+        if len(node.args) != 1 or node.keywords:
+            break
         node = node.args[0]
     return is_call(node, name)
 
@@ -124,7 +130,8 @@ def replay(check, name, reference):
     program = f"{reference}\n{textwrap.dedent(check)}\n"
     outcome = sandbox.call_function(program + RECORD.format(name=name), "t2mini_record", [()])
     if not outcome.values or not outcome.values[0]:
-        raise ValueError(f"the reference solution does not pass its tests here ({outcome.error or 'no calls'})")
+        why = outcome.error or "no calls"
+        raise ValueError(f"the reference solution does not pass its tests here ({why})")
     return {"calls": tuple((tuple(args), value) for args, value in outcome.values[0]), "name": name,
             "check": program + VERDICT}
 
@@ -146,7 +153,8 @@ def tested(programs, counts=None):
         verdicts = dict(zip(judged, sandbox.call_many(asked)))
     if counts is not None:
         counts["timeouts"] += sum(o.timed_out for o in [*outcomes, *verdicts.values()])
-    return [passes(example, outcomes[n], verdicts.get(n)) for n, (example, _) in enumerate(programs)]
+    return [passes(example, outcomes[n], verdicts.get(n))
+            for n, (example, _) in enumerate(programs)]
 
 
 def job(example, code):

@@ -1,13 +1,16 @@
 """
 Is a final answer written in LaTeX the gold answer? (paper 4.1: MATH; here its 500-problem subset)
 
-How:      the answer is found in the text, tidied (units, dollars, thousands, \\left, \\dfrac), split into a list, a tuple,
-          an interval, a set or a matrix, and each entry is compared as text, else as a value. Values are exact fractions
-          as long as no root or pi is in them; a letter has odd values that a hash of it and of the gold answer gives,
-          at several points, so that x(x+1) equals x^2+x and nothing else does.
-Changed:  mends defects of the released grader: nothing is equal within a tolerance (only rounding of roots is
-          forgiven), 50 is not 0.5, braces count, and an answer that is missing or cannot be read is wrong.
-Safe:     a small parser knows + - * / ^, fractions and roots; texts and powers are bounded; nothing is evaluated.
+How:      the answer is found in the text, tidied (units, dollars, thousands, \\left, \\dfrac),
+          split into a list, a tuple, an interval, a set or a matrix, and each entry is compared as
+          text, else as a value. Values are exact fractions as long as no root or pi is in them; a
+          letter has odd values that a hash of it and of the gold answer gives, at several points,
+          so that x(x+1) equals x^2+x and nothing else does.
+Changed:  mends defects of the released grader: nothing is equal within a tolerance (only rounding
+          of roots is forgiven), 50 is not 0.5, braces count, and an answer that is missing or
+          cannot be read is wrong.
+Safe:     a small parser knows + - * / ^, fractions and roots; texts and powers are bounded; nothing
+          is evaluated.
 """
 import hashlib
 import math
@@ -16,20 +19,31 @@ from fractions import Fraction
 
 from . import example
 
-LONGEST, MOST_BITS = 300, 4096          # characters of an answer; size of a numerator or denominator
-POINTS = 3                              # sets of values for the letters, at which two formulas must agree
+LONGEST, MOST_BITS = 300, 4096  # characters of an answer; size of a numerator or denominator
+POINTS = 3  # sets of values for the letters, at which two formulas must agree
 NAMED = "text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname"
 PAIRS = {"(": ")", "[": "]"}
 
-# A unit may be left away. Two letters glued to a number may be a product, so they need a space (or \\text{}).
-FULL = r"""degrees?|radians?|inch(?:es)?|foot|feet|yards?|miles?|(?:centi|milli|kilo)?(?:met(?:er|re)|gram)s?|(?:milli)?lit(?:er|re)s?
-    |gallons?|pounds?|ounces?|tons?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|dollars?|cents?|euros?|percent|units?
-    |ways?|people|students?|times|points?|integers?|solutions?|numbers?|marbles?|apples?""".replace("\n    ", "")
+# A unit may be left away. Two letters glued to a number may be a product, so they need a space (or
+# \\text{}).
+FULL = r"""degrees?|radians?|inch(?:es)?|foot|feet|yards?|miles?|pounds?|ounces?|tons?|gallons?
+|(?:centi|milli|kilo)?(?:met(?:er|re)|gram)s?|(?:milli)?lit(?:er|re)s?|seconds?|minutes?|hours?
+|days?|weeks?|months?|years?|dollars?|cents?|euros?|percent|units?|ways?|people|students?|points?
+|integers?|solutions?|numbers?|marbles?|apples?""".replace("\n", "")
 SHORT = "[ckm]m|[km]g|ml|ft|yd|lbs?|oz|mph|hrs?|sec|min"
-UNITS = rf"(?:\s*(?:(?:square|cubic)\s+)?(?:{FULL})|\s+(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:{FULL}|{SHORT}))(?![a-zA-Z])"
-UNIT = re.compile(rf"(?<=[\d}})])(?<!\\\\){UNITS}(?:\s*(?:per|/)\s*(?:{FULL}|{SHORT})(?![a-zA-Z]))?\.?(?:\^\s*\{{?\d\}}?)?")
-AND = re.compile(rf"\s*,?\s*(?:\\(?:{NAMED})\s*\{{\s*,?\s*(?:and|or)\s*,?\s*\}}|(?<![a-zA-Z\\{{])(?:and|or)(?![a-zA-Z}}]))\s*,?\s*")
-NAME = re.compile(r"\s*(?:([a-zA-Z])(?:_\{?\w\}?|\([a-zA-Z]\))?|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)")
+SIZE = r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?"
+POWER = r"(?:\^\s*\{?\d\}?)?"
+END = "(?![a-zA-Z])"
+PER = rf"(?:\s*(?:per|/)\s*(?:{FULL}|{SHORT}){END})?"
+SAID = rf"(?:\s*{SIZE}(?:{FULL})|\s+{SIZE}(?:{SHORT})){END}"
+UNIT, GLUED = (re.compile(rf"(?<=[\d}})])(?<!\\\\){said}{PER}\.?{POWER}")
+               for said in (SAID, SAID.replace(r"|\s+", r"|\s*")))
+# what parts a list in words: "and" and "or", plain or in \\text{}
+WORD = r"\s*,?\s*(?:and|or)\s*,?\s*"
+PLAIN = r"(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])|\\(?:lor|vee|land|wedge)(?![a-z])"
+AND = re.compile(rf"\s*,?\s*(?:\\(?:{NAMED})\s*\{{{WORD}\}}|{PLAIN})\s*,?\s*")
+LETTER = r"([a-zA-Z])(?:_\{?\w\}?|\([a-zA-Z]\))?"
+NAME = re.compile(rf"\s*(?:{LETTER}|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)") # x = 5
 
 
 def find_boxed(text):
@@ -46,58 +60,81 @@ def find_boxed(text):
 
 
 def to_number(s):
-    """A formula, or a number with its unit -> float; None for anything else: several numbers, letters, a rest."""
+    """A formula, or a number with its unit -> float; None for anything else: several numbers,
+    letters, a rest."""
     s = unnamed(tidy(s[:LONGEST])).rpartition("=")[2].strip()
     if found := re.fullmatch(rf"({example.NUMBER})(?:\s+[a-zA-Z]{{2,}})*[\s.]*", s):
         return example.to_number(found[1])
     try:
         found = value(s)
-        return float(found) if isinstance(found, Fraction) else None
     except (ValueError, ArithmeticError, RecursionError):
         return None
+    if isinstance(found, Fraction):
+        return float(found)
+    return None
 
 
 def find_final(text):
-    """The final answer in a text: the last \\boxed{}, else what follows the last "answer is", else the last formula."""
-    text = text[-4000:]                                     # the end is what counts, and the search stays short
+    """The final answer in a text: the last \\boxed{}, else what follows the last "answer is", else
+    the last formula."""
+    text = text[-4000:]  # the end is what counts, and the search stays short
     boxed = find_boxed(text)
     if boxed is not None:
         return boxed
-    said = re.findall(r"answer(?:[^.\n=:]{0,40}? is\b|\s*:|\s*=)\s*:?\s*(.+)|####\s*(.+)", text, re.I)
-    line = "".join(said[-1]) if said else text.strip()
+    announced = r"answer(?:[^.\n=:]{0,40}? is\b|\s*:|\s*=)\s*:?\s*(.+)|####\s*(.+)"
+    said = re.findall(announced, text, re.I)
+    line, which = text.strip(), -1
+    if said:
+        line, which = "".join(said[-1]), 0
     formulas = re.findall(r"\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", line, re.S)
     if formulas:
-        return "".join(formulas[0 if said else -1])
+        return "".join(formulas[which])
     return re.split(r"\.(?:\s|$)", line.replace("**", ""))[0]
 
 
 def same_answer(got, gold):
-    """Do two LaTeX texts say the same? A list of solutions has no order, a tuple and a matrix have."""
+    """Do two LaTeX texts say the same? A list of solutions has no order, a tuple and a matrix
+    have."""
     if not got.strip() or max(len(got), len(gold)) > LONGEST:
         return False
-    got, gold = tidy(got), tidy(gold)
+    gold = tidy(gold)
+    # "3km" may be a length or a product: the gold answer tells
+    return any(same_tidy(tidy(got, glued), gold) for glued in (False, True))
+
+
+def same_tidy(got, gold):
+    """Do two texts that are tidy say the same?"""
     if "=" not in gold and len(split(got, ",")) == 1:
         got = got.rpartition("=")[2].strip()                # 5 + 3 = 8 says 8
     return bool(got) and (got == gold or same_parts(parts(got), parts(gold)))
 
 
-def tidy(s):
-    """One spelling for what is written in several: no units, no dollars, no spaces that mean nothing, no `x =`."""
-    for sign, command in ("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e", "\\infty"), ("{,}", ","):
+SPELLINGS = (("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e", "\\infty"),
+             ("{,}", ","))
+
+
+def tidy(s, glued=False):
+    """One spelling for what is written in several: no units, no dollars, no spaces that mean
+    nothing, no `x =`."""
+    for sign, command in SPELLINGS:
         s = s.replace(sign, command)
     s = re.sub(r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|limits)(?![a-zA-Z])", "", s)
     s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
-    s = re.sub(r",\s*\\!\s*(?=\d)", "", s)                                                          # 10,\!080
-    s = re.sub(r"(?<=\d)\s*\\[,!;]\s*(?=\d{3}(?!\d))", "", s)                                 # 10\,080
+    s = re.sub(r",\s*\\!\s*(?=\d)", "", s)  # 10,\!080
+    s = re.sub(r"(?<=\d)\s*\\[,!;]\s*(?=\d{3}(?!\d))", "", s)  # 10\,080
     s = re.sub(r"(?<!\\)\\[!,;: ]|\\q?quad\b|~|\\\\(?=\s*$)", " ", s)
-    if not re.search(r"[(\[{]\s*-?\d+,", s):                                                         # 58,500, no pair
-        s = re.sub(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda found: found[0].replace(",", ""), s)
+    if not re.search(r"[(\[{]\s*-?\d+,", s):  # 58,500, no pair
+        thousands = r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])"
+        s = re.sub(thousands, lambda found: found[0].replace(",", ""), s)
     s = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\u00b0|\\?%|\\?\$", "", s)
     s = AND.sub(" , ", s)
     words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
-    s = re.sub(words, " ", s) if re.sub(words, "", s).strip() else re.sub(words, r"\1", s)          # a unit, or the answer
-    s = unnamed(UNIT.sub("", s))
-    s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)                                    # 1 4/5
+    # a unit, or the answer
+    unit = re.sub(words, "", s).strip()
+    s = re.sub(words, {True: " ", False: r"\1"}[bool(unit)], s)
+    units = {True: GLUED, False: UNIT}[glued]
+    s = unnamed(units.sub("", s))
+    s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)  # 1 4/5
     s = re.sub(r"_\{(\w+)\}", r"_\1", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
 
@@ -105,11 +142,14 @@ def tidy(s):
 def unnamed(s):
     """Without its `x =` or `x \\in`."""
     found = NAME.match(s)
-    return s[found.end():] if found else s
+    if found:
+        return s[found.end():]
+    return s
 
 
 def parts(s):
-    """LaTeX -> ("", text) for one entry, else (kind, entries); kind is "list", the brackets, or "matrix"."""
+    """LaTeX -> ("", text) for one entry, else (kind, entries); kind is "list", the brackets, or
+    "matrix"."""
     s = s.strip()
     if found := re.fullmatch(r"\\begin\{([pbv]?)matrix\}(.*)\\end\{\1matrix\}", s, re.S):
         rows = [row.split("&") for row in found[2].strip().removesuffix("\\\\").split("\\\\")]
@@ -120,7 +160,9 @@ def parts(s):
             return "list", [parts(v) for e in one_name(entries) for v in both_signs(e)]
     if s.startswith("\\{") and s.endswith("\\}"):
         inner = parts(s[2:-2])
-        return inner if inner[0] == "list" else ("list", [inner])
+        if inner[0] == "list":
+            return inner
+        return "list", [inner]
     if s[:1] in PAIRS and s[-1:] in (")", "]") and len(entries := split(s[1:-1], ",")) > 1:
         return s[0] + s[-1], [parts(e) for e in entries]
     if len(both_signs(s)) > 1:
@@ -140,8 +182,10 @@ def split(s, between):
     """Cut at `between` where no bracket or brace is open."""
     depth, at, out = 0, 0, []
     for found in re.finditer(rf"(?P<open>\\?[({{\[])|(?P<close>\\?[)}}\]])|(?:{between})", s):
-        if found["open"] or found["close"]:
-            depth += 1 if found["open"] else -1
+        if found["open"]:
+            depth += 1
+        elif found["close"]:
+            depth -= 1
         elif depth == 0:
             out, at = out + [s[at:found.start()]], found.end()
     return out + [s[at:]]
@@ -150,7 +194,9 @@ def split(s, between):
 def both_signs(s):
     """'1 \\pm 2' -> both numbers."""
     s = s.replace("\u00b1", "\\pm ")
-    return [s.replace("\\pm", sign) for sign in "+-"] if s.count("\\pm") == 1 else [s]
+    if s.count("\\pm") == 1:
+        return [s.replace("\\pm", sign) for sign in "+-"]
+    return [s]
 
 
 def same_parts(a, b):
@@ -184,7 +230,8 @@ def same_entry(a, b):
     if a.count("=") == b.count("=") == 1:
         a, b = (f"{left}-({right})" for left, right in (a.split("="), b.split("=")))
     try:
-        return all(same_value(value(a, f"{gold} {n}"), value(b, f"{gold} {n}")) for n in range(POINTS))
+        salts = [f"{gold} {n}" for n in range(POINTS)]
+        return all(same_value(value(a, salt), value(b, salt)) for salt in salts)
     except (ValueError, ArithmeticError, RecursionError):
         return False
 
@@ -196,17 +243,20 @@ def same_value(a, b):
     return abs(a - b) <= 1e-9 * abs(b)
 
 
-# ------------------------------------------------------------------------------------------------ the value of a formula
+# --------------------------------------------------------------------------- the value of a formula
 TOKEN = re.compile(r"\s*(\d*\.?\d+|\\[a-zA-Z]+|[a-zA-Z]|\*\*|\S)")
 PRODUCT = {"*": 1, "\\cdot": 1, "\\times": 1, "/": -1, "\\div": -1}
 
 
 def value(s, salt=None):
-    """A formula -> Fraction, or complex where roots, pi or i are in it. ValueError for anything else.
+    """A formula -> Fraction, or complex where roots, pi or i are in it. ValueError for anything
+    else.
 
-    salt: a text that decides, with each letter, the letter's value; without one, letters are an error.
+    salt: a text that decides, with each letter, the letter's value; without one, letters are an
+    error.
     """
-    if re.search(r"(?<!\\)(?<![a-zA-Z])(?!sqrt)[a-zA-Z]{3,}|^\s*(?!pi)[a-zA-Z]{2,}\s*$", s):         # no products
+    # no products
+    if re.search(r"(?<!\\)(?<![a-zA-Z])(?!sqrt)[a-zA-Z]{3,}|^\s*(?!pi)[a-zA-Z]{2,}\s*$", s):
         raise ValueError("words")
     formula = Formula(re.sub(r"(?<![\\a-zA-Z])(sqrt|pi)(?![a-zA-Z])", r"\\\1", s), salt)
     found = formula.total()
@@ -216,21 +266,26 @@ def value(s, salt=None):
 
 
 class Formula:
-    """A formula that is read from the left, one method per level of precedence; `at` is where the rest begins."""
+    """A formula that is read from the left, one method per level of precedence; `at` is where the
+    rest begins."""
 
     def __init__(self, s, salt=None):
         self.s, self.salt, self.at = s, salt, 0
 
     def peek(self):
         found = TOKEN.match(self.s, self.at)
-        return found[1] if found else ""
+        if found:
+            return found[1]
+        return ""
 
     def take(self, wanted="", digit=False):
-        """The next token (of a number only its first digit, as \\frac43 means), which must be `wanted` if given."""
+        """The next token (of a number only its first digit, as \\frac43 means), which must be
+        `wanted` if given."""
         token = self.peek()
         if not token or wanted and token != wanted:
             raise ValueError(f"expected {wanted or 'more'}")
-        token = token[0] if digit and token[0].isdigit() else token
+        if digit and token[0].isdigit():
+            token = token[0]
         self.at = self.s.index(token, self.at) + len(token)
         return token
 
@@ -246,16 +301,20 @@ class Formula:
             sign = -1 if self.take() == "-" else 1
 
     def product(self):
-        """power, power * power, power / power, and powers side by side where the second is no number: 2x, 3(4)."""
+        """power, power * power, power / power, and powers side by side where the second is no
+        number: 2x, 3(4)."""
         found = self.power()
         while True:
             step = PRODUCT.get(self.peek())
             if step:
                 self.take()
-            elif not re.match(r"[({a-zA-Z\\]", self.peek()):     # two numbers side by side are no product
+            # two numbers side by side are no product
+            elif not re.match(r"[({a-zA-Z\\]", self.peek()):
                 return found
             factor = -self.power() if step and self.peek() == "-" and self.take() else self.power()
-            found = bounded(found * factor if step != -1 else found / factor)
+            if step == -1:
+                factor = 1 / factor
+            found = bounded(found * factor)
 
     def power(self):
         """atom, or atom ^ atom with a whole exponent up to 64, or 1/2."""
@@ -266,19 +325,24 @@ class Formula:
             exponent = sign * self.atom()
             if exponent == Fraction(1, 2):
                 return root(base, 2)
-            if not isinstance(exponent, Fraction) or exponent.denominator != 1 or abs(exponent) > 64:
+            whole = isinstance(exponent, Fraction) and exponent.denominator == 1
+            if not whole or abs(exponent) > 64:
                 raise ValueError("power")
             bounded(base, abs(int(exponent)))
             return base ** int(exponent)
         return base
 
     def atom(self, digit=False):
-        """A number, a bracket, a fraction, a root or a symbol. digit: as in \\frac12, where each argument is one digit."""
+        """A number, a bracket, a fraction, a root or a symbol. digit: as in \\frac12, where each
+        argument is one digit."""
         token = self.take(digit=digit)
         if token[0].isdigit() or token[0] == ".":
             whole = Fraction(token)
-            mixed = not digit and re.match(r"\s*\\frac\s*(?:\{\d+\}|\d)\s*(?:\{\d+\}|\d)", self.s[self.at:])
-            return bounded(whole + self.atom() if mixed and "." not in token else whole)
+            follows = re.match(r"\s*\\frac\s*(?:\{\d+\}|\d)\s*(?:\{\d+\}|\d)", self.s[self.at:])
+            mixed = follows and not digit
+            if mixed and "." not in token:
+                whole += self.atom()
+            return bounded(whole)
         if token in "({[" and token:
             inside = self.total()
             self.take({"(": ")", "{": "}", "[": "]"}[token])
@@ -286,7 +350,9 @@ class Formula:
         if token == "\\frac":
             return self.atom(digit=True) / self.atom(digit=True)
         if token == "\\sqrt":
-            degree = self.atom() if self.peek() == "[" else 2
+            degree = 2
+            if self.peek() == "[":
+                degree = self.atom()
             return root(self.atom(digit=True), degree)
         if token == "\\pi":
             return complex(math.pi)
@@ -300,13 +366,15 @@ class Formula:
 def letter(name, salt):
     """A letter's value: an odd fraction that nobody can foresee who does not know the salt."""
     digest = hashlib.sha256(f"{name} {salt}".encode()).digest()
-    return Fraction(int.from_bytes(digest[:2], "big") + 10_007, int.from_bytes(digest[2:3], "big") + 757)
+    return Fraction(int.from_bytes(digest[:2], "big") + 10_007, digest[2] + 757)
 
 
 def bounded(v, times=1):
     """v, unless it (or its power) has too many digits."""
-    if isinstance(v, Fraction) and times * max(v.numerator.bit_length(), v.denominator.bit_length()) > MOST_BITS:
-        raise ValueError("too many digits")
+    if isinstance(v, Fraction):
+        bits = max(v.numerator.bit_length(), v.denominator.bit_length())
+        if times * bits > MOST_BITS:
+            raise ValueError("too many digits")
     return v
 
 
@@ -315,7 +383,8 @@ def root(v, degree):
     if degree not in (2, 3, 4):
         raise ValueError("root")
     if isinstance(v, Fraction) and v >= 0:
-        exact = Fraction(*(round(float(n) ** (1 / float(degree))) for n in (v.numerator, v.denominator)))
+        above, below = (round(float(n) ** (1 / float(degree))) for n in v.as_integer_ratio())
+        exact = Fraction(above, below)
         if exact ** int(degree) == v:
             return exact
     return complex(v) ** (1 / float(degree))

@@ -1,13 +1,17 @@
 """
-Published questions (paper 4.1): GSM8K, MBPP and ARC-Easy, and the unseen MATH-500, HumanEval and ARC-Challenge.
+Published questions (paper 4.1): GSM8K, MBPP and ARC-Easy, and the unseen MATH-500, HumanEval and
+ARC-Challenge.
 
-Files:    never part of this project. `python -m t2mini datasets` says where each is published; put them into a folder as
-          listed there and give it with --data=DIR, or once for all as T2MINI_DATA=DIR.
-Hash:     sha256 of the fields that are read, as JSON with sorted keys, one row after the other: the same questions in
-          other line ends, another order of fields or as one JSON array are the same data.
-Splits:   the published ones. Where there is no val, a hash takes a tenth of the train questions for it, or, of a set that
-          only has a test, a tenth of that: those are the few-shot pool, and the test does without them. A question
-          that is in two published splits stays in the later one (test before val before train).
+Files:    never part of this project. `python -m t2mini datasets` says where each is published; put
+          them into a folder as listed there and give it with --data=DIR, or once for all as
+          T2MINI_DATA=DIR.
+Hash:     sha256 of the fields that are read, as JSON with sorted keys, one row after the other: the
+          same questions in other line ends, another order of fields or as one JSON array are the
+          same data.
+Splits:   the published ones. Where there is no val, a hash takes a tenth of the train questions for
+          it, or, of a set that only has a test, a tenth of that: those are the few-shot pool, and
+          the test does without them. A question that is in two published splits stays in the later
+          one (test before val before train).
 Prompts:  zero-shot; the same text samples, scores and trains.
 """
 import ast
@@ -15,13 +19,13 @@ import functools
 import hashlib
 import json
 import os
-import stat
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+from ..machine import files as disk
 from .asserts import tests_of
 from .example import Example, split_of, to_number
 
@@ -41,7 +45,8 @@ class File:
 
 @dataclass(frozen=True)
 class Set:
-    """make(row) -> Example; fields: those that are read (a.b is b inside a); split(row), where the file holds several.
+    """make(row) -> Example; fields: those that are read (a.b is b inside a); split(row), where the
+    file holds several.
 
     skill, max_tokens, opener: see tasks.Task.
     """
@@ -56,7 +61,7 @@ class Set:
     opener: str = ""
 
 
-# ---------------------------------------------------------------------------------------------- a row -> an Example
+# ------------------------------------------------------------------------------ a row -> an Example
 def gsm8k(row):
     """The number behind #### is the gold answer; a comma in it is no decimal point."""
     gold = row["answer"].rpartition("####")[2].strip()
@@ -66,10 +71,12 @@ def gsm8k(row):
 
 
 def arc(row):
-    """The answer is the option's text; labels (some rows have 1 to 4 for A to D, some 3 or 5 options) only name the gold.
+    """The answer is the option's text; labels (some rows have 1 to 4 for A to D, some 3 or 5
+    options) only name the gold.
 
-    A small model names the right text and puts the wrong letter before it, or says C to everything: letters it earns by
-    chance teach it nothing. Quotation marks tell where an option and the answer end.
+    A small model names the right text and puts the wrong letter before it, or says C to everything:
+    letters it earns by chance teach it nothing. Quotation marks tell where an option and the answer
+    end.
     """
     question, choices = row["question"], row["question"]["choices"]
     options = tuple(c["text"].strip().replace('"', "'") for c in choices)
@@ -85,7 +92,8 @@ ARC_OPENER = 'The right option is "'
 
 
 def mbpp(row):
-    """The prompt shows the first of the three asserts, which names the function; all three are the test."""
+    """The prompt shows the first of the three asserts, which names the function; all three are the
+    test."""
     defined = {n.name for n in ast.parse(row["code"]).body if isinstance(n, ast.FunctionDef)}
     named = [n.id for n in ast.walk(ast.parse(row["test_list"][0])) if isinstance(n, ast.Name) and n.id in defined]
     if not named:
@@ -100,7 +108,8 @@ MBPP = "{text}\nThe function must pass this test: `{test}`\nAnswer with the Pyth
 
 
 def humaneval(row):
-    """Signature and docstring are shown and also precede the answer's program, which may use their imports and helpers."""
+    """Signature and docstring are shown and also precede the answer's program, which may use their
+    imports and helpers."""
     way, tests = tests_of(row["test"], row["entry_point"], row["prompt"] + row["canonical_solution"])
     return Example(HUMANEVAL.format(prompt=row["prompt"].strip()), row["prompt"] + row["canonical_solution"], "code", way,
                    row["prompt"], before=row["prompt"] + "\n", **tests)
@@ -118,7 +127,8 @@ def math500(row):
 
 MATH = "\nPut the final answer in \\boxed{}."
 
-# task, split (* where a row's number tells it), rows, sha256 of the content, path below the data folder or another | path
+# task, split (* where a row's number tells it), rows, sha256 of the content, path below the data
+# folder or another | path
 FILES = """
 gsm8k          train 7473 937e90ecc5698135a95d098621de3388f3b63bec4dbd8fc1b349adf8612890aa gsm8k/train.jsonl
 gsm8k          test  1319 5b736e25f3d1e6cdeef6b3d89e3dc71a7e3c20288f93f1bda635f6fbeb4f41b5 gsm8k/test.jsonl
@@ -144,7 +154,8 @@ ARC_HOME, ARC_FIELDS = "https://allenai.org/data/arc (ARC-V1-Feb2018.zip)", ("qu
 SETS = {
     "gsm8k": Set("https://github.com/openai/grade-school-math (grade_school_math/data)", "MIT", "math", 256,
                  ("question", "answer"), gsm8k, files("gsm8k")),
-    # as published: 11-510 test, 511-600 validation, 601-974 train, and 1-10 for prompts, which here are in val too
+    # as published: 11-510 test, 511-600 validation, 601-974 train, and 1-10 for prompts, which here
+    # are in val too
     "mbpp": Set("https://github.com/google-research/google-research (mbpp)", "CC BY 4.0", "code", 192,
                 ("text", "code", "task_id", "test_setup_code", "test_list"), mbpp, files("mbpp"),
                 lambda row: "test" if 11 <= row["task_id"] <= 510 else "train" if row["task_id"] > 600 else "val"),
@@ -157,13 +168,15 @@ SETS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 def read_rows(path):
     """[(line or row number, object)] of a .jsonl file, or of a .json file that holds one list.
 
-    ValueError naming what is not JSON, or is no file that can be read to its end; FileNotFoundError.
+    ValueError naming what is not JSON, or is no file that can be read to its end;
+    FileNotFoundError.
     """
-    text = text_of(Path(path))
+    data = disk.read_bytes(path, MOST_BYTES)
+    text = data.decode("utf-8-sig", errors="replace")       # without the mark that some editors add
     if Path(path).suffix == ".json":
         try:
             rows = json.loads(text)
@@ -183,18 +196,9 @@ def read_rows(path):
     return found
 
 
-def text_of(path):
-    """A file's text. ValueError for a device, a pipe or a folder, which might never end, and for what is too large."""
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise ValueError(f"{path} is no regular file: questions are read from a .jsonl or .json file")
-    if state.st_size > MOST_BYTES:
-        raise ValueError(f"{path} has {state.st_size / 2**30:.1f} GB; a file of questions may have {MOST_BYTES >> 30}")
-    return path.read_text(encoding="utf-8-sig", errors="replace")           # -sig: without the mark that some editors add
-
-
 def locate(folder, file):
-    """The file's path in the folder, under its first name or its other one; the first where there is none."""
+    """The file's path in the folder, under its first name or its other one; the first where there
+    is none."""
     first, other = Path(folder, file.path), Path(folder, file.other)
     return other if file.other and not first.exists() and other.exists() else first
 
@@ -222,16 +226,19 @@ def folder_of(data=None):
     if not folder:
         raise ValueError("published questions are read from a folder of yours: give --data=DIR "
                          "(`python -m t2mini datasets` says what to put there)")
-    if not Path(folder).is_dir():
+    folder = disk.expand(folder)
+    if not folder.is_dir():
         raise ValueError(f"no folder at {folder}; --data must name the one that holds the published files")
     return str(folder)
 
 
 @functools.lru_cache(maxsize=None)
 def load(name, folder):
-    """{split: tuple of Examples, in the published order} of a set. ValueError naming the file and line that is wrong.
+    """{split: tuple of Examples, in the published order} of a set. ValueError naming the file and
+    line that is wrong.
 
-    Published tests of code are run once, in the sandbox, where they are no plain calls (asserts.py).
+    Published tests of code are run once, in the sandbox, where they are no plain calls
+    (asserts.py).
     """
     set_, found = SETS[name], {}
     has_val = set_.split or any(f.split == "val" for f in set_.files)
@@ -244,7 +251,8 @@ def load(name, folder):
                 for field in set_.fields:
                     pick(row, field)
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")                 # published code has backslashes that Python frowns on
+                    # published code has backslashes that Python frowns on
+                    warnings.simplefilter("ignore")
                     example = set_.make(row)
                 split = set_.split(row) if set_.split else file.split
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, SyntaxError) as e:
@@ -260,9 +268,10 @@ def load(name, folder):
     return {split: tuple(e for e in rows if later[e.key] == split) for split, rows in found.items()}
 
 
-# ---------------------------------------------------------------------------------------------- the verb
+# ----------------------------------------------------------------------------------------- the verb
 def report(data=None, say=print):
-    """What there is, where it is published, and what of it is in the data folder. -> list of dicts, one per file."""
+    """What there is, where it is published, and what of it is in the data folder. -> list of dicts,
+    one per file."""
     folder = folder_of(data) if data or os.environ.get(FOLDER) else None
     out = []
     for name, set_ in SETS.items():

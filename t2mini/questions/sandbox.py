@@ -53,9 +53,10 @@ UNLOCKED = "T2MINI_UNLOCKED"
 
 # Harmless modules that a small function may want. Nothing can be opened later, so those named are
 # imported first.
-MODULES = frozenset("""__future__ abc array bisect calendar cmath collections contextlib copy dataclasses datetime
-    decimal difflib enum fractions functools hashlib heapq itertools json math numbers operator pprint queue random re
-    statistics string struct textwrap time types typing unicodedata warnings""".split())
+MODULES = frozenset("""__future__ abc array bisect calendar cmath collections contextlib copy
+    dataclasses datetime decimal difflib enum fractions functools hashlib heapq itertools json math
+    numbers operator pprint queue random re statistics string struct textwrap time types typing
+    unicodedata warnings""".split())
 
 # What a module that is there, or a program with that word in it, imports only when it is used.
 # (Some of it exists only in some versions of Python.)
@@ -83,11 +84,12 @@ sig: encodings.utf_8_sig""".splitlines())}
 
 # System calls that stay possible: Linux's number on x86-64, on ARM64 (-: not there). None takes a
 # path, opens anything, starts a process or reaches another one.
-CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 10 226, munmap 11 215, brk 12 214,
-    rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, select 23 -, sched_yield 24 124, mremap 25 216,
-    madvise 28 233, nanosleep 35 101, getpid 39 172, exit 60 93, gettimeofday 96 169, getrusage 98 165, times 100 153,
-    sigaltstack 131 132, gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113,
-    clock_getres 229 114, clock_nanosleep 230 115, exit_group 231 94, pselect6 270 72, getrandom 318 278"""
+CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 10 226,
+    munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
+    select 23 -, sched_yield 24 124, mremap 25 216, madvise 28 233, nanosleep 35 101, getpid 39 172,
+    exit 60 93, gettimeofday 96 169, getrusage 98 165, times 100 153, sigaltstack 131 132,
+    gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113, clock_getres 229 114,
+    clock_nanosleep 230 115, exit_group 231 94, pselect6 270 72, getrandom 318 278"""
 
 # What runs in the fresh interpreter before the program. Locking comes last, as each lock forbids
 # what precedes it.
@@ -127,7 +129,8 @@ for name, value in request["limits"]:                   # macOS refuses the one 
     value += used * (name == "CPU")  # this end is for those that ignore the timer's signal
     fails(resource.setrlimit, getattr(resource, "RLIMIT_" + name), (value, value))
 _signal.signal(_signal.SIGPROF, _signal.SIG_DFL)
-_signal.setitimer(_signal.ITIMER_PROF, request["seconds"])      # of processor time; then this signal ends the process
+# seconds of processor time; then this signal ends the process
+_signal.setitimer(_signal.ITIMER_PROF, request["seconds"])
 if sys.platform == "linux":
     libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: killed when the one waiting for it ends
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS: setuid programs gain nothing
@@ -136,26 +139,32 @@ if sys.platform == "linux":
 
 if request["probe"]:
     import _socket
-    none = "/t2mini/there/is/no/such/file"              # "no such file" would mean that the kernel went to look for it
-    paths = [[os.readlink, none], [os.mkdir, none], [os.mkfifo, none], [os.mknod, none], [os.unlink, none],
-             [os.rename, none, none], [os.symlink, none, none], [os.link, none, none], [os.chmod, none, 0],
-             [os.truncate, none, 0], [os.chdir, none], [os.utime, none]]
-    looks = all(fails(*attempt, by=PermissionError) for attempt in paths)
+    none = "/t2mini/there/is/no/such/file"
+    paths = [[os.readlink, none], [os.mkdir, none], [os.mkfifo, none], [os.mknod, none],
+             [os.unlink, none], [os.rename, none, none], [os.symlink, none, none],
+             [os.link, none, none], [os.chmod, none, 0], [os.truncate, none, 0], [os.chdir, none],
+             [os.utime, none]]
+    # "no such file" would mean that the kernel went to look for it
+    blind = all(fails(*attempt, by=PermissionError) for attempt in paths)
+    blind = blind and fails(os.open, os.devnull, os.O_RDONLY) and fails(os.stat, "/")
+    alone = fails(lambda: os.fork() or os._exit(0))
+    alone = alone and fails(os.kill, os.getpid(), 0, by=PermissionError)
+    alone = alone and fails(os.execv, none, [none], by=PermissionError)
     active = {"memory": fails(bytearray, 1 << 29), "network": fails(_socket.socket),
-              "files": looks and fails(os.open, os.devnull, os.O_RDONLY) and fails(os.stat, "/"),
-              "processes": fails(lambda: os.fork() or os._exit(0)) and fails(os.kill, os.getpid(), 0, by=PermissionError)
-                           and fails(os.execv, none, [none], by=PermissionError)}
+              "files": blind, "processes": alone}
     os.write(pipe, b"+V" + ascii((active,)).encode())
     os._exit(0)
 
 mro = type.__dict__["__mro__"].__get__  # a class of classes could lie about its bases
 keys, items = type({}.keys()), type({}.items())
 exact = {"fractions": "Fraction", "decimal": "Decimal"}
-exact = [getattr(sys.modules[module], name) for module, name in exact.items() if module in sys.modules]
-known = [bool, int, float, complex, str, bytes, type(None), list, tuple, set, frozenset, dict, bytearray, keys, items]
+exact = [getattr(sys.modules[m], name) for m, name in exact.items() if m in sys.modules]
+known = [bool, int, float, complex, str, bytes, type(None), list, tuple, set, frozenset, dict,
+         bytearray, keys, items]
 
 def text(v, depth=0):
-    """A literal that equals v. Of a subclass (a namedtuple, a Counter) its built-in part: its own methods could lie."""
+    """A literal that equals v. Of a subclass (a namedtuple, a Counter) its built-in part: its own
+    methods could lie."""
     kind = next((base for c in mro(type(v)) for base in known + exact if base is c), None)
     if kind in exact:  # equal to a number, or to nothing that a literal can say
         above, below = v.as_integer_ratio()
@@ -170,7 +179,8 @@ def text(v, depth=0):
         inside = "".join(text(x, depth + 1) + "," for x in kind.__iter__(v))
         return f"{{{inside}}}" if inside else "set()"
     elif kind is dict and depth < 20:
-        return "{" + "".join(text(k, depth + 1) + ":" + text(x, depth + 1) + "," for k, x in dict.items(v)) + "}"
+        inside = (text(k, depth + 1) + ":" + text(x, depth + 1) for k, x in dict.items(v))
+        return "{" + ",".join(inside) + "}"
     elif kind is bytearray:
         return ascii(bytes(memoryview(v)))
     elif kind is str:
@@ -188,11 +198,12 @@ def answer():
         return "Eno function named " + request["name"]
     # fresh arguments for each call; literals are made at once, before a later call can change a
     # returned list
-    return "V(" + "".join(text(function(*marshal.loads(args))) + "," for args in request["inputs"]) + ")"
+    values = (text(function(*marshal.loads(args))) + "," for args in request["inputs"])
+    return "V(" + "".join(values) + ")"
 
 def guard(event, args, error=PermissionError, families=frozenset(
-        "open os socket subprocess ctypes shutil tempfile glob pathlib pty fcntl mmap signal resource syslog gc "
-        "webbrowser sqlite3 _thread".split())):
+        "open os socket subprocess ctypes shutil tempfile glob pathlib pty fcntl mmap signal "
+        "resource syslog gc webbrowser sqlite3 _thread".split())):
     if event.partition(".")[0] in families:
         raise error(event + " is not allowed in the sandbox")
 
@@ -227,7 +238,8 @@ class Outcome:
         return self.error == "timeout"
 
 
-def call_function(code: str, name: str, inputs: Sequence[tuple], seconds=2.0, memory_mb=256) -> Outcome:
+def call_function(code: str, name: str, inputs: Sequence[tuple],
+                  seconds=2.0, memory_mb=256) -> Outcome:
     """Run the program text `code`, then call its function `name` once for each tuple of arguments.
 
     seconds bounds the processor time of all calls together; WALL times as long may pass. Nothing
@@ -238,12 +250,14 @@ def call_function(code: str, name: str, inputs: Sequence[tuple], seconds=2.0, me
     return _run(code, name, inputs, seconds, memory_mb)
 
 
-def call_many(jobs: Sequence[tuple[str, str, Sequence[tuple]]], workers=None, seconds=2.0) -> list[Outcome]:
+def call_many(jobs: Sequence[tuple[str, str, Sequence[tuple]]],
+              workers=None, seconds=2.0) -> list[Outcome]:
     """[(code, name, inputs), ...] -> their outcomes, in order. Equal jobs run once."""
     keys = [(code, name, repr(inputs)) for code, name, inputs in jobs]
     distinct = dict(zip(keys, jobs))
     with ThreadPoolExecutor(workers or cores.usable()) as pool:
-        done = dict(zip(distinct, pool.map(lambda job: call_function(*job, seconds=seconds), distinct.values())))
+        outcomes = pool.map(lambda job: call_function(*job, seconds=seconds), distinct.values())
+        done = dict(zip(distinct, outcomes))
     return [done[key] for key in keys]
 
 
@@ -253,7 +267,8 @@ def features() -> dict:
     with _lock:
         if not _features:
             found = _run("", "", [()], STARTUP, 256, probe=True).values
-            _features.update(found[0] if found else dict.fromkeys(("memory", "network", "files", "processes"), False))
+            nothing = dict.fromkeys(("memory", "network", "files", "processes"), False)
+            _features.update(found[0] if found else nothing)
         return dict(_features)
 
 
@@ -265,23 +280,28 @@ def check_locks():
         return
     said = f"the sandbox cannot lock {', '.join(missing)} here"
     if missing != ["memory"] and os.environ.get(UNLOCKED) != "yes":
-        raise ValueError(f"{said}: a program that the model writes could get past what is left (Python's audit hook) and do "
-                         f"what you may do. Use Linux on x86-64 or ARM64, or set {UNLOCKED}=yes to run it all the same")
+        raise ValueError(f"{said}: a program that the model writes could get past what is left "
+                         "(Python's audit hook) and do what you may do. Use Linux on x86-64 or "
+                         f"ARM64, or set {UNLOCKED}=yes to run it all the same")
     with _lock:
         if said not in _warned:
             _warned.add(said)
-            print(f"t2mini: {said}; only Python's audit hook and time limits guard it", file=sys.stderr)
+            print(f"t2mini: {said}; only Python's audit hook and time limits guard it",
+                  file=sys.stderr)
 
 
 def _filter():
     """The seccomp program (classic BPF) that allows CALLS and refuses the rest with EPERM; b"" if
     it does not apply."""
-    column, architecture = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}.get(os.uname().machine, (0, 0))
+    known = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}
+    column, architecture = known.get(os.uname().machine, (0, 0))
     if not column or sys.platform != "linux" or sys.maxsize < 2**32:
         return b""
-    allowed = [int(entry.split()[column]) for entry in CALLS.split(",") if entry.split()[column] != "-"]
+    numbers = [entry.split()[column] for entry in CALLS.split(",")]
+    allowed = [int(number) for number in numbers if number != "-"]
     load, equal, give = 0x20, 0x15, 0x06  # operations: read a word of the call, compare, decide
-    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, 0x80000000), (load, 0, 0, 0)]
+    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, 0x80000000),
+               (load, 0, 0, 0)]
     for i, number in enumerate(allowed):  # a match jumps over the remaining ones and the refusal
         program.append((equal, len(allowed) - i, 0, number))
     program += [(give, 0, 0, 0x00050001), (give, 0, 0, 0x7FFF0000)]
@@ -296,12 +316,14 @@ def _run(code, name, inputs, seconds, memory_mb, probe=False):
     modules = sorted(words & MODULES) if "import" in words else []
     request = marshal.dumps({
         "code": code, "name": name, "inputs": [marshal.dumps(tuple(args)) for args in inputs],
-        "limits": (("CPU", math.ceil(seconds) + 1), ("AS", memory_mb << 20), *LIMITS), "seconds": seconds,
-        "modules": modules + ["_socket"] * probe, "words": sorted(words & LATE.keys()), "late": list(LATE.items()),
+        "limits": (("CPU", math.ceil(seconds) + 1), ("AS", memory_mb << 20), *LIMITS),
+        "seconds": seconds, "modules": modules + ["_socket"] * probe,
+        "words": sorted(words & LATE.keys()), "late": list(LATE.items()),
         "filter": _filter(), "probe": probe})
     # what locks is in the child, not in preexec_fn, which can deadlock under the threads of torch
-    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, env={"PATH": os.defpath}, cwd="/", start_new_session=True)
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
+                             env={"PATH": os.defpath}, start_new_session=True)
     try:
         data = _receive(child, request, WALL * seconds)
     finally:

@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 
+from ..machine import files
 from .example import Example, normal, to_number
 from .published import read_rows
 
@@ -25,6 +26,7 @@ def read(path):
 
     Raises FileNotFoundError, or ValueError naming the line that is empty, not JSON or no question.
     """
+    path = files.expand(path)
     if not path.exists():
         raise FileNotFoundError(f"no task file at {path}")
     found = {}
@@ -93,8 +95,8 @@ def hedging(found):
     if not named:
         return ""
     return (f"{len(named)} of {len(asked)} prompts with `match` contains name their answer and "
-            f"another row's: an answer that says both is right (as of {named[0].prompt[:60]!r}). Use "
-            "`match` choice with `options` instead")
+            f"another row's: an answer that says both is right (as of {named[0].prompt[:60]!r}). "
+            "Use `match` choice with `options` instead")
 
 
 def names(text, word):

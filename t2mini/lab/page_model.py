@@ -1,0 +1,252 @@
+"""
+What the page asks of the model: z from sliders and single dials, the answers of the base model and
+of that z side by side, and the words that either of them finds likeliest next.
+
+Nothing is folded here. A row with z = 1 and a row with the present z share a batch (svf.per_row),
+so a moved slider costs no new weights, and the base weights stay where they are throughout.
+"""
+import sys
+import time
+
+import torch
+
+from .. import adapt, evaluate, experts, svf, tasks
+from ..generate import generate
+
+LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
+FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
+MOST_DIALS = 64                 # so many may be set by hand
+MOST_TOKENS = 512               # of one answer
+MOST_CHARACTERS = 4000          # of a question, and of the text so far
+EXAMPLES_SEED = 2025            # the examples are test questions, none picked by its answer
+ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
+FIRST = ("decide", "show", "skip")
+
+
+class Lab:
+    """One model with its experts, and what a page can do with it.
+
+    experts: name -> z, those shipped for this base model and those in out/; dispatcher: z, or None
+    where there is none, and then the base model itself is asked for the label (strategy A).
+    """
+
+    def __init__(self, model, tokenizer, shelf):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.experts = {}
+        self.dispatcher = None
+        for name in names_of(model, shelf):
+            self.take(name, shelf)
+        if not svf.layers(model):               # no expert at all: there are dials all the same
+            experts.attach(model, {}, shelf.modules, shelf.depth)
+        self.ones = {name: torch.ones_like(layer.S) for name, layer in svf.layers(model).items()}
+
+    def take(self, name, shelf):
+        """Put an expert where it belongs; one that does not fit is left out, with a line."""
+        try:
+            z = shelf[name]
+            sizes = {matrix: layer.S.shape for matrix, layer in svf.layers(self.model).items()}
+            if any(sizes.get(matrix) != values.shape for matrix, values in z.items()):
+                raise ValueError("its z belong to other matrices than are tuned here (--modules)")
+        except ValueError as e:
+            print(f"left out {name}: {e}", file=sys.stderr)
+            return
+        if name == "dispatcher":
+            self.dispatcher = z
+        else:
+            self.experts[name] = z
+
+    def warm_up(self):
+        """Answer once: the first product of each matrix rearranges it (machine/packed.py)."""
+        events = []
+        body = {"question": "Hello", "max_tokens": 2, "first": "show"}
+        self.ask(body)(lambda event, data: events.append(event))
+
+    # ------------------------------------------------------------------------ what can be asked
+    # Each takes the body of a request, a dict, and raises ValueError where it makes no sense.
+    def facts(self):
+        """What the page shows before anybody asked. -> dict."""
+        examples = {}
+        for label in tasks.LABELS:
+            examples[label] = tasks.get(label).examples("test", 1, EXAMPLES_SEED)[0].prompt
+        return {"model": self.model.name, "labels": tasks.LABELS, "experts": list(self.experts),
+                "examples": examples, "alpha": [LOWEST, HIGHEST], "farthest": FARTHEST,
+                "dispatcher": self.dispatcher is not None}
+
+    def heat(self, body):
+        """How far z is from 1, by matrix. -> {"matrices": [{name, layer, module, moved}]}."""
+        found = []
+        for name, z in self.z_of(body).items():
+            layer, module = name.split(".", 3)[2:]              # model.layers.3.mlp.up_proj
+            moved = (z - 1).abs().mean().item()
+            found.append({"name": name, "layer": int(layer), "module": module, "moved": moved})
+        return {"matrices": found}
+
+    def matrix(self, body):
+        """The singular values of one matrix, largest first, and z. -> {"S": list, "z": list}."""
+        name = body.get("matrix")
+        if not isinstance(name, str) or name not in self.ones:
+            raise ValueError("matrix must be the name of one that has singular values here")
+        layer = svf.layers(self.model)[name]
+        return {"S": layer.S.tolist(), "z": self.z_of(body)[name].tolist()}
+
+    def ask(self, body):
+        """Both passes. -> run(say), which calls say(event, data) for all that happens.
+
+        first: does the first pass decide the mixture, is it only shown, or skipped? rows: both
+        answers, or the adapted one alone.
+        """
+        question = text_of(body, "question")
+        if not question.strip():
+            raise ValueError("the question is empty")
+        first = one_of(body, "first", FIRST)
+        names = ROWS[one_of(body, "rows", tuple(ROWS))]
+        max_tokens = int(number(body.get("max_tokens", 160), 1, MOST_TOKENS, "max_tokens"))
+        given = self.z_of(body)
+
+        def run(say):
+            z = given
+            if first != "skip":
+                route = self.first_pass(question, say)
+            if first == "decide":
+                alpha = {name: 1.0 for name in self.experts if name == route.label}
+                say("alpha", alpha)         # none for "other": the base model
+                z = self.z_of({**body, "alpha": alpha})
+            self.second_pass(question, names, z, max_tokens, say)
+
+        return run
+
+    def lens(self, body, top=10):
+        """Both rows' likeliest next words. -> run(say), see `ask`; text: the answer so far."""
+        question, text = text_of(body, "question"), text_of(body, "text")
+        z = self.z_of(body)
+
+        def run(say):
+            prompt = self.tokenizer.prompt(question, opener=text)
+            stops = self.tokenizer.stops()
+            with svf.per_row(self.model, [{}, z], [0, 1]) as rows:
+                out = generate(self.model, [prompt, prompt], 1, stops, temperature=0, rows=rows)
+            p = out.first_logits.float().softmax(-1)                            # (2, V)
+            likeliest = p.topk(min(top, p.shape[1])).indices.tolist()           # (2, top)
+            words = [[self.word(token, p) for token in row] for row in likeliest]
+            say("words", {"base": words[0], "adapted": words[1]})
+
+        return run
+
+    # ------------------------------------------------------------------------ the parts of it
+    def z_of(self, body):
+        """Sliders and dials of a request -> dict matrix -> z (r,).
+
+        alpha: {expert: weight}, z = 1 + sum alpha (z - 1); dials: [[matrix, index, z]] set by hand.
+        """
+        alpha, dials = body.get("alpha", {}), body.get("dials", [])
+        if not isinstance(alpha, dict) or not alpha.keys() <= self.experts.keys():
+            raise ValueError("alpha must be {expert: weight}, of the experts that are here")
+        weights = [number(a, LOWEST, HIGHEST, f"alpha of {name}") for name, a in alpha.items()]
+        z = self.ones | svf.mix([self.experts[name] for name in alpha], weights)
+
+        if not isinstance(dials, list) or len(dials) > MOST_DIALS:
+            raise ValueError(f"dials must be a list of at most {MOST_DIALS} [matrix, index, z]")
+        for dial in dials:
+            name, index, value = self.dial(dial)
+            z[name] = z[name].clone()                           # never into an expert's own numbers
+            z[name][index] = value
+        return z
+
+    def dial(self, dial):
+        """One [matrix, index, z] of a request, checked."""
+        if not isinstance(dial, list) or len(dial) != 3:
+            raise ValueError("a dial is [matrix, index, z]")
+        name, index, value = dial
+        if not isinstance(name, str) or name not in self.ones:
+            raise ValueError("a dial names a matrix that has no singular values here")
+        last = len(self.ones[name]) - 1
+        index = int(number(index, 0, last, "the index of a dial"))
+        return name, index, number(value, -FARTHEST, FARTHEST, "z of a dial")
+
+    def first_pass(self, question, say):
+        """Which skill does the question need? -> adapt.Route."""
+        started = time.perf_counter()
+        [route] = adapt.route(self.model, self.tokenizer, [question], self.dispatcher)
+        ms = 1000 * (time.perf_counter() - started)
+        say("route", {"label": route.label, "said": route.said, "readable": route.readable,
+                      "probabilities": route.probabilities, "ms": ms})
+        return route
+
+    def second_pass(self, question, names, z, max_tokens, say):
+        """Answer with the base model and with z, as two rows of one batch, word by word."""
+        started = time.perf_counter()
+        written = [0] * len(names)
+
+        def on_text(row, piece):
+            ms = 1000 * (time.perf_counter() - started)
+            say("token", {"row": names[row], "text": piece, "tokens": written[row], "ms": ms})
+
+        stream = evaluate.streamed(self.tokenizer, range(len(names)), on_text)
+
+        def on_token(rows, tokens):
+            for row in rows:
+                written[row] += 1
+            stream(rows, tokens)
+
+        z_of = {"base": {}, "adapted": z}
+        which = list(range(len(names)))
+        prompt = self.tokenizer.prompt(question)
+        with svf.per_row(self.model, [z_of[name] for name in names], which) as rows:
+            out = generate(self.model, [prompt] * len(names), max_tokens, self.tokenizer.stops(),
+                           temperature=0, rows=rows, on_token=on_token)
+        texts = {name: self.tokenizer.decode(out.tokens(n)) for n, name in enumerate(names)}
+        say("done", {"texts": texts, "stopped": dict(zip(names, out.stopped.tolist()))})
+
+    def word(self, token, p):
+        """One candidate: what it prints, and how likely the base and the adapted model find it."""
+        base, adapted = p[:, token].tolist()
+        return {"text": self.tokenizer.decode([token]), "end": token in self.tokenizer.stops(),
+                "base": base, "adapted": adapted}
+
+
+# ---------------------------------------------------------------------------------- what is here
+def names_of(model, shelf):
+    """Experts of z for this base model: the dispatcher, the skills, then others by name."""
+    paths = [*(experts.SHIPPED / model.name).glob("*.safetensors"),
+             *experts.OUT.glob("*.safetensors")]
+    found = {path.stem: path for path in paths}                 # yours hide shipped ones
+    usable = [name for name, path in found.items() if belongs(name, path, model, shelf)]
+    first = ("dispatcher", *adapt.MIXED)
+    return [n for n in first if n in usable] + sorted({*usable} - {*first})
+
+
+def belongs(name, path, model, shelf):
+    """Is this file an expert of z for the model, and not a second dispatcher?"""
+    try:
+        meta = experts.read_metadata(path)
+    except ValueError as e:
+        print(f"left out: {e}", file=sys.stderr)
+        return False
+    same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base
+    routes = meta.get("task") == "dispatch" and name != "dispatcher"
+    return same_base and meta.get("method", "svf") == "svf" and not routes
+
+
+# ---------------------------------------------------------------------------------- what is asked
+def number(value, low, high, what):
+    """value, if it is a number within the bounds; ValueError else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{what} must be a number from {low} to {high}")
+    return float(value)
+
+
+def text_of(body, name):
+    """A text of a request, "" where it says nothing; ValueError if it is none, or too long."""
+    text = body.get(name, "")
+    if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{name} must be a text of at most {MOST_CHARACTERS} characters")
+    return text
+
+
+def one_of(body, name, known):
+    """A word of a request; the first of the known ones where it says nothing."""
+    word = body.get(name, known[0])
+    if word not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}")
+    return word

@@ -1,0 +1,131 @@
+"""
+What the settings of a training run may be: recipe.py asks here before anything is loaded.
+"""
+# name: what it goes back to. Each changes one thing, so that its worth can be measured alone.
+DEPARTURES = {
+    "greedy": "one arg-max answer to each of prompts * samples questions, the baseline over all",
+    "no-baseline": "the reward itself is the advantage",
+    "signed": "a wrong answer earns -1 instead of 0",
+    "sigmoid": "z = sigmoid(p), the nuclear norm kept (svf.py)",
+    "noise": "what is trained starts with a noise of 0.01 N(0, 1)",
+    "bf16": "what is trained, and so Adam's moments, in bfloat16; its beta2 is 0.999, at which a "
+            "second moment in bfloat16 cannot decay: 0.1 % less rounds to the same number",
+    "lr": "the learning rate is 2e-3 and constant",
+    "sum": "log-probabilities are summed over an answer, so a long one weighs more",
+    "prose": "prose behind a code block is paid like the code",
+    "retoken": "the likelihood is that of the answer's text, cut into tokens anew, which need not "
+               "be those that were sampled; the stop token has none",
+    "all": "all of these, no KL, the gradient's norm clipped at 1e-3, and the MLP's matrices"}
+
+# What a number may be: lowest and highest. Beyond these nothing is learnt, or the run never ends.
+RANGES = {
+    "steps": (1, 1_000_000),
+    "prompts": (1, 4096),
+    "samples": (1, 1024),
+    "max_tokens": (0, 32_768),
+    "temperature": (0.0, 100.0),
+    "lr": (1e-9, 10.0),
+    "kl": (0.0, 1000.0),
+    "clip": (1e-9, 1e9),
+    "rank": (1, 1024),
+    "lora_alpha": (1e-6, 1e6),
+    "seed": (0, 2 ** 31 - 1),
+    "val_every": (1, 1_000_000),
+    "val_n": (1, 100_000),
+    "patience": (1, 1_000_000)}
+ANSWERS = 65_536            # prompts * samples, of one update
+COLDEST = 0.01              # the lowest temperature above 0 that still is one
+
+CHOICES = {
+    "objective": ("reward", "options", "next-token"),
+    "baseline": ("group", "batch", "none"),
+    "tie": ("none", "matrix", "layer", "module"),
+    "layers": ("all", "half")}
+
+
+def option(name):
+    return "--" + name.replace("_", "-")
+
+
+def departures(as_released):
+    """The set of departures that as_released names, what "all" stands for included."""
+    named = {d.strip() for d in as_released.split(",")} - {""}
+    for d in sorted(named - {*DEPARTURES}):
+        raise ValueError(f"--as-released: unknown departure {d!r}; "
+                         f"choose from {', '.join(DEPARTURES)}")
+    if "all" in named:
+        return {*DEPARTURES}
+    return named
+
+
+def check_fields(given, defaults, methods):
+    """ValueError for a number out of its range, a word that is none of its choices, or a value of
+    another type than its default. given, defaults: dict name -> value; methods: the
+    kinds of expert that there are."""
+    for name, value in given.items():
+        if name not in RANGES and type(value) is not type(defaults[name]):
+            raise ValueError(f"{option(name)} cannot be {value!r:.40}")
+    for name, (low, high) in RANGES.items():
+        value = given[name]
+        whole = isinstance(low, int)
+        allowed = int if whole else (int, float)
+        fits = isinstance(value, allowed) and not isinstance(value, bool)
+        if not fits or not low <= value <= high:            # NaN is in no range
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(f"{option(name)} must be {kind} from {low:,.9g} to {high:,.9g}, "
+                             f"not {value!r:.40}")
+    for name, words in {**CHOICES, "method": methods}.items():
+        if given[name] not in words:
+            raise ValueError(f"{option(name)} must be one of {', '.join(words)}, "
+                             f"not {given[name]!r}")
+    if given["prompts"] * given["samples"] > ANSWERS:
+        raise ValueError(f"--prompts times --samples must be at most {ANSWERS:,} answers for an "
+                         f"update, not {given['prompts'] * given['samples']:,}")
+
+
+def check_switches(cfg, named):
+    """ValueError where two switches undo each other. named: the departures."""
+    if cfg.objective == "next-token" and named & {"greedy", "no-baseline", "signed"}:
+        raise ValueError("--objective=next-token samples nothing: of --as-released greedy, "
+                         "no-baseline, signed and all do not go with it, sigmoid and bf16 do")
+    if cfg.objective != "reward" and cfg.kl:
+        raise ValueError("--kl is measured on answers that the model writes: only "
+                         "--objective=reward has them")
+    if cfg.objective == "options":
+        taught = cfg.baseline == "group" and cfg.samples >= 2 and cfg.temperature >= COLDEST
+        if not taught or named & {"greedy", "no-baseline", "all"}:
+            raise ValueError("--objective=options needs --baseline=group, two --samples or more "
+                             "and a temperature above 0: see likelihood.choose")
+    forms = (cfg.tie != "none") + ("sigmoid" in named)
+    if forms > 1 or (forms and cfg.method != "svf"):
+        raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only "
+                         "--method=svf has one, and one of them")
+
+
+def check_that_it_teaches(recipe):
+    """ValueError where every advantage would be 0, whatever the answers earn."""
+    if 0 < recipe.temperature < COLDEST:
+        raise ValueError(f"--temperature must be 0 (arg-max) or at least {COLDEST}, "
+                         f"not {recipe.temperature}")
+    if recipe.kl or recipe.baseline == "none":
+        return
+    if recipe.baseline == "group" and recipe.samples < 2:
+        raise ValueError("--samples=1 teaches nothing under --baseline=group: a lone answer is its "
+                         "own mean; take two --samples or more, or --baseline=batch")
+    if recipe.baseline == "group" and recipe.temperature == 0:
+        raise ValueError("--temperature=0 teaches nothing under --baseline=group: all answers to a "
+                         "question are the same; sample above 0, or take --baseline=batch")
+    if recipe.prompts * recipe.samples < 2:
+        raise ValueError("one answer for an update teaches nothing under --baseline=batch: it is "
+                         "its own mean; take more --prompts or --samples")
+
+
+def check_layers(method, settings, largest_rank):
+    """ValueError, before numbers of a damaged file ask for memory."""
+    types = {"modules": (str,), "layers": (str,), "rank": (int,), "lora_alpha": (int, float)}
+    whole = isinstance(settings, dict) and all(
+        type(settings.get(name)) in allowed for name, allowed in types.items())
+    if not whole or not (0 < settings["rank"] <= largest_rank
+                         and 0 < settings["lora_alpha"] < 1e6):
+        raise ValueError(f"this {method} expert does not say how it was trained (modules, layers, "
+                         "rank, lora_alpha): damaged file?")
