@@ -1,4 +1,4 @@
-"""The page of the two walks through the code names functions that are there, in few files; the lists are whole."""
+"""The two walks through the code name functions that are there, in few files; lists are whole."""
 import ast
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def steps(walk):
 
 
 def defined(path):
-    """The functions and classes of a file, methods as Class.method, inherited ones of the same file included."""
+    """The functions and classes of a file; methods, also those of a base there, as Class.method."""
     found, methods = set(), {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -33,7 +33,7 @@ def defined(path):
 
 @pytest.mark.parametrize("walk", WALKS)
 def test_every_function_of_a_walk_is_there(walk):
-    """Fails if a function that the page names was renamed or moved, or the page names next to none."""
+    """Fails if a function that the page names was renamed or moved, or it names next to none."""
     named = steps(walk)
     assert len(named) >= 10
     assert not [f"{file}: {name}" for file, name in named

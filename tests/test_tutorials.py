@@ -50,8 +50,8 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_code_on_the_page_is_code_in_the_script(page):
-    """Fails if a page shows code that its script (or the file it names) does not have, a block longer than 12 lines, or
-    code of the library without a line above it that says which file it is from."""
+    """Fails if a page shows code that its script (or the file it names) does not have, a block
+    longer than 12 lines, or code of the library without a line above it that names its file."""
     text = page.read_text(encoding="utf-8")
     for kind, info, body in pages.FENCE.findall(text):
         if kind == "python":
@@ -59,13 +59,15 @@ def test_code_on_the_page_is_code_in_the_script(page):
             source = ROOT / file if file else page.with_suffix(".py")
             assert body.rstrip() in source.read_text(encoding="utf-8"), body
             assert body.count("\n") <= 12
-            assert not file or f"rom `{file}`:\n\n```python {file}\n{body}" in text, f"say from which file: {body}"
+            named = f"rom `{file}`:\n\n```python {file}\n{body}"
+            assert not file or named in text, f"say from which file: {body}"
 
 
 @pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
 def test_links_lead_somewhere(page):
     """Fails if a link names a file or a heading that is not there."""
-    for target, _, anchor in re.findall(r"\]\(([^)#]*)(#([^)]*))?\)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for target, _, anchor in re.findall(r"\]\(([^)#]*)(#([^)]*))?\)", text):
         if not target.startswith("https://"):
             found = page.parent / target if target else page
             assert found.exists(), target
@@ -74,8 +76,8 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
 def test_commands_run_when_pasted(page):
-    """Fails if a command names a file, a make target or an option that does not exist, or wants an environment that the
-    page has not told the reader to enter."""
+    """Fails if a command names a file, a make target or an option that does not exist, or wants an
+    environment that the page has not told the reader to enter."""
     import shlex
 
     from t2mini.cli.options import build_parser
@@ -88,7 +90,7 @@ def test_commands_run_when_pasted(page):
         if line.startswith("make "):
             assert re.search(rf"^{line.split()[1]}:", makefile, re.M), line
         if line.startswith(("python ", "torchrun ")):
-            assert "source .venv/bin/activate" in text, f"{line}: .venv/bin/python, or say once how to enter it"
+            assert "source .venv/bin/activate" in text, f"{line}: say once how to enter .venv"
         said = re.match(r"(?:\S*python) -m t2mini (.*?)(?:\s+#.*)?$", line)
         if said:
             assert not parser.parse_known_args(shlex.split(said[1]))[1], line
@@ -96,8 +98,8 @@ def test_commands_run_when_pasted(page):
 
 @pytest.mark.parametrize("number, page", list(enumerate(PAGES)), ids=IDS)
 def test_a_chapter_ends_with_what_was_learnt_and_the_next_one(number, page):
-    """Fails if a chapter does not sum up, leads elsewhere than to the next chapter, breaks code that is not there, or does
-    not say how to undo it."""
+    """Fails if a chapter does not sum up, leads elsewhere than to the next chapter, breaks code that
+    is not there, or does not say how to undo it."""
     text = page.read_text(encoding="utf-8")
     parts = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     assert len(parts["What you now know"].strip().splitlines()) >= 3
@@ -112,8 +114,8 @@ def test_a_chapter_ends_with_what_was_learnt_and_the_next_one(number, page):
 
 
 def test_the_front_page_is_short_and_leads_to_the_chapters():
-    """Fails if README.md has more than 1,000 words, the chapters are not within its first 45 lines, or their order is
-    another one there or in the route."""
+    """Fails if README.md has more than 1,000 words, the chapters are not within its first 45 lines,
+    or their order is another one there or in the route."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.split()) <= 1000
     names = [p.name for p in PAGES]
@@ -125,8 +127,8 @@ def test_the_front_page_is_short_and_leads_to_the_chapters():
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.stem in NO_WEIGHTS], ids=[s for s in IDS if s in NO_WEIGHTS])
 def test_chapters_that_need_no_weights_print_what_they_promise(page, tmp_path):
-    """Fails if a chapter's script does not run, prints something else than its page shows, or draws over a picture of the
-    pages without being told to."""
+    """Fails if a chapter's script does not run, prints something else than its page shows, or draws
+    over a picture of the pages without being told to."""
     before = {p.name: p.stat().st_mtime_ns for p in (HERE / "figures").iterdir()}
     done = run(page.with_suffix(".py"), f"--figures={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -144,11 +146,12 @@ def not_started(*args, **more):
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_exercises_are_asked_as_they_are_solved(page):
-    """Fails if an exercise that nobody has begun is not empty, or takes other arguments than its solution."""
+    """Fails if an exercise that nobody has begun is not empty, or its arguments differ from the
+    solution's."""
     text = (HERE / "exercises" / f"{page.stem}.py").read_text(encoding="utf-8")
     if text.count("    raise NotImplementedError\n") != 3:
         pytest.skip("begun by a reader")
-    empty, good = module(HERE / "exercises" / f"{page.stem}.py"), module(HERE / "solutions" / f"{page.stem}.py")
+    empty, good = (module(HERE / folder / f"{page.stem}.py") for folder in ("exercises", "solutions"))
     for n in (1, 2, 3):
         asked, solved = (inspect.signature(getattr(m, f"exercise_{n}")) for m in (empty, good))
         assert list(asked.parameters) == list(solved.parameters)

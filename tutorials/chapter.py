@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FIGURES = HERE.parent / "out" / "figures"                   # of a run; those of the pages are drawn by `make figures`
+FIGURES = HERE.parent / "out" / "figures"                   # of a run; `make figures` draws the pages'
 sys.path.insert(0, str(HERE.parent))                        # so that `import t2mini` works from a plain clone
 
 
@@ -24,7 +24,8 @@ def start(doc, checks, script, runs_code=False):
     parser.add_argument("--solutions", action="store_true", help="check the solution instead of your own file")
     parser.add_argument("--allow-code", action="store_true",
                         help="agree, once, that programs which the model writes run here in a sandbox")
-    parser.add_argument("--figures", metavar="DIR", type=Path, default=FIGURES, help="where the chapter's pictures go")
+    parser.add_argument("--figures", metavar="DIR", type=Path, default=FIGURES,
+                        help="where the chapter's pictures go (default: out/figures)")
     args = parser.parse_args()
     if args.check:
         sys.exit(check(Path(script).stem, args.check, checks, "solutions" if args.solutions else "exercises"))
@@ -70,7 +71,7 @@ def load():
 
 
 def save(figure, name):
-    """Write a picture to out/figures (or --figures); without dates, so that the same picture is the same file."""
+    """Write a picture to out/figures (or --figures), without dates: the same picture, the same file."""
     from t2mini.machine import files
     path = (save.folder / f"{name}.png").resolve()
     with files.replacing(path) as file:

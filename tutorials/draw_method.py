@@ -1,19 +1,20 @@
 """
-Draw the method in one picture: `python tutorials/draw_method.py` writes tutorials/figures/method.png.
+Draw the method: `python tutorials/draw_method.py` writes tutorials/figures/method.png.
 
-One question goes through the same model twice. The first pass finds out what it needs; that picks an expert, which is one
-number z per singular value; the second pass answers on the weights W' = U diag(S z) Vᵀ.
+One question goes through the same model twice. The first pass finds out what it needs; that picks
+an expert, which is one number z per singular value; the second pass answers on the weights
+W' = U diag(S z) Vᵀ.
 """
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))                        # so that `import t2mini` works from a plain clone
+sys.path.insert(0, str(HERE.parent))        # so that `import t2mini` works from a plain clone
 
 from t2mini.lab import plots  # noqa: E402
 
 QUESTION = "Raj plays 9 games\nevery week. How many\ngames does Raj play\nin 4 weeks?"
-DIALS = {                                                   # a few z of each expert, only to be looked at
+DIALS = {       # a few z of each expert, only to be looked at
     "code": (0.7, 1.2, 0.9, 1.1, 0.6, 1.3, 1.0, 0.8),
     "reasoning": (1.0, 1.3, 0.6, 1.2, 0.9, 0.7, 1.3, 1.1),
     "math": (1.3, 0.8, 1.2, 0.7, 1.1, 1.4, 0.6, 1.2),
@@ -30,9 +31,9 @@ def box(ax, x, y, width, height, face="white", edge=INK, line=1.6):
 
 def arrow(ax, start, end, colour=INK, bend=0.0):
     """An arrow from start to end, (x, y) each."""
-    style = f"arc3,rad={bend}"
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>,head_width=0.35,head_length=0.6", "lw": 2.2,
-                                            "color": colour, "connectionstyle": style, "shrinkA": 0, "shrinkB": 0})
+    style = {"arrowstyle": "-|>,head_width=0.35,head_length=0.6", "lw": 2.2, "color": colour,
+             "connectionstyle": f"arc3,rad={bend}", "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=style)
 
 
 def matrix(ax, x, y, width, height, face, edge):
@@ -65,11 +66,13 @@ def draw_experts(ax):
     for row, (name, dials) in enumerate(DIALS.items()):
         chosen = name == "math"
         y = 38.4 - 5.0 * row
-        box(ax, 63.5, y, 36, 4.2, PALE_ORANGE if chosen else "white", plots.ORANGE if chosen else "#bbbbbb")
-        ax.text(65, y + 2.1, name, fontsize=13, va="center", weight="bold" if chosen else "normal",
-                color=INK if chosen else SOFT)
+        face, edge, bars, ink, weight = "white", "#bbbbbb", "#cccccc", SOFT, "normal"
+        if chosen:
+            face, edge, bars, ink, weight = PALE_ORANGE, plots.ORANGE, plots.ORANGE, INK, "bold"
+        box(ax, 63.5, y, 36, 4.2, face, edge)
+        ax.text(65, y + 2.1, name, fontsize=13, va="center", weight=weight, color=ink)
         for i, z in enumerate(dials):
-            ax.bar(79.5 + 2.5 * i, 2.3 * z, 1.5, bottom=y + 0.5, color=plots.ORANGE if chosen else "#cccccc")
+            ax.bar(79.5 + 2.5 * i, 2.3 * z, 1.5, bottom=y + 0.5, color=bars)
 
 
 def draw_second_pass(ax):
@@ -84,12 +87,13 @@ def draw_second_pass(ax):
         ax.plot(47.5 + 0.9 * i, 13.9 - 0.9 * i, "o", ms=5.2 * z, color=plots.ORANGE)
     for x, y, text in ((42, 10.3, "U"), (58.6, 12.1, "Vᵀ")):
         ax.text(x, y, text, fontsize=16, ha="center", va="center", style="italic")
-    ax.text(47.2, 2.9, "W′ = U diag(S · z) Vᵀ", fontsize=15, ha="center", va="center", weight="bold")
+    middle = {"ha": "center", "va": "center"}
+    ax.text(47.2, 2.9, "W′ = U diag(S · z) Vᵀ", fontsize=15, weight="bold", **middle)
     arrow(ax, (70, 28.2), (49.3, 15.1), plots.ORANGE, bend=-0.28)
     ax.text(68.5, 20.8, "z of math", fontsize=14, weight="bold", color="#9a6400")
     arrow(ax, (66.5, 8), (73.5, 8))
     box(ax, 74, 1.5, 25.5, 13)
-    ax.text(86.7, 8, "Raj plays 9 * 4\n= 36 games\nin 4 weeks.", fontsize=13, ha="center", va="center")
+    ax.text(86.7, 8, "Raj plays 9 * 4\n= 36 games\nin 4 weeks.", fontsize=13, **middle)
 
 
 def draw():

@@ -1,14 +1,14 @@
 """
 Draw how the files lie: `python tutorials/draw_rooms.py` writes tutorials/figures/rooms.png.
 
-In the middle the trunk, which is the method; above it the two packages that use it, below it the three that serve it. Imports
-go down only.
+In the middle the trunk, which is the method; above it the two packages that use it, below it the
+three that serve it. Imports go down only.
 """
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))                        # so that `import t2mini` works from a plain clone
+sys.path.insert(0, str(HERE.parent))        # so that `import t2mini` works from a plain clone
 
 from draw_method import INK, PALE_BLUE, SOFT, arrow, box  # noqa: E402
 
@@ -29,8 +29,9 @@ TRUNK = (("the model", "model.py"),
 def room(ax, x, y, width, name, text):
     """One package: its name and what is in it; (x, y) is its lower left."""
     box(ax, x, y, width, 11, edge="#999999")
-    ax.text(x + width / 2, y + 8.4, name, fontsize=14, weight="bold", ha="center", va="center", color=INK)
-    ax.text(x + width / 2, y + 3.7, text, fontsize=11.5, ha="center", va="center", color=SOFT, linespacing=1.25)
+    middle = {"ha": "center", "va": "center"}
+    ax.text(x + width / 2, y + 8.4, name, fontsize=14, weight="bold", color=INK, **middle)
+    ax.text(x + width / 2, y + 3.7, text, fontsize=11.5, color=SOFT, linespacing=1.25, **middle)
 
 
 def draw():
@@ -44,15 +45,18 @@ def draw():
         room(ax, 10 + 45 * i, 50, 35, name, text)
         arrow(ax, (27.5 + 45 * i, 49.5), (27.5 + 45 * i, 45.5))
     box(ax, 2, 16.5, 96, 28.5, PALE_BLUE, plots.BLUE, 2.4)
-    ax.text(5, 41.6, "the trunk: the method, one idea in each file", fontsize=15, weight="bold", color=INK, va="center")
+    headline = "the trunk: the method, one idea in each file"
+    ax.text(5, 41.6, headline, fontsize=15, weight="bold", color=INK, va="center")
     for row, (what, names) in enumerate(TRUNK):
         y = 36.9 - 4.5 * row
         ax.text(5, y, what, fontsize=12.5, color=INK, va="center")
-        ax.text(35, y, names, fontsize=12.5, family="monospace", color=plots.BLUE, va="center", weight="bold")
+        ax.text(35, y, names, fontsize=12.5, family="monospace", color=plots.BLUE, va="center",
+                weight="bold")
     for i, (name, text) in enumerate(BELOW):
         arrow(ax, (17.5 + 32.5 * i, 16), (17.5 + 32.5 * i, 12))
         room(ax, 2 + 32.5 * i, 0.4, 31, name, text)
-    ax.text(50, 47.6, "imports go down", fontsize=12, style="italic", color=SOFT, ha="center", va="center")
+    ax.text(50, 47.6, "imports go down", fontsize=12, style="italic", color=SOFT, ha="center",
+            va="center")
     return fig
 
 
