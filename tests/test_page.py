@@ -74,7 +74,7 @@ def server(lab):
 
 def send(server, path, body=None, method=None, **headers):
     """One request. -> (connection, response); body: bytes as they are, anything else as JSON."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=600)
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
@@ -256,7 +256,7 @@ def test_a_huge_body_is_refused(server):
 def raw(server, headers="", first="POST /ask HTTP/1.0"):
     """Bytes that http.client would not send. -> all that comes back."""
     host = f"Host: 127.0.0.1:{server.server_port}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=600) as client:
         client.sendall(f"{first}\r\n{host}{headers}\r\n".encode("latin-1"))
         return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 
@@ -362,10 +362,10 @@ def test_a_second_client_waits_and_sees_it(server, lab, held):
     third.close()
     wait_for(lambda: len(server.line.queue) == 2)
     held.set()
-    for stream, name in ((reply, "math"), (other, "code")):
-        told = dict(iter(lambda: next_event(stream), None))
-        z = svf.mix([lab.experts[name]], [1.5 if name == "math" else 1])
-        assert told["done"]["texts"]["adapted"] == answer_with(lab, z, "Hi", 5)[1]
+    told = [dict(iter(lambda: next_event(stream), None)) for stream in (reply, other)]
+    for found, name, alpha in ((told[0], "math", 1.5), (told[1], "code", 1)):
+        z = svf.mix([lab.experts[name]], [alpha])
+        assert found["done"]["texts"]["adapted"] == answer_with(lab, z, "Hi", 5)[1]
     assert untouched(lab)
 
 
@@ -399,11 +399,11 @@ def test_ctrl_c_ends_the_program_cleanly(tiny_folder, tmp_path):
         try:
             line = program.stdout.readline()
             port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", line)[1])
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
             program.send_signal(signal.SIGINT)
-            out, err = program.communicate(timeout=60)
+            out, err = program.communicate(timeout=600)
         finally:
             program.kill()
     assert program.returncode == 0 and "closed" in out and "Traceback" not in err
