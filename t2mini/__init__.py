@@ -90,10 +90,11 @@ def generate(model, tokenizer, prompt, max_tokens=128, temperature=0.0, seed=0):
 @contextmanager
 def use(model, expert):
     """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z)."""
-    from . import svf
-    from .experts import Shelf
+    from . import experts, svf
 
-    z = expert if isinstance(expert, dict) else Shelf(model)[str(expert)]
+    z = expert if isinstance(expert, dict) else experts.Shelf(model)[str(expert)]
+    if not svf.layers(model):
+        experts.attach(model, {}, svf.ALL)
     with svf.using(model, z):
         yield model
 

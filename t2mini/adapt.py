@@ -27,8 +27,9 @@ MIXED = tasks.MIXED                         # what CEM mixes, in the order of al
 BASE = ("other", "none")                    # labels that the base model answers
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 BATCH = 32                                  # questions in one batch of the first pass
-FEW = 8     # so few questions, less than a batch, go through the dispatcher's factors: folding its
-            # matrices into weights would take longer than the answers
+# so few questions, less than a batch, go through the dispatcher's factors: folding its matrices
+# into weights would take longer than the answers
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
         always = expert or {"cem": "mixture", "none": "none"}[strategy]
         labels = [always] * len(questions)
 
-    # --- second pass: every question on the weights of its expert ---
+    # --- second pass: every question on the weights of its expert, read here at first use ---
     needed = {name: experts[name] for name in sorted(set(labels) - {*BASE})}
     texts = second_pass(model, tokenizer, questions, labels, needed, max_tokens, label,
                         opener=opener, temperature=temperature, seed=seed, on_text=on_text)
@@ -103,16 +104,16 @@ def route(model, tokenizer, questions, dispatcher=None, label=""):
     prompts = [tokenizer.prompt(tasks.dispatch_prompt(q), opener=tasks.DISPATCH_OPENER)
                for q in questions]
     first, stops = label_tokens(tokenizer)
-    few = dispatcher is not None and len(prompts) <= FEW
+    by_row = dispatcher is not None and len(prompts) <= FEW     # W stays; else it is folded
 
-    def run(part):
-        which = [0] * len(part) if few else None
+    def run(part):                                              # dicts: ranks exchange JSON
+        which = [0] * len(part) if by_row else None
         with evaluate.rows_of(model, [dispatcher], which) as rows:
             out = generate(model, [prompts[i] for i in part], tasks.DISPATCH_TOKENS, stops,
                            temperature=0, rows=rows)
         return [asdict(r) for r in read_routes(tokenizer, out, first)]
 
-    with svf.using(model, {} if few or dispatcher is None else dispatcher):
+    with svf.using(model, {} if by_row else dispatcher or {}):
         found = in_batches(run, [len(p) for p in prompts], BATCH, label)
     return [Route(**r) for r in found]
 
@@ -157,9 +158,10 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
 
     def fill(asked, who, **how):
         """Answer the questions `asked` (indices) and put the texts in their places."""
-        said = on_text and (lambda i, piece: on_text(asked[i], piece))
-        found = evaluate.answers(model, tokenizer, [questions[i] for i in asked], max_tokens,
-                                 label=label and f"{label} ({who})", on_text=said, **how, **options)
+        pass_on = on_text and (lambda i, piece: on_text(asked[i], piece))
+        found = evaluate.answers(
+            model, tokenizer, [questions[i] for i in asked], max_tokens,
+            label=label and f"{label} ({who})", on_text=pass_on, **how, **options)
         for i, text in zip(asked, found):
             texts[i] = text
 
@@ -176,9 +178,11 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
 
 
 # ---------------------------------------------------------------------------------- strategy C
-def mixture(experts, alpha, names=None):
+def mixture(experts, alpha, names=None, normalise=False):
     """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed z."""
     K = len(experts)
+    if normalise:
+        alpha = [a for k in range(0, len(alpha), K) for a in svf.normalised(alpha[k:k + K])]
     mix = lora.kind_of(experts[0]).mix
     if len(alpha) == K:
         return mix(experts, list(alpha))
@@ -215,12 +219,12 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
 
 
 def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iterations=6, population=16,
-              seed=0, progress=lambda i, search: None):
+              seed=0, progress=lambda i, search: None, normalise=False):
     """Strategy C: search alpha on `shots` (examples of the val split). -> (mixed z, cem.Search).
 
     alpha starts at the uniform mixture; the base model and each single expert join the first
-    population, so the result is, on the shots, never worse than any of them (given a population
-    above K + 1). Base weights are back afterwards.
+    population, so the result is, on the shots, never worse than any of them. normalise: alpha is
+    divided by its sum, as the paper also tries. The base weights are back afterwards.
     """
     K = len(experts)
     names = sorted({name for e in experts for name in e}) if per_matrix else None
@@ -229,7 +233,7 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
     std = 0.3 if per_matrix else 0.5
 
     def score(candidates):
-        mixed = [mixture(experts, alpha, names) for alpha in candidates]
+        mixed = [mixture(experts, alpha, names, normalise) for alpha in candidates]
         return score_mixtures(model, tokenizer, task, shots, mixed)
 
     try:
@@ -237,4 +241,4 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
                      include=[np.zeros(d), *single], seed=seed, progress=progress)
     finally:
         svf.reset(model)
-    return mixture(experts, search.best, names), search
+    return mixture(experts, search.best, names, normalise), search

@@ -2,9 +2,9 @@
 The cross-entropy method (paper 3.2 C): sample, keep the elite, refit the Gaussian. Knows nothing
 of models.
 
-Changed:  candidates are ranked by (accuracy, log-likelihood), elites included; the release cuts
-          ties among elites arbitrarily. Accuracy on ten shots ties all the time, and on a flat
-          score its search walks off at random. The deviation has a floor; the best candidate of
+Changed:  candidates are ranked by (accuracy, log-likelihood), also where the elite is cut; the
+          release cuts ties there arbitrarily. Accuracy on ten shots ties all the time, and on a
+          flat score its search walks off at random. The deviation has a floor; the best candidate of
           the whole search is reported, and the mean beside it.
 """
 from dataclasses import dataclass, field

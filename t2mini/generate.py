@@ -152,8 +152,7 @@ def check_prompts(model, prompts, max_tokens):
     """ValueError for an empty prompt or one that leaves no room in the model's context."""
     if not prompts or not all(prompts):
         raise ValueError("there is nothing to answer: a prompt is empty")
-    longest = max(map(len, prompts))
-    context = model.cfg.max_position_embeddings
+    longest, context = max(map(len, prompts)), model.cfg.max_position_embeddings
     if longest + max_tokens > context:
         raise ValueError(f"a prompt of {longest} tokens plus {max_tokens} new ones exceeds this "
                          f"model's context of {context}; shorten it or lower --max-tokens")

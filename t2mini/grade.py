@@ -1,8 +1,7 @@
 """
-When is an answer right? What a reader would take from a text as the answer: a number, an option, a
-program.
+What would a reader take from a text as the answer: which number, which option, which program?
+tasks.right compares it with the gold one, and the reward is 1.0 or 0.0.
 
-Kept:     one binary judgement per answer; the reward is 1.0 or 0.0.
 Changed:  mends defects of the released graders: a sign counts, `1,234` is one number, an
           unparseable answer is wrong instead of a guess, and prose after a code fence, which nobody
           grades, earns nothing (`graded_end`).

@@ -76,11 +76,10 @@ def micro_batches(groups, budget=512):
 def check_length(model, groups):
     """ValueError where a prompt of (prompt ids, [answer ids, ...]) with one of its answers is
     longer than the model's context."""
-    context = model.cfg.max_position_embeddings
     longest = max(len(prompt) + max(map(len, answers)) for prompt, answers in groups)
-    if longest > context:
+    if longest > model.cfg.max_position_embeddings:
         raise ValueError(f"a question with its answer has {longest} tokens, which exceeds this "
-                         f"model's context of {context}")
+                         f"model's context of {model.cfg.max_position_embeddings}")
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from . import lora
 from .machine import settings
-from .machine.settings import DEPARTURES    # name: which choice of the release it is
+from .machine.settings import RELEASED      # name: what the release does there
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainConfig:
     val_every: int = 10         # updates between validations
     val_n: int = 96             # validation questions; the best z on them is kept
     patience: int = 4           # stop after so many validations without a new best
-    as_released: str = ""       # departures towards the release, "greedy,signed": see DEPARTURES
+    as_released: str = ""       # choices of the released code, "greedy,signed": see RELEASED
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Recipe(TrainConfig):
     bf16_training: bool = False     # what is trained, and so Adam's moments, in bfloat16
     beta2: float = 0.99             # of Adam's second moment
     constant_lr: bool = False       # no cosine decay of the learning rate
-    sum_per_answer: bool = False    # log-probabilities summed over an answer, whatever its length
+    sum_per_answer: bool = False    # the sum is divided by the questions, not by the tokens
     prose_credited: bool = False    # prose behind a code block is paid like the code
     retokenised: bool = False       # an answer's text is cut into tokens anew; no stop token
 
@@ -66,17 +66,17 @@ def settled(cfg):
     the option, for a number out of range, switches that contradict each other, or nothing to learn
     from.
 
-    as_released: names of DEPARTURES. "all" is as near to the released code as this program gets.
+    as_released: names of RELEASED. "all" is as near to the released code as this program gets.
     Not in it: its batch of 256 questions (that is --prompts); stop words that cut an answer;
     sampling by another engine than the one that is scored; its graders; reading test questions
     while training, and never stopping early.
     """
     settings.check_fields(written(cfg), written(TrainConfig()), tuple(lora.METHODS))
-    named = settings.departures(cfg.as_released)
+    named = settings.released(cfg.as_released)
     settings.check_switches(cfg, named)
     then = written(cfg)
     then["modules"] = cfg.modules or lora.find(cfg.method).modules
-    then["as_released"] = ",".join(d for d in DEPARTURES if d in named)
+    then["as_released"] = ",".join(d for d in RELEASED if d in named)
     if cfg.objective == "next-token":
         then |= {"samples": 1, "temperature": 1.0, "baseline": "none"}
     if "greedy" in named:
@@ -103,8 +103,7 @@ def overridden(cfg):
     """One line for each setting that was given and that another one replaces."""
     said, used = [], settled(cfg)
     for f in fields(TrainConfig):
-        given = getattr(cfg, f.name)
-        instead = getattr(used, f.name)
+        given, instead = getattr(cfg, f.name), getattr(used, f.name)
         if f.name != "as_released" and given not in (f.default, instead):
             said.append(f"{settings.option(f.name)}={given} is not used: it is {instead} under "
                         f"--objective={cfg.objective} --as-released={cfg.as_released}")

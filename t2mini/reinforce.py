@@ -39,12 +39,12 @@ def advantages(reward, baseline="group", mean=None):
     """reward (groups, samples) -> reward minus its baseline, the mean over a question's answers
     ("group") or over all of the update ("batch"); "none": the reward itself.
 
-    A mean keeps the direction of the expected gradient and its length but for a factor: an answer
-    is part of its own mean, so the factor is 1 - 1/G exactly, with G the answers of the mean (0.5
-    at 2, 0.875 at 8). Adam does not see a constant factor, but lambda of the KL term weighs as if
-    it were divided by it. "group" has less variance, but a question whose answers
-    all earn the same then teaches nothing. Where that is nearly all of them (one-word answers, of
-    which the model is sure), "batch" goes on.
+    A mean leaves the expected gradient its direction. It shortens it by the factor 1 - 1/G (0.5 at
+    G = 2 answers, 0.875 at 8), because an answer is part of its own mean. Adam does not see a
+    constant factor; lambda of the KL term weighs as if it were divided by it.
+
+    "group" has less variance, but a question whose answers all earn the same teaches nothing. Where
+    nearly all do (one-word answers, of which the model is sure), "batch" goes on.
     mean: of all answers of the update, where `reward` holds only a part of them.
     """
     if baseline == "group":

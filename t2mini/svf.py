@@ -449,7 +449,8 @@ class Rows:
 
 @contextmanager
 def per_row(model, experts, index):
-    """Inside the block, row b of a batch runs on experts[index[b]], base weights afterwards.
+    """Inside the block, row b of a batch runs on experts[index[b]]; afterwards all rows run on what
+    was folded in before.
     Yields the Rows to hand to generate().
 
     The weights are read once for all experts; no W' is built. See `by_row` of the layers.

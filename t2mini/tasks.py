@@ -3,14 +3,14 @@ Tasks: where examples come from and what pays the reward (paper 4.1 uses GSM8K, 
 are made here).
 
 Built in: math, code, reasoning (an expert each), their `-unseen` counterparts made of families and
-wording that
-          training never shows, other (needs no expert) and dispatch (which of the four does a
-          question need?). A fifth skill is a file in questions/ and a row of SKILL_TABLE.
+          wording that training never shows, other (needs no expert) and dispatch (which of the
+          four does a question need?). A fifth skill is a file in questions/ and a row of
+          SKILL_TABLE.
 Splits:   train, val and test are disjoint by construction: a hash of an example's content decides
           (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
           test is only ever scored.
 Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours
-(published.py).
+          (published.py).
 Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice,
           contains) and `options` is a task too (yours.py).
 """
@@ -109,7 +109,7 @@ SKILL_TABLE = (
 )
 MIXED = tuple(s.label for s in SKILL_TABLE if s.has_expert)  # what CEM mixes, in the order of alpha
 SKILLS = tuple(sorted(MIXED))  # each has an expert of that name
-# those at the end: the base model
+# The order in which the dispatcher's questions are drawn: another one changes every seeded run.
 LABELS = SKILLS + tuple(s.label for s in SKILL_TABLE if not s.has_expert)
 
 
@@ -204,11 +204,10 @@ def get(name, data=None, choose=False):
         meant = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"unknown task {name!r}{meant} Choose from {', '.join(known)} "
                          "or give a .jsonl file")
-    if choose and isinstance(task, ListTask):
-        for example in [e for rows in task.make().values() for e in rows]:
+    if choose:
+        whole = isinstance(task, ListTask)
+        for example in sum(task.make().values(), ()) if whole else [task.make(random.Random(0))]:
             option_texts(example)
-    elif choose:
-        option_texts(task.make(random.Random(0)))
     return task
 
 

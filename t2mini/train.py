@@ -153,8 +153,8 @@ class Run:
         try:
             right = sum(evaluate.score(self.model, self.tokenizer, self.task, self.val,
                                        choose=self.cfg.objective == "options"))
-        except NotFinite:                           # z has run away; the best one so far is kept
-            right = 0.0
+        except NotFinite:                           # z has run away: worse than none right
+            right = -1.0
         mark = ""
         better = right / n > self.state["best_val"]
         self.state["stale"] = 0 if better else self.state["stale"] + 1
@@ -162,7 +162,7 @@ class Run:
             self.best = svf.get_z(self.model)
             self.state |= {"best_val": right / n, "best_step": step}
             mark = "  (best so far)"
-        self.log(f"step {step:4d} | validation {evaluate.percent(right, n)}{mark}")
+        self.log(f"step {step:4d} | validation {evaluate.percent(max(0.0, right), n)}{mark}")
         self.write_row({"step": step, "val": right / n, "val_n": n})
         if self.watch:
             self.watch(step)
@@ -231,9 +231,8 @@ class Run:
     def metadata(self):
         """What the expert file says of its training. No clock: the same run, the same bytes."""
         form = "sigmoid" if self.cfg.logit_form else "z"
-        kept = ("task", "seed", "modules", "layers", "method")
         return {
-            **{name: getattr(self.cfg, name) for name in kept},
+            **{k: getattr(self.cfg, k) for k in ("task", "seed", "modules", "layers", "method")},
             "base_model": self.model.name, "base_sha256": self.model.base_sha256,
             "steps": self.state["step"], "best_step": self.state["best_step"],
             "val_accuracy": self.state["best_val"], "val_n": len(self.val),

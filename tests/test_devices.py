@@ -208,8 +208,8 @@ def test_this_processor_is_known():
 
 
 def test_the_memory_and_the_commands_of_llama3_8b():
-    """Fails if README.md derives the memory of Llama-3-8B from other shapes than the code holds, or shows a wrong option."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split("## Other checkpoints")[1].split("\n## ")[0]
+    """Fails if promises.md derives the memory of Llama-3-8B from other shapes than the code holds, or shows a wrong option."""
+    text = (Path(__file__).parents[1] / "tutorials" / "promises.md").read_text(encoding="utf-8").split("## Llama-3-8B on one GPU")[1].split("\n## ")[0]
     commands = re.findall(r"^python -m t2mini (.*)$", text, re.M)
     assert [build_parser()[0].parse_args(shlex.split(line, comments=True)).verb for line in commands] == ["train", "ask", "adapt"]
     cfg = config_from_json(dict(

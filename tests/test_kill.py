@@ -68,7 +68,7 @@ class Run:
         self.weights, self.task = weights, tmp_path / "mine.jsonl"
         rows = [{"prompt": f"say {i}", "answer": "a", "match": "contains"} for i in range(40)]
         self.task.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        self.cfg = TrainConfig(task=str(self.task), steps=4, prompts=2, samples=4, temperature=1.0, lr=0.05, max_tokens=8,
+        self.cfg = TrainConfig(task=str(self.task), steps=4, prompts=3, samples=8, temperature=1.0, lr=0.05, max_tokens=8,
                                modules="q,v,down", val_every=1, val_n=3, patience=9)
         self.whole, self.folder = tmp_path / "whole" / "e.safetensors", tmp_path
         t0 = time.monotonic()

@@ -168,6 +168,7 @@ def adapt_options(p):
                    help="mixtures tried per iteration")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
+    p.add_argument("--normalise", action="store_true", help="divide each alpha by their sum")
     p.add_argument("--n", type=COUNT, default=200, help="unseen examples to score on (test split)")
     p.add_argument("--seed", type=SEED, default=0, help="of the shots, the search and the examples")
     p.add_argument("--out", metavar="PATH", type=place,
@@ -270,7 +271,7 @@ TRAIN_HELP = {
     "val_n": "validation questions",
     "patience": "stop after so many validations without a new best",
     "as_released": "the released code's choices, to compare: "
-                   f"{', '.join(recipe.DEPARTURES)}; nothing named: all"}
+                   f"{', '.join(recipe.RELEASED)}; nothing named: all"}
 
 MODEL = (model_options, expert_options)
 VERBS = {   # name: (what it does, examples, what adds its options)

@@ -166,7 +166,8 @@ def adapt_(args):
     model, tokenizer = open_model(args)
     names = args.experts.split(",")
     mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
-                               args.iterations, args.population, args.per_matrix, args.seed)
+                               args.iterations, args.population, args.per_matrix, args.seed,
+                               args.normalise)
     if ranks.rank() == 0:
         experts.save_expert(out, mixed, {
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,

@@ -25,7 +25,8 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
     experts = Shelf(model) if experts is None else experts
     numbers = {}
     if choose and strategy:
-        raise ValueError("--choose goes with --expert or --alpha: a strategy is about written answers")
+        raise ValueError("--choose goes with --expert or --alpha: a strategy is about written "
+                         "answers")
 
     # --- what answers: one z for all questions, or a strategy for each ---
     dispatches = task.name == "dispatch" and strategy in ("prompt", "classifier")
@@ -78,7 +79,7 @@ def confusion(examples, texts):
 
 
 def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterations=6,
-           population=16, per_matrix=False, seed=0):
+           population=16, per_matrix=False, seed=0, normalise=False):
     """Strategy C on examples of the val split, with progress. -> (mixed z, numbers for the result).
 
     names: which of `experts` are mixed. The shots are never scored: scores are of the test split.
@@ -95,11 +96,12 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
         if len(found.best) > len(names):
             alpha = f"of {len(found.best)} numbers"
         screen = sys.stderr if ranks.rank() == 0 else sys.stdout        # other ranks have no stdout
-        print(f"iteration {i + 1}: best {100 * found.best_score[0]:.0f} % of {len(examples)} shots, "
+        right = 100 * found.best_score[0]
+        print(f"iteration {i + 1}: best {right:.0f} % of {len(examples)} shots, "
               f"alpha {alpha}, {left:.0f} s left", file=screen)
 
     mixed, found = adapt.adapt_cem(model, tokenizer, task, mixed_from, examples, per_matrix,
-                                   iterations, population, seed, report)
+                                   iterations, population, seed, report, normalise)
     whole = len(found.best) == len(names)                   # else one alpha per matrix: their mean
     best, mean = (a.reshape(-1, len(names)).mean(0).round(4) for a in (found.best, found.mean))
     history = [{k: v for k, v in h.items() if whole or k not in ("mean", "std")}

@@ -1,8 +1,9 @@
 """
 What the settings of a training run may be: recipe.py asks here before anything is loaded.
 """
-# name: what it goes back to. Each changes one thing, so that its worth can be measured alone.
-DEPARTURES = {
+# Choices of the released code that a run can go back to (--as-released). Each changes one thing, so
+# that its worth can be measured alone.
+RELEASED = {
     "greedy": "one arg-max answer to each of prompts * samples questions, the baseline over all",
     "no-baseline": "the reward itself is the advantage",
     "signed": "a wrong answer earns -1 instead of 0",
@@ -11,7 +12,8 @@ DEPARTURES = {
     "bf16": "what is trained, and so Adam's moments, in bfloat16; its beta2 is 0.999, at which a "
             "second moment in bfloat16 cannot decay: 0.1 % less rounds to the same number",
     "lr": "the learning rate is 2e-3 and constant",
-    "sum": "log-probabilities are summed over an answer, so a long one weighs more",
+    "sum": "the sum over all tokens is divided by the questions, not by the tokens, so that a "
+           "step grows with the answers' length",
     "prose": "prose behind a code block is paid like the code",
     "retoken": "the likelihood is that of the answer's text, cut into tokens anew, which need not "
                "be those that were sampled; the stop token has none",
@@ -47,14 +49,14 @@ def option(name):
     return "--" + name.replace("_", "-")
 
 
-def departures(as_released):
-    """The set of departures that as_released names, what "all" stands for included."""
+def released(as_released):
+    """The set of choices that as_released names, what "all" stands for included."""
     named = {d.strip() for d in as_released.split(",")} - {""}
-    for d in sorted(named - {*DEPARTURES}):
-        raise ValueError(f"--as-released: unknown departure {d!r}; "
-                         f"choose from {', '.join(DEPARTURES)}")
+    for d in sorted(named - {*RELEASED}):
+        raise ValueError(f"--as-released: the release made no choice {d!r}; "
+                         f"choose from {', '.join(RELEASED)}")
     if "all" in named:
-        return {*DEPARTURES}
+        return {*RELEASED}
     return named
 
 
@@ -84,7 +86,7 @@ def check_fields(given, defaults, methods):
 
 
 def check_switches(cfg, named):
-    """ValueError where two switches undo each other. named: the departures."""
+    """ValueError where two switches undo each other. named: the choices of the release."""
     if cfg.objective == "next-token" and named & {"greedy", "no-baseline", "signed"}:
         raise ValueError("--objective=next-token samples nothing: of --as-released greedy, "
                          "no-baseline, signed and all do not go with it, sigmoid and bf16 do")
