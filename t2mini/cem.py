@@ -4,8 +4,8 @@ of models.
 
 Changed:  candidates are ranked by (accuracy, log-likelihood), also where the elite is cut; the
           release cuts ties there arbitrarily. Accuracy on ten shots ties all the time, and on a
-          flat score its search walks off at random. The deviation has a floor; the best candidate of
-          the whole search is reported, and the mean beside it.
+          flat score its search walks off at random. The deviation has a floor; the best candidate
+          of the whole search is reported, and the mean beside it.
 """
 from dataclasses import dataclass, field
 

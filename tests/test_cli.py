@@ -147,7 +147,7 @@ BAD = [
     (["train", "--task=math", "--steps=0"], "--steps must be"),
     (["train", "--task=math", "--out=x.bin"], "must end in .safetensors"),
     (["train", "--task=math", "--modules=nose", "--steps=1"], "unknown module"),
-    (["train", "--task=math", "--as-released=greed"], "unknown departure 'greed'"),
+    (["train", "--task=math", "--as-released=greed"], "made no choice 'greed'"),
     (["train", "--task=math", "--method=lora", "--tie=layer"], "only --method=svf"),
     (["adapt", "--task=math", "--shots=0"], "from 1 to"),
     (["ask", "hi", "--strategy=cem"], "run `python -m t2mini adapt"),
