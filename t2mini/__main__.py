@@ -16,26 +16,24 @@ def main(argv=None):
     except KeyboardInterrupt as e:
         say(f"\nt2mini: stopped. {e}".rstrip())
         return 130
-    except ModuleNotFoundError as e:
-        say(f"t2mini: the package {e.name} is missing; run `make setup`, then use .venv/bin/python")
-        return 1
     except BrokenPipeError:                         # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except ModuleNotFoundError as e:
+        text = f"the package {e.name} is missing; run `make setup`, then use .venv/bin/python"
     except OSError as e:
-        full = e.errno == errno.ENOSPC
-        say(f"t2mini: {'no space left on the disk; nothing was overwritten' if full else e}")
-        return 1
+        full = "no space left on the disk; nothing was overwritten"
+        text = full if e.errno == errno.ENOSPC else e
     except (ValueError, RuntimeError, MemoryError) as e:
-        say(f"t2mini: {first_line(e)}")
-        return 1
+        text = first_line(e)
     except Exception as e:                          # not foreseen, so at least its name
-        say(f"t2mini: {type(e).__name__}: {first_line(e)} (a bug in t2mini, please report it)")
-        return 1
+        text = f"{type(e).__name__}: {first_line(e)} (a bug in t2mini, please report it)"
     finally:
         if "torch" in sys.modules:
             from .machine import ranks
             ranks.stop()
+    say(f"t2mini: {text}")
+    return 1
 
 
 def say(text):

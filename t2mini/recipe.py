@@ -97,14 +97,3 @@ def settled(cfg):
         retokenised="retoken" in named)
     settings.check_that_it_teaches(recipe)
     return recipe
-
-
-def overridden(cfg):
-    """One line for each setting that was given and that another one replaces."""
-    said, used = [], settled(cfg)
-    for f in fields(TrainConfig):
-        given, instead = getattr(cfg, f.name), getattr(used, f.name)
-        if f.name != "as_released" and given not in (f.default, instead):
-            said.append(f"{settings.option(f.name)}={given} is not used: it is {instead} under "
-                        f"--objective={cfg.objective} --as-released={cfg.as_released}")
-    return said

@@ -21,6 +21,7 @@ Run:      python -m t2mini train --task=math (train.py has the loop)
 import math
 import time
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
@@ -210,10 +211,12 @@ def recite(model, tokenizer, task, examples, prompts):
 
 
 def score(tokenizer, cfg, episodes):
-    """Give every episode its reward, and say which of its tokens that is for.
+    """Give every episode its reward, and say which of its tokens that is for. -> how many programs
+    of the answers took too long.
 
     Raises RewardError where a judge failed: the episodes then have earned nothing.
     """
+    counts = Counter()
     for e in episodes:
         e.credited = e.tokens
         if not cfg.prose_credited:
@@ -223,17 +226,18 @@ def score(tokenizer, cfg, episodes):
     if cfg.objective == "next-token":               # as if sampled and paid 1
         earned = [1.0] * len(episodes)
     else:
-        earned = tasks.rewards([e.example for e in episodes], [e.text for e in episodes])
+        earned = tasks.rewards([e.example for e in episodes], [e.text for e in episodes], counts)
     for e, reward in zip(episodes, earned, strict=True):
         e.reward = reward
         if cfg.must_stop and not e.stopped:
             e.reward = 0.0
+    return counts["timeouts"]
 
 
-def compare(cfg, episodes, failed):
+def compare(cfg, episodes, failed, timeouts=0):
     """Give every episode its advantage. -> dict of what the whole batch, on all ranks, adds up to.
 
-    failed: does this rank know that the numbers of this update are no good?
+    failed: does this rank know that the numbers of this update are no good? timeouts: of programs.
     """
     reward = torch.tensor([e.reward for e in episodes])
     reward = reward.view(-1, cfg.samples)                   # (questions, samples)
@@ -242,7 +246,8 @@ def compare(cfg, episodes, failed):
         "credited": sum(len(e.credited) for e in episodes),
         "tokens": sum(len(e.tokens) for e in episodes),
         "stopped": sum(e.stopped for e in episodes), "questions": len(reward), "failed": failed,
-        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread == 0).sum()})
+        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread == 0).sum(),
+        "timeouts": timeouts})
     mean = whole["reward"] / (whole["questions"] * cfg.samples)
     if cfg.signed_reward:
         reward, mean = 2 * reward - 1, 2 * mean - 1
@@ -321,12 +326,12 @@ def update(model, tokenizer, task, cfg, step, optimizer):
     t0 = time.time()
     episodes, finite = sample(model, tokenizer, task, cfg, step)
     problem = "" if finite else "the model's log-probabilities are not finite numbers"
-    t1 = time.time()
+    t1, timeouts = time.time(), 0
     try:
-        score(tokenizer, cfg, episodes)
+        timeouts = score(tokenizer, cfg, episodes)
     except tasks.RewardError as e:
         problem = str(e)
-    whole = compare(cfg, episodes, bool(problem))
+    whole = compare(cfg, episodes, bool(problem), timeouts)
     t2 = time.time()
     learnt = learn(model, cfg, step, optimizer, episodes, whole)
     numbers = for_the_log(model, cfg, whole, learnt)
@@ -376,4 +381,4 @@ def for_the_log(model, cfg, whole, learnt):
     return numbers | {
         "grad_norm": learnt["grad_norm"], "z_shift": svf.shift(model),
         "answer_len": whole["tokens"] / answers, "cut": 1 - whole["stopped"] / answers,
-        "kl": learnt["kl"], "skipped": int(learnt["skipped"])}
+        "kl": learnt["kl"], "skipped": int(learnt["skipped"]), "timeouts": whole["timeouts"]}

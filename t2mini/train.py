@@ -21,7 +21,8 @@ import torch
 from . import evaluate, experts, lora, reinforce, svf, tasks
 from .generate import NotFinite
 from .machine import checkpoint, idle, ranks
-from .recipe import overridden, settled, written
+from .machine.settings import overridden
+from .recipe import TrainConfig, settled, written
 
 BAD = 5             # so many updates in a row whose numbers are not finite end the training
 SHOWN = ("loss", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len",
@@ -38,11 +39,10 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     no checkpoint or one of other settings, the log would replace the task's own file, or another
     run is writing the same files.
     """
-    replaced = overridden(cfg)
-    cfg = settled(cfg)
+    given, cfg = written(cfg), settled(cfg)
     attach(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
-    for said in replaced:
+    for said in overridden(given, written(cfg), written(TrainConfig())):
         run.log(said)
     run.check_paths(resume)
     run.read_validation()

@@ -190,7 +190,7 @@ SHOTS = [Example(f"say {i}", "e", "contains") for i in range(4)]
 
 def pay(monkeypatch):
     """A reward that some random models earn: the text holds a letter of the first half of the alphabet."""
-    monkeypatch.setattr(tasks, "rewards", lambda es, texts: [float(any(c in "abcdefghijklm" for c in t.lower())) for t in texts])
+    monkeypatch.setattr(tasks, "rewards", lambda es, texts, counts=None: [float(any(c in "abcdefghijklm" for c in t.lower())) for t in texts])
 
 
 def test_mixtures_scored_together_are_those_scored_alone(ready, monkeypatch):
@@ -212,7 +212,7 @@ def test_the_tie_break_is_the_likelihood_of_right_answers(ready, monkeypatch):
     """Fails if wrong answers count in the tie-break, long answers weigh more, or shots are mixed up by the sorting."""
     model, tokenizer, experts, _ = ready
     shots = [Example("say " + "word " * k, "x", "contains") for k in (5, 1, 3)]
-    monkeypatch.setattr(tasks, "rewards", lambda es, texts: [float(e is not shots[1]) for e in es])
+    monkeypatch.setattr(tasks, "rewards", lambda es, texts, counts=None: [float(e is not shots[1]) for e in es])
     (accuracy, likelihood), = adapt.score_mixtures(model, tokenizer, TASK, shots, [experts["math"]])
     each = []
     with svf.using(model, experts["math"]):
@@ -225,7 +225,7 @@ def test_the_tie_break_is_the_likelihood_of_right_answers(ready, monkeypatch):
 def test_no_right_answer_is_the_worst_tie_break(ready, monkeypatch):
     """Fails if a mixture without a right answer gets a likelihood, which could beat a real one."""
     model, tokenizer, experts, _ = ready
-    monkeypatch.setattr(tasks, "rewards", lambda es, texts: [0.0] * len(texts))
+    monkeypatch.setattr(tasks, "rewards", lambda es, texts, counts=None: [0.0] * len(texts))
     assert adapt.score_mixtures(model, tokenizer, TASK, SHOTS[:1], [{}]) == [(0.0, -np.inf)]
 
 

@@ -43,9 +43,9 @@ BREAKS = {
     "one logit NaN": lambda m, mp: spoil_head(m, mp, NAN, one=True),
     "one logit Inf": lambda m, mp: spoil_head(m, mp, INF, one=True),
     "logits NaN in training only": lambda m, mp: spoil_head(m, mp, NAN, only_training=True),
-    "reward NaN": lambda m, mp: mp.setattr(tasks, "rewards", lambda e, t: [NAN] + [0.0] * (len(t) - 1)),
-    "reward Inf": lambda m, mp: mp.setattr(tasks, "rewards", lambda e, t: [INF] + [0.0] * (len(t) - 1)),
-    "rewards NaN, all equal": lambda m, mp: mp.setattr(tasks, "rewards", lambda e, t: [NAN] * len(t)),
+    "reward NaN": lambda m, mp: mp.setattr(tasks, "rewards", lambda e, t, counts=None: [NAN] + [0.0] * (len(t) - 1)),
+    "reward Inf": lambda m, mp: mp.setattr(tasks, "rewards", lambda e, t, counts=None: [INF] + [0.0] * (len(t) - 1)),
+    "rewards NaN, all equal": lambda m, mp: mp.setattr(tasks, "rewards", lambda e, t, counts=None: [NAN] * len(t)),
     "gradient NaN": lambda m, mp: spoil_gradient(mp, NAN),
     "gradient Inf": lambda m, mp: spoil_gradient(mp, INF),
 }
@@ -152,7 +152,7 @@ def test_every_row_stops_at_once(ready, words, monkeypatch):     # noqa: F811
 
     monkeypatch.setattr(model, "head", head)
     seen = []
-    monkeypatch.setattr(tasks, "rewards", lambda e, t: seen.extend(t) or [float(i % 2) for i in range(len(t))])
+    monkeypatch.setattr(tasks, "rewards", lambda e, t, counts=None: seen.extend(t) or [float(i % 2) for i in range(len(t))])
     numbers, _ = reinforce.update(model, tokenizer, words, config(), 0, optimizer)
     assert seen == [""] * 12 and numbers["answer_len"] == 1 and numbers["cut"] == 0 and numbers["skipped"] == 0
     assert math.isfinite(numbers["grad_norm"]) and all(torch.isfinite(z).all() for z in svf.get_z(model).values())
@@ -200,7 +200,7 @@ def test_alpha_of_zeros_is_the_base_model(call, trained, home):     # noqa: F811
 def test_one_shot_and_a_population_of_two(call, trained, home, monkeypatch, more):     # noqa: F811
     """Fails if the smallest search divides by nothing, has no elite, or ends with numbers that are none. Every other answer
     is paid: where all earn the same there is no elite."""
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 2) for i in range(len(texts))])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(i % 2) for i in range(len(texts))])
     status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=1", "--iterations=2", "--population=2", "--n=2",
                             "--json", *more)
     assert status == 0, err

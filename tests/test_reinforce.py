@@ -383,7 +383,7 @@ def words(monkeypatch):
     """The task `words`, which pays 1.0 for an answer that begins with a small letter or a digit."""
     task = Words()
     monkeypatch.setattr(tasks, "get", lambda name: task)
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(pays(t)) for t in texts])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(pays(t)) for t in texts])
     return task
 
 
@@ -438,7 +438,7 @@ def test_update_has_the_gradient_of_its_whole_batch(ready, words, monkeypatch, b
 def test_equal_rewards_change_nothing(ready, words, monkeypatch, reward):
     """Fails if an update without any difference between answers still moves z, or Adam's moments."""
     model, tokenizer, optimizer = ready
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [reward] * len(texts))
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [reward] * len(texts))
     numbers, _ = reinforce.update(model, tokenizer, words, config(), 0, optimizer)
     assert all((z == 1).all() for z in svf.get_z(model).values()) and not optimizer.state
     assert numbers["grad_norm"] == 0 and numbers["flat_groups"] == 1 and numbers["skipped"] == 0
@@ -448,7 +448,7 @@ def test_equal_rewards_change_nothing(ready, words, monkeypatch, reward):
 def test_cut_answers_earn_nothing_where_answers_must_stop(ready, words, monkeypatch):
     """Fails if --must-stop pays for an answer that the token limit ended, or does not pay for one that stopped."""
     model, tokenizer, optimizer = ready
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [1.0] * len(texts))
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [1.0] * len(texts))
     plain, strict = (reinforce.update(model, tokenizer, words, config(must_stop=m, prompts=8, lr=1e-9, max_tokens=100), 0, optimizer)[0]
                      for m in (False, True))
     assert plain["reward"] == 1 and strict["reward"] == pytest.approx(1 - strict["cut"]) and 0 < strict["cut"] < 1
@@ -485,7 +485,7 @@ def test_kl_is_logged_and_pulls_back(ready, words, monkeypatch):
     """Fails if lambda is not used where rewards are flat, or the logged KL is not the mean per token."""
     model, tokenizer, optimizer = ready
     svf.set_z(model, {n: z + 0.5 for n, z in svf.get_z(model).items()})
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [0.0] * len(texts))
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [0.0] * len(texts))
     seen, plain = [], policy_gradient
     monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.append(plain(*a)) or seen[-1])
     shift = [reinforce.update(model, tokenizer, words, config(kl=1.0, lr=0.01), 0, optimizer)[0] for _ in range(3)]
@@ -531,7 +531,7 @@ def rows_of(path):
 def test_training_stops_after_five_gradients_that_are_not_finite(loaded, words, monkeypatch, tmp_path):
     """Fails if a broken run goes on, four in a row already end it, or its best expert is lost."""
     break_gradient(monkeypatch, lambda call: call in (1, 2, 3, 4) or call >= 6)
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 2) for i in range(len(texts))])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(i % 2) for i in range(len(texts))])
     said = []
     result = train(*loaded, config(steps=30, val_every=100), tmp_path / "e.safetensors", log=said.append)
     assert result["step"] == 11 and result["bad"] == 5 and result["skipped"] == 9 and "five" in said[-1]
@@ -567,7 +567,7 @@ def test_training_writes_log_and_expert(loaded, words, tmp_path):
     rows = rows_of(out.with_suffix(".jsonl"))
     assert [(r["step"], "val" in r) for r in rows] == [(0, True), (1, False), (2, False), (2, True), (3, False), (4, False),
                                                        (4, True)]
-    fields = {"step", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len", "cut", "kl", "skipped",
+    fields = {"step", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len", "cut", "kl", "skipped", "timeouts",
               "sec", "sec_sample", "sec_score", "sec_update"}
     assert all(r.keys() == fields for r in rows if "val" not in r) and rows[0].keys() == {"step", "val", "val_n"}
     expert, meta = experts.load_expert(out, model)
@@ -832,7 +832,7 @@ def batch_of(model, tokenizer, words, monkeypatch, cfg, step=0):
     optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=cfg.lr, weight_decay=0)
     with monkeypatch.context() as mp:
         mp.setattr(reinforce, "policy_gradient", lambda *a: seen.append(a) or plain(*a))
-        mp.setattr(tasks, "rewards", lambda examples, texts: [float(i % 3 == 0) for i in range(len(texts))])
+        mp.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(i % 3 == 0) for i in range(len(texts))])
         numbers, _ = reinforce.update(model, tokenizer, words, cfg, step, optimizer)
     assert numbers["reward"] == pytest.approx(1 / 3)        # the log says what share was right, whatever it earned
     svf.reset(model)
@@ -882,7 +882,7 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, says", [
-    ({"as_released": "greedy,sign"}, "unknown departure 'sign'"),
+    ({"as_released": "greedy,sign"}, "made no choice 'sign'"),
     ({"as_released": "greedy", "objective": "next-token"}, "samples nothing"),
     ({"as_released": "all", "objective": "next-token"}, "sigmoid"),
     ({"as_released": "sigmoid", "method": "lora"}, "only --method=svf"),
@@ -929,7 +929,7 @@ def test_released_recipe(ready, words, monkeypatch):
     model, tokenizer, optimizer = ready
     seen, plain = [], policy_gradient
     monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.append(a) or plain(*a))
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 3 == 0) for i in range(len(texts))])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(i % 3 == 0) for i in range(len(texts))])
     reinforce.update(model, tokenizer, words, cfg, 3, optimizer)
     assert optimizer.param_groups[0]["lr"] == 2e-3
     svf.reset(model)
@@ -945,7 +945,7 @@ def test_an_answer_without_text_has_no_likelihood_when_it_is_tokenised_again(rea
     """Fails if --as-released=retoken meets an answer of nothing but the stop token and packs minus one token."""
     model, tokenizer, optimizer = ready
     monkeypatch.setattr(reinforce, "generate", lambda *a, **k: generate(*a[:3], range(272), *a[4:], **k))   # all stop at once
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 3 == 0) for i in range(len(texts))])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(i % 3 == 0) for i in range(len(texts))])
     monkeypatch.setattr(tokenizer, "decode", lambda ids: "" if ids and ids[0] % 2 else "a")
     seen, plain = [], policy_gradient
     monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.extend(a[1]) or plain(*a))

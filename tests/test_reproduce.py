@@ -174,7 +174,7 @@ def work(monkeypatch):
     monkeypatch.setattr(runs, "QUICK", SMALL | {"prompts": 4, "samples": 4, "steps": 3, "val_n": 8})
     monkeypatch.setattr(runs, "BUDGET", {})                  # no must_stop: a random model does not
     monkeypatch.setattr(runs.Lab, "n", lambda self, full: full)
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(ord(t[:1] or "b") % 2) for t in texts])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(ord(t[:1] or "b") % 2) for t in texts])
 
 
 def results(folder):

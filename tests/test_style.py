@@ -109,3 +109,10 @@ def test_the_trunk_stays_small_and_readable():
     assert 100 * sum(m[2] for m in found.values()) / lines <= conditional
     for name, m in found.items():
         assert m[3] <= columns and m[4] <= function, name
+
+
+def test_the_door_is_light_and_its_names_are_functions():
+    """Fails if `import t2mini` loads torch, or the file generate.py takes the place of the function of that name."""
+    code = ("import sys, t2mini\nassert 'torch' not in sys.modules\nimport t2mini.generate, t2mini.adapt\n"
+            "from t2mini.generate import generate\nassert callable(t2mini.generate) and t2mini.generate is not generate")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -14,6 +14,7 @@ import t2mini
 from t2mini import evaluate, experts, recipe, reinforce, svf, tasks
 from t2mini.machine import checkpoint
 from t2mini.questions.example import Example
+from t2mini.machine import settings
 from t2mini.machine.settings import RANGES
 from t2mini.recipe import TrainConfig, settled
 from t2mini.train import Run, attach, train
@@ -69,7 +70,9 @@ def test_what_is_overridden_is_told(loaded, words, tmp_path):     # noqa: F811
     told = [line for line in said if "is not used" in line]
     assert [line.split("=")[0] for line in told] == ["--prompts", "--samples", "--lr", "--kl", "--modules"]
     assert "--lr=0.05 is not used: it is 0.002" in told[2]
-    assert recipe.overridden(TrainConfig()) == recipe.overridden(TrainConfig(as_released="all")) == []
+    plain = recipe.written(TrainConfig())
+    for given in (TrainConfig(), TrainConfig(as_released="all")):
+        assert settings.overridden(recipe.written(given), recipe.written(settled(given)), plain) == []
 
 
 def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(loaded, words, tmp_path):     # noqa: F811
@@ -116,7 +119,7 @@ def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_p
     said = []
     cfg = config(task=str(tmp_path / "mine.jsonl"), steps=4, max_tokens=12, prompts=8)
     with pytest.MonkeyPatch.context() as mp:
-        mp.setattr(tasks, "rewards", lambda examples, texts: [0.0] * len(texts))
+        mp.setattr(tasks, "rewards", lambda examples, texts, counts=None: [0.0] * len(texts))
         mp.setattr(tasks, "right", lambda example, text: example.match == "contains")
         train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
     few, = (line for line in said if "validation questions:" in line)
@@ -129,13 +132,13 @@ def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_p
 def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_path):     # noqa: F811
     """Fails if updates in which all answers earn the same pass in silence, are told at every step, or an expert of step 0
     ends like any other."""
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [1.0] * len(texts))
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [1.0] * len(texts))
     said = []
     train(*loaded, config(steps=8, val_every=9, val_n=30), tmp_path / "e.safetensors", log=said.append)
     assert sum("answers to a question earned the same" in line for line in said) == 1
     assert not any("validation questions:" in line or "earned anything" in line for line in said)
     svf.detach(loaded[0])
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts: [float(i % 2) for i in range(len(texts))])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(i % 2) for i in range(len(texts))])
     scores = iter(([1.0, 0.0], [0.0, 0.0]))                 # worse than the base model
     monkeypatch.setattr(evaluate, "score", lambda *a, **k: next(scores))
     said.clear()

@@ -60,6 +60,16 @@ def released(as_released):
     return named
 
 
+def overridden(given, used, defaults):
+    """One line for each setting that was given and that another one replaces: dicts name -> value."""
+    said = []
+    for name, value in given.items():
+        if name != "as_released" and value not in (defaults[name], used[name]):
+            said.append(f"{option(name)}={value} is not used: it is {used[name]} under "
+                        f"--objective={given['objective']} --as-released={given['as_released']}")
+    return said
+
+
 def check_fields(given, defaults, methods):
     """ValueError for a number out of its range, a word that is none of its choices, or a value of
     another type than its default. given, defaults: dict name -> value; methods: the
