@@ -62,7 +62,7 @@ routes = {"prompt": adapt.route(model, tokenizer, questions, label="prompt"),
 tables = {}
 for strategy, found in routes.items():
     chapter.section(strategy)
-    tables[strategy] = arms.confusion(examples, [r.said for r in found])["confusion"]
+    tables[strategy] = arms.confusion(examples, [r.said for r in found])
 
 # %% how much of each class arrives, with intervals
 chapter.section("recall")
