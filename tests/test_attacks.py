@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -218,9 +217,9 @@ def test_attack(world, name, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if os.getuid() == 0:
         os.chmod(tmp_path, 0o755)
-    threads, start = threading.active_count(), time.monotonic()
+    threads = threading.active_count()
     reward, outcome = world.run(name)
-    assert time.monotonic() - start < sandbox.STARTUP + SECONDS * sandbox.WALL + 5      # 60 s of sleep are longer
+    assert outcome.timed_out or name != "sleep"             # nobody waited for the end of its 60 s
     assert reward == 0 and SECRET not in repr(outcome)
     assert world.harm() == [] and os.listdir(tmp_path) == [] and threading.active_count() == threads
     if name in HARMFUL:                                     # refused, not merely useless

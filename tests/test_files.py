@@ -204,7 +204,7 @@ def test_an_output_replaces_nothing_of_another_kind(tmp_path, tiny_folder, kind)
 def test_a_log_that_a_kill_cut_in_its_first_row_is_ours(tmp_path):
     """Fails if a run that was killed at once cannot be started again."""
     (tmp_path / "e.jsonl").write_text('{"step": 0, "va')
-    files.claim(tmp_path / "e.jsonl", "log")
+    assert files.claim(tmp_path / "e.jsonl", "log") == tmp_path / "e.jsonl"
 
 
 def test_an_output_is_no_input(tmp_path, tiny_folder):
