@@ -93,6 +93,14 @@ def test_eval(call, trained, home, how):
     assert result["ci95"][0] <= result["accuracy"] <= result["ci95"][1]
 
 
+def test_eval_takes_another_limit(call, home, tmp_path):
+    """Fails if --max-tokens is ignored, and long answers are cut at the task's own limit."""
+    for limit in (2, 7):
+        assert call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--max-tokens={limit}", f"--samples-file={home}/s")[0] == 0
+        longest = max(len(json.loads(line)["text"]) for line in (home / "s").read_text().splitlines())
+        assert longest == limit                             # a random model of bytes does not stop
+
+
 def test_eval_by_choosing(call, home):
     """Fails if anything but an option is taken, or --choose is ignored."""
     rows = [{"prompt": f"say {i}", "answer": "red", "match": "choice", "options": ["blue", "red"]} for i in range(40)]

@@ -147,6 +147,7 @@ def eval_options(p):
                    help="a fixed mixture of the math, code and reasoning experts instead")
     p.add_argument("--n", type=COUNT, default=200,
                    help="examples; more than there are: all of a published set")
+    p.add_argument("--max-tokens", type=TOKENS, help="longest answer (default: the task's own limit)")
     p.add_argument("--split", choices=("train", "val", "test"), default="test",
                    help="which examples")
     p.add_argument("--seed", type=SEED, default=0,
@@ -168,6 +169,7 @@ def adapt_options(p):
                    help="mixtures tried per iteration")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
+    p.add_argument("--max-tokens", type=TOKENS, help="longest answer (default: the task's own limit)")
     p.add_argument("--normalise", action="store_true", help="divide each alpha by their sum")
     p.add_argument("--n", type=COUNT, default=200, help="unseen examples to score on (test split)")
     p.add_argument("--seed", type=SEED, default=0, help="of the shots, the search and the examples")

@@ -8,7 +8,7 @@ import difflib
 import json
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -121,7 +121,7 @@ def print_routes(routes):
 
 def eval_(args):
     """Answer a task's examples in one way. -> the score and all that tells how it came about."""
-    task = tasks.get(args.task, choose=args.choose)
+    task = limited(tasks.get(args.task, choose=args.choose), args.max_tokens)
     agree(args.allow_code, task.runs_code)
     chosen = (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None)
     if chosen > 1:
@@ -148,6 +148,11 @@ def eval_(args):
     return result
 
 
+def limited(task, max_tokens):
+    """The task with another longest answer, where one is given."""
+    return replace(task, max_tokens=max_tokens) if max_tokens else task
+
+
 def write_samples(path, examples, texts, rewards):
     """Every question, answer and reward as JSON lines."""
     with files.replacing(path) as f:
@@ -159,7 +164,7 @@ def write_samples(path, examples, texts, rewards):
 
 def adapt_(args):
     """Search a mixture on a few solved examples, write it, and score it beside the base model."""
-    task = tasks.get(args.task)
+    task = limited(tasks.get(args.task), args.max_tokens)
     agree(args.allow_code, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
     out = claim(args, args.out or experts.OUT / "mixture.safetensors", "expert")
