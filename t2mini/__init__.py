@@ -72,9 +72,7 @@ def ask(question, strategy="classifier", expert=None, max_tokens=128, temperatur
     from . import adapt
 
     model, tokenizer, experts = default(weights)
-    questions = [question] if isinstance(question, str) else list(question)
-    if not all(q.strip() for q in questions):
-        raise ValueError("the question is empty")
+    questions = [question] if isinstance(question, str) else question
     found = adapt.answer(model, tokenizer, questions, strategy, experts, expert, max_tokens,
                          temperature=temperature, seed=seed)
     return found[0] if isinstance(question, str) else found
@@ -107,10 +105,13 @@ def train_expert(task, out=None, weights=None, log=print, **settings):
     from pathlib import Path
 
     from . import experts, recipe, train
+    from .formats.download import locate
+    from .machine.files import claim_run
 
-    model, tokenizer = load(weights)
     cfg = recipe.TrainConfig(task=str(task), **settings)
-    out = Path(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors")
+    out = claim_run(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors",
+                    [locate(weights), cfg.task])
+    model, tokenizer = load(weights)
     return train.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=log)
 
 

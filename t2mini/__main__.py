@@ -39,12 +39,12 @@ def main(argv=None):
 def say(text):
     """One line on stderr, whatever it quotes."""
     from .machine.text import printable
-    print(printable(text), file=sys.stderr)
+    print(printable(text)[:600], file=sys.stderr)
 
 
 def first_line(e):
     """What an exception says, in one line."""
-    return str(e).splitlines()[0] if str(e) else type(e).__name__
+    return (str(e) or type(e).__name__).splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from .cem import cem
 from .experts import Shelf
 from .generate import generate
 from .machine.batches import in_batches
+from .machine.settings import check_answer
 
 SKILLS = tasks.SKILLS                       # each has an expert of that name
 MIXED = tasks.MIXED                         # what CEM mixes, in the order of alpha
@@ -74,6 +75,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     on_route  called with the list of Route after the first pass; on_text: see evaluate.answers
     """
     experts = Shelf(model) if experts is None else experts
+    check_answer(questions, strategy, STRATEGIES, expert, max_tokens)
 
     # --- first pass: which expert does each question need? ---
     routes = [None] * len(questions)

@@ -28,7 +28,7 @@ def find(name, model):
     FileNotFoundError else."""
     shipped = SHIPPED / model.name
     file = f"{name}.safetensors"
-    for path in (Path(name), OUT / file, shipped / file):
+    for path in (Path(name).expanduser(), OUT / file, shipped / file):
         if path.suffix == ".safetensors" and path.is_file():
             return path
     if name == "mixture":
@@ -96,6 +96,7 @@ def save_expert(path, expert, metadata):
 
 def read_metadata(path):
     """The metadata of an expert file, numbers parsed. ValueError where the file is not one."""
+    files.refuse_odd(path)
     try:
         with safe_open(path, "pt") as f:
             told = f.metadata() or {}

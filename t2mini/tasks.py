@@ -201,7 +201,7 @@ def get(name, data=None, choose=False):
     else:
         known = [*BUILT_IN, *published.SETS]
         near = difflib.get_close_matches(name, known, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = f"; did you mean {near[0]}?" if near else "."
         raise ValueError(f"unknown task {name!r}{meant} Choose from {', '.join(known)} "
                          "or give a .jsonl file")
     if choose:

@@ -20,7 +20,7 @@ import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
 from .generate import NotFinite
-from .machine import checkpoint, idle, ranks
+from .machine import checkpoint, files, idle, ranks
 from .machine.settings import overridden
 from .recipe import TrainConfig, settled, written
 
@@ -102,9 +102,7 @@ class Run:
     # --- start ---
     def check_paths(self, resume):
         """ValueError where the files cannot be this run's."""
-        if Path(self.cfg.task).resolve() == self.log_path.resolve():
-            raise ValueError(f"the log of {self.out} would replace the task file {self.cfg.task}; "
-                             "choose another --out")
+        files.claim_run(self.out, [self.cfg.task])
         if resume and not self.ckpt.exists():
             raise ValueError(f"--resume: there is no checkpoint {self.ckpt}; "
                              "start without --resume")

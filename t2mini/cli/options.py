@@ -10,6 +10,7 @@ import os
 from dataclasses import fields
 
 from .. import adapt, lora, recipe, svf
+from ..machine.text import printable
 
 PROGRAM = "python -m t2mini"
 
@@ -30,7 +31,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kw, allow_abbrev=False, formatter_class=Help)
 
     def error(self, message):
-        self.exit(2, f"t2mini: {message.removeprefix('argument ')}\n")
+        text = printable(message.removeprefix("argument ")).replace("\n", "\\n")
+        self.exit(2, f"t2mini: {text[:400]}\n")
 
     def unknown(self, word):
         """Stop because of an option nobody knows, naming the nearest one."""
@@ -42,7 +44,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def place(text):
-    """A path as the user means it: ~ is the home folder, also behind an equals sign."""
+    """A path or name as the user means it: ~ is the home folder, also behind an equals sign."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
     return os.path.expanduser(text)
 
 
@@ -130,7 +134,7 @@ def ask_options(p):
     p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch; "
                    "- reads questions from standard input, one per line")
     p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
-    p.add_argument("--expert", metavar="NAME|PATH|none",
+    p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
                    help="skip the first pass and use this expert; none is the base model")
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
     p.add_argument("--temperature", type=within(float, 0, 100), default=0.0,
@@ -147,7 +151,8 @@ def eval_options(p):
                    help="a fixed mixture of the math, code and reasoning experts instead")
     p.add_argument("--n", type=COUNT, default=200,
                    help="examples; more than there are: all of a published set")
-    p.add_argument("--max-tokens", type=TOKENS, help="longest answer (default: the task's own limit)")
+    p.add_argument("--max-tokens", type=TOKENS,
+                   help="longest answer (default: the task's own limit)")
     p.add_argument("--split", choices=("train", "val", "test"), default="test",
                    help="which examples")
     p.add_argument("--seed", type=SEED, default=0,
@@ -169,7 +174,8 @@ def adapt_options(p):
                    help="mixtures tried per iteration")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
-    p.add_argument("--max-tokens", type=TOKENS, help="longest answer (default: the task's own limit)")
+    p.add_argument("--max-tokens", type=TOKENS,
+                   help="longest answer (default: the task's own limit)")
     p.add_argument("--normalise", action="store_true", help="divide each alpha by their sum")
     p.add_argument("--n", type=COUNT, default=200, help="unseen examples to score on (test split)")
     p.add_argument("--seed", type=SEED, default=0, help="of the shots, the search and the examples")

@@ -47,12 +47,18 @@ def shelf(args, model):
     return experts.Shelf(model, args.allow_other_base, args.modules, args.layers)
 
 
+def inputs(args):
+    """The paths of everything that the command reads: no output may be one of them."""
+    read = [download.locate(args.weights), getattr(args, "data", None), getattr(args, "task", None)]
+    used = [getattr(args, "expert", None), *(getattr(args, "experts", None) or "").split(",")]
+    for name in filter(None, used):
+        read += [name, experts.OUT / f"{name}.safetensors"]
+    return [path for path in read if path and Path(path).suffix or path and Path(path).is_dir()]
+
+
 def claim(args, path, kind):
     """The path of an output: nothing that the command reads, of its own kind, and writable."""
-    inputs = [download.locate(args.weights), getattr(args, "data", None)]
-    task, expert = getattr(args, "task", None), getattr(args, "expert", None)
-    inputs += [name for name in (task, expert) if name and Path(name).suffix]
-    return files.claim(path, kind, inputs)
+    return files.claim(path, kind, inputs(args))
 
 
 def agree(allow_code, runs_code=True):
@@ -86,8 +92,10 @@ def ask(args):
     asked = args.question
     if asked == ["-"]:
         asked = [line.strip() for line in sys.stdin if line.strip()]
-    if not asked or not all(q.strip() for q in asked):
+    if not asked or not all(q.strip() for q in asked):      # before the model is loaded
         raise ValueError("the question is empty")
+    if "-" in asked:
+        raise ValueError("- reads the questions from standard input, and stands alone")
     model, tokenizer = open_model(args)
     alone = len(asked) == 1
 
@@ -141,8 +149,8 @@ def eval_(args):
               "base_sha256": model.base_sha256, "seconds": round(time.time() - started, 1), **more}
     how = args.strategy or f"expert {args.expert}"
     choosing = ", choosing" if args.choose else ""
-    print(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
-          f"({how}{choosing}, {result['seconds']} s)")
+    print(printable(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
+                    f"({how}{choosing}, {result['seconds']} s)"))
     if args.samples_file and ranks.rank() == 0:
         write_samples(args.samples_file, examples, texts, rewards)
     return result
@@ -170,6 +178,8 @@ def adapt_(args):
     out = claim(args, args.out or experts.OUT / "mixture.safetensors", "expert")
     model, tokenizer = open_model(args)
     names = args.experts.split(",")
+    if len(set(names)) < len(names) or "" in names:
+        raise ValueError(f"--experts must be different names, not {args.experts!r}")
     mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                args.iterations, args.population, args.per_matrix, args.seed,
                                args.normalise)
@@ -186,8 +196,8 @@ def adapt_(args):
     print(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of {found['shots']} shots, "
           f"wrote {out}")
     points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
-    print(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
-          f"base: {evaluate.percent(sum(base), n)}; gain {points}")
+    print(printable(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
+                    f"base: {evaluate.percent(sum(base), n)}; gain {points}"))
     return {"task": args.task, "split": "test", "n": n, "seed": args.seed, "strategy": "cem",
             "accuracy": right / n, "ci95": evaluate.wilson(right, n),
             "base_accuracy": sum(base) / n, "gain": gain, "base_sha256": model.base_sha256, **found}
@@ -207,9 +217,8 @@ def train_(args):
     recipe.settled(cfg)                     # a wrong word stops before the model loads
     task = tasks.get(cfg.task, choose=cfg.objective == "options")
     agree(args.allow_code, task.runs_code)
-    out = claim(args, args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors", "expert")
-    claim(args, out.with_suffix(".jsonl"), "log")
-    claim(args, out.with_suffix(".ckpt"), "checkpoint")
+    out = args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors"
+    out = files.claim_run(out, inputs(args))
     model, tokenizer = open_model(args)
     talks = ranks.rank() == 0
 
@@ -224,7 +233,7 @@ def train_(args):
             raise KeyboardInterrupt("it had learnt nothing yet") from None
         raise KeyboardInterrupt("the last checkpoint is kept; "
                                 "add --resume to the same command to go on") from None
-    print(f"wrote {out}; see it with `python -m t2mini show {out}`")
+    print(printable(f"wrote {out}; see it with `python -m t2mini show {out}`"))
     return result
 
 
@@ -248,12 +257,21 @@ def show(args):
     picture = files.claim(args.picture or experts.OUT / f"{path.stem}.png", "picture", [path])
     plots.draw_expert(expert, meta, picture)
     count = sum(z.numel() for z in expert.values())
-    print(f"\n{count:,} z in {len(expert)} matrices; picture: {picture}")
+    print(printable(f"\n{count:,} z in {len(expert)} matrices; picture: {picture}"))
     log = path.with_suffix(".jsonl")
     if log.exists():
-        curve = picture.with_name(f"{path.stem}-curve.png")
+        draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture])
+
+
+def draw_curve(log, curve, read):
+    """The learning curve beside an expert's picture; one line where its log is no log."""
+    try:
+        curve = files.claim(curve, "picture", read)
         plots.draw_log(log, curve)
-        print(f"learning curve: {curve}")
+    except (ValueError, TypeError, KeyError, OSError) as e:
+        print(printable(f"no learning curve of {log}: {e}"), file=sys.stderr)
+        return
+    print(printable(f"learning curve: {curve}"))
 
 
 def print_z(expert):
@@ -299,7 +317,7 @@ def reproduce_(args):
         return print(reproduce.listing())
     if args.name not in reproduce.ALL:
         near = difflib.get_close_matches(args.name, reproduce.ALL, 1)
-        guess = f"; did you mean {near[0]}?" if near else ""
+        guess = f"; did you mean {near[0]}?" if near else "."
         raise ValueError(f"unknown experiment {args.name!r}{guess} "
                          f"Choose from {', '.join(reproduce.ALL)}; `all` lists them")
     out = Path(args.out) if args.out else None

@@ -120,7 +120,7 @@ def download(name=DEFAULT, folder="weights", base_url=HUB, say=speak):
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise DownloadError(f"unknown model {name!r}{hint} Known: {', '.join(MODELS)}")
     model, target, folder = MODELS[name], place(name, folder), ROOT / folder
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..machine import files
+from ..machine.text import printable
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 
@@ -56,14 +57,16 @@ def draw_expert(expert, meta, path):
     right.hist(z.numpy(), bins=120, range=spread, color=BLUE, log=True)
     right.axvline(1, color="black", lw=1, ls=":")
     right.set(xlabel="z (1 = base model)", ylabel="how many (log scale)", title=f"all {len(z):,} z")
-    fig.suptitle(f"expert '{meta.get('task', '?')}' of {meta.get('base_model', '?')}, seed {meta.get('seed', '?')}")
+    told = [printable(str(meta.get(key, "?"))).encode("ascii", "backslashreplace").decode().replace("$", r"\$")
+            for key in ("task", "base_model", "seed")]      # the font of pictures has few letters
+    fig.suptitle("expert '{}' of {}, seed {}".format(*told))
     save(fig, path)
 
 
 def draw_log(path_log, path):
     """Reward per update and validation accuracy over a training log (JSON lines)."""
     plt = pyplot()
-    rows = [json.loads(line) for line in Path(path_log).read_text().splitlines()]
+    rows = [json.loads(line) for line in files.read_text(path_log).splitlines()]
     steps = [r for r in rows if "reward" in r]
     val = [r for r in rows if "val" in r]
     fig, ax = plt.subplots(figsize=(7, 4))

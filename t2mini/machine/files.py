@@ -54,6 +54,12 @@ def read_bytes(path, limit=TEXT_LIMIT):
         return file.read(found.st_size)                     # no more memory than the file has
 
 
+def refuse_odd(path):
+    """ValueError for a folder, a pipe or a device, which is no file to read."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{path} is not a regular file")
+
+
 def read_text(path, limit=TEXT_LIMIT):
     """The text (UTF-8) of a regular file of at most `limit` bytes; ValueError as above and where it
     is no text."""
@@ -199,6 +205,14 @@ def claim(path, kind, inputs=()):
             raise
         raise ValueError(f"cannot write {path}: {e.strerror}; choose another output") from None
     return path
+
+
+def claim_run(out, inputs=()):
+    """The expert file of a training run, once it and its log and checkpoint can be written (see `claim`)."""
+    out = claim(out, "expert", inputs)
+    claim(out.with_suffix(".jsonl"), "log", inputs)
+    claim(out.with_suffix(".ckpt"), "checkpoint", inputs)
+    return out
 
 
 def refuse_inputs(path, inputs):

@@ -141,3 +141,15 @@ def check_layers(method, settings, largest_rank):
                          and 0 < settings["lora_alpha"] < 1e6):
         raise ValueError(f"this {method} expert does not say how it was trained (modules, layers, "
                          "rank, lora_alpha): damaged file?")
+
+
+def check_answer(questions, strategy, strategies, expert, max_tokens):
+    """ValueError for questions that cannot be answered so: see adapt.answer."""
+    if not all(isinstance(q, str) and q.strip() for q in questions):
+        raise ValueError("a question is empty, or no text")
+    if strategy is not None and strategy not in strategies:
+        raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(strategies)}")
+    if expert == "":
+        raise ValueError("the expert's name is empty; none is the base model")
+    if type(max_tokens) is not int or max_tokens < 1:
+        raise ValueError(f"max_tokens must be a whole number from 1 on, not {max_tokens!r}")
