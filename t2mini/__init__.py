@@ -89,7 +89,7 @@ def use(model, expert):
     """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z)."""
     from . import experts, svf
 
-    z = expert if isinstance(expert, dict) else experts.Shelf(model)[str(expert)]
+    z = expert if isinstance(expert, dict) else experts.Shelf(model)[expert]
     if not svf.layers(model):
         experts.attach(model, {}, svf.ALL)
     with svf.using(model, z):
