@@ -36,6 +36,7 @@ def test_what_is_missing_comes_with_its_command(look, monkeypatch):
     assert commands["the package no-such-package"] == "make setup" and commands["the default weights"] == "make weights"
     assert any("sandbox" in what for what in commands) and any("--allow-code" in command for command in commands.values())
     assert all(m["command"] in text for m in found["missing"]) and "network NOT locked" in found["sandbox"]
+    assert "decompositions" in found["svd cache"] and "make clean" in found["svd cache"]
 
 
 def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):     # noqa: F811

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from .. import experts
 from ..formats import download, load
-from ..machine import device, files as disk
+from ..machine import device, files as disk, svd_cache
 from ..questions import sandbox
 
 PACKAGES = "torch", "numpy", "tiktoken", "safetensors", "matplotlib", "pytest"
@@ -42,6 +42,8 @@ def run():
         lack("your consent to run model-written code (only code tasks need it)", "add --allow-code to one command")
     bases = weight_files(fact, lack)
     expert_files(fact, lack, bases)
+    count, size = svd_cache.listing(experts.SVD_CACHE)
+    fact("svd cache", f"{count} decompositions, {size / 1e9:.1f} GB (`make clean` empties it)")
     print("\nnothing is missing" if not missing else "\nmissing:")
     for m in missing:
         print(f"  {m['what']}\n      {m['command']}")
