@@ -384,8 +384,10 @@ def test_closing_ends_the_answer_in_progress(server, lab, held):
 PROGRAM = """
 import sys
 from pathlib import Path
+import signal
 from t2mini import experts
 from t2mini.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a test run in the background ignores it
 experts.SVD_CACHE, experts.OUT = Path(sys.argv[1]), Path(sys.argv[1])
 sys.exit(main(sys.argv[2:]))
 """
@@ -403,7 +405,7 @@ def test_ctrl_c_ends_the_program_cleanly(tiny_folder, tmp_path):
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
             program.send_signal(signal.SIGINT)
-            out, err = program.communicate(timeout=600)
+            out, err = program.communicate(timeout=120)
         finally:
             program.kill()
     assert program.returncode == 0 and "closed" in out and "Traceback" not in err
