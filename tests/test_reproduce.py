@@ -153,7 +153,17 @@ def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypa
     """Fails if the results file is ever half written, or a kill leaves a lock that refuses the next run."""
     fake(monkeypatch, [])
     path = tmp_path / "out" / "fake.json"
+
+    def free():
+        """Nobody holds the lock. (A process that the killed run was just starting may, for a moment.)"""
+        try:
+            with files.only_one(experts.OUT / "reproduce" / "fake.lock"):
+                return True
+        except (ValueError, FileNotFoundError):
+            return not (experts.OUT / "reproduce").exists()
+
     for i in range(8):
+        wait_for(free)
         path.unlink(missing_ok=True)
         child = forked(lambda: reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out"))
         if i:
@@ -161,6 +171,7 @@ def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypa
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert not path.exists() or len(reproduce.read(path)["rows"]) in (1, 2, 3)
+    wait_for(free)
     assert len(reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")["rows"]) == 3
 
 

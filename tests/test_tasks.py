@@ -152,7 +152,7 @@ def test_unknown_task_names_the_nearest():
         tasks.get("reasonin")
     with pytest.raises(FileNotFoundError, match="no task file at nothing.jsonl"):
         tasks.get("nothing.jsonl")
-    with pytest.raises(ValueError, match="unknown task 'zzz' Choose from math, code"):
+    with pytest.raises(ValueError, match="unknown task 'zzz'. Choose from math, code"):
         tasks.get("zzz")
 
 
