@@ -28,7 +28,7 @@ def output(out, log_path, ckpt):
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(log_path), open(log_path, "a", encoding="utf-8") as log_file:
-        for path in (out, ckpt):
+        for path in (out, ckpt, log_path):
             files.sweep(path)
         yield log_file
 
