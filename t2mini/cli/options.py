@@ -10,6 +10,7 @@ import os
 from dataclasses import fields
 
 from .. import adapt, lora, recipe, svf
+from ..machine import settings
 from ..machine.text import printable
 
 PROGRAM = "python -m t2mini"
@@ -131,6 +132,7 @@ def download_options(p):
 
 
 def ask_options(p):
+    """What `ask` reads beside the shared options."""
     p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch; "
                    "- reads questions from standard input, one per line")
     p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
@@ -143,6 +145,7 @@ def ask_options(p):
 
 
 def eval_options(p):
+    """What `eval` reads beside the shared options."""
     p.add_argument("--task", required=True, type=place, help=TASK)
     p.add_argument("--expert", default="none", metavar="NAME|PATH|none", type=place,
                    help="use this expert for every question")
@@ -164,6 +167,7 @@ def eval_options(p):
 
 
 def adapt_options(p):
+    """What `adapt` reads beside the shared options."""
     p.add_argument("--task", required=True, type=place, help=TASK)
     p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
@@ -196,6 +200,7 @@ def export_options(p):
 
 
 def reproduce_options(p):
+    """What `reproduce` reads beside the shared options."""
     p.add_argument("name", help="which one; `all` lists them with the minutes each takes")
     p.add_argument("--quick", action="store_true",
                    help="two updates and a few questions, to see that it runs; kept apart")
@@ -251,9 +256,7 @@ def add_field(group, field):
 TASK = "built-in or published name (a wrong one lists them), or a .jsonl file of yours"
 STRATEGY = ("how the first pass decides: classifier (a trained dispatcher), prompt (the base model "
             "is asked), cem (the mixture that `adapt` found), none (no expert)")
-CHOICES = {"method": tuple(lora.METHODS), "baseline": ("group", "batch", "none"),
-           "objective": ("reward", "options", "next-token"),
-           "tie": ("none", "matrix", "layer", "module"), "layers": ("all", "half")}
+CHOICES = {**settings.CHOICES, "method": tuple(lora.METHODS)}
 TRAIN_GROUPS = {
     "what is learnt": ("task", "objective", "must_stop", "max_tokens", "steps", "seed"),
     "each update": ("prompts", "samples", "temperature", "baseline", "lr", "kl", "clip"),

@@ -114,6 +114,7 @@ class Cache:
 
     @contextmanager
     def lock(self):
+        """Hold the folder; where that cannot be done, go on without it."""
         with ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +132,7 @@ class Cache:
         return factors
 
     def write(self, W, factors):
+        """Keep the factors of W with their checksum."""
         key = fingerprint(W)
         told = {"key": key, "crc32": checksum(factors), "torch": torch.__version__}
         if self.usable:
@@ -180,6 +182,7 @@ class Countdown:
         self.start = self.said = time.time()
 
     def one_more(self):
+        """One matrix is done; say so at most once a second."""
         self.done += 1
         now = time.time()
         last = self.done == self.total and self.said > self.start
