@@ -16,7 +16,7 @@ from browser import PATH as BROWSER
 from browser import Browser
 from conftest import wait_for
 
-from t2mini import evaluate, experts, svf
+from t2mini import adapt, evaluate, experts, svf
 from t2mini.formats import download
 from t2mini.lab import page, page_model
 
@@ -141,11 +141,33 @@ def test_the_first_pass_decides(server, lab, monkeypatch):
     """Fails if the label's expert does not answer, the sliders are not told, or "other" is not the base model."""
     for label, alpha in (("code", {"code": 1.0}), ("other", {}), ("reasoning", {})):
         found = page_model.adapt.Route(label, label, {label: 1.0})
-        monkeypatch.setattr(page_model.adapt, "route", lambda *_: [found])
+        monkeypatch.setattr(page_model.adapt, "read_routes", lambda *_, found=found: [found])
         told = dict(events(server, "/ask", {"question": "Hi", "first": "decide", "max_tokens": 6}))
         z = lab.experts["code"] if alpha else {}
         base, adapted = answer_with(lab, z, "Hi", 6)
         assert told["alpha"] == alpha and told["done"]["texts"] == {"base": base, "adapted": adapted}
+
+
+def test_the_first_pass_is_the_dispatchers(lab):
+    """Fails if the weights that are kept for the first pass are not the dispatcher's, or stay afterwards."""
+    [want] = adapt.route(lab.model, lab.tokenizer, ["Hi there"], lab.dispatcher)
+    [base] = adapt.route(lab.model, lab.tokenizer, ["Hi there"], None)
+    z = svf.mix([lab.experts["code"]], [1.0])
+    with svf.using(lab.model, z):                       # folding another z does not write into them
+        pass
+    for _ in range(2):
+        found = lab.first_pass("Hi there", lambda *_: None)
+        assert found.said == want.said and found.probabilities == pytest.approx(want.probabilities, abs=1e-5)
+        assert abs(found.probabilities["math"] - base.probabilities["math"]) > 1e-4
+        assert all(layer.folded is layer.W for layer in svf.layers(lab.model).values())
+
+
+def test_a_first_pass_that_fails_leaves_the_base_model(lab, monkeypatch):
+    """Fails if the dispatcher's weights answer the next question after an error in the first pass."""
+    monkeypatch.setattr(page_model, "generate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        lab.first_pass("Hi", lambda *_: None)
+    assert all(layer.folded is layer.W for layer in svf.layers(lab.model).values())
 
 
 def test_the_adapted_answer_alone(server, lab):
