@@ -56,9 +56,14 @@ def test_pools_share_nothing():
 
 @pytest.mark.parametrize("unseen", [False, True])
 def test_share_of_steps(unseen):
-    """Fails if the difficulty is not what TWO_STEP says."""
-    share = sum(e.kind.startswith("2step") for e in many(unseen)) / 3000
-    assert abs(share - pm.TWO_STEP) < 0.04
+    """Fails if the difficulty is not what TWO_STEP says, or the drill reaches what is scored or leaves training out."""
+    examples = many(unseen)
+    scored = [e for e in examples if unseen or split_of(e) != "train"]
+    share = sum(e.kind.startswith("2step") for e in scored) / len(scored)
+    assert len(scored) > 300 and abs(share - pm.TWO_STEP) < 0.06
+    if not unseen:
+        drilled = [e for e in examples if split_of(e) == "train"]
+        assert sum(e.kind.startswith("2step") for e in drilled) / len(drilled) > 0.35
 
 
 @pytest.mark.parametrize("unseen", [False, True])

@@ -18,6 +18,7 @@ import torch
 from .. import adapt, evaluate, experts, svf, tasks
 from ..questions import math, tables
 from ..questions.other import make_other
+from . import few_shot
 from .runs import LOOK, TIED_RATES, row, widened
 
 SEEDS = (0, 1, 2)
@@ -128,11 +129,11 @@ def searched(lab, task, seed, n=200, **options):
     return {**scored, "alpha": found["alpha"], "shots_right": found["shots_right"]}
 
 
-def random_alpha(lab, task, seed):
+def random_alpha(lab, task, seed, n=200):
     """Three numbers drawn as CEM's first population draws them."""
     g = torch.Generator().manual_seed(seed)
     alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(-0.5, 1.5).tolist()
-    return lab.arm(task, 200, alpha=[round(a, 4) for a in alpha])
+    return lab.arm(task, n, alpha=[round(a, 4) for a in alpha])
 
 
 def mixed_lora(lab, task, seed, arm):
@@ -141,6 +142,65 @@ def mixed_lora(lab, task, seed, arm):
     if arm == "cem":
         return searched(lab, task, seed, mixed=mixed)
     return lab.score(task, 200, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), widened(mixed))
+
+
+def mixtures(lab):
+    """Ways to a mixture on the same ten shots, with the shipped experts. Seeds are of the shots."""
+    for task in UNSEEN:
+        yield cell(partial(lab.arm, task, 400), task=task, arm="base")
+        yield cell(partial(lab.arm, task, 400, alpha=[0.3333] * 3), task=task, arm="uniform alpha")
+        yield cell(partial(lab.arm, task, 400, strategy="classifier"), task=task, arm="classifier")
+        for name in adapt.MIXED:
+            yield cell(partial(lab.arm, task, 400, expert=name), task=task, arm=f"{name} expert")
+        for seed in SEEDS:
+            key = {"task": task, "seed": seed}
+            yield cell(partial(random_alpha, lab, **key, n=400), arm="random alpha", **key)
+            for arm, way in FEW_SHOT.items():
+                yield cell(partial(found_on_shots, lab, way=way, **key), arm=arm, **key)
+
+
+def found_on_shots(lab, task, seed, way, n=400):
+    """way(model, tokenizer, task, experts, shots, seed) -> (mixed z, alpha): scored. -> row."""
+    started = perf_counter()
+    mixed = list(experts.load(adapt.MIXED, lab.model).values())
+    solved = lab.shots(task, seed, 4 if lab.quick else 10)
+    z, alpha = way(lab.model, lab.tokenizer, tasks.get(task), mixed, solved, seed=seed)
+    seconds = round(perf_counter() - started, 1)
+    mean = torch.as_tensor(alpha).view(-1, len(mixed)).float().mean(0)      # of all matrices
+    return {**lab.score(task, n, z), "alpha": mean.round(decimals=4).tolist(),
+            "search_seconds": seconds}
+
+
+def best_single(model, tokenizer, task, mixed, solved, seed):
+    """The expert, or the base model, that is best on the shots; of equals the likelier one."""
+    found = adapt.score_mixtures(model, tokenizer, task, solved, [{}, *mixed])
+    k = max(range(len(found)), key=found.__getitem__)
+    return [{}, *mixed][k], [float(k == i + 1) for i in range(len(mixed))]
+
+
+def by_accuracy(*given, **options):
+    z, found = adapt.adapt_cem(*given, **options)
+    return z, found.best
+
+
+def by_likelihood(*given, **options):
+    z, found = few_shot.by_likelihood(*given, **options)
+    return z, found.best
+
+
+def by_gradient(*given, **options):
+    return few_shot.by_gradient(*given, **options)[:2]
+
+
+FEW_SHOT = {
+    "best single expert": best_single,
+    "cem": by_accuracy,
+    "cem, alpha sums to 1": partial(by_accuracy, normalise=True),
+    "cem on likelihood": by_likelihood,
+    "gradient of likelihood": partial(by_gradient, goal="gold"),
+    "gradient of reward": partial(by_gradient, goal="reward"),
+    "gradient of reward, per matrix": partial(by_gradient, goal="reward", per_matrix=True),
+}
 
 
 def shots(lab):
@@ -457,6 +517,7 @@ class Experiment:
 ALL = {e.cells.__name__: e for e in (
     Experiment("Table 1", finetune, "bars", "base, SVF, LoRA and IA3 under one budget"),
     Experiment("Table 2", unseen, "bars", "strategies and controls on tasks without an expert"),
+    Experiment("Table 2", mixtures, "bars", "ways to find a mixture on ten examples"),
     Experiment("Table 4", ablation, "bars", "method, objective and modules"),
     Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),
     Experiment("Figure 6", dispatch, "confusion", "what the first pass says"),

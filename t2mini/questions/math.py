@@ -2,6 +2,9 @@
 Arithmetic word problems of one and two steps, for the math expert (stand-in for the paper's GSM8K).
 
 What:  `make_math(rng)` draws one problem; `unseen=True` draws from other situations, told in other words.
+Drill: of the train questions, and of no others, DRILL are exchanged for what is hard to come by: two steps or a division,
+       half of them with SMALL numbers. One answer in twenty-five of the base model to such a problem is right, and a model
+       that has learnt to add and to stop does not find the second step any more. Val and test questions stay as drawn.
 Why:   a 135M model is rewarded only where it is sometimes right, so numbers are small (RANGES, TWO_STEP and the
        constraints tune the difficulty): what is hard is to see which operation, or which two, the story asks for.
        Differences stay below 10: this model is right about 9 + 8 and 6 x 7 long before it is right about 13 - 9.
@@ -9,13 +12,17 @@ Why:   a 135M model is rewarded only where it is sometimes right, so numbers are
 Tables: questions/math.txt. A line is "kind | answer | constraint | wording ~ other wording". {a} {b} {c} are numbers, {n} {m} names,
         {x} a thing. The answer is arithmetic on a, b, c; only that file is ever evaluated.
 """
+import random
 import re
 
-from .example import Example
+from .example import Example, split_of
 from .tables import read
 
 RANGES = {"a": (3, 15), "b": (2, 10), "c": (2, 6)}       # small sums, and products of at most 60
+SMALL = {"a": (3, 8), "b": (2, 5), "c": (2, 3)}
 TWO_STEP = 0.2                                           # share of two-step problems
+DRILL = 0.45                                             # share of the train questions that are exchanged
+DIVISIONS = ("1step/share", "1step/fill")
 
 NAMES = ("Tom Anna Ben Lisa Omar Mia Sam Nora Leo Emma Raj Kate Max Zoe Ivan Ella Hugo Lucy Adam Sara Paul Rosa Finn Jane",
          "Yuki Pedro Greta Amir Olga Kofi Ingrid Tariq Bella Mateo Freya Dmitri Aisha Felix Chen Marta")
@@ -36,9 +43,28 @@ POOLS = {False: _table(read("math")["SEEN"]), True: _table(read("math")["UNSEEN"
 def make_math(rng, unseen=False):
     """One word problem. The key is the kind with its numbers, so a split holds situations that no other split has."""
     step = "2step/" if rng.random() < TWO_STEP else "1step/"
-    kind, answer, rule, told = rng.choice([t for t in POOLS[unseen] if t[0].startswith(step)])
+    example = _told(rng, rng.choice([t for t in POOLS[unseen] if t[0].startswith(step)]), unseen)
+    if unseen or split_of(example) != "train":
+        return example
+    own = random.Random(example.prompt)         # so that `rng`, and what it draws next, is as without a drill
+    return _drilled(own) if own.random() < DRILL else example
+
+
+def _drilled(rng):
+    """A train question of two steps (three of four times) or with a division."""
+    two = rng.random() < 0.75
+    hard = [t for t in POOLS[False] if (t[0].startswith("2step/") if two else t[0] in DIVISIONS)]
     while True:
-        v = {k: rng.randint(*span) for k, span in RANGES.items()}
+        example = _told(rng, rng.choice(hard), ranges=rng.choice([SMALL, RANGES]))
+        if split_of(example) == "train" and int(example.answer) > 0:
+            return example
+
+
+def _told(rng, row, unseen=False, ranges=RANGES):
+    """A row of the table with numbers that keep its constraint, names and a thing filled in."""
+    kind, answer, rule, told = row
+    while True:
+        v = {k: rng.randint(*span) for k, span in ranges.items()}
         if eval(rule, {}, v):
             break
     n, m = rng.sample(NAMES[unseen].split(), 2)

@@ -1,0 +1,130 @@
+"""
+Other ways to find a mixture on a few solved examples than the paper's search (3.2 C).
+
+CEM scores a mixture by the share of right answers. On ten examples that is one of eleven values, so
+most candidates tie, and a search on ties is a walk. Two scores do not tie:
+
+    by_likelihood   CEM again, on the log-likelihood of the examples' gold answers
+    by_gradient     no search: z = 1 + sum_k alpha_k (z_k - 1) is differentiable, so the gradient
+                    of J to alpha is that to z, projected on each expert's direction:
+
+                        dJ/dalpha_k = sum over all singular values of dJ/dz (z_k - 1)
+
+                    J is the expected reward of sampled answers (REINFORCE on K numbers), or the
+                    log-likelihood of the gold ones.
+
+Which:    gold answers have one form ("36"), and experts answer in their own ("4 * 9 = 36"). The
+          likelihood pays for the form as well; the reward pays for nothing but being right.
+"""
+import numpy as np
+import torch
+
+from .. import reinforce, svf, tasks
+from ..cem import cem
+from ..generate import generate
+from ..likelihood import likelihoods, micro_batches
+
+LOW, HIGH = -0.5, 1.5           # alpha stays where CEM may look, too
+RATE = 0.1                      # of Adam on alpha: from 1/3 to 1 in seven updates
+
+
+def gold_groups(tokenizer, task, shots):
+    """[(prompt ids, [ids of the gold answer])], one of each for a shot."""
+    return [(tokenizer.prompt(e.prompt, opener=task.opener),
+             [tokenizer.answer(tasks.gold(e), task.opener)]) for e in shots]
+
+
+# ---------------------------------------------------------------------------------- by likelihood
+def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, population=16, seed=0):
+    """CEM on the mean log-likelihood per token of gold answers. -> (mixed z, cem.Search)."""
+    groups = gold_groups(tokenizer, task, shots)
+    tokens = [len(answer) for _, [answer] in groups]
+    K = len(experts)
+
+    def score(candidates):
+        return [(per_token(svf.mix(experts, list(alpha))),) for alpha in candidates]
+
+    def per_token(z):
+        with svf.using(model, z):
+            found = likelihoods(model, groups)
+        return float(np.mean([lp.item() / n for lp, n in zip(found, tokens)]))
+
+    found = cem(score, np.full(K, 1 / K), 0.5, iterations, population, low=LOW, high=HIGH,
+                include=[np.zeros(K), *np.eye(K)], seed=seed)
+    return svf.mix(experts, list(found.best)), found
+
+
+# ---------------------------------------------------------------------------------- by gradient
+def by_gradient(model, tokenizer, task, experts, shots, goal="reward", per_matrix=False, steps=15,
+                samples=8, temperature=1.0, seed=0):
+    """Adam on alpha along dJ/dalpha. -> (mixed z, alpha (K,) or (matrices, K), J at every step).
+
+    goal "reward": `samples` answers to each shot, paid as in training; "gold": the gold answers.
+    """
+    names = sorted(experts[0])
+    K = len(experts)
+    alpha = torch.full((len(names), K) if per_matrix else (K,), 1 / K, requires_grad=True)
+    optimizer = torch.optim.Adam([alpha], lr=RATE)
+    golds = gold_groups(tokenizer, task, shots)
+    history = []
+    try:
+        for step in range(steps):
+            svf.set_z(model, mixed(experts, names, alpha))
+            if goal == "gold":
+                groups, advantage = golds, [[1.0]] * len(golds)
+            else:
+                groups, advantage, reward = drawn(
+                    model, tokenizer, task, shots, samples, temperature, seed * 100_003 + step)
+            loss, dz = gradient(model, groups, advantage, temperature if goal != "gold" else 1.0)
+            history.append(-loss if goal == "gold" else reward)
+            alpha.grad = to_alpha(experts, names, dz, per_matrix)
+            optimizer.step()
+            with torch.no_grad():
+                alpha.clamp_(LOW, HIGH)
+        return mixed(experts, names, alpha), alpha.detach().clone(), history
+    finally:
+        svf.reset(model)
+
+
+def mixed(experts, names, alpha):
+    """alpha (K,) or (matrices, K) -> z of the mixture."""
+    alpha = alpha.detach()
+    if alpha.dim() == 1:
+        return svf.mix(experts, alpha.tolist())
+    return svf.mix(experts, dict(zip(names, alpha.tolist())))
+
+
+def drawn(model, tokenizer, task, shots, samples, temperature, seed):
+    """Answers to every shot, sampled and paid. -> (groups, advantages, mean reward)."""
+    prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in shots]
+    out = generate(model, prompts, task.max_tokens, tokenizer.stops(task.opener), temperature,
+                   samples, seed=seed)
+    tokens = [out.tokens(n) for n in range(len(out.lengths))]
+    texts = [tokenizer.decode(answer) for answer in tokens]
+    paid = tasks.rewards([e for e in shots for _ in range(samples)], texts)
+    reward = torch.tensor(paid).view(-1, samples)
+    advantage = reinforce.advantages(reward).tolist()
+    groups = [(prompt, tokens[i * samples:(i + 1) * samples]) for i, prompt in enumerate(prompts)]
+    return groups, advantage, reward.mean().item()
+
+
+def gradient(model, groups, advantage, temperature):
+    """-> (loss, dict matrix -> d(-J)/dz (r,)), per token of all answers."""
+    z = svf.trained(model)
+    for p in z.values():
+        p.grad = torch.zeros_like(p)
+    norm = sum(len(answer) for _, answers in groups for answer in answers)
+    loss = 0.0
+    for part in micro_batches(groups):
+        stats = reinforce.policy_gradient(
+            model, [groups[i] for i in part], [advantage[i] for i in part], temperature, norm)
+        loss += stats["loss"]
+    return loss, {name: p.grad for name, p in z.items()}
+
+
+def to_alpha(experts, names, dz, per_matrix):
+    """d/dz of every matrix -> d/dalpha, (K,) or (matrices, K)."""
+    rows = [torch.stack([(e[name] - 1).to(dz[name].device) @ dz[name] for e in experts])
+            for name in names]
+    by_matrix = torch.stack(rows).cpu()
+    return by_matrix if per_matrix else by_matrix.sum(0)

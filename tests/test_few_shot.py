@@ -1,0 +1,78 @@
+"""Mixtures found by likelihood and by gradient (lab/few_shot.py), on a tiny model."""
+import pytest
+import torch
+
+from t2mini import svf, tasks
+from t2mini.lab import few_shot
+from t2mini.likelihood import likelihoods
+
+
+@pytest.fixture
+def mixed_from(loaded):
+    """(model, tokenizer, two experts, task, four shots), all in float32."""
+    model, tokenizer = loaded
+    svf.attach(model, progress=False)
+    g = torch.Generator().manual_seed(0)
+    experts = [{name: 1 + 0.2 * torch.randn(len(layer.S), generator=g)
+                for name, layer in svf.layers(model).items()} for _ in range(2)]
+    task = tasks.get("math")
+    return model, tokenizer, experts, task, task.examples("val", 4, seed=0)
+
+
+def log_likelihood(model, tokenizer, task, shots, z):
+    """Mean per token over all gold answers."""
+    groups = few_shot.gold_groups(tokenizer, task, shots)
+    with svf.using(model, z):
+        found = sum(lp.item() for lp in likelihoods(model, groups))
+    return found / sum(len(answer) for _, [answer] in groups)
+
+
+@pytest.mark.parametrize("per_matrix", [False, True])
+def test_the_gradient_to_alpha_is_that_of_the_likelihood(mixed_from, per_matrix):
+    """Fails if the projection on the experts' directions is not the slope that differences show."""
+    model, tokenizer, experts, task, shots = mixed_from
+    names = sorted(experts[0])
+    alpha = torch.full((len(names), 2), 0.5) if per_matrix else torch.tensor([0.5, 0.5])
+    groups = few_shot.gold_groups(tokenizer, task, shots)
+    with svf.using(model, few_shot.mixed(experts, names, alpha)):
+        _, dz = few_shot.gradient(model, groups, [[1.0]] * len(groups), 1.0)
+    found = -few_shot.to_alpha(experts, names, dz, per_matrix)
+    for place in [(0,), (1,)] if not per_matrix else [(0, 0), (3, 1)]:
+        sides = []
+        for step in (1e-2, -1e-2):
+            moved = alpha.clone()
+            moved[place] += step
+            sides.append(log_likelihood(model, tokenizer, task, shots, few_shot.mixed(experts, names, moved)))
+        assert found[place].item() == pytest.approx((sides[0] - sides[1]) / 2e-2, rel=0.02, abs=2e-5)
+
+
+@pytest.mark.parametrize("goal", ["gold", "reward"])
+def test_by_gradient(mixed_from, goal, monkeypatch):
+    """Fails if gold answers do not become likelier, a bound is passed, or the model is not the base model afterwards."""
+    model, tokenizer, experts, task, shots = mixed_from
+    if goal == "reward":                # a tiny model earns nothing on sums: short answers do here
+        monkeypatch.setattr(tasks, "rewards", lambda asked, texts: [float(len(t) % 2) for t in texts])
+    before = svf.get_z(model)
+    z, alpha, history = few_shot.by_gradient(model, tokenizer, task, experts, shots, goal, steps=4, samples=4)
+    assert alpha.shape == (2,) and len(history) == 4 and not torch.equal(alpha, torch.full((2,), 0.5))
+    assert alpha.min() >= few_shot.LOW and alpha.max() <= few_shot.HIGH
+    want = svf.mix(experts, alpha.tolist())
+    assert all(torch.equal(z[name], want[name]) for name in want)
+    assert all(torch.equal(v, before[name]) for name, v in svf.get_z(model).items())
+    assert all(layer.folded is layer.W for layer in svf.layers(model).values())
+    if goal == "gold":
+        assert history[-1] > history[0]
+
+
+def test_by_likelihood_is_no_worse_than_what_it_starts_from(mixed_from):
+    """Fails if the search does not maximise the likelihood, or leaves out the base model or a single expert."""
+    model, tokenizer, experts, task, shots = mixed_from
+    z, found = few_shot.by_likelihood(model, tokenizer, task, experts, shots, iterations=2, population=6)
+
+    def score(z):
+        groups = few_shot.gold_groups(tokenizer, task, shots)
+        with svf.using(model, z):
+            each = likelihoods(model, groups)
+        return sum(lp.item() / len(a) for lp, (_, [a]) in zip(each, groups)) / len(groups)
+    assert score(z) == pytest.approx(found.best_score[0], abs=1e-5)
+    assert all(score(z) >= score(other) - 1e-5 for other in ({}, *experts))
