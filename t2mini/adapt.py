@@ -63,7 +63,7 @@ class Answer:
 # ---------------------------------------------------------------------------------- both passes
 def answer(model, tokenizer, questions, strategy="classifier", experts=None, expert=None,
            max_tokens=128, opener="", temperature=0.0, seed=0, label="", on_route=None,
-           on_text=None):
+           on_text=None, counts=None):
     """Answer questions (user messages) in two passes. -> list of Answer, in the same order.
 
     strategy  how the first pass decides: "classifier", "prompt", "cem" (the mixture that
@@ -72,7 +72,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
               and yours, which reads and decomposes nothing before it is needed
     expert    skip the first pass and use this one, a name ("none": the base model) or z itself
     label     in front of the progress line
-    on_route  called with the list of Route after the first pass; on_text: see evaluate.answers
+    on_route  called with the list of Route after the first pass
+    on_text   and counts: see evaluate.answers
     """
     experts = Shelf(model) if experts is None else experts
     check_answer(questions, strategy, STRATEGIES, expert, max_tokens)
@@ -94,7 +95,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     # --- second pass: every question on the weights of its expert, read here at first use ---
     needed = {name: experts[name] for name in sorted(set(labels) - {*BASE})}
     texts = second_pass(model, tokenizer, questions, labels, needed, max_tokens, label,
-                        opener=opener, temperature=temperature, seed=seed, on_text=on_text)
+                        opener=opener, temperature=temperature, seed=seed, counts=counts,
+                        on_text=on_text)
     return [Answer(question, text, name, r and r.probabilities, r is None or r.readable)
             for question, text, name, r in zip(questions, texts, labels, routes)]
 
@@ -132,10 +134,11 @@ def label_tokens(tokenizer):
 def read_routes(tokenizer, out, first):
     """Samples of dispatch prompts -> list of Route.
 
-    A label's probability is that of its first token, in either spelling, shared out among labels.
+    A label's probability is that of its first token in its likelier spelling, shared out among
+    labels: the label that is said, the likeliest word, has the largest share.
     """
     p = out.first_logits.float().softmax(-1)                                # (B, V)
-    share = torch.stack([p[:, ids].sum(1) for ids in first.values()], 1)    # (B, labels)
+    share = torch.stack([p[:, ids].amax(1) for ids in first.values()], 1)   # (B, labels)
     share = share / share.sum(1, keepdim=True)
     routes = []
     for n, row in enumerate(share.tolist()):

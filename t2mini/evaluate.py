@@ -15,8 +15,9 @@ from . import svf, tasks
 from .generate import generate
 from .likelihood import likelihoods
 from .machine import ranks
-from .machine.batches import in_batches
+from .machine.batches import in_batches, ticking
 from .machine.student import half_width
+from .machine.text import streamed
 
 
 @contextmanager
@@ -30,40 +31,29 @@ def rows_of(model, experts, which):
 
 
 def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="",
-            opener="", experts=(), which=None, on_text=None):
+            opener="", experts=(), which=None, on_text=None, counts=None):
     """Texts that the model, as its z stand now, answers to `questions` (user messages), in order.
 
     which     instead, question i is answered by experts[which[i]], all in the same batches
     on_text   called as on_text(i, piece) while answer i is being written
+    counts    a Counter, to which the number of answers that max_tokens ended is added as "cut"
     """
     prompts = [tokenizer.prompt(q, opener=opener) for q in questions]
     stops = tokenizer.stops(opener)
 
     def run(part):
         chosen = None if which is None else [which[i] for i in part]
-        on_token = on_text and streamed(tokenizer, part, on_text)
+        on_token = ticking(max_tokens, on_text and streamed(tokenizer, part, on_text))
         with rows_of(model, experts, chosen) as rows:
             out = generate(model, [prompts[i] for i in part], max_tokens, stops, temperature,
                            seed=seed, row_ids=part, rows=rows, on_token=on_token)
-        return [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
+        texts = [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
+        return list(zip(texts, out.stopped.tolist()))
 
-    return in_batches(run, [len(p) for p in prompts], batch, label)
-
-
-def streamed(tokenizer, part, on_text):
-    """generate's on_token for the questions `part`: passes text on as soon as it is readable."""
-    ids = [[] for _ in part]
-    shown = [""] * len(part)
-
-    def on_token(rows, tokens):
-        for row, token in zip(rows, tokens):
-            ids[row].append(token)
-            text = tokenizer.decode(ids[row])
-            if not text.endswith("\ufffd"):         # a cut UTF-8 character waits for the rest
-                on_text(part[row], text[len(shown[row]):])
-                shown[row] = text
-
-    return on_token
+    found = in_batches(run, [len(p) for p in prompts], batch, label)
+    if counts is not None:
+        counts["cut"] += sum(not stopped for _, stopped in found)
+    return [text for text, _ in found]
 
 
 def choices(model, tokenizer, task, examples, batch=64, label=""):
@@ -82,13 +72,16 @@ def choices(model, tokenizer, task, examples, batch=64, label=""):
     return in_batches(run, [len(p) for p in prompts], batch, label)
 
 
-def score(model, tokenizer, task, examples, label="", choose=False):
-    """Reward per example, mostly 1.0 or 0.0: of greedy answers or, with choose, of `choices`."""
+def score(model, tokenizer, task, examples, label="", choose=False, counts=None):
+    """Reward per example, mostly 1.0 or 0.0: of greedy answers or, with choose, of `choices`.
+
+    counts: see `answers`.
+    """
     if choose:
         texts = choices(model, tokenizer, task, examples, label=label)
     else:
         texts = answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens,
-                        label=label, opener=task.opener)
+                        label=label, opener=task.opener, counts=counts)
     return ranks.spread(tasks.rewards, examples, texts)
 
 

@@ -13,6 +13,7 @@ Warned:   a run that teaches nothing says so while it runs, with what to do, and
 import json
 import os
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,13 +21,12 @@ import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
 from .generate import NotFinite
-from .machine import checkpoint, files, idle, ranks
+from .machine import checkpoint, files, idle, pace, ranks
 from .machine.settings import overridden
+from .machine.text import cut_mark
 from .recipe import TrainConfig, settled, written
 
 BAD = 5             # so many updates in a row whose numbers are not finite end the training
-SHOWN = ("loss", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len",
-         "cut", "kl", "sec")
 
 
 def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch=None):
@@ -94,6 +94,7 @@ class Run:
                                            weight_decay=0.0)
         self.start = self.best = svf.get_z(model)
         self.idle = idle.Idle()
+        self.pace = pace.Pace(cfg.steps, cfg.val_every)
         self.state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0,
                       "skipped": 0, "bad": 0}
         self.told = {"config": written(cfg), "base_sha256": model.base_sha256,
@@ -148,18 +149,22 @@ class Run:
         Of equal scores the later z is kept: it has learnt more. Patience waits for a better one.
         """
         step, n = self.state["step"], len(self.val)
+        counts = Counter()
+        started = time.time()
         try:
-            right = sum(evaluate.score(self.model, self.tokenizer, self.task, self.val,
-                                       choose=self.cfg.objective == "options"))
+            right = sum(evaluate.score(
+                self.model, self.tokenizer, self.task, self.val,
+                choose=self.cfg.objective == "options", counts=counts))
         except NotFinite:                           # z has run away: worse than none right
             right = -1.0
-        mark = ""
+        self.pace.validation(time.time() - started)
+        mark = cut_mark(counts["cut"], self.task.max_tokens)
         better = right / n > self.state["best_val"]
         self.state["stale"] = 0 if better else self.state["stale"] + 1
         if right / n >= self.state["best_val"]:
             self.best = svf.get_z(self.model)
             self.state |= {"best_val": right / n, "best_step": step}
-            mark = "  (best so far)"
+            mark += "  (best so far)"
         self.log(f"step {step:4d} | validation {evaluate.percent(max(0.0, right), n)}{mark}")
         self.write_row({"step": step, "val": right / n, "val_n": n})
         if self.watch:
@@ -198,9 +203,7 @@ class Run:
             state["bad"] = 0
         self.write_row({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}})
         self.save()
-        left = (time.time() - self.t0) / state["step"] * (self.cfg.steps - state["step"])
-        told = " | ".join(f"{k} {numbers[k]:.3g}" for k in SHOWN if k in numbers)
-        self.log(f"step {state['step']:4d} | {told} | {left / 60:.1f} min left")
+        self.log(self.pace.update(state["step"], numbers))
         if state["step"] % 5 == 1 or numbers["skipped"]:
             self.log("          " + sample)
         if "reward" in numbers and not numbers["skipped"] and not self.cfg.kl:
@@ -223,8 +226,9 @@ class Run:
         checkpoint.check_ours(self.log_file, self.log_path)
         if ranks.rank() == 0:
             experts.save_expert(self.out, self.best, self.metadata())
-        return {"task": self.cfg.task, "expert": str(self.out), "seed": self.cfg.seed, **self.state,
-                "seconds": time.time() - self.t0}
+        return {
+            "task": self.cfg.task, "expert": str(self.out), "seed": self.cfg.seed,
+            **self.state, "seconds": time.time() - self.t0}
 
     def metadata(self):
         """What the expert file says of its training. No clock: the same run, the same bytes."""

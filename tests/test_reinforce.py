@@ -587,7 +587,7 @@ def test_the_best_expert_on_validation_is_kept(loaded, words, monkeypatch, tmp_p
     model, _ = loaded
     right, seen = [1, 3, 3, 2, 2, 4], []
 
-    def score(model, *rest, choose):
+    def score(model, *rest, choose, counts):
         seen.append(svf.get_z(model))
         return [1.0] * right[len(seen) - 1] + [0.0] * (4 - right[len(seen) - 1])
 

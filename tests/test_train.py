@@ -298,3 +298,24 @@ def test_equal_scores_keep_the_later_z_in_the_file(loaded, words, monkeypatch, t
     expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
     assert result["best_step"] == meta["best_step"] == 4 and any((z != 1).any() for z in expert.values())
     assert len(rows_of(tmp_path / "e.jsonl")) == 7
+
+
+def test_forty_rows_end_in_an_expert_that_is_better_on_rows_it_has_not_seen(loaded, tmp_path):
+    """Fails if a small file of yours, whose reward does rise, ends in the base model, or in an expert that only knows its
+    own rows."""
+    rows = [{"prompt": f"say {i}", "answer": "A", "match": "contains"} for i in range(40)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    said = []
+    cfg = TrainConfig(task=str(tmp_path / "mine.jsonl"), steps=8, max_tokens=8, lr=0.03, val_every=4)
+    with pytest.MonkeyPatch.context() as mp:
+        mp.setattr(tasks, "right", lambda example, text: "A" in text)       # anywhere: a random model writes no words
+        train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
+    model, tokenizer = loaded
+    unseen = [f"say {i}" for i in range(1000, 1060)]
+    right = []
+    for z in ({}, experts.read_expert(tmp_path / "e.safetensors")):
+        with svf.using(model, z):
+            right.append(sum("A" in text for text in evaluate.answers(model, tokenizer, unseen, 8)))
+    assert experts.read_metadata(tmp_path / "e.safetensors")["best_step"] > 0
+    assert 0 < right[0] < 10 and right[1] > 50, right
+    assert not any("learnt nothing" in line for line in said)

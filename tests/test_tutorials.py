@@ -125,6 +125,16 @@ def test_the_front_page_is_short_and_leads_to_the_chapters():
     assert re.findall(r"^\| \[.*\]\((\d\d_\w+\.md)\)", route, re.M) == names
 
 
+def test_a_reader_of_the_first_lines_sees_no_traceback(tmp_path):
+    """Fails if `python tutorials/04_a_reward_that_teaches.py | head -1` ends in a traceback (Errno 32)."""
+    command = [sys.executable, "-u", HERE / "04_a_reward_that_teaches.py", f"--figures={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as program:
+        program.stdout.readline()
+        program.stdout.close()
+        said = program.stderr.read()
+    assert "Traceback" not in said and "Errno 32" not in said, said
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.stem in NO_WEIGHTS], ids=[s for s in IDS if s in NO_WEIGHTS])
 def test_chapters_that_need_no_weights_print_what_they_promise(page, tmp_path):
     """Fails if a chapter's script does not run, prints something else than its page shows, or draws

@@ -5,6 +5,7 @@ A chapter prints its output in named sections. The page shows some of them; `pag
 """
 import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -34,8 +35,16 @@ def start(doc, checks, script, runs_code=False):
         agree(args.allow_code, runs_code)
     except ValueError as e:
         sys.exit(f"t2mini: {e}")
-    print(doc.strip().splitlines()[0])
+    sys.excepthook = quiet_where_nobody_reads
     save.folder = args.figures
+    print(doc.strip().splitlines()[0])
+
+
+def quiet_where_nobody_reads(kind, error, trace):
+    """`| head` has read enough: the chapter ends without a traceback."""
+    if not issubclass(kind, BrokenPipeError):
+        return sys.__excepthook__(kind, error, trace)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)            # for what is still to be flushed
 
 
 def check(name, number, checks, folder):

@@ -9,9 +9,10 @@ import difflib
 import os
 from dataclasses import fields
 
-from .. import adapt, lora, recipe, svf
+from .. import adapt, lora, recipe, svf, tasks
 from ..machine import settings
 from ..machine.text import printable
+from ..questions import published
 
 PROGRAM = "python -m t2mini"
 
@@ -93,7 +94,8 @@ def model_options(p):
     p.add_argument("--device", help="cpu, cuda, ... (default: CUDA when present)")
     p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
     p.add_argument("--threads", type=within(int, 1, 256),
-                   help="CPU threads (default: torch's choice); 1 is best beside busy programs")
+                   help="CPU threads (default: one per core; ask, chat, demo and page take fewer "
+                        "where other programs are busy)")
 
 
 def expert_options(p):
@@ -137,7 +139,16 @@ def ask_options(p):
                    "- reads questions from standard input, one per line")
     p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
     p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
-                   help="skip the first pass and use this expert; none is the base model")
+                   help=f"this expert answers, without a first pass: {EXPERT}")
+    p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
+    p.add_argument("--temperature", type=within(float, 0, 100), default=0.0,
+                   help="0 always takes the likeliest token")
+    p.add_argument("--seed", type=SEED, default=0, help="of sampling")
+
+
+def chat_options(p):
+    """What `chat` reads beside the shared options."""
+    p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
     p.add_argument("--temperature", type=within(float, 0, 100), default=0.0,
                    help="0 always takes the likeliest token")
@@ -148,8 +159,8 @@ def eval_options(p):
     """What `eval` reads beside the shared options."""
     p.add_argument("--task", required=True, type=place, help=TASK)
     p.add_argument("--expert", default="none", metavar="NAME|PATH|none", type=place,
-                   help="use this expert for every question")
-    p.add_argument("--strategy", choices=adapt.STRATEGIES, help=f"adapt instead; {STRATEGY}")
+                   help=f"this expert answers, without a first pass: {EXPERT}")
+    p.add_argument("--strategy", choices=adapt.STRATEGIES, help=f"instead of --expert; {STRATEGY}")
     p.add_argument("--alpha", metavar="A,B,C",
                    help="a fixed mixture of the math, code and reasoning experts instead")
     p.add_argument("--n", type=COUNT, default=200,
@@ -188,14 +199,15 @@ def adapt_options(p):
 
 
 def show_options(p):
-    p.add_argument("expert", metavar="EXPERT", type=place, help="name or path")
+    p.add_argument("expert", metavar="NAME|PATH", type=place,
+                   help="out/NAME.safetensors, else the shipped one; or the PATH of its file")
     p.add_argument("--picture", metavar="PATH", type=place,
                    help="where to draw it (default: out/EXPERT.png)")
 
 
 def export_options(p):
     p.add_argument("--expert", required=True, metavar="NAME|PATH|none", type=place,
-                   help="what to merge; none exports the base weights")
+                   help=f"this expert is merged: {EXPERT}")
     p.add_argument("--out", required=True, metavar="DIR", type=place, help="a new folder")
 
 
@@ -253,9 +265,13 @@ def add_field(group, field):
 
 
 # ---------------------------------------------------------------------------------- words
-TASK = "built-in or published name (a wrong one lists them), or a .jsonl file of yours"
-STRATEGY = ("how the first pass decides: classifier (a trained dispatcher), prompt (the base model "
-            "is asked), cem (the mixture that `adapt` found), none (no expert)")
+TASK = (f"{', '.join(tasks.BUILT_IN)}; published, with --data: {', '.join(published.SETS)}; or a "
+        ".jsonl file of yours")
+STRATEGY = ("who decides which expert a question gets: classifier (a trained dispatcher), prompt "
+            "(the base model is asked), cem (nobody: all get the mixture that `adapt` found), none "
+            "(nobody: all get the base model)")
+EXPERT = ("NAME (out/NAME.safetensors, else the shipped one), the PATH of its file, or none: the "
+          "base model")
 CHOICES = {**settings.CHOICES, "method": tuple(lora.METHODS)}
 TRAIN_GROUPS = {
     "what is learnt": ("task", "objective", "must_stop", "max_tokens", "steps", "seed"),
@@ -293,6 +309,10 @@ VERBS = {   # name: (what it does, examples, what adds its options)
             ('"Raj plays 9 games every week. How many games does Raj play in 4 weeks?"',
              '--expert=none "What is the capital of France?"'),
             (ask_options, *MODEL, layer_options, json_options)),
+    "chat": ("answer messages at a prompt that stays; each message stands alone, earlier ones are "
+             "not remembered; /help there lists the commands",
+             ("", "--max-tokens=256 < messages.txt"),
+             (chat_options, *MODEL, layer_options)),
     "train": ("train an expert with REINFORCE",
               ("--task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70",
                "--task=mine.jsonl --max-tokens=16 --must-stop"),

@@ -6,8 +6,10 @@ namespace; below it, functions have arguments of their own.
 """
 import difflib
 import json
+import os
 import sys
 import time
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -18,16 +20,20 @@ import t2mini
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
 from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
-from ..machine import files, ranks
-from ..machine.text import printable
+from ..machine import cores, files, ranks
+from ..machine.batches import duration
+from ..machine.text import cut_note, printable
 from ..questions import published, sandbox
+from .chat import Chat
+
+
+TALKING = ("ask", "chat", "demo", "page")       # their answers are read, not measured
 
 
 # ------------------------------------------------------------ what verbs share
 def open_model(args, text=True):
     """Model and tokenizer as the options say, and a line that tells what runs."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    take_threads(args)
     started = time.time()
     model, tokenizer = t2mini.load(args.weights, ranks.start(args.device), args.dtype)
     if text and tokenizer is None:
@@ -37,9 +43,32 @@ def open_model(args, text=True):
         dtype = str(model.dtype).removeprefix("torch.")
         each = f" in each of {ranks.world()} processes" if ranks.world() > 1 else ""
         threads = torch.get_num_threads()
-        print(f"{printable(model.name)}, {dtype} on {model.device}, {threads} threads{each}, "
+        threads = f"{threads} thread{'s' * (threads > 1)}"
+        print(f"{printable(model.name)}, {dtype} on {model.device}, {threads}{each}, "
               f"ready in {time.time() - started:.1f} s", file=sys.stderr)
     return model, tokenizer
+
+
+def take_threads(args):
+    """As many threads as the options say. Beside busy programs: fewer than torch's choice for verbs
+    that talk; the others, whose numbers must not depend on the load, say what would help."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    usual = torch.get_num_threads()
+    chosen = args.threads or os.environ.get("OMP_NUM_THREADS")
+    gpu = torch.cuda.is_available() and args.device != "cpu"
+    if chosen or usual == 1 or gpu or ranks.world() > 1:
+        return
+    got = cores.free(usual)
+    better = cores.advised(usual, got)
+    if better == usual:
+        return
+    busy = f"this machine is busy: {usual} threads get {got:.1f} cores and wait for each other"
+    if args.verb in TALKING:
+        torch.set_num_threads(better)
+        print(f"{busy}, so {better} is taken (--threads)", file=sys.stderr)
+    else:
+        print(f"{busy}; --threads={better} may be faster", file=sys.stderr)
 
 
 def shelf(args, model):
@@ -102,10 +131,11 @@ def ask(args):
     def on_text(i, piece):
         print(printable(piece), end="", flush=True)
 
+    counts = Counter()
     found = adapt.answer(
         model, tokenizer, asked, args.strategy, shelf(args, model), args.expert,
         args.max_tokens, temperature=args.temperature, seed=args.seed,
-        label="" if alone else "second pass", on_route=print_routes,
+        label="" if alone else "second pass", on_route=print_routes, counts=counts,
         on_text=on_text if alone and not args.json else None)
 
     if alone:
@@ -113,6 +143,8 @@ def ask(args):
     else:
         for a in found:
             print(printable(f"\n{a.question}\n  [{a.route}] {a.answer}"))
+    if counts["cut"]:
+        print(cut_note(counts["cut"], len(asked), args.max_tokens), file=sys.stderr)
     rows = [{"question": a.question, "expert": a.route, "probabilities": a.probabilities,
              "answer": a.answer} for a in found]
     told = rows[0] if alone else {"answers": rows}
@@ -125,6 +157,13 @@ def print_routes(routes):
         shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in r.probabilities.items())
         doubt = "" if r.readable else f"  unreadable answer {r.said!r}, so no expert"
         print(f"first pass: {r.label}  ({shares}){doubt}", file=sys.stderr)
+
+
+def chat(args):
+    """Answer messages until the input ends."""
+    model, tokenizer = open_model(args)
+    Chat(model, tokenizer, shelf(args, model), strategy=args.strategy, max_tokens=args.max_tokens,
+         temperature=args.temperature, seed=args.seed).run()
 
 
 def eval_(args):
@@ -150,10 +189,17 @@ def eval_(args):
     how = args.strategy or f"expert {args.expert}"
     choosing = ", choosing" if args.choose else ""
     print(printable(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
-                    f"({how}{choosing}, {result['seconds']} s)"))
+                    f"({how}{choosing}, {duration(result['seconds'])})"))
+    say_cut(task, more["cut"], n)
     if args.samples_file and ranks.rank() == 0:
         write_samples(args.samples_file, examples, texts, rewards)
     return result
+
+
+def say_cut(task, cut, n):
+    """A line about the answers that the limit ended; of a quotation nobody reads on."""
+    if cut and not task.opener.endswith('"'):
+        print(cut_note(cut, n, task.max_tokens))
 
 
 def limited(task, max_tokens):
@@ -188,8 +234,9 @@ def adapt_(args):
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
             "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
 
+    counts = Counter()
     with svf.using(model, mixed):
-        rewards = evaluate.score(model, tokenizer, task, examples, label="adapted")
+        rewards = evaluate.score(model, tokenizer, task, examples, "adapted", counts=counts)
     base = evaluate.score(model, tokenizer, task, examples, label="base")
     gain = evaluate.paired_difference(rewards, base)
     right, n = sum(rewards), len(rewards)
@@ -198,8 +245,9 @@ def adapt_(args):
     points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
     print(printable(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
                     f"base: {evaluate.percent(sum(base), n)}; gain {points}"))
+    say_cut(task, counts["cut"], n)
     return {"task": args.task, "split": "test", "n": n, "seed": args.seed, "strategy": "cem",
-            "accuracy": right / n, "ci95": evaluate.wilson(right, n),
+            "accuracy": right / n, "ci95": evaluate.wilson(right, n), "cut": counts["cut"],
             "base_accuracy": sum(base) / n, "gain": gain, "base_sha256": model.base_sha256, **found}
 
 
@@ -247,20 +295,35 @@ def show(args):
         if path is None:
             raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
     meta, expert = experts.read_metadata(path), experts.read_expert(path)
+    print(printable(summary(path, expert, meta)))
+    picture = None
+    if meta.get("method", "svf") == "svf":
+        picture = files.claim(args.picture or experts.OUT / f"{path.stem}.png", "picture", [path])
+        plots.draw_expert(expert, meta, picture)
+        print(printable(f"picture: {picture}"))
+    log = path.with_suffix(".jsonl")
+    if picture and log.exists():
+        draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture])
+    print()
     for key in sorted(meta):
         print(printable(f"{key:>18}  {meta[key]}"))
-    if meta.get("method", "svf") != "svf":
-        count = sum(t.numel() for t in expert.values())
-        print(f"\n{count:,} numbers of {meta['method']} in {len(expert)} tensors")
-        return
-    print_z(expert)
-    picture = files.claim(args.picture or experts.OUT / f"{path.stem}.png", "picture", [path])
-    plots.draw_expert(expert, meta, picture)
-    count = sum(z.numel() for z in expert.values())
-    print(printable(f"\n{count:,} z in {len(expert)} matrices; picture: {picture}"))
-    log = path.with_suffix(".jsonl")
-    if log.exists():
-        draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture])
+    if picture:
+        print_z(expert)
+
+
+def summary(path, expert, meta):
+    """What an expert is, in one line: the first thing to know of it."""
+    score = ""
+    if isinstance(meta.get("val_accuracy"), float):
+        score = f", {100 * meta['val_accuracy']:.1f} % of {meta.get('val_n')} validation questions"
+    count = sum(t.numel() for t in expert.values())
+    size = f"{count:,} numbers of {meta.get('method', 'svf')} in {len(expert)} tensors"
+    if meta.get("method", "svf") == "svf":
+        shift = torch.cat([(z - 1).abs().flatten() for z in expert.values()]).mean()
+        size = f"{count:,} z in {len(expert)} matrices, mean |z - 1| {shift:.4f}"
+        if shift == 0:
+            size += ": this is the base model"
+    return f"{path.stem}: task {meta.get('task')}{score}; {size}"
 
 
 def draw_curve(log, curve, read):
@@ -363,6 +426,6 @@ def datasets_(args):
     return published.report(args.data)
 
 
-VERBS = {"ask": ask, "train": train_, "eval": eval_, "adapt": adapt_, "show": show,
+VERBS = {"ask": ask, "chat": chat, "train": train_, "eval": eval_, "adapt": adapt_, "show": show,
          "export": export_, "demo": demo_, "page": page_, "reproduce": reproduce_, "bench": bench_,
          "doctor": doctor_, "download": download_, "datasets": datasets_}

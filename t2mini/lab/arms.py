@@ -6,6 +6,7 @@ same wherever it is printed.
 """
 import sys
 import time
+from collections import Counter
 
 from .. import adapt, evaluate, svf, tasks
 from ..experts import Shelf
@@ -23,7 +24,7 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
     experts   name -> z (default: an experts.Shelf); seed: of the shots that strategy "cem" takes
     """
     experts = Shelf(model) if experts is None else experts
-    numbers = {}
+    numbers, counts = {}, Counter()
     if choose and strategy:
         raise ValueError("--choose goes with --expert or --alpha: a strategy is about written "
                          "answers")
@@ -47,7 +48,8 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
     else:
         found = adapt.answer(
             model, tokenizer, [e.prompt for e in examples], strategy, experts, fixed,
-            task.max_tokens, task.opener, label="answering" if fixed else "second pass")
+            task.max_tokens, task.opener, label="answering" if fixed else "second pass",
+            counts=counts)
         texts = [a.answer for a in found]
     rewards = ranks.spread(tasks.rewards, examples, texts)
     if dispatches:
@@ -56,7 +58,7 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
         routes = [a.route for a in found]
         numbers = {"routed": {label: routes.count(label) for label in tasks.LABELS},
                    "unreadable": sum(not a.readable for a in found)}
-    return rewards, texts, numbers
+    return rewards, texts, numbers | {"cut": counts["cut"]}
 
 
 def as_z(expert, experts):

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from .. import experts
 from ..formats import download, load
-from ..machine import device, files as disk, svd_cache
+from ..machine import cores, device, files as disk, svd_cache
 from ..questions import sandbox
 
 PACKAGES = "torch", "numpy", "tiktoken", "safetensors", "matplotlib", "pytest"
@@ -65,7 +65,12 @@ def packages(fact, lack):
 def machine(fact, lack):
     """Cores, memory, disk, CUDA, processes and the number format."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    fact("cores", f"{os.cpu_count()}, {usable} of them usable; torch takes {torch.get_num_threads()} threads (--threads)")
+    threads = torch.get_num_threads()
+    got = cores.free(threads)
+    better = cores.advised(threads, got)
+    fact("cores", f"{os.cpu_count()}, {usable} of them usable; torch takes {threads} threads (--threads)")
+    busy = "quiet" if better == threads else f"busy; --threads={better} is faster as long as that lasts"
+    fact("load", f"{busy} ({threads} threads get {got:.1f} cores)")
     page = os.sysconf("SC_PAGE_SIZE") / 1e9
     free = f", {os.sysconf('SC_AVPHYS_PAGES') * page:.1f} free" if "SC_AVPHYS_PAGES" in os.sysconf_names else ""
     fact("memory", f"{os.sysconf('SC_PHYS_PAGES') * page:.1f} GB{free}")

@@ -8,30 +8,79 @@ from . import ranks
 
 
 class Progress:
-    """One line on stderr: the share done and the time left; silent for the first two seconds."""
+    """One line on stderr: how many are done and the time left; silent for the first two seconds.
+
+    While a batch is being written (`tick`) the estimate is an upper bound: answers may end early.
+    """
+    now = None                                              # the one that is running
 
     def __init__(self, label, total):
         self.label = label if ranks.rank() == 0 else ""
         self.total = total
-        self.done = 0
-        self.started = time.time()
+        self.done = self.batch = 0                          # the batch: how many are in the works
+        self.started = self.begun = self.first = time.time()
         self.shown = 0.0                                    # seconds after the start
 
+    def begin(self, n):
+        """A batch of n begins."""
+        self.batch = n
+        self.begun = time.time()
+        Progress.now = self
+
+    def tick(self, step, steps):
+        """The batch has done `step` of at most `steps` steps. The first one read the questions."""
+        now = time.time()
+        if step == 1:
+            self.first = now
+        elif step < steps:
+            whole = self.first - self.begun + (now - self.first) / (step - 1) * (steps - 1)
+            each = whole / self.batch
+            if self.done:                                   # batches that are done tell more
+                each = (self.begun - self.started) / self.done
+            later = each * (self.total - self.done - self.batch)
+            self.show("up to ", self.begun + whole - now + later)
+
     def add(self, n):
-        """n more are done; print at most once a second, and into a file every five."""
+        """n more are done."""
         self.done += n
+        each = (time.time() - self.started) / self.done
+        self.show("", each * (self.total - self.done))
+
+    def show(self, bound, left):
+        """Print at most once a second, and into a file less often the longer it takes."""
         seconds = time.time() - self.started
         finished = self.done >= self.total
-        if not self.label or seconds < 2 or (seconds - self.shown < 1 and not finished):
-            return
         terminal = sys.stderr.isatty()
-        if not terminal and not finished and int(seconds) % 5:
+        pause = 1 if terminal else max(5, self.shown / 2)
+        if not self.label or seconds < 2 or (seconds - self.shown < pause and not finished):
             return
         self.shown = seconds
-        left = seconds / self.done * (self.total - self.done)
         end = "\r" if terminal and not finished else "\n"
-        print(f"{self.label}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left   ",
-              end=end, file=sys.stderr, flush=True)
+        print(f"{self.label}: {self.done}/{self.total}, {duration(seconds)}, "
+              f"{bound}{duration(left)} left   ", end=end, file=sys.stderr, flush=True)
+
+
+def duration(seconds):
+    """'48 s', '3.4 min'"""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def ticking(steps, then=None):
+    """generate's on_token: tells the running Progress how far its batch is, and calls `then`. None
+    where nobody would see it."""
+    if not then and not (Progress.now and Progress.now.label):
+        return None
+    at = 0
+
+    def on_token(rows, tokens):
+        nonlocal at
+        at += 1
+        if Progress.now:
+            Progress.now.tick(at, steps)
+        if then:
+            then(rows, tokens)
+
+    return on_token
 
 
 def in_batches(run, sizes, batch, label=""):
@@ -45,6 +94,7 @@ def in_batches(run, sizes, batch, label=""):
     progress, results = Progress(label, len(order)), {}
     for at in range(0, len(order), batch):
         part = order[at:at + batch]
+        progress.begin(len(part))
         results.update(zip(part, run(part)))
         progress.add(len(part))
     return ranks.merged([results[i] for i in mine])

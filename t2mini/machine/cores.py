@@ -1,9 +1,15 @@
 """
-How many processor cores may this process use? Fewer than the machine has, in most containers.
+How many processor cores may this process use, and how many does it get? Fewer than the machine has,
+in most containers, and fewer still beside busy programs.
 """
+import hashlib
 import math
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+ENOUGH = 0.75           # a thread that computes for this share of the time does not wait for a core
 
 
 def usable(root="/"):
@@ -52,3 +58,26 @@ def quota_of(folder):
         except (OSError, ValueError, ZeroDivisionError):
             pass
     return None
+
+
+def free(threads):
+    """A number up to `threads`: cores that so many threads get here at this moment, as they compute
+    side by side for a twentieth of a second."""
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(share_of_a_core, [0.05] * threads))
+
+
+def share_of_a_core(seconds):
+    """The share of the time in which this thread computed, the rest of which it waited."""
+    started, computed = time.perf_counter(), time.thread_time()
+    while time.perf_counter() - started < seconds:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1000)       # other threads compute meanwhile
+    return (time.thread_time() - computed) / (time.perf_counter() - started)
+
+
+def advised(threads, got):
+    """How many threads to take where `threads` of them got `got` cores: fewer ones that do not wait
+    for each other are faster."""
+    if got >= ENOUGH * threads:
+        return threads
+    return max(1, math.floor(got))

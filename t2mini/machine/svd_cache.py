@@ -35,17 +35,18 @@ def decompose(W, cache=None):
 def decompose_all(weights, cache=None, progress=True):
     """dict name -> W, to pairs (name, factors) in any order, as soon as they are there. ValueError
     names a W without an SVD."""
-    told = Countdown(len(weights), progress)
     missing = dict(weights)
     if cache is not None:
         cache = Cache(cache)
+        told = Countdown("reading the decompositions", len(weights), progress)
         for name, factors in side_by_side(cache.read, weights):
+            told.one_more()
             if factors is not None:
                 del missing[name]
-                told.one_more()
                 yield name, factors
     if not missing:
         return
+    told = Countdown("decomposing", len(missing), progress)
     if cache is None:
         made = side_by_side(svd, missing)
     else:
@@ -174,10 +175,11 @@ def listing(folder):
 
 
 class Countdown:
-    """How many matrices are decomposed, once a second on stderr; nothing where all is quick."""
+    """How many matrices are done, once a second on stderr; nothing where all is quick. doing: what
+    is done with them."""
 
-    def __init__(self, total, wanted):
-        self.total, self.wanted = total, wanted
+    def __init__(self, doing, total, wanted):
+        self.doing, self.total, self.wanted = doing, total, wanted
         self.done = 0
         self.start = self.said = time.time()
 
@@ -190,5 +192,5 @@ class Countdown:
             return
         self.said = now
         left = (now - self.start) / self.done * (self.total - self.done)
-        text = f"\rdecomposing {self.done}/{self.total} matrices, {left:3.0f} s left "
+        text = f"\r{self.doing}: {self.done} of {self.total} matrices, {left:.0f} s left    "
         print(text, end="\n" if last else "", file=sys.stderr, flush=True)

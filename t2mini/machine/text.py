@@ -1,5 +1,7 @@
 """
-Foreign text on a terminal: what a checkpoint, an expert or a model wrote may hold escape sequences.
+Text that a model wrote: safe on a terminal, piece by piece while it is written, cut or whole.
+
+What a checkpoint, an expert or a model wrote may hold escape sequences (`printable`).
 """
 import re
 
@@ -25,3 +27,32 @@ def escaped(match):
     if code < 0x10000:
         return f"\\u{code:04x}"
     return f"\\U{code:08x}"
+
+
+def streamed(tokenizer, part, on_text):
+    """generate's on_token for the questions `part`: passes text on as soon as it is readable."""
+    ids = [[] for _ in part]
+    shown = [""] * len(part)
+
+    def on_token(rows, tokens):
+        for row, token in zip(rows, tokens):
+            ids[row].append(token)
+            text = tokenizer.decode(ids[row])
+            if not text.endswith("\ufffd"):         # a cut UTF-8 character waits for the rest
+                on_text(part[row], text[len(shown[row]):])
+                shown[row] = text
+
+    return on_token
+
+
+def cut_note(cut, n, limit):
+    """What to say of n answers of which `cut` were cut off at `limit` tokens; "" where none was."""
+    if not cut:
+        return ""
+    how = "the answer was" if n == 1 else f"{cut} of {n} answers were"
+    return f"{how} cut at {limit} tokens; --max-tokens={2 * limit} lets longer ones finish"
+
+
+def cut_mark(cut, limit):
+    """The same in a line of a log, where nothing is said if none was cut."""
+    return f"  ({cut} cut at {limit} tokens)" if cut else ""

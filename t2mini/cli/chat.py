@@ -1,0 +1,162 @@
+"""
+`t2mini chat`: a prompt that stays. Every message goes through both passes, unless a command says
+which expert answers.
+
+Messages: each stands alone. The experts were trained on single questions, and the first pass reads
+          one message, so nothing said earlier reaches the model.
+Commands: lines that begin with a slash (COMMANDS); a mistake in one is told, and the chat goes on.
+Ends:     /quit, the end of the input (Ctrl-D), or Ctrl-C at the prompt. Ctrl-C while an answer is
+          being written stops that answer only.
+"""
+import math
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+from .. import adapt
+from ..lab.page_model import names_of
+from ..machine.text import cut_note, printable
+
+COMMANDS = {
+    "/expert NAME": "this expert answers; without a name: list those that are there",
+    "/mix NAME=ALPHA ...": "a mixture answers, such as /mix math=0.5 code=0.5",
+    "/base": "the base model answers",
+    "/auto": "the first pass chooses again, for each message",
+    "/help": "this list",
+    "/quit": "end (or Ctrl-D)"}
+WELCOME = "Each message stands alone: earlier ones are not remembered. /help lists the commands."
+
+
+@dataclass
+class Way:
+    """Who answers. name: as it is shown; expert: None (the first pass chooses), "none" or z."""
+    name: str = "auto"
+    expert: object = None
+
+
+class Chat:
+    """One conversation with a model. settings: strategy, max_tokens, temperature, seed of
+    adapt.answer."""
+
+    def __init__(self, model, tokenizer, shelf, **settings):
+        self.model, self.tokenizer, self.shelf = model, tokenizer, shelf
+        self.settings = settings
+        self.way = Way()
+
+    def run(self):
+        """Until the input ends."""
+        terminal = sys.stdin.isatty()
+        if terminal:
+            line_editing()
+            print(WELCOME)
+        for line in lines(terminal):
+            if line.split()[0] == "/quit":
+                break
+            try:
+                self.take(line)
+            except KeyboardInterrupt:               # this answer only
+                print(" [stopped]", flush=True)
+            except (ValueError, OSError) as e:
+                if isinstance(e, BrokenPipeError):
+                    raise
+                print(f"t2mini: {printable(e)}", file=sys.stderr, flush=True)
+
+    def take(self, line):
+        """One line: a command or a message."""
+        if line.startswith("/"):
+            self.command(*line.split())
+        else:
+            self.answer(line)
+
+    # --- messages ---
+    def answer(self, message):
+        """Show where a message goes, and its answer while it is being written."""
+        counts = Counter()
+        if self.way.expert is not None or self.settings["strategy"] not in ("classifier", "prompt"):
+            self.show_name(self.way.name)
+        adapt.answer(self.model, self.tokenizer, [message], experts=self.shelf,
+                     expert=self.way.expert, counts=counts, on_text=show_piece,
+                     on_route=self.show_route, **self.settings)
+        print(flush=True)
+        if counts["cut"]:
+            print(cut_note(1, 1, self.settings["max_tokens"]), file=sys.stderr, flush=True)
+
+    def show_route(self, routes):
+        """The label that the first pass gave, and how sure it was."""
+        [route] = routes
+        if route.readable:
+            self.show_name(f"{route.label} {100 * route.probabilities[route.label]:.0f}%")
+        else:
+            self.show_name(f"other: the first pass said {route.said!r}, which is no label")
+
+    def show_name(self, name):
+        if name == "auto":                          # a strategy without a first pass
+            name = self.settings["strategy"]
+        print(printable(f"[{name}] "), end="", flush=True)
+
+    # --- commands ---
+    def command(self, word, *rest):
+        """Do what a command says. ValueError where it is none, or its words are wrong."""
+        if word == "/help":
+            print("\n".join(f"  {name:<20} {text}" for name, text in COMMANDS.items()), flush=True)
+        elif word == "/expert" and not rest:
+            there = ", ".join(names_of(self.model, self.shelf))
+            print(printable(f"there are: {there}"), flush=True)
+        elif word == "/expert" and len(rest) == 1:
+            self.use(Way(rest[0], "none" if rest[0] == "none" else self.shelf[rest[0]]))
+        elif word == "/mix" and rest:
+            self.use(self.mixture(rest))
+        elif word == "/base" and not rest:
+            self.use(Way("base", "none"))
+        elif word == "/auto" and not rest:
+            self.use(Way())
+        else:
+            usage = [name for name in COMMANDS if name.split()[0] == word]
+            raise ValueError(f"the command is {usage[0]}" if usage else
+                             f"there is no command {word[:40]!r}; /help lists them")
+
+    def use(self, way):
+        self.way = way
+        who = "the first pass chooses again" if way.expert is None else f"{way.name} answers"
+        print(printable(f"from now on: {who}"), flush=True)
+
+    def mixture(self, words):
+        """NAME=ALPHA ... -> Way. ValueError for what is no finite number, or a name without one."""
+        alphas = {}
+        for word in words:
+            name, _, text = word.partition("=")
+            try:
+                alphas[name] = float(text)
+            except ValueError:
+                alphas[name] = math.nan
+            if not name or not abs(alphas[name]) < 100:         # nan is below nothing
+                raise ValueError(f"/mix takes words such as math=0.5, not {word[:40]!r}")
+        mixed = adapt.mixture([self.shelf[name] for name in alphas], list(alphas.values()))
+        told = ", ".join(f"{a:g} {name}" for name, a in alphas.items())
+        return Way(f"mixture of {told}", mixed)
+
+
+def lines(terminal):
+    """The lines of the input that are not empty, until it ends; Ctrl-C at the prompt ends it."""
+    while True:
+        try:
+            line = input("> ") if terminal else sys.stdin.readline()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not terminal and not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def line_editing():
+    """Arrow keys and earlier lines at the prompt, where Python was built with them."""
+    try:
+        import readline     # noqa: F401
+    except ImportError:
+        pass
+
+
+def show_piece(i, piece):
+    print(printable(piece), end="", flush=True)

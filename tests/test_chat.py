@@ -1,0 +1,108 @@
+"""The prompt that stays: who answers, what is shown of it, and that neither a mistake nor Ctrl-C ends it."""
+import io
+import sys
+
+import pytest
+import torch
+from test_cli import call, home, trained     # noqa: F401
+
+from t2mini import adapt, experts, svf
+from t2mini.cli import chat
+from t2mini.generate import generate
+
+
+@pytest.fixture
+def talk(call, trained, monkeypatch):     # noqa: F811
+    """talk(lines, ...) -> (exit status, standard output, standard error) of `chat` with a pipe as its input."""
+    def run(lines, *more):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        return call("chat", "--max-tokens=4", *more)
+    return run
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """[(question, expert)] of every message, as `adapt.answer` gets it."""
+    seen, real = [], adapt.answer
+
+    def answer(model, tokenizer, questions, strategy="classifier", experts=None, expert=None, **more):
+        seen.append((questions[0], expert))
+        return real(model, tokenizer, questions, strategy, experts, expert, **more)
+    monkeypatch.setattr(adapt, "answer", answer)
+    return seen
+
+
+def test_one_message_per_line_with_its_route(talk, asked):
+    """Fails if a line of a pipe is lost, an empty one is answered, the route or its probability is not shown, or anything
+    behind /quit is read."""
+    status, out, err = talk("hello\n\n  \nand you?\n/quit\nno\n", "--strategy=prompt")
+    assert status == 0 and [question for question, _ in asked] == ["hello", "and you?"]
+    assert out.count("[") >= 2 and (out.count("%] ") == 2 or "no label] " in out)
+    assert "cut at 4 tokens; --max-tokens=8" in err                     # a random model of bytes does not stop
+    assert talk("hi")[0] == 0 and asked[-1][0] == "hi"                  # no line end, no /quit: the input ends
+
+
+def test_commands_say_who_answers(talk, asked, home):     # noqa: F811
+    """Fails if /expert, /mix, /base or /auto do not change who answers, or the answer's mark does not say so."""
+    z = experts.read_expert(home / "out" / "math.safetensors")
+    z = {name: torch.full_like(t, 1.2) for name, t in z.items()}
+    experts.save_expert(home / "out" / "math.safetensors", z, experts.read_metadata(home / "out" / "math.safetensors"))
+    status, out, _ = talk("/expert math\na\n/mix math=0.5 code=0\nb\n/base\nc\n/expert none\nd\n/auto\ne\n/expert\n/help\n")
+    given = dict(asked)
+    assert status == 0 and given["c"] == given["d"] == "none" and given["e"] is None
+    for name in z:
+        assert torch.equal(given["a"][name], z[name]) and torch.allclose(given["b"][name], torch.tensor(1.1))
+    for shown in ("[math] ", "[mixture of 0.5 math, 0 code] ", "[base] ", "[none] ", "there are: dispatcher, math", "/mix NAME"):
+        assert shown in out
+
+
+@pytest.mark.parametrize("wrong, says", [
+    ("/foo", "no command '/foo'"), ("/expert nobody", "no expert 'nobody'"), ("/mix", "the command is /mix NAME=ALPHA"),
+    ("/mix math", "not 'math'"), ("/mix math=nan", "not 'math=nan'"), ("/mix =1", "not '=1'"), ("/base now", "the command is /base"),
+    ("x" * 5000, "shorten it")])
+def test_a_mistake_is_one_line_and_the_chat_goes_on(talk, asked, wrong, says):
+    """Fails if a mistake ends the chat, is silent, or changes who answers."""
+    status, out, err = talk(f"/base\n{wrong}\nhello\n")
+    told = [line for line in err.splitlines() if line.startswith("t2mini: ")]
+    assert status == 0 and len(told) == 1 and says in told[0] and "Traceback" not in err
+    assert asked[-1] == ("hello", "none")
+
+
+def test_nothing_that_a_model_writes_reaches_the_terminal_as_a_command(talk, monkeypatch):
+    """Fails if an answer, or what the first pass said, is printed with its escape sequences."""
+    def answer(*args, on_text, on_route, **more):
+        on_route([adapt.Route("other", "\x1b[2J", {}, False)])
+        on_text(0, "red \x1b[31m")
+    monkeypatch.setattr(adapt, "answer", answer)
+    status, out, _ = talk("hello\n")
+    assert status == 0 and "\x1b" not in out and "red \\x1b[31m" in out and "no label] " in out
+
+
+def test_ctrl_c_stops_one_answer(talk, monkeypatch):
+    """Fails if Ctrl-C during an answer ends the chat, or leaves something of an expert in the model."""
+    models, real = [], generate
+
+    def interrupted(model, *args, **more):
+        models.append(model)
+        if len(models) == 1:
+            raise KeyboardInterrupt
+        return real(model, *args, **more)
+    monkeypatch.setattr("t2mini.evaluate.generate", interrupted)
+    status, out, _ = talk("/expert math\nhello\nhello\n")
+    assert status == 0 and out.count("[math] ") == 2 and out.count("[stopped]") == 1
+    assert all(bool((layer.z == 1).all()) for layer in svf.layers(models[0]).values())
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, EOFError])
+def test_at_the_prompt_ctrl_c_and_ctrl_d_end_the_chat(call, trained, monkeypatch, end):     # noqa: F811
+    """Fails if either of them is a traceback or an error, or a terminal is not told that messages stand alone."""
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def typed(prompt):
+        raise end
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", typed)
+    status, out, err = call("chat")
+    assert status == 0 and "Traceback" not in err and chat.WELCOME in out
