@@ -7,9 +7,8 @@ over questions only; small circles are the single seeds.
 import numpy as np
 
 from .. import evaluate
-from .plots import BLUE, GREEN, GREY, ORANGE, pyplot, save
+from .plots import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, YELLOW, pyplot, save
 
-PINK, RED, SKY, YELLOW = "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, "#000000")
 
 

@@ -13,6 +13,13 @@ from ..machine import files
 from ..machine.text import printable
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+PINK, RED, SKY, YELLOW = "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"
+DARK = "#444444"
+
+# one colour for one thing, in every picture
+OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORANGE, "full": DARK,
+      "shuffled": PINK, "prompt": SKY, "classifier": BLUE, "CEM": GREEN, "search": GREEN,
+      "uniform alpha": YELLOW, "best single expert": PINK}
 
 
 def pyplot():
@@ -90,8 +97,6 @@ def draw_results(results, path):
     count = [len({(r["task"], r["arm"]) for r in p}) + len({r["task"] for r in p}) for p in parts]
     fig, axes = plt.subplots(1, len(parts), figsize=(12, 4.6), sharey=True, squeeze=False,
                              gridspec_kw={"width_ratios": count})
-    colours = {"base": GREY, "own expert": BLUE, "prompt": "#56B4E9", "classifier": BLUE, "CEM": GREEN, "uniform alpha": ORANGE,
-               "best single expert": "#CC79A7"}
     for ax, part in zip(axes[0], parts):
         x, middle = 0, {}
         for task in dict.fromkeys(r["task"] for r in part):
@@ -99,7 +104,7 @@ def draw_results(results, path):
             middle[x + (len(mine) - 1) / 2] = task
             for r in mine:
                 low, high = r["ci95"]
-                ax.bar(x, 100 * r["accuracy"], 0.92, color=colours.get(r["arm"], "#D55E00"), label=r["arm"])
+                ax.bar(x, 100 * r["accuracy"], 0.92, color=OF.get(r["arm"], RED), label=r["arm"])
                 ax.errorbar(x, 100 * r["accuracy"], [[100 * (r["accuracy"] - low)], [100 * (high - r["accuracy"])]],
                             color="black", lw=1, capsize=2)
                 x += 1
