@@ -508,3 +508,16 @@ def test_rounded_weights():
     assert all(len(row.unique()) <= 7 for row in out) and torch.allclose(out.abs().amax(1), W.abs().amax(1))
     assert (experiments.rounded(W, 8) - W).abs().max() < W.abs().max() / 254 + 1e-6
 
+
+
+def test_a_picture_has_no_empty_panel_and_says_names_in_words():
+    """Fails if panels with other arms share a row, so that places stay empty, or a short name of a
+    results file is shown as it is."""
+    rows = [{"task": task, "arm": arm, "rewards": "01"} for task, arms in
+            (("math", ("base", "svf")), ("code", ("base", "svf")), ("math-unseen", ("base", "cem")))
+            for arm in arms]
+    lines = figures.rows_of_panels(figures.grouped(rows))
+    assert lines == [(["base model", "SVF expert"], [("math", ""), ("code", "")]),
+                     (["base model", "mixture found by search"], [("math-unseen", "")])]
+    assert set(figures.MESSAGE) == set(experiments.ALL)
+    assert figures.colour_of("base, choosing") == figures.colour_of("no z") != figures.colour_of("z")

@@ -1,10 +1,12 @@
 """03: one dial per singular value. z turns the pieces of a weight matrix up and down (paper 3.1 and 3.2)."""
 # %% the checkers of the three exercises
+import textwrap
+
 import chapter
 import torch
 
 import t2mini
-from t2mini import experts, svf
+from t2mini import evaluate, experts, svf, tasks
 from t2mini.lab import plots
 
 
@@ -100,6 +102,36 @@ for value in (0.0, 0.5, 1.0, 2.0, 3.0):
             written.append(int(model(torch.tensor([written]))[0, -1].argmax()))
     print(f"z = {value:g}: {tokenizer.decode(written)!r}")
 
+# %% all dials together: the math expert, turned on by a half, fully, and twice as far
+svf.detach(model)
+svf.attach(model, cache=experts.SVD_CACHE)
+math = experts.load(["math"], model)["math"]
+order = torch.Generator().manual_seed(0)
+shuffled = {name: z[torch.randperm(len(z), generator=order)] for name, z in math.items()}
+DOSES = {"base": 0.0, "half": 0.5, "expert": 1.0, "double": 2.0}
+arms = {name: svf.mix([math], [dose]) for name, dose in DOSES.items()} | {"shuffled": shuffled}
+N = 40
+task = tasks.get("math")
+examples = task.examples("test", N, seed=0)
+which = [arm for arm in range(len(arms)) for _ in examples]                 # every arm answers every question
+texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * len(arms), 48, experts=list(arms.values()), which=which)
+right = [sum(tasks.rewards(examples, texts[N * arm:N * arm + N])) for arm in range(len(arms))]
+
+chapter.section("doses")
+print(examples[0].prompt)
+for arm, (name, dose) in enumerate(DOSES.items()):
+    print(f"z = 1 + {dose:g} (z_math - 1), {name}:")
+    print(textwrap.fill(texts[N * arm].strip(), 96, initial_indent="    ", subsequent_indent="    "))
+
+chapter.section("doses-right")
+for name, found in zip(arms, right):
+    print(f"{name:<10}{evaluate.percent(found, N)}")
+print(f"the expert's dials are {torch.cat(list(math.values())).sub(1).abs().mean():.1%} away from 1 on average")
+chapter.section("verdict")
+gain = {name: found - right[0] for name, found in zip(arms, right)}
+print(f"the expert answers more questions right than the base model: {gain['expert'] > 0}")
+print(f"shuffled, its dials lose more than half of that gain: {gain['shuffled'] < gain['expert'] / 2}")
+
 # %% how many numbers are trained
 chapter.section("counts")
 
@@ -128,23 +160,63 @@ for label, found in MODELS.items():
 
 # %% the picture
 plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
-for (dial, p), colour, line in zip(curves.items(), (plots.BLUE, plots.BLUE, plots.ORANGE, plots.ORANGE), ("-", ":") * 2):
-    left.plot(values, p, line, color=colour, marker="o", ms=4, label=f"layer {dial[0]}, dial {dial[1]}")
-left.axvline(1, color=plots.GREY, lw=1)
-left.set(xlabel="z of that one dial (1 = base model)", ylabel='p(" Paris")', ylim=(0, 1), title="turning one dial of 17,280")
-left.legend(frameon=False, fontsize=9.5, loc=(0.66, 0.36))
-rows = [bars["SmolLM2-135M", "all seven"], bars["Llama-3-8B", "all seven"]]
-for i, (method, colour) in enumerate((("SVF", plots.BLUE), ("LoRA, rank 16", plots.ORANGE), ("full", plots.GREY))):
-    at = [x + 0.29 * (i - 1) for x in range(2)]
-    right.bar(at, [row[i] for row in rows], 0.27, color=colour, label=method)
-    for x, row in zip(at, rows):
+fig, ((plane, one), (dose, numbers)) = plt.subplots(2, 2, figsize=(11, 8.6))
+
+# a matrix turns the unit circle into an ellipse; its half axes are the S_i u_i
+angle = torch.linspace(0, 2 * torch.pi, 200)
+circle = torch.stack([angle.cos(), angle.sin()])
+U, S, Vt = svf.decompose(W)
+U, Vt = -U, -Vt                                             # the same pieces, arrows to the upper right
+for z, colour, style, label in (((1, 1), plots.OF["base"], "-", "z = (1, 1): W"),
+                                ((0.5, 1), plots.OF["expert"], "--", "z = (0.5, 1)"),
+                                ((1.5, 1), plots.OF["expert"], "-", "z = (1.5, 1)")):
+    turned = torch.tensor(z, dtype=torch.float32)
+    plane.plot(*((U * (S * turned)) @ Vt @ circle), style, color=colour, lw=2, label=label)
+for i, name in ((0, "piece 0"), (1, "piece 1")):
+    for z, colour in ((1.5 - 0.5 * i, plots.OF["expert"]), (1, plots.OF["base"])):
+        tip = z * S[i] * U[:, i]
+        style = {"arrowstyle": "-|>", "lw": 2.5, "color": colour, "shrinkA": 0, "shrinkB": 0}
+        plane.annotate("", tip.tolist(), (0, 0), arrowprops=style)
+    plane.annotate(name, tip.tolist(), (8 - 80 * (i == 0), -2 - 6 * i), textcoords="offset points", fontsize=11)
+plane.text(4.3, 6.3, "dial 0 makes the ellipse\nlonger or shorter along\npiece 0, and nowhere else", fontsize=10.5, va="center")
+plane.set(aspect="equal", xticks=[], yticks=[], title="One dial stretches one direction", xlim=(-6, 13.5), ylim=(-10.2, 10.6))
+plane.spines[:].set_visible(False)
+plane.legend(frameon=False, fontsize=11, loc="lower right", title="the unit circle after W′", alignment="left")
+
+WORDS = {(1, 0): "largest piece, layer 1", (1, 288): "middle piece, layer 1",
+         (29, 0): "largest piece, layer 29", (29, 288): "middle piece, layer 29"}
+for (dial, p), colour, line in zip(curves.items(), (plots.RED, plots.RED, plots.BLUE, plots.BLUE), ("-", ":") * 2):
+    one.plot(values, p, line, color=colour, marker="o", ms=4, label=WORDS[dial])
+one.axvline(1, color=plots.OF["base"], lw=1)
+one.text(1.04, 0.02, "base model", color="#666666", fontsize=10)
+one.set(xlabel="z of that one dial", ylabel='chance of "Paris"', ylim=(0, 1.3), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        title="Turned far, one dial breaks an answer")
+one.legend(frameon=False, fontsize=10, ncols=2, loc="upper center")
+
+NAMES = {"base": "off\n(base)", "half": "half", "expert": "full\n(expert)", "double": "double", "shuffled": "full, but\nshuffled"}
+for x, (name, found) in enumerate(zip(arms, right)):
+    low, high = evaluate.wilson(found, N)
+    share = found / N
+    colour = plots.OF[name] if name in plots.OF else plots.OF["expert"]
+    dose.bar(x, 100 * share, 0.7, color=colour, alpha=0.55 if name in ("half", "double") else 1)
+    dose.errorbar(x, 100 * share, [[100 * (share - low)], [100 * (high - share)]], color="black", lw=1, capsize=3)
+    dose.text(x, 100 * high + 2, f"{100 * share:.0f} %", ha="center", fontsize=11, weight="bold")
+dose.set_xticks(range(len(arms)), NAMES.values())
+dose.set(ylim=(0, 105), ylabel=f"right of {N} questions, %  (95 % interval)", title="All dials, each a little, mend answers")
+
+for i, (method, colour) in enumerate((("SVF", "svf"), ("LoRA, rank 16", "lora"), ("all weights", "full"))):
+    for x, name in enumerate(MODELS):
+        row = bars[name, "all seven"]
+        numbers.bar(x + 0.3 * (i - 1), row[i], 0.28, color=plots.OF[colour], label=None if x else method)
         size = f"{row[i] / 1e3:,.0f} k" if row[i] < 1e6 else f"{row[i] / 1e6:,.0f} M"
-        fewer = "" if i == 2 else f"\n{row[2] / row[i]:,.0f} x\nfewer"
-        right.text(x, row[i] * 1.25, size + fewer, ha="center", va="bottom", fontsize=9.5)
-right.set_yscale("log")
-right.set_xticks(range(2), MODELS)
-right.set(ylabel="trained numbers (log scale)", title="how many numbers each method trains", ylim=(1e4, 2e11))
-right.legend(frameon=False, fontsize=10, ncols=3, loc="upper center")
-fig.tight_layout()
+        numbers.text(x + 0.3 * (i - 1), row[i] * 1.2, size, ha="center", va="bottom", fontsize=11, weight="bold")
+    if method == "SVF":
+        for x, name in enumerate(MODELS):
+            row = bars[name, "all seven"]
+            numbers.text(x - 0.3, 2.2e3, f"{row[1] / row[0]:.0f} x\nfewer", ha="center", color="white", fontsize=12, weight="bold")
+numbers.set_yscale("log")
+numbers.set_xticks(range(2), MODELS)
+numbers.set(ylabel="trained numbers (log scale)", title="SVF trains fifty times fewer numbers than LoRA", ylim=(1e3, 3e11))
+numbers.legend(frameon=False, fontsize=10, ncols=3, loc="upper center")
+fig.tight_layout(h_pad=2.5)
 chapter.save(fig, "03_one_dial")

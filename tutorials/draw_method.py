@@ -79,7 +79,7 @@ def draw_second_pass(ax):
     """Lower row: W' from its three factors, the middle one turned by z, and the answer."""
     title(ax, 30, 20, "2", "Answer it", plots.ORANGE)
     box(ax, 28.5, 0, 37.5, 16.8, PALE_ORANGE, plots.ORANGE)
-    ax.text(34, 11, "second\npass:", fontsize=12, ha="center", va="center")
+    ax.text(34, 10.3, "second\npass: the\nmodel,\nadapted", fontsize=12, ha="center", va="center")
     matrix(ax, 39.5, 6, 5, 8.6, "white", plots.BLUE)                        # U, (m, r)
     matrix(ax, 46.8, 9.6, 5, 5, "white", plots.ORANGE)                      # diag(S z), (r, r)
     matrix(ax, 54.1, 9.6, 9, 5, "white", plots.BLUE)                        # Vt, (r, n)
@@ -88,10 +88,11 @@ def draw_second_pass(ax):
     for x, y, text in ((42, 10.3, "U"), (58.6, 12.1, "Vᵀ")):
         ax.text(x, y, text, fontsize=16, ha="center", va="center", style="italic")
     middle = {"ha": "center", "va": "center"}
-    ax.text(47.2, 2.9, "W′ = U diag(S · z) Vᵀ", fontsize=15, weight="bold", **middle)
+    ax.text(49.5, 2.9, "W′ = U diag(S · z) Vᵀ", fontsize=15, weight="bold", **middle)
     arrow(ax, (70, 28.2), (49.3, 15.1), plots.ORANGE, bend=-0.28)
     ax.text(68.5, 20.8, "z of math", fontsize=14, weight="bold", color="#9a6400")
     arrow(ax, (66.5, 8), (73.5, 8))
+    ax.text(86.7, 17, "Answer", fontsize=14, weight="bold", color=INK, ha="center", va="center")
     box(ax, 74, 1.5, 25.5, 13)
     ax.text(86.7, 8, "Raj plays 9 * 4\n= 36 games\nin 4 weeks.", fontsize=13, **middle)
 
@@ -103,6 +104,7 @@ def draw():
     fig.subplots_adjust(0.01, 0.01, 0.99, 0.99)
     ax.axis("off")
     ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 48.5))
+    ax.text(11, 33.5, "Question", fontsize=14, weight="bold", color=INK, ha="center", va="center")
     box(ax, 0, 15, 22, 16)
     ax.text(11, 23, QUESTION, fontsize=12, ha="center", va="center")
     arrow(ax, (22.5, 26), (28, 34), bend=-0.1)

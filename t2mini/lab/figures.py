@@ -7,10 +7,46 @@ over questions only; small circles are the single seeds.
 import numpy as np
 
 from .. import evaluate
-from .plots import BLUE, GREEN, GREY, ORANGE, pyplot, save
+from .plots import BLUE, GREEN, GREY, OF, ORANGE, PINK, RED, SKY, YELLOW, in_words, pyplot, save
 
-PINK, RED, SKY, YELLOW = "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, "#000000")
+
+# what each picture says, in its title
+MESSAGE = {
+    "finetune": "SVF learns with fifty times fewer numbers than LoRA",
+    "unseen": "On kinds of tasks never trained on, two passes beat the base model",
+    "ablation": "Right-or-wrong teaches; copying gold answers does not",
+    "shots": "More examples or a longer search changed little",
+    "transfer": "An expert belongs to its directions: shuffled, its gain is gone",
+    "recipe": "Released choices that undo the gain: bfloat16 z, mixed logits",
+    "tiny": "One dial per singular value beats one per matrix",
+    "real": "Published questions: little to gain at this size, but for choosing",
+    "timing": "The first pass is the cheaper one",
+    "spectrum": "No few singular values carry a matrix",
+    "curves": "Most of the gain comes within the first updates",
+    "alphas": "Each search ends elsewhere: ten examples do not pin a mixture down",
+    "dispatch": "A trained first pass says more often what a question needs",
+}
+
+
+def colour_of(arm):
+    """One colour for one thing, in every picture (plots.OF)."""
+    if arm == "no z" or arm.startswith("base"):
+        return OF["base"]
+    if arm.startswith("lora"):
+        return OF["lora"]
+    if "shuffled" in arm:
+        return OF["shuffled"]
+    if arm.startswith("cem") or " shots" in arm:
+        return OF["search"]
+    if "in context" in arm:
+        return OF["in context"]
+    return OF.get(arm, OF["expert"])
+
+
+def headline(fig, done):
+    """The message of the picture above its panels."""
+    fig.suptitle(MESSAGE.get(done.get("name"), ""), fontsize=13, weight="bold")
 
 
 def grouped(rows):
@@ -140,59 +176,90 @@ def difference(seeds, start):
     return text
 
 
+def rows_of_panels(groups, most=3):
+    """Side by side where the arms are the same: [(arms in words, [(task, base)])]; none empty."""
+    arms = {}
+    for task, base, arm in groups:
+        arms.setdefault((task, base), []).append(arm)
+    lines = []
+    for panel, mine in arms.items():
+        names = [in_words(arm) for arm in mine]
+        if not lines or lines[-1][0] != names or len(lines[-1][1]) == most:
+            lines.append((names, []))
+        lines[-1][1].append(panel)
+    return lines
+
+
 def bars(done, path):
-    """One line of dots per arm, one panel per task: readable however long the names are."""
+    """A bar per arm with its score and interval; small circles are the single seeds."""
     plt, groups = pyplot(), grouped(done["rows"])
-    panels = list(dict.fromkeys((task, base) for task, base, _ in groups))
-    arms = list(dict.fromkeys(arm for _, _, arm in groups))
-    columns = min(3, len(panels))
-    height = -(-len(panels) // columns)
-    size = 3.2 + 3.1 * columns, height * (1.1 + 0.29 * len(arms))
-    fig, axes = plt.subplots(height, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for ax in axes.flat[len(panels):]:
-        ax.axis("off")
-    for ax, (task, base) in zip(axes.flat, panels):
-        here = {arm: seeds for (t, b, arm), seeds in groups.items() if (t, b) == (task, base)}
-        for arm, seeds in here.items():
-            mean, low, high, _ = evaluate.over_seeds(seeds)
-            y = arms.index(arm)
-            colour = GREY if arm == "no z" or arm.startswith("base") else BLUE
-            ends = [[100 * max(0, mean - low)], [100 * max(0, high - mean)]]
-            ax.errorbar(100 * mean, y, xerr=ends, fmt="o", ms=7, capsize=3, color=colour, zorder=3)
-            if len(seeds) > 1:
-                single = [100 * np.mean(s) for s in seeds]
-                ax.plot(single, [y + 0.25] * len(seeds), "o", ms=3, mfc="none", color=ORANGE)
-            if arm in ("base", "no z"):
-                ax.axvline(100 * mean, color=GREY, lw=0.8, ls=":")
-        ax.set_title(f"{task}{': ' + base if base else ''}", fontsize=11)
-        ax.grid(axis="y", lw=0.3)
-    axes[0][0].set_yticks(range(len(arms)), arms)
-    axes[0][0].set_ylim(len(arms) - 0.4, -0.6)
-    axes[0][0].set_xlim(0, 100)
-    fig.supxlabel("right answers, %  (blue: mean over seeds and 95 % interval, "
-                  "of one seed over questions only; orange: each seed)", fontsize=11)
+    lines = rows_of_panels(groups)
+    heights = [len(arms) + 2.6 for arms, _ in lines]
+    widest = max(len(panels) for _, panels in lines)
+    fig = plt.figure(figsize=(3.6 + 3.2 * widest, 0.9 + 0.34 * sum(heights)), layout="constrained")
+    parts = fig.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)
+    for part, (names, panels) in zip(parts[:, 0], lines):
+        axes = part.subplots(1, len(panels), squeeze=False)[0]
+        ends = []
+        for ax, panel in zip(axes, panels):
+            here = {arm: seeds for (*where, arm), seeds in groups.items() if (*where,) == panel}
+            ends.append(draw_arms(ax, here))
+            task, base = panel
+            ax.set_title(in_words(task) + (base and f", {in_words(base)}"), fontsize=11)
+            ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
+            ax.tick_params(axis="y", length=0)
+        for ax in axes:
+            ax.set_xlim(0, 100 * max(ends) * (1.08 + 0.12 * len(panels)))
+    note = "right answers, %  (line: 95 % interval"
+    if any(len(seeds) > 1 for seeds in groups.values()):
+        note += "; circles: single training runs"
+    fig.supxlabel(f"{note})", fontsize=11)
+    headline(fig, done)
     save(fig, path)
+
+
+def draw_arms(ax, here):
+    """One panel of `bars`. here: arm -> rewards of each seed. -> the highest end of a line."""
+    ends = []
+    for y, (arm, seeds) in enumerate(here.items()):
+        mean, low, high, _ = evaluate.over_seeds(seeds)
+        ax.barh(y, 100 * mean, 0.7, color=colour_of(arm))
+        ax.plot([100 * low, 100 * high], [y, y], color="black", lw=1.2)
+        if len(seeds) > 1:
+            single = [100 * np.mean(s) for s in seeds]
+            ax.plot(single, [y] * len(seeds), "o", ms=4, mfc="white", mec="black", mew=0.8)
+        ax.text(100 * high, y, f"  {100 * mean:.1f}", va="center", fontsize=10)
+        ends.append(high)
+    ax.set_ylim(len(here) - 0.4, -0.6)
+    return max(ends)
 
 
 def curves(done, path):
     """Over the updates: reward of sampled answers, greedy answers right on validation and test."""
     plt, rows = pyplot(), done["rows"]
     names = list(dict.fromkeys(r["task"] for r in rows))
-    size = 4 * len(names), 3.8
+    size = 4 * len(names), 4.2
     fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for ax, task in zip(axes[0], names):
-        for i, r in enumerate(r for r in rows if r["task"] == task):
-            lines = (("train", "train: mean reward of an update", GREY, "-", 0.8),
-                     ("val", f"validation, n={r['n_val']}", BLUE, "o-", 1.5),
-                     ("test", f"test, n={r['n_test']} (decides nothing)", ORANGE, "s--", 1.5))
-            for name, label, colour, style, width in lines:
-                steps = [step for step, _ in r[name]]
-                shares = [100 * v for _, v in r[name]]
-                ax.plot(steps, shares, style, color=colour, ms=4, lw=width, alpha=0.9,
-                        label=None if i else label)
+        mine = [r for r in rows if r["task"] == task]
+        lines = (("train", "sampled answers, while training", GREY, "-", 0.8),
+                 ("val", f"validation, {rows[0]['n_val']} questions", BLUE, "o-", 2.2),
+                 ("test", f"test, {rows[0]['n_test']} questions (decides nothing)", ORANGE,
+                  "s--", 2.2))
+        for name, label, colour, style, width in lines:
+            steps = [step for step, _ in mine[0][name]]
+            shares = 100 * np.array([[v for _, v in r[name]][:len(steps)] for r in mine])
+            mean = shares.mean(0)                               # over the training runs
+            ax.fill_between(steps, shares.min(0), shares.max(0), color=colour, alpha=0.18, lw=0)
+            ax.plot(steps, mean, style, color=colour, ms=5, lw=width, label=label)
+            if name == "test":
+                ax.text(steps[-1], mean[-1], f" {mean[-1]:.0f} %", va="center", color="black")
+                ax.text(steps[0], mean[0] - 6, f"{mean[0]:.0f} %", va="top", ha="left")
         ax.set(title=task, xlabel="update", ylim=(0, 100))
-    axes[0][0].set_ylabel("right, %  (one line per seed)")
-    axes[0][0].legend(frameon=False, fontsize=9, loc="upper left")
+        ax.margins(x=0.12)
+    axes[0][0].set_ylabel("right, %  (mean and range of the runs)")
+    axes[0][-1].legend(frameon=False, fontsize=9, loc="upper left")
+    headline(fig, done)
     save(fig, path)
 
 
@@ -213,6 +280,7 @@ def confusion(done, path):
             else:
                 ax.axis("off")
     fig.supxlabel("the first pass said (% of the questions of a line)", fontsize=11)
+    headline(fig, done)
     save(fig, path)
 
 
@@ -232,24 +300,23 @@ def draw_confusion(ax, tables):
 
 
 def alphas(done, path):
-    """How the mean of CEM's Gaussian moves, one panel per task, one line per expert and seed."""
+    """Where each search ended, one panel per task; a dot per expert and search."""
     plt, rows = pyplot(), done["rows"]
     names = list(dict.fromkeys(r["task"] for r in rows))
     size = 4 * len(names), 3.8
     fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for ax, task in zip(axes[0], names):
-        for i, r in enumerate(r for r in rows if r["task"] == task):
-            means = np.array([h["mean"] for h in r["history"]]).T           # (K, iterations)
-            stds = np.array([h["std"] for h in r["history"]]).T
-            x = range(1, means.shape[1] + 1)
-            for expert, colour, mean, std in zip(r["experts"], COLOURS, means, stds):
-                ax.plot(x, mean, "o-", color=colour, ms=3, label=None if i else expert)
-                ax.fill_between(x, mean - std, mean + std, color=colour, alpha=0.1, lw=0)
+        mine = [r for r in rows if r["task"] == task]
+        found = np.array([r["history"][-1]["mean"] for r in mine])         # (searches, K)
+        for k, (expert, colour) in enumerate(zip(mine[0]["experts"], COLOURS)):
+            ax.plot([k, k], [found[:, k].min(), found[:, k].max()], color=colour, lw=1.5)
+            ax.plot([k] * len(found), found[:, k], "o", color=colour, ms=9, alpha=0.7)
+            ax.text(k + 0.13, found[:, k].mean(), f"{found[:, k].mean():.2f}", va="center")
         ax.axhline(0, color=GREY, lw=0.8, ls=":")
-        ax.set(title=task, xlabel="iteration")
-    axes[0][0].set_ylabel("alpha: mean and spread of the search\n(one line per seed)")
-    axes[0][-1].legend(frameon=False, title="expert", fontsize=9, loc="center left",
-                       bbox_to_anchor=(1.02, 0.5))
+        ax.set_xticks(range(len(mine[0]["experts"])), mine[0]["experts"])
+        ax.set(title=in_words(task), xlim=(-0.5, len(mine[0]["experts"]) - 0.3))
+    axes[0][0].set_ylabel("weight of the expert, alpha\n(a dot per search, number: mean)")
+    headline(fig, done)
     save(fig, path)
 
 
@@ -257,7 +324,8 @@ def timing(done, path):
     """Seconds per question of both passes; a bar per strategy and way of asking; mean of seeds."""
     plt, rows = pyplot(), done["rows"]
     ways = list(rows[0]["seconds_per_question"]) if rows else []
-    fig, axes = plt.subplots(1, len(ways), figsize=(5.2 * len(ways), 3.6), squeeze=False)
+    fig, axes = plt.subplots(1, len(ways), figsize=(4 + 3.6 * len(ways), 4.2), sharey=True,
+                             squeeze=False)
     for ax, way in zip(axes[0], ways):
         labels = []
         for task, arm in dict.fromkeys((r["task"], r["arm"]) for r in rows):
@@ -267,30 +335,37 @@ def timing(done, path):
             y = len(labels)
             ax.barh(y, first, color=ORANGE, label=None if y else "first pass")
             ax.barh(y, second, left=first, color=BLUE, label=None if y else "second pass")
-            ax.text(first + second, y, f" {first / second:.0%}", va="center", fontsize=9)
-            labels.append(f"{task}, {arm}")
+            ax.text(first + second, y, f" {first:.2f} + {second:.2f} s", va="center", fontsize=9)
+            labels.append(f"{task.partition('-')[0]}, {in_words(arm)}")
         ax.set_yticks(range(len(labels)), labels)
-        ax.invert_yaxis()
-        ax.set(xlabel="seconds per question", title=f"{way} (text: first / second)")
-        ax.margins(x=0.12)
-    axes[0][-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        ax.set_ylim(len(labels) - 0.4, -0.6)
+        ax.set(xlabel="seconds per question", title=f"asked {way}" if "one" in way else way)
+        ax.margins(x=0.32)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=2, fontsize=10,
+               loc="lower left")
+    headline(fig, done)
     save(fig, path)
 
 
 def spectrum(done, path):
     """What share of sum(S) the largest singular values hold; band: least to most of the blocks."""
     plt, rows = pyplot(), done["rows"]
-    fig, axes = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True)
-    for ax, key, title in ((axes[0], "mass", "of sum(S)"), (axes[1], "energy", "of sum(S²)")):
+    fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True)
+    for ax, key, title in ((axes[0], "mass", "of the sum of S"),
+                           (axes[1], "energy", "of the sum of S²")):
+        ends = []
         for r, colour in zip(rows, COLOURS):
             x = [0, *(100 * v for v in r["top"])]
             parts = (key, f"{key}_least", f"{key}_most")
             y, low, high = ([0, *(100 * v for v in r[part])] for part in parts)
-            label = f"{r['arm']} ({r['singular_values']} values)"
-            ax.plot(x, y, "o-", ms=3, color=colour, label=label)
-            ax.fill_between(x, low, high, color=colour, alpha=0.08, lw=0)
+            ax.plot(x, y, "-", color=colour, lw=2, label=in_words(r["arm"]))
+            ax.fill_between(x, low, high, color=colour, alpha=0.06, lw=0)
+            ends.append(float(np.interp(50, x, y)))
         ax.plot([0, 100], [0, 100], color=GREY, lw=0.8, ls=":")
-        ax.set(xlabel="largest singular values, % of their number", title=f"share {title}, %")
-    axes[0].set_ylabel("share, %  (line: mean over blocks)")
-    axes[1].legend(frameon=False, fontsize=9)
+        ax.axvline(50, color=GREY, lw=0.8, ls=":")
+        ax.text(51, 8, f"the larger half holds\n{min(ends):.0f} to {max(ends):.0f} %", fontsize=11)
+        ax.set(xlabel="largest singular values, % of their number", title=title)
+    axes[0].set_ylabel("share, %  (mean over blocks)")
+    axes[0].legend(frameon=False, fontsize=9, ncols=2, loc=(0.55, 0.22))
+    headline(fig, done)
     save(fig, path)

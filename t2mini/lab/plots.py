@@ -13,6 +13,44 @@ from ..machine import files
 from ..machine.text import printable
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+PINK, RED, SKY, YELLOW = "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"
+DARK = "#444444"
+
+# one colour for one thing, in every picture
+OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORANGE, "full": DARK,
+      "shuffled": PINK, "ia3": SKY, "prompt": SKY, "classifier": BLUE, "CEM": GREEN, "search": GREEN,
+      "uniform alpha": YELLOW, "random alpha": YELLOW, "in context": DARK,
+      "best single expert": PINK}
+
+# arms and tasks in words, where a name in a results file is short
+WORDS = {
+    "base": "base model", "no z": "base model", "z": "expert", "shuffled z": "expert, shuffled",
+    "svf": "SVF expert", "lora": "LoRA", "ia3": "IA3",
+    "prompt": "two passes, by prompt", "classifier": "two passes, trained",
+    "uniform alpha": "all experts mixed equally", "random alpha": "mixed at random",
+    "cem": "mixture found by search", "CEM": "mixture found by search",
+    "own expert": "its own expert", "cem per matrix": "searched, per matrix",
+    "lora, uniform alpha": "LoRA, mixed equally", "lora, cem": "LoRA, searched",
+    "10-shot in context": "ten examples in the prompt",
+    "10-shot in context, bare numbers": "ten examples in the prompt",
+    "ours": "t2mini", "greedy": "one greedy answer each", "no-baseline": "no baseline",
+    "signed": "wrong answers cost 1", "sigmoid": "z is a sigmoid", "bf16": "z in bfloat16",
+    "all": "all of these", "mixed z": "experts mixed by z",
+    "mixed logits": "mixed by logits (released)",
+    "base, choosing": "base model, choosing an option",
+    "base, choosing, unlisted": "the same, options not shown",
+    "svf, choosing": "expert, choosing an option",
+    "math-unseen": "math of unseen kinds", "code-unseen": "code of unseen kinds",
+    "reasoning-unseen": "reasoning of unseen kinds", "gsm8k": "GSM8K", "math-500": "MATH-500",
+    "mbpp": "MBPP", "humaneval": "HumanEval", "arc-easy": "ARC-Easy",
+    "arc-challenge": "ARC-Challenge", "the same": "same weights",
+    "q": "query", "k": "key", "v": "value", "o": "attention out",
+}
+
+
+def in_words(name):
+    """An arm or a task as a reader would say it."""
+    return WORDS.get(name, name.replace("svf", "SVF").replace("lora", "LoRA"))
 
 
 def pyplot():
@@ -50,16 +88,20 @@ def draw_expert(expert, meta, path):
     left.set_xticks(range(len(modules)), modules, rotation=35, ha="right")
     if layers != list(range(len(layers))):                  # every second block, for example
         left.set_yticks(range(len(layers)), layers)
-    left.set(xlabel="module", ylabel="layer", title="mean |z - 1|")
-    fig.colorbar(image, ax=left)
+    i, j = divmod(int(grid.nan_to_num(-1).argmax()), len(modules))
+    left.plot(j, i, "o", ms=13, mfc="none", mec=RED, mew=2)
+    left.set(ylabel="layer", title=f"turned most (ring): {modules[j]} of layer {layers[i]}")
+    fig.colorbar(image, ax=left, label="mean distance of its dials from 1")
     z = torch.cat([z.flatten() for z in expert.values()])
     spread = None if z.max() - z.min() > 1e-3 else (float(z.min()) - 0.5, float(z.max()) + 0.5)     # rounding is no spread
     right.hist(z.numpy(), bins=120, range=spread, color=BLUE, log=True)
     right.axvline(1, color="black", lw=1, ls=":")
-    right.set(xlabel="z (1 = base model)", ylabel="how many (log scale)", title=f"all {len(z):,} z")
+    far = float((z - 1).abs().mean())
+    right.set(xlabel="z (1 = base model)", ylabel="how many dials (log scale)",
+              title=f"{len(z):,} dials, {far:.1%} away from 1 on average")
     told = [printable(str(meta.get(key, "?"))).encode("ascii", "backslashreplace").decode().replace("$", r"\$")
             for key in ("task", "base_model", "seed")]      # the font of pictures has few letters
-    fig.suptitle("expert '{}' of {}, seed {}".format(*told))
+    fig.suptitle("where the expert '{}' of {} (seed {}) turned its dials".format(*told), weight="bold")
     save(fig, path)
 
 
@@ -90,8 +132,6 @@ def draw_results(results, path):
     count = [len({(r["task"], r["arm"]) for r in p}) + len({r["task"] for r in p}) for p in parts]
     fig, axes = plt.subplots(1, len(parts), figsize=(12, 4.6), sharey=True, squeeze=False,
                              gridspec_kw={"width_ratios": count})
-    colours = {"base": GREY, "own expert": BLUE, "prompt": "#56B4E9", "classifier": BLUE, "CEM": GREEN, "uniform alpha": ORANGE,
-               "best single expert": "#CC79A7"}
     for ax, part in zip(axes[0], parts):
         x, middle = 0, {}
         for task in dict.fromkeys(r["task"] for r in part):
@@ -99,21 +139,26 @@ def draw_results(results, path):
             middle[x + (len(mine) - 1) / 2] = task
             for r in mine:
                 low, high = r["ci95"]
-                ax.bar(x, 100 * r["accuracy"], 0.92, color=colours.get(r["arm"], "#D55E00"), label=r["arm"])
+                ax.bar(x, 100 * r["accuracy"], 0.92, color=OF.get(r["arm"], RED), label=in_words(r["arm"]))
                 ax.errorbar(x, 100 * r["accuracy"], [[100 * (r["accuracy"] - low)], [100 * (high - r["accuracy"])]],
                             color="black", lw=1, capsize=2)
+                ax.text(x, 100 * high + 1, f"{100 * r['accuracy']:.1f}", ha="center", fontsize=8)
                 x += 1
             x += 1
-        ax.set_xticks(list(middle), middle.values())
-        ax.set(ylim=(0, 100), title="the experts' own tasks" if part is parts[0] else "tasks that no expert was trained on")
+        ax.set_xticks(list(middle), map(in_words, middle.values()))
+        ax.set(ylim=(0, 100), title="Each expert beats the base model on its own task" if part is parts[0]
+               else "On kinds of tasks never trained on, two passes still help")
         legend = dict(zip(*reversed(ax.get_legend_handles_labels())))
         ax.legend(legend.values(), legend, frameon=False, ncols=3, fontsize=9, loc="upper left")
+        ax.title.set_size(12)
     axes[0][0].set_ylabel("right answers, % (lines: 95 % interval)")
     save(fig, path)
 
 
 def save(fig, path):
-    fig.tight_layout()
+    """Write a picture. A figure without a layout of its own gets a tight one."""
+    if fig.get_layout_engine() is None:
+        fig.tight_layout()
     with files.replacing(path) as f:
         fig.savefig(f, format=Path(path).suffix.lstrip(".") or "png")
     pyplot().close(fig)
