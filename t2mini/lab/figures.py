@@ -15,10 +15,11 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, "#000000")
 MESSAGE = {
     "finetune": "SVF learns with fifty times fewer numbers than LoRA",
     "unseen": "On kinds of tasks never trained on, two passes beat the base model",
+    "mixtures": "Ways to find a mixture on the same ten examples",
     "ablation": "Right-or-wrong teaches; copying gold answers does not",
     "shots": "More examples or a longer search changed little",
     "transfer": "An expert belongs to its directions: shuffled, its gain is gone",
-    "recipe": "Released choices that undo the gain: bfloat16 z, mixed logits",
+    "recipe": "What each choice of the released code costs",
     "tiny": "One dial per singular value beats one per matrix",
     "real": "Published questions: little to gain at this size, but for choosing",
     "timing": "The first pass is the cheaper one",
