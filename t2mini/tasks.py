@@ -31,6 +31,7 @@ from .questions.example import normal, split_of, to_number
 from .questions.math import make_math
 from .questions.other import make_other
 from .questions.reasoning import make_reasoning
+from .questions.wide import either
 
 SPLITS = ("train", "val", "test")
 
@@ -152,7 +153,7 @@ def make_dispatch(rng):
     """A question of one of the classes; the class is the answer. Classes are equally likely."""
     label = rng.choice(LABELS)
     skill = next(skill for skill in SKILL_TABLE if skill.label == label)
-    example = skill.make(rng)
+    example = either(rng, label, skill.make)
     return replace(example, prompt=dispatch_prompt(example.prompt), answer=label, match="label",
                    kind=label)
 

@@ -7,6 +7,7 @@ import pytest
 
 from t2mini import tasks
 from t2mini.questions import code as problems_code, math as problems_math, other as problems_other, reasoning as problems_reasoning
+from t2mini.questions import wide as problems_wide
 from t2mini.questions import asserts, published, sandbox, yours
 from t2mini.questions.example import Example, split_of
 from t2mini.questions.yours import example_of
@@ -91,18 +92,22 @@ def test_mixed_batches_keep_their_order():
 
 
 def test_dispatch_is_balanced_and_uses_the_one_prompt():
-    """Fails if training and asking use different dispatch prompts, or a class is missing ("other" was, in the release)."""
+    """Fails if training and asking use different dispatch prompts, a class is missing ("other" was, in the release), or the
+    dispatcher learns from the experts' own questions alone."""
     examples = tasks.get("dispatch").examples("train", 200)
     for label in tasks.LABELS:
         assert 30 < sum(e.answer == label for e in examples) < 70
     makers = {"code": problems_code.make_code, "math": problems_math.make_math, "other": problems_other.make_other,
               "reasoning": problems_reasoning.make_reasoning}
+    wide = 0
     for seed in range(40):
         rng = random.Random(seed)
         label = rng.choice(tasks.LABELS)
-        asked, example = makers[label](rng), tasks.make_dispatch(random.Random(seed))
+        asked, example = problems_wide.either(rng, label, makers[label]), tasks.make_dispatch(random.Random(seed))
         assert example.prompt == tasks.dispatch_prompt(asked.prompt) and example.key == asked.key
         assert (example.answer, example.match, example.kind) == (label, "label", label)
+        wide += example.key.startswith(f"wide/{label}/")
+    assert 10 < wide < 30
     assert tasks.dispatch_prompt("a {b} {question}").count("a {b} {question}") == 1
 
 

@@ -2,7 +2,8 @@
 Messages as people type them, for the dispatcher: sums, programs, options to choose from, and chat.
 
 What:  `make_wide(rng, label)` fills one of the hundred-odd situations of a label. Nothing checks an
-       answer ("open"): the label is all that is learnt from them.
+       answer ("open"): the label is all that is learnt from them. `either(rng, label, make)` is what
+       the dispatcher sees: SHARE of its questions are of this kind, the others are the experts' own.
 Why:   the questions of the experts are narrow, so a dispatcher that has seen only these fails on
        what people write. Here are long stories, half-written functions, many layouts of options,
        other languages; and chat with numbers in it, or about mathematics, that needs no expert.
@@ -22,6 +23,7 @@ from .tables import read
 
 TEXT = read("wide")
 LABELS = ("math", "code", "reasoning", "other")
+SHARE = 0.5                                                  # of the dispatcher's questions
 SLOTS = {"abc": range(2, 10), "de": range(12, 49), "uv": range(52, 99), "hi": range(110, 500, 10),
          "kl": range(1200, 9900, 100), "qr": range(5, 50, 5), "y": range(1850, 2016),
          "ps": [f"{cents / 100:.2f}" for cents in range(125, 1000, 5)]}
@@ -44,6 +46,12 @@ def _table(text):
 
 
 TABLES = {label: _table(TEXT[label.upper()]) for label in LABELS}
+
+
+def either(rng, label, make):
+    """A message of `label`: a wide one where there are any, or one of its expert's, make(rng)."""
+    wide = label in TABLES and rng.random() < SHARE
+    return make_wide(rng, label) if wide else make(rng)
 
 
 def make_wide(rng, label):
