@@ -51,7 +51,7 @@ SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12
 SET_IN_LATEX = [
     (r"So far 80. \[ 12 \text{ hours} + 18 \text{ hours} = ", 80), (r"\( 3 \, \text{bags} \times 4.00 \,", None),
     (r"\[ 14 \text{ pails/week} + 42 \text{ pails/week} \]", None), (r"\[ 12 \text{ hours} + 18 \text{ hours} = 30 \text{ hours} \]", 30),
-    (r"3 rooms: \frac{2}{9} \times \frac{1}{3} = \frac{2}{27}. Thus it has", 3), (r"\frac{36 \text{ cups}}{4 \text{ cups/jar}} = 9", 9),
+    (r"It has 3 rooms: \frac{2}{9} \times \frac{1}{3} = \frac{2}{27}. Thus it has", 3), (r"\frac{36 \text{ cups}}{4 \text{ cups/jar}} = 9", 9),
     (r"\[ \dfrac{3 \times 4}{2} = 6 \]", 6), (r"Then 36 are left. Total = 45 +", 36), ("Then 36 are left. The answer is 45 -\n", 36),
     (r"\[ 20 \text{ feet} \div 2 = 10 \]", 10), (r"5 \cdot 3 = 15", 15), (r"5 \timeshare", 5)]
 PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(cups / 5)", 10), ("```python\nprint(6 * 7)\n```\n", None),
