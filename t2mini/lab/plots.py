@@ -146,8 +146,9 @@ def draw_results(results, path):
                 x += 1
             x += 1
         ax.set_xticks(list(middle), map(in_words, middle.values()))
-        ax.set(ylim=(0, 100), title="Each expert beats the base model on its own task" if part is parts[0]
-               else "On kinds of tasks never trained on, two passes still help")
+        ax.set(ylim=(0, 120), yticks=range(0, 101, 20),
+               title="Each expert beats the base model on its own task" if part is parts[0]
+               else "On kinds never trained on, it depends: math and reasoning gain, code does not")
         legend = dict(zip(*reversed(ax.get_legend_handles_labels())))
         ax.legend(legend.values(), legend, frameon=False, ncols=3, fontsize=9, loc="upper left")
         ax.title.set_size(12)
