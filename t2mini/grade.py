@@ -16,8 +16,8 @@ from .questions.fences import find_code, graded_end, prose      # noqa: F401 (pa
 UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"  # may be glued to a number: 8kg
 SIGN = r"(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by)"
 BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
-# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9, and 5 + where the text is cut off
-CHAIN = rf"(?i)(?<![\w.,]){NUMBER}(?:(?:(?:{BETWEEN}|:| to | or ){NUMBER})+|{BETWEEN}$)"
+# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 2^3, 12:30, 8 or 9, and 5 + where the text is cut off
+CHAIN = rf"(?i)(?<![\w.,]){NUMBER}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
 VERB = r"\b(?:is|are|makes?|equals?|gives?)"
