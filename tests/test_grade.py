@@ -91,6 +91,10 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("hot dog", 1), ("Sofa!", 2), ("The answer is (B) hot dog", 1), ("nice sofas", None), ("", None), ("E", None),
     ("Answer: D", 3), ("dog", 0), ("a hot dog", 1), ("hot dogs", None), ("SOFA", 2), ("**C**", 2), ("[C]", 2), ("C.", 2),
     ("\\boxed{C}", 2), ("\\boxed{\\text{C}}", 2), ("So \\boxed{\\textbf{(C)}\\ sofa}", 2), ("\\boxed{\\text{sofa}}", 2), ("c", 2), ("c)", 2), ("(c)", 2), ("the answer is c.", 2), ("answer: d", 3), ("option (c)", 2),
+    # as models that write LaTeX put it
+    (r"\(\boxed{C}\)", 2), (r"The answer is $\boxed{C}$.", 2), (r"The answer is \(\boxed{\text{C}}\).", 2), ("$C$", 2), (r"\(C\)", 2),
+    (r"\[\boxed{\text{(C) sofa}}\]", 2), ("C is correct.", 2), ("B is the right option, as one eats it", 1), ("The answer is $C$", 2),
+    ("C is nice", None), ("A cat is correct", None),
     ("Option C", 2), ("The right letter is C", 2), ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
     ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
     # letter and words disagree, several are named, or an earlier choice is revised
