@@ -124,6 +124,7 @@ for x, size in enumerate(SIZES):
     right.text(x + 0.12, mean, f"{mean:+.0f}", va="center", weight="bold")
     right.text(x, high + 2, f"± {(high - low) / 2:.0f}", ha="center")
 right.axhline(0, color="black", lw=1, ls=":")
+right.set_ylim(top=right.get_ylim()[1] + 6)
 right.text(-0.4, 1.5, "no difference", fontsize=10)
 right.set_xticks(range(len(SIZES)), SIZES)
 right.set(xlim=(-0.5, len(SIZES) - 0.4), xlabel="first so many of the questions",
