@@ -10,14 +10,14 @@ import re
 
 from .questions import latex
 from .questions.example import NUMBER, normal, to_number
-from .questions.fences import find_code, graded_end     # noqa: F401 (part of this page)
+from .questions.fences import find_code, graded_end, prose      # noqa: F401 (part of this page)
 
 # ------------------------------------------------------------------------------------------ numbers
 UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"  # may be glued to a number: 8kg
 SIGN = r"(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by)"
-BETWEEN = rf"(?:{UNIT}|(?: [a-z]+){{0,2}}) *{SIGN} *"
-# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9
-CHAIN = rf"(?<![\w.,]){NUMBER}(?:(?:{BETWEEN}|:| to | or ){NUMBER})+"
+BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
+# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9, and 5 + where the text is cut off
+CHAIN = rf"(?i)(?<![\w.,]){NUMBER}(?:(?:(?:{BETWEEN}|:| to | or ){NUMBER})+|{BETWEEN}$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
 VERB = r"\b(?:is|are|makes?|equals?|gives?)"
@@ -35,9 +35,8 @@ def find_number(text):
         return latex.to_number(boxed)
     if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
         text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
-    # what only sets a number off: **8**, \\(8\\), \\$8, $-8$
-    text = re.sub(r"\*\*|\\[()\[\]]|\\(?=\$)|\$(?=[-+\u2212]\d)", "", text)
-    text = re.sub(CHAIN, "_", text, flags=re.I)
+    text = latex.plain(prose(text))
+    text = re.sub(CHAIN, "_", text)
     minus = r"(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
     text = re.sub(minus, "-", text, flags=re.I)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)

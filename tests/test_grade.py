@@ -47,10 +47,23 @@ BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12
 SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12), ("9 - 2 = 7. The answer is $-7$.", -7),
            (r"Answer: \[12\]", 12), ("The answer is $12$", 12), (r"3 + 4 = 7\n#### \$12", 12)]
 
+# answers of a 0.5B model to GSM8K: units in \text{} inside a sum, \frac{}{}, a program, a sum that the limit cut off
+SET_IN_LATEX = [
+    (r"So far 80. \[ 12 \text{ hours} + 18 \text{ hours} = ", 80), (r"\( 3 \, \text{bags} \times 4.00 \,", None),
+    (r"\[ 14 \text{ pails/week} + 42 \text{ pails/week} \]", None), (r"\[ 12 \text{ hours} + 18 \text{ hours} = 30 \text{ hours} \]", 30),
+    (r"It has 3 rooms: \frac{2}{9} \times \frac{1}{3} = \frac{2}{27}. Thus it has", 3), (r"\frac{36 \text{ cups}}{4 \text{ cups/jar}} = 9", 9),
+    (r"\[ \dfrac{3 \times 4}{2} = 6 \]", 6), (r"Then 36 are left. Total = 45 +", 36), ("Then 36 are left. The answer is 45 -\n", 36),
+    (r"\[ 20 \text{ feet} \div 2 = 10 \]", 10), (r"5 \cdot 3 = 15", 15), (r"5 \timeshare", 5)]
+PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(cups / 5)", 10), ("```python\nprint(6 * 7)\n```\n", None),
+            ("It is 7.\n```python\nx = 5\n```\nand no more.", 7), ("```python\nprint(40 + 2)\n```\n```output\n42\n```", 42),
+            ("Work:\n  ```py\n  x = 5\n  ```\nThe answer is 8", 8), ("```\n8\n```", 8)]
 
-@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE + BOXED + SET_OFF)
+
+@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE + BOXED + SET_OFF + SET_IN_LATEX
+                         + PROGRAMS)
 def test_numbers(text, want):
-    """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum, a date or a range is one."""
+    """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum, a date, a range, a fraction or
+    a program is one."""
     assert find_number(text) == want
 
 

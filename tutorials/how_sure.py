@@ -1,4 +1,4 @@
-"""Scores: all scores of the shipped experts, and how far they can be trusted.
+"""How sure is a score? The statistics behind chapter 09: what questions, seeds and a choice do to it.
 
 Reads tutorials/results/; needs no weights and trains nothing.
 """
@@ -18,13 +18,12 @@ RESULTS = chapter.HERE / "results"
 SIGMA = 1.96
 chapter.start(__doc__, [], __file__)
 
-# %% our own scores, and differences to the base model on the same items
+# %% our own scores, from `make results`
 rows = [json.loads(line) for line in (RESULTS / "foundation.jsonl").read_text().splitlines()]
 rows = list({(r["task"], r["arm"]): r for r in rows}.values())          # a row measured again replaces the old one
 of = {(r["task"], r["arm"]): r for r in rows}
 OWN = ("math", "code", "reasoning")                         # each with an expert of its own
 UNSEEN = tuple(f"{t}-unseen" for t in OWN)
-rows.sort(key=lambda r: (*OWN, *UNSEEN, r["task"]).index(r["task"]))
 
 
 def against(row, arm):
@@ -32,25 +31,6 @@ def against(row, arm):
     other = of.get((row["task"], arm))
     return None if other in (None, row) else [100 * v for v in evaluate.paired_difference(row["rewards"], other["rewards"])]
 
-
-chapter.section("scores")
-print(f"{'task':<17}{'arm':<18}{'n':>4}{'right, %':>22}{'minus base, points':>24}")
-for r in rows:
-    if (r["task"], "base") in of:
-        score = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (r["accuracy"], *r["ci95"])))
-        gain = against(r, "base")
-        print(f"{r['task']:<17}{r['arm']:<18}{r['n']:>4}{score:>22}" +
-              ("" if not gain else f"{'{:+.1f} [{:+.1f}, {:+.1f}]'.format(*gain):>24}"))
-
-chapter.section("routing")
-print(f"{'questions':<17}{'n':>4}{'prompt, %':>22}{'classifier, %':>22}{'difference, points':>24}")
-BY_HAND = tuple(f"hand-{label}" for label in (*OWN, "other"))
-for task in ("dispatch", *BY_HAND, "real-math", "real-code", "real-reasoning"):
-    both = [of.get((task, arm)) for arm in ("prompt", "classifier")]
-    if all(both):
-        cells = ["{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (r["accuracy"], *r["ci95"]))) for r in both]
-        cells.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*against(both[1], "prompt")))
-        print(f"{task:<17}{both[0]['n']:>4}{cells[0]:>22}{cells[1]:>22}{cells[2]:>24}")
 
 
 # %% what can be said, sentence by sentence; the data decide
@@ -149,7 +129,7 @@ if len(finals) > 1:
 else:
     print(f"{len(finals)} run: the spread between seeds is unknown, and no interval over items contains it")
 
-# %% the same question asked of LoRA and IA3, with three seeds each (SVF: chapter 09)
+# %% what other experiments measured
 def measured(name):
     """{(task, base, arm): rewards of each seed} of an experiment's results file."""
     return figures.grouped(json.loads((RESULTS / f"{name}.json").read_text())["rows"])
@@ -159,17 +139,6 @@ def points(gain):
     """'+26.9 [+5.6, +48.2]' of three shares."""
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in gain))
 
-
-chapter.section("other-methods")
-print(f"{'task':<11}{'method':<8}{'each seed, %':<22}{'minus base, questions only':>27}{'questions and seeds':>24}")
-finetune = measured("finetune")
-for (task, _, method), seeds in finetune.items():
-    if method not in ("base", "svf"):
-        each = " ".join(f"{100 * sum(s) / len(s):.1f}" for s in seeds)
-        one_seed = [np.mean(seeds, 0)]                      # as if the mean of three runs were one run
-        start = finetune[task, "", "base"]
-        narrow, wide = (evaluate.over_seeds(a, start)[:3] for a in (one_seed, seeds))
-        print(f"{task:<11}{method:<8}{each:<22}{points(narrow):>27}{points(wide):>24}")
 
 # %% how often does an interval hold the truth?
 chapter.section("coverage")
@@ -240,4 +209,4 @@ right.set_yticks(range(len(names)), names, fontsize=9)
 right.set(ylim=(len(names) - 0.4, -0.6), xlim=(-15, 25), xlabel="SVF minus base, points (line: 95 % interval)",
           title=f"{clear} of the paper's 9 gains leave out zero")
 fig.tight_layout()
-chapter.save(fig, "scores")
+chapter.save(fig, "how_sure")
