@@ -433,6 +433,14 @@ def test_hand_written_questions_have_all_labels_and_no_template(tiny, tmp_path):
     assert needs == "other" and len(questions) == 100
 
 
+def test_routing_asks_in_the_form_that_eval_asks_in(tiny, tmp_path):
+    """Fails if questions to be routed are rewritten into a form that the dispatcher knows better than the one in use."""
+    lab = runs.Lab(*tiny, tmp_path)
+    for name in ("reasoning", "math-unseen", "code-unseen", "other"):
+        needs, questions = experiments.to_route(lab, "seen", name)
+        assert needs == tasks.get(name).skill and questions == [e.prompt for e in tasks.get(name).examples("test", 2)]
+
+
 def test_few_numbers_get_a_rate_of_their_own(tiny, tmp_path, monkeypatch):
     """Fails if a tied expert takes the rate of the untied ones, or it is not validation that chooses."""
     made = runs.Lab(*tiny, tmp_path, quick=True)

@@ -214,6 +214,30 @@ def test_metadata_of_a_file_cannot_drive_a_terminal(call, home, capsys, verb):  
         assert (home / "out" / "odd.png").is_file()
 
 
+def test_an_expert_that_the_page_leaves_out_cannot_drive_a_terminal(loaded, home, capsys):     # noqa: F811
+    """Fails if `page` says as it is why an expert is left out, which quotes the base model's name in its metadata (BREAKS
+    row 9)."""
+    from t2mini.lab import page_model
+    told = {"base_sha256": "1" * 64, "base_model": "\x1b[2J\x9b", "task": "x"}
+    experts.save_expert(home / "out" / "odd.safetensors", {"model.layers.0.self_attn.q_proj": torch.ones(2)}, told)
+    shelf = experts.Shelf(loaded[0])
+    page_model.Lab(*loaded, shelf).take("odd", shelf)
+    err = capsys.readouterr().err
+    assert "left out odd: " in err and "\\x1b[2J" in err and not {"\x1b", "\x9b"} & {*err}
+
+
+@pytest.mark.parametrize("args", [["eval", "--task=math", "--weights=/a\x1b[2J"], ["show", "/a\u202e\x9b.safetensors"], ["ask", "x", "--\x1b[2J"],
+                                  ["train", "--task=/a\x1b[2J.jsonl"]])
+def test_errors_cannot_drive_a_terminal(capsys, args):
+    """Fails if the one line that an error is holds the escape sequence of the name that it quotes (BREAKS row 9)."""
+    try:
+        status = cli.main(args)
+    except SystemExit as e:
+        status = e.code
+    err = capsys.readouterr().err
+    assert status in (1, 2) and not {"\x1b", "\x9b", "\u202e"} & {*err} and ("\\x" in err or "\\u" in err)
+
+
 def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noqa: F811
     """Fails if `show` gives up on an expert because the log beside it was cut, or says nothing of it (BREAKS row 20)."""
     log = home / "out" / "mine.jsonl"

@@ -18,6 +18,7 @@ from t2mini import evaluate  # noqa: E402
 from t2mini.lab import figures  # noqa: E402
 from t2mini.lab.plots import in_words  # noqa: E402
 
+FEW = 30            # questions: of fewer the interval of a difference means little, and none is shown
 PAGE = HERE / "results" / "README.md"
 PLACE = re.compile(r"<!-- (?P<name>[a-z]+)(?P<tasks>(?: (?!minus)\S+)*)(?: minus (?P<arm>[^>]+?))? -->\n"
                    r".*?<!-- end -->", re.DOTALL)
@@ -43,7 +44,7 @@ def table(rows, tasks=(), against=None):
         mean, low, high, _ = evaluate.over_seeds(seeds)
         start_arm, start = first.get((task, base), (arm, seeds))
         gain = ""
-        if arm != start_arm and len(start[0]) == len(seeds[0]):
+        if arm != start_arm and len(start[0]) == len(seeds[0]) >= FEW:
             gain = figures.difference(seeds, start)
         where = in_words(task) + (f", {in_words(base)}" if base else "")
         lines.append(f"| {where} | {in_words(arm)} | {len(seeds)} x {len(seeds[0])} "

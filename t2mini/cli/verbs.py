@@ -363,7 +363,8 @@ def export_(args):
         svf.set_z(model, expert)
         added = adapter(model, expert, meta)
     source = download.locate(args.weights)
-    print(export.export(out, source, svf.merged(model), model.cfg, model.dtype, added))
+    made = export.export(out, source, svf.merged(model), model.cfg, model.dtype, added)
+    print(printable(made))
 
 
 def adapter(model, expert, meta):

@@ -64,10 +64,11 @@ def plain(text):
     off (**8**, \\(8\\), \\$8, $-8$), words without \\text{}, and \\frac{2}{27} as 2/27."""
     text = re.sub(rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}", r"\1", text)
     text = re.sub(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
-    text = re.sub(r"\\(?:times|cdot)(?![a-zA-Z])", "\u00d7", text)
-    text = re.sub(r"\\div(?![a-zA-Z])", "\u00f7", text)
+    text = re.sub(r"\\(?:times|cdot)(?![a-zA-Z])", "*", text)
+    text = re.sub(r"\\div(?![a-zA-Z])", "/", text)
     text = re.sub(r"\\[,;:! ]", " ", text)
     text = re.sub(r"\*\*|\\[()\[\]]|\\(?=\$)|\$(?=[-+\u2212]\d)", "", text)
+    text = re.sub(r"\^\{(\d+)\}", r"^\1", text)
     return re.sub(r"(?<=\S)[ \t]+", " ", text)
 
 
