@@ -50,31 +50,31 @@ class LogLikelihood(torch.autograd.Function):
 
         g / T * (one-hot(target) - p)
 
-    so p need not be kept: the logits and one number per row make it again.
+    so p need not be kept: the logits and two numbers per row make it again.
     """
 
     @staticmethod
     def forward(ctx, logits, target, temperature):
         """-> log pi(target) (n,)."""
-        total = torch.empty(len(logits), 1, device=logits.device)       # log sum_v exp(logit_v / T)
+        top = torch.empty(len(logits), 1, device=logits.device)         # the largest, t
+        total = torch.empty_like(top)                                   # sum of exp(logit / T - t)
         for rows, scaled in in_float32(logits, temperature):
-            top = scaled.amax(-1, keepdim=True)
-            total[rows] = scaled.sub_(top).exp_().sum(-1, keepdim=True).log_().add_(top)
-        ctx.save_for_backward(logits, target, total)
+            top[rows] = scaled.amax(-1, keepdim=True)
+            total[rows] = scaled.sub_(top[rows]).exp_().sum(-1, keepdim=True)
+        ctx.save_for_backward(logits, target, top, total)
         ctx.temperature = temperature
         chosen = logits.gather(1, target[:, None]).float() / temperature
-        return (chosen - total)[:, 0]
+        return (chosen - top - total.log())[:, 0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         """g (n,) -> the gradient of the logits (n, V), in their place."""
-        logits, target, total = ctx.saved_tensors
+        logits, target, top, total = ctx.saved_tensors
         g = (g / ctx.temperature)[:, None]
         for rows, scaled in in_float32(logits, ctx.temperature):
-            p = scaled.sub_(total[rows]).exp_()
-            p.mul_(-g[rows]).scatter_add_(1, target[rows, None], g[rows])
-            logits[rows] = p
+            minus_p = scaled.sub_(top[rows]).exp_().mul_(-g[rows] / total[rows])
+            logits[rows] = minus_p.scatter_add_(1, target[rows, None], g[rows])
         return logits, None, None
 
 
