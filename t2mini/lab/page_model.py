@@ -15,13 +15,13 @@ import torch
 
 from .. import adapt, evaluate, experts, svf, tasks
 from ..generate import generate
+from ..machine.text import printable
 
 LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
 FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
 MOST_DIALS = 64                 # so many may be set by hand
 MOST_TOKENS = 512               # of one answer
 MOST_CHARACTERS = 4000          # of a question, and of the text so far
-EXAMPLES_SEED = 2025            # the examples are test questions, none picked by its answer
 ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
 FIRST = ("decide", "show", "skip")
 
@@ -53,7 +53,7 @@ class Lab:
             if any(sizes.get(matrix) != values.shape for matrix, values in z.items()):
                 raise ValueError("its z belong to other matrices than are tuned here (--modules)")
         except ValueError as e:
-            print(f"left out {name}: {e}", file=sys.stderr)
+            print(printable(f"left out {name}: {e}"), file=sys.stderr)
             return
         if name == "dispatcher":
             self.dispatcher = z
@@ -71,8 +71,8 @@ class Lab:
     def facts(self):
         """What the page shows before anybody asked. -> dict."""
         examples = {}
-        for label in tasks.LABELS:
-            examples[label] = tasks.get(label).examples("test", 1, EXAMPLES_SEED)[0].prompt
+        for label in tasks.LABELS:                          # the first test question of each
+            examples[label] = tasks.get(label).examples("test", 1)[0].prompt
         return {"model": self.model.name, "labels": tasks.LABELS, "experts": list(self.experts),
                 "examples": examples, "alpha": [LOWEST, HIGHEST], "farthest": FARTHEST,
                 "dispatcher": self.dispatcher is not None}
@@ -250,7 +250,7 @@ def belongs(name, path, model, shelf):
     try:
         meta = experts.read_metadata(path)
     except ValueError as e:
-        print(f"left out: {e}", file=sys.stderr)
+        print(printable(f"left out: {e}"), file=sys.stderr)
         return False
     same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base
     routes = meta.get("task") == "dispatch" and name != "dispatcher"
