@@ -6,7 +6,7 @@ import time
 
 from . import ranks
 
-BUDGET = 1024           # tokens of a batch that learns: more are faster, and take more memory
+BUDGET = 512            # tokens of a batch that learns: more take more memory, for little time
 
 
 class Progress:
