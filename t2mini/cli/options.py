@@ -274,7 +274,7 @@ EXPERT = ("NAME (out/NAME.safetensors, else the shipped one), the PATH of its fi
           "base model")
 CHOICES = {**settings.CHOICES, "method": tuple(lora.METHODS)}
 TRAIN_GROUPS = {
-    "what is learnt": ("task", "objective", "must_stop", "max_tokens", "steps", "seed"),
+    "what is learnt": ("task", "objective", "wrong", "must_stop", "max_tokens", "steps", "seed"),
     "each update": ("prompts", "samples", "temperature", "baseline", "lr", "kl", "clip"),
     "what is trained": ("method", "modules", "layers", "tie", "rank", "lora_alpha"),
     "which update is kept": ("val_every", "val_n", "patience"),
@@ -290,6 +290,8 @@ TRAIN_HELP = {
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
     "max_tokens": "longest written answer (0: the task's own limit)",
     "must_stop": "an answer that was cut off earns nothing",
+    "wrong": "what a wrong answer earns, 0 or less; under --baseline=group and batch it only scales "
+             "all advantages alike",
     "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model",
     "clip": "largest gradient norm", "method": "what is trained: z (svf), or a baseline",
     "rank": "of LoRA", "lora_alpha": "LoRA's change is B A alpha / rank",
