@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import experts
 from ..machine import files
+from .eye import give_sight
 from .tower import Tower, TowerConfig
 
 FORMAT = "t2mini-tower-1"
@@ -43,23 +44,26 @@ def read(path):
 
 
 def find(model, path=None):
-    """The tower of a base model: `path`, else yours in out/tower.safetensors where it was trained on
-    this base, else the shipped one. -> (tower on the model's device, path).
+    """The tower of a base model: `path`, else the shipped one. -> Tower, on the model's device.
 
     ValueError where it was trained on another base; FileNotFoundError where there is none.
     """
-    shipped = experts.SHIPPED / model.name / NAME
-    for found in (path, experts.OUT / NAME, shipped):
-        if found is None or (found != path and not found.exists()):
-            continue
-        tower, told = read(found)
-        if told.get("base_sha256") == model.base_sha256:
-            return tower.to(model.device), found
-        if found == path:
-            raise ValueError(f"{path} was trained on another base model; its image tokens mean "
-                             f"nothing to {model.name}")
-    raise FileNotFoundError(f"no tower for {model.name}: `python -m t2mini see --data=DIR` trains "
-                            "one")
+    found = path or experts.SHIPPED / model.name / NAME
+    if path is None and not found.exists():
+        raise FileNotFoundError(f"no tower is shipped for {model.name}: `python -m t2mini see "
+                                "--data=DIR` trains one, --tower=PATH takes it")
+    tower, told = read(found)
+    if told.get("base_sha256") != model.base_sha256:
+        raise ValueError(f"{found} was trained on another base model; its image tokens mean "
+                         f"nothing to {model.name}")
+    return tower.to(model.device)
+
+
+def open_eye(model, tokenizer, path=None):
+    """Give the model its tower; see `find`. A model that sees already stays as it is. -> Eye."""
+    if tokenizer.eye is None:
+        give_sight(model, tokenizer, find(model, path))
+    return tokenizer.eye
 
 
 # ------------------------------------------------------------------------ a training that goes on

@@ -1,0 +1,137 @@
+"""
+Figure 5 at this scale: visual questions, and the unseen task that mixes what is seen with what is
+known.
+
+Images:   easy-VQA's published test split, whole, and 400 drawn questions that need a fact of the
+          world beside the image (questions/drawn.py).
+Guessers: "always yes", and every arm's own answers to a blank image: what the words alone tell.
+"""
+from dataclasses import replace
+from functools import partial
+
+from .. import evaluate, experts, svf, tasks
+from ..questions.easy_vqa import KINDS, facts
+from ..questions.pictures import Seen, blank
+from ..sight.captions import ASKED
+from .runs import row
+
+TASK, UNSEEN = "easy-vqa", "vision-unseen"
+WHOLE = 100_000                         # questions: all there are
+TEXT = ("math", "code", "reasoning")    # experts that were trained without images
+# the paper tunes half of the layers, and a wrong answer costs 0.1 (A.1)
+SVF = dict(layers="half", wrong=-0.1)
+ARMS = {"svf": SVF, "svf, wrong costs 0": {**SVF, "wrong": 0.0}, "lora": {**SVF, "method": "lora"}}
+
+
+def cells(lab):
+    """(key, run) of every row; see experiments.py."""
+    if not lab.data:
+        raise ValueError("`reproduce sight` needs easy-VQA: --data=DIR "
+                         "(see `python -m t2mini datasets`)")
+    yield key("captions", "base"), partial(captions, lab)
+    yield key(TASK, "base"), partial(seen, lab)
+    yield key(TASK, "base, blank image"), partial(seen, lab, blind=True)
+    yield key(TASK, "always yes"), partial(always_yes, lab)
+    yield key(TASK, "svf"), partial(seen, lab, arm="svf")
+    yield key(TASK, "svf, blank image"), partial(seen, lab, arm="svf", blind=True)
+    for arm in ARMS:
+        if arm != "svf":
+            yield key(TASK, arm), partial(seen, lab, arm=arm)
+    yield key(UNSEEN, "base"), partial(unseen, lab)
+    yield key(UNSEEN, "base, blank image"), partial(unseen, lab, blind=True)
+    yield key(UNSEEN, "vision expert"), partial(unseen, lab, ["vision"], [1.0])
+    yield key(UNSEEN, "vision expert, blank image"), partial(unseen, lab, ["vision"], [1.0], True)
+    every = [*TEXT, "vision"]
+    yield key(UNSEEN, "uniform alpha"), partial(unseen, lab, every, [1 / len(every)] * len(every))
+    yield key(UNSEEN, "cem"), partial(searched, lab, every)
+    yield key(UNSEEN, "cem, text experts alone"), partial(searched, lab, TEXT)
+
+
+def key(task, arm):
+    return {"seed": 0, "task": task, "arm": arm}
+
+
+# ---------------------------------------------------------------------------------- what is scored
+def captions(lab):
+    """Does the base model say colour and shape of the test images, both and no other? -> row."""
+    known = facts(lab.examples(TASK, WHOLE))
+    texts = evaluate.answers(lab.model, lab.tokenizer, [Seen(ASKED[0], image) for image in known],
+                             16, label="captions")
+    return row([float(named(text) == set(both)) for text, both in zip(texts, known.values())])
+
+
+def named(text):
+    """The colours and shapes that a text names."""
+    words = set(text.lower().replace(".", " ").replace(",", " ").split())
+    return words & {*KINDS["color"], *KINDS["shape"]}
+
+
+def seen(lab, arm=None, blind=False):
+    """Answers to all test questions of easy-VQA: of the base model, or of an expert. -> row."""
+    z, meta = expert_of(lab, arm) if arm else ({}, None)
+    examples = lab.examples(TASK, WHOLE)
+    with lab.running(z, meta):
+        rewards = scored(lab, TASK, examples, blind)
+    more = {} if meta is None else {
+        "parameters": meta["parameters"], "lr": meta["config"]["lr"], "val": meta["val_accuracy"],
+        "best_step": meta["best_step"], "steps": meta["steps"]}
+    return {**row(rewards), "kinds": by_kind(examples, rewards), **more}
+
+
+def expert_of(lab, arm):
+    """-> (expert, metadata). The arm "svf" is the shipped expert, where one is shipped."""
+    if arm == "svf" and not lab.quick:
+        return experts.load_expert(experts.find("vision", lab.model), lab.model)
+    return lab.expert(TASK, 0, **ARMS[arm])
+
+
+def always_yes(lab):
+    """What the commonest answer earns. -> row."""
+    examples = lab.examples(TASK, WHOLE)
+    rewards = [float(e.answer == "yes") for e in examples]
+    return {**row(rewards), "kinds": by_kind(examples, rewards)}
+
+
+def scored(lab, name, examples, blind=False):
+    """Greedy answers' rewards. blind: every image is blank, so a question is asked only once."""
+    task = tasks.get(name)
+    if blind:
+        examples = [replace(e, prompt=Seen(e.prompt, blank())) for e in examples]
+    asked = list({str(e.prompt) if blind else i: e.prompt for i, e in enumerate(examples)}.values())
+    texts = evaluate.answers(lab.model, lab.tokenizer, asked, task.max_tokens, label=name)
+    if blind:
+        said = {str(prompt): text for prompt, text in zip(asked, texts)}
+        texts = [said[str(e.prompt)] for e in examples]
+    return tasks.rewards(examples, texts)
+
+
+def by_kind(examples, rewards):
+    """{kind of answer: [right, questions]}"""
+    table = {kind: [0, 0] for kind in KINDS}
+    for e, reward in zip(examples, rewards):
+        table[e.kind][0] += int(reward)
+        table[e.kind][1] += 1
+    return table
+
+
+# ---------------------------------------------------------------------------------- the unseen task
+def unseen(lab, names=(), alpha=(), blind=False):
+    """The drawn questions under a fixed mixture of experts. -> row."""
+    z = svf.mix([experts.load([n], lab.model)[n] for n in names], list(alpha)) if names else {}
+    with lab.running(z):
+        rewards = scored(lab, UNSEEN, lab.examples(UNSEEN, 400), blind)
+    return {**row(rewards), "alpha": dict(zip(names, alpha))}
+
+
+def searched(lab, names):
+    """The same under a mixture that CEM finds on ten of their val questions. -> row."""
+    mixed = []
+    for name in names:
+        path = experts.find(name, lab.model)
+        z, meta = experts.load_expert(path, lab.model)
+        mixed.append((z, {**meta, "path": path}))
+    z, _, found = lab.search(UNSEEN, 0, mixed=mixed)
+    with lab.running(z):
+        rewards = scored(lab, UNSEEN, lab.examples(UNSEEN, 400))
+    return {**row(rewards), "alpha": dict(zip(names, found["alpha"])),
+            "shots_right": found["shots_right"]}
