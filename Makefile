@@ -48,9 +48,10 @@ test-page: weights
 test-all: setup
 	@$(PY) -m pytest -m "not page" $(ARGS)
 
-## train-math: train the math expert from scratch into out/math.safetensors (4 minutes on two quiet cores, 12 beside other work)
+## train-math: train the math expert from scratch into out/math.safetensors (half an hour on two quiet cores, an hour and a half beside other work)
 train-math: weights
-	@$(PY) -m t2mini train --task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70 $(ARGS)
+	@$(PY) -m t2mini train --task=math --max-tokens=64 --must-stop --prompts=32 --samples=8 \
+	  --temperature=1.0 --steps=200 --val-every=15 --val-n=256 --patience=6 $(ARGS)
 
 ## results: every score of the README again (30 minutes); DATA=folder adds the routing of real questions
 results: weights
@@ -68,6 +69,8 @@ tutorials: weights
 figures: weights
 	@$(PY) tutorials/draw_method.py
 	@$(PY) tutorials/draw_rooms.py
+	@$(PY) tutorials/draw_experts.py
+	@$(PY) tutorials/draw_page.py
 	@$(PY) tutorials/pages.py --allow-code --figures $(ARGS)
 
 ## clean: remove caches; weights and your experts in out/ stay

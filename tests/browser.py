@@ -128,9 +128,15 @@ class Browser:
         scheme = "dark" if dark else "light"
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
-    def picture(self, path, whole=True):
-        """A PNG of the page."""
-        shot = self("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def picture(self, path, first="body", last=None, margin=0):
+        """A PNG of the page, from the element of selector `first` to that of `last`, with a margin in pixels."""
+        x0, y0, x1, y1 = json.loads(self.run(f"""(() => {{
+            const found = {json.dumps([first, last or first])}.map(s => document.querySelector(s).getBoundingClientRect());
+            return JSON.stringify([Math.min(...found.map(r => r.left)), Math.min(...found.map(r => r.top + scrollY)),
+                                   Math.max(...found.map(r => r.right)), Math.max(...found.map(r => r.bottom + scrollY))]);
+        }})()"""))
+        clip = {"x": x0 - margin, "y": y0 - margin, "width": x1 - x0 + 2 * margin, "height": y1 - y0 + 2 * margin, "scale": 1}
+        shot = self("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 
 

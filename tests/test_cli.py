@@ -127,6 +127,20 @@ def test_adapt_then_ask_with_the_mixture(call, trained, home):
     assert call("ask", "hello?", "--strategy=cem", "--max-tokens=2")[0] == 0
 
 
+@pytest.mark.parametrize("more", [["--by=likelihood"], ["--by=gradient"], ["--by=gradient", "--per-matrix"]])
+def test_adapt_by_another_measure(call, trained, home, more):
+    """Fails if a mixture is not found, written and scored by likelihood or gradient as it is by accuracy."""
+    short = [] if "gradient" in more[0] else ["--iterations=1", "--population=4"]
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--n=3", "--json", *more, *short)
+    assert status == 0, err
+    found = last_json(out)
+    assert {"accuracy", "base_accuracy", "gain", "alpha", "shots_right"} <= found.keys()
+    assert found["by"] == more[0][5:] and found["per_matrix"] == (len(more) == 2) and "left" in err
+    assert "wrote" in out and call("ask", "hello?", "--strategy=cem", "--max-tokens=2")[0] == 0
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--n=3", "--by=likelihood", "--per-matrix")
+    assert status and "--per-matrix" in err
+
+
 def test_show_draws_a_picture(call, trained, home):
     """Fails if an expert cannot be looked at."""
     status, out, err = call("show", home / "out" / "mine.safetensors", f"--picture={home}/z.png")

@@ -67,12 +67,12 @@ def test_by_gradient(mixed_from, goal, monkeypatch):
 def test_by_likelihood_is_no_worse_than_what_it_starts_from(mixed_from):
     """Fails if the search does not maximise the likelihood, or leaves out the base model or a single expert."""
     model, tokenizer, experts, task, shots = mixed_from
-    z, found = few_shot.by_likelihood(model, tokenizer, task, experts, shots, iterations=2, population=6)
+    z, alpha, history = few_shot.by_likelihood(model, tokenizer, task, experts, shots, iterations=2, population=6)
 
     def score(z):
         groups = few_shot.gold_groups(tokenizer, task, shots)
         with svf.using(model, z):
             each = likelihoods(model, groups)
         return sum(lp.item() / len(a) for lp, (_, [a]) in zip(each, groups)) / len(groups)
-    assert score(z) == pytest.approx(found.best_score[0], abs=1e-5)
+    assert score(z) == pytest.approx(history[-1], abs=1e-5) and history == sorted(history) and alpha.shape == (2,)
     assert all(score(z) >= score(other) - 1e-5 for other in ({}, *experts))

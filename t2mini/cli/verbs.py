@@ -251,11 +251,11 @@ def adapt_(args):
         raise ValueError(f"--experts must be different names, not {args.experts!r}")
     mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                args.iterations, args.population, args.per_matrix, args.seed,
-                               args.normalise)
+                               args.normalise, args.by)
     if ranks.rank() == 0:
         experts.save_expert(out, mixed, {
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
-            "seed": args.seed, "alpha": found["alpha"], "kind": "cem mixture"})
+            "seed": args.seed, "alpha": found["alpha"], "kind": f"mixture by {args.by}"})
 
     counts = Counter()
     with svf.using(model, mixed):

@@ -11,6 +11,7 @@ from collections import Counter
 from .. import adapt, evaluate, svf, tasks
 from ..experts import Shelf
 from ..machine import ranks
+from . import few_shot
 
 
 def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=None, choose=False,
@@ -81,16 +82,25 @@ def confusion(examples, texts):
 
 
 def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterations=6,
-           population=16, per_matrix=False, seed=0, normalise=False):
+           population=16, per_matrix=False, seed=0, normalise=False, by="accuracy"):
     """Strategy C on examples of the val split, with progress. -> (mixed z, numbers for the result).
 
-    names: which of `experts` are mixed. The shots are never scored: scores are of the test split.
+    names: which of `experts` are mixed. by: what a mixture is judged by, "accuracy" (the paper's),
+    "likelihood" or "gradient" (few_shot.py). The shots are never scored: scores are of the test
+    split.
     """
     if shots < 1 or population < 2 or iterations < 1:
         raise ValueError("--shots and --iterations must be at least 1 and --population at least 2")
     mixed_from = [experts[name] for name in names]
     examples = task.examples("val", shots, seed)
     started = time.time()
+    if by != "accuracy":
+        if normalise or (per_matrix and by == "likelihood"):
+            raise ValueError(f"--by={by} does not go with --normalise"
+                             + (" or --per-matrix" if by == "likelihood" else ""))
+        return fitted(model, tokenizer, task, mixed_from, examples, names, by,
+                      dict(per_matrix=per_matrix) if by == "gradient" else
+                      dict(iterations=iterations, population=population), seed)
 
     def report(i, found):
         left = (time.time() - started) / (i + 1) * (iterations - i - 1)
@@ -112,3 +122,24 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
         "alpha": dict(zip(names, best.tolist())), "alpha_mean": dict(zip(names, mean.tolist())),
         "shots": len(examples), "shots_right": found.best_score[0], "per_matrix": per_matrix,
         "history": history, "search_seconds": round(time.time() - started, 1)}
+
+
+def fitted(model, tokenizer, task, mixed_from, examples, names, by, options, seed):
+    """A mixture by likelihood or by gradient. -> (mixed z, numbers as `search` has them)."""
+    started = time.time()
+
+    def report(done, steps, value):
+        left = (time.time() - started) / done * (steps - done)
+        print(f"{by}, step {done} of {steps}: {value:.3f}, {left:.0f} s left",
+              file=sys.stderr if ranks.rank() == 0 else sys.stdout)
+
+    way = few_shot.WAYS[by]
+    mixed, alpha, history = way(model, tokenizer, task, mixed_from, examples, seed=seed,
+                                progress=report, **options)
+    seconds = round(time.time() - started, 1)
+    [(right, *_)] = adapt.score_mixtures(model, tokenizer, task, examples, [mixed])
+    mean = alpha.view(-1, len(names)).mean(0)               # of all matrices
+    return mixed, {
+        "alpha": dict(zip(names, mean.double().round(decimals=4).tolist())),
+        "shots": len(examples), "shots_right": right, "by": by, "history": history,
+        "per_matrix": alpha.dim() > 1, "search_seconds": seconds}

@@ -185,8 +185,7 @@ def by_accuracy(*given, **options):
 
 
 def by_likelihood(*given, **options):
-    z, found = few_shot.by_likelihood(*given, **options)
-    return z, found.best
+    return few_shot.by_likelihood(*given, **options)[:2]
 
 
 def by_gradient(*given, **options):

@@ -35,8 +35,10 @@ def gold_groups(tokenizer, task, shots):
 
 
 # ---------------------------------------------------------------------------------- by likelihood
-def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, population=16, seed=0):
-    """CEM on the mean log-likelihood per token of gold answers. -> (mixed z, cem.Search)."""
+def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, population=16, seed=0,
+                  progress=lambda done, steps, value: None):
+    """CEM on the mean log-likelihood per token of gold answers. -> (mixed z, alpha (K,), the best
+    log-likelihood after every iteration)."""
     groups = gold_groups(tokenizer, task, shots)
     tokens = [len(answer) for _, [answer] in groups]
     K = len(experts)
@@ -49,14 +51,19 @@ def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, populati
             found = likelihoods(model, groups)
         return float(np.mean([lp.item() / n for lp, n in zip(found, tokens)]))
 
+    def report(i, found):
+        history.append(found.best_score[0])
+        progress(i + 1, iterations, history[-1])
+
+    history = []
     found = cem(score, np.full(K, 1 / K), 0.5, iterations, population, low=LOW, high=HIGH,
-                include=[np.zeros(K), *np.eye(K)], seed=seed)
-    return svf.mix(experts, list(found.best)), found
+                include=[np.zeros(K), *np.eye(K)], seed=seed, progress=report)
+    return svf.mix(experts, list(found.best)), torch.as_tensor(found.best), history
 
 
 # ---------------------------------------------------------------------------------- by gradient
 def by_gradient(model, tokenizer, task, experts, shots, goal="reward", per_matrix=False, steps=15,
-                samples=8, temperature=1.0, seed=0):
+                samples=8, temperature=1.0, seed=0, progress=lambda done, steps, value: None):
     """Adam on alpha along dJ/dalpha. -> (mixed z, alpha (K,) or (matrices, K), J at every step).
 
     goal "reward": `samples` answers to each shot, paid as in training; "gold": the gold answers.
@@ -77,6 +84,7 @@ def by_gradient(model, tokenizer, task, experts, shots, goal="reward", per_matri
                     model, tokenizer, task, shots, samples, temperature, seed * 100_003 + step)
             loss, dz = gradient(model, groups, advantage, temperature if goal != "gold" else 1.0)
             history.append(-loss if goal == "gold" else reward)
+            progress(step + 1, steps, history[-1])
             alpha.grad = to_alpha(experts, names, dz, per_matrix)
             optimizer.step()
             with torch.no_grad():
@@ -128,3 +136,7 @@ def to_alpha(experts, names, dz, per_matrix):
             for name in names]
     by_matrix = torch.stack(rows).cpu()
     return by_matrix if per_matrix else by_matrix.sum(0)
+
+
+# what `adapt --by` offers beside the paper's accuracy
+WAYS = {"likelihood": by_likelihood, "gradient": by_gradient}

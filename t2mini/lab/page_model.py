@@ -21,7 +21,6 @@ FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
 MOST_DIALS = 64                 # so many may be set by hand
 MOST_TOKENS = 512               # of one answer
 MOST_CHARACTERS = 4000          # of a question, and of the text so far
-EXAMPLES_SEED = 2025            # the examples are test questions, none picked by its answer
 ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
 FIRST = ("decide", "show", "skip")
 
@@ -71,8 +70,8 @@ class Lab:
     def facts(self):
         """What the page shows before anybody asked. -> dict."""
         examples = {}
-        for label in tasks.LABELS:
-            examples[label] = tasks.get(label).examples("test", 1, EXAMPLES_SEED)[0].prompt
+        for label in tasks.LABELS:                          # the first test question of each
+            examples[label] = tasks.get(label).examples("test", 1)[0].prompt
         return {"model": self.model.name, "labels": tasks.LABELS, "experts": list(self.experts),
                 "examples": examples, "alpha": [LOWEST, HIGHEST], "farthest": FARTHEST,
                 "dispatcher": self.dispatcher is not None}

@@ -1,0 +1,56 @@
+"""
+Photograph the page of `make page`: `python tutorials/draw_page.py` writes tutorials/figures/page.png and its
+parts page_answers.png, page_mix.png and page_dials.png.
+
+Needs the weights and a Chromium on the PATH (tests/README.md says how to install one).
+"""
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from browser import PATH, Browser  # noqa: E402
+
+QUESTION = "Raj plays 9 games every week. How many games does Raj play in 4 weeks?"
+ANSWERED = "document.getElementById('stop').disabled && document.querySelectorAll('.word').length === 20"
+
+
+def photograph(browser, address):
+    """Ask by keyboard, open one matrix, mix two experts, and take the pictures."""
+    figures = HERE / "figures"
+    browser.size(1280, 900)
+    browser.open(address)
+    browser.until("document.querySelectorAll('.cell').length === 210")
+    browser.run("document.getElementById('question').focus()")
+    browser.type(QUESTION)
+    browser.key("Enter", 13)
+    browser.until(ANSWERED)
+    browser.run("document.querySelectorAll('.cell')[189].click()")
+    browser.until("!document.getElementById('matrix').hidden")
+    browser.run("document.activeElement.blur()")
+    browser.picture(figures / "page.png")
+    browser.picture(figures / "page_answers.png", "section", "section:nth-of-type(3)", margin=12)
+    browser.picture(figures / "page_dials.png", "main > :nth-child(2) > section:nth-of-type(2)", margin=12)
+    browser.run("document.getElementById('alpha-2').focus()")
+    for _ in range(10):
+        browser.key("ArrowRight", 39)
+    browser.until(ANSWERED)
+    browser.run("document.activeElement.blur()")
+    browser.picture(figures / "page_mix.png", "main > :nth-child(1) > section:nth-of-type(3)",
+                    "main > :nth-child(2) > section", margin=12)
+
+
+if __name__ == "__main__":
+    if PATH is None:
+        sys.exit("t2mini: no chromium, chromium-browser or google-chrome on the PATH; tests/README.md says how to install one")
+    command = [sys.executable, "-u", "-m", "t2mini", "page", "--port=0"]
+    with subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            where = re.search(r"http://\S+", program.stdout.readline())[0]
+            with Browser() as page:
+                photograph(page, where)
+        finally:
+            program.kill()
