@@ -249,11 +249,14 @@ def page_options(p):
 def see_options(p):
     """What `see` reads beside the shared options."""
     first = stage_one.StageOne()
-    p.add_argument("--plain-steps", type=COUNT, default=first.plain_steps,
-                   help="steps on captions alone")
+    p.add_argument("--word-steps", type=COUNT, default=first.word_steps,
+                   help="steps that draw image tokens to the words of the caption")
     p.add_argument("--chat-steps", type=COUNT, default=first.chat_steps,
-                   help="steps on captions and yes/no questions in a chat")
-    p.add_argument("--lr", type=within(float, 1e-9, 1), default=first.lr, help="learning rate")
+                   help="steps on captions and yes/no questions, through the language model")
+    p.add_argument("--lr", type=within(float, 1e-9, 1), default=first.lr,
+                   help="learning rate of the word steps")
+    p.add_argument("--chat-lr", type=within(float, 1e-9, 1), default=first.chat_lr,
+                   help="learning rate of the chat steps")
     p.add_argument("--seed", type=within(int, 0, 2 ** 31 - 1), default=first.seed,
                    help="of the tower's start and of the images' order")
     p.add_argument("--out", metavar="PATH", type=place,

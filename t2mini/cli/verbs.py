@@ -422,9 +422,9 @@ def reproduce_(args):
 def see(args):
     """Train the tower on what easy-VQA's train questions tell of their images."""
     known = easy_vqa.facts(tasks.get("easy-vqa", args.data).make()["train"])
-    cfg = captions.StageOne(plain_steps=args.plain_steps, chat_steps=args.chat_steps, lr=args.lr,
-                            seed=args.seed)
-    out = files.claim_run(args.out or experts.OUT / towers.NAME, inputs(args))
+    cfg = captions.StageOne(word_steps=args.word_steps, chat_steps=args.chat_steps, lr=args.lr,
+                            chat_lr=args.chat_lr, seed=args.seed)
+    out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args))
     model, tokenizer = open_model(args)
     captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
                    log=lambda text: print(text, flush=True))

@@ -1,20 +1,20 @@
 """
 Towers in files: one safetensors file, weights in bfloat16, and as metadata how it was built, on
-which base model it was trained and by which command. The shipped one lies beside its base model's
-experts.
+which base model it was trained and by which command. The shipped one lies here, under its base
+model's name.
 """
 import json
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .. import experts
 from ..machine import files
 from .eye import give_sight
 from .tower import Tower, TowerConfig
 
 FORMAT = "t2mini-tower-1"
-NAME = "tower.safetensors"
+SHIPPED = Path(__file__).resolve().parent
 
 
 def save(path, tower, metadata):
@@ -48,7 +48,7 @@ def find(model, path=None):
 
     ValueError where it was trained on another base; FileNotFoundError where there is none.
     """
-    found = path or experts.SHIPPED / model.name / NAME
+    found = path or SHIPPED / f"{model.name}.safetensors"
     if path is None and not found.exists():
         raise FileNotFoundError(f"no tower is shipped for {model.name}: `python -m t2mini see "
                                 "--data=DIR` trains one, --tower=PATH takes it")
