@@ -180,7 +180,7 @@ def built_in():
     rows = experts + [(f"{name}-unseen", unseen(make), s) for name, make, s in experts] + others
     tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code)
              for name, make, s in rows]
-    tasks.append(Task("vision-unseen", make_drawn, 24, "vision"))
+    tasks.append(Task("vision-unseen", make_drawn, 12, "vision"))
     tasks.append(Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER))
     return {task.name: task for task in tasks}
 

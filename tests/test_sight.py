@@ -170,6 +170,15 @@ def test_a_row_may_have_an_expert_and_an_image(seeing):
     assert both == base + tuned and len({*both}) > 2
 
 
+def test_before_an_image_the_default_system_message_is_left_out(seeing):
+    """Fails if a prompt with an image carries the default system message, or loses one that was given."""
+    _, tokenizer, _ = seeing
+    tokenizer.system = "You are helpful."
+    assert "helpful" in tokenizer.decode(tokenizer.prompt("which?"))
+    assert "helpful" not in tokenizer.decode(tokenizer.prompt(Seen("which?", image())))
+    assert "Be brief" in tokenizer.decode(tokenizer.prompt(Seen("which?", image()), "Be brief."))
+
+
 # ------------------------------------------------------------------------ the two stages
 def test_stage_one_moves_the_tower_alone(seeing):
     """Fails if the gradient of a caption does not reach every part of the tower, or reaches the language model."""
@@ -179,6 +188,16 @@ def test_stage_one_moves_the_tower_alone(seeing):
     captions.loss_of(model, [(prompt, tokenizer.answer("A red circle."))]).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in tower.parameters())
     assert all(p.grad is None for p in model.parameters()) and not eye.kept
+
+
+def test_captions_are_the_first_target(seeing):
+    """Fails if image tokens are drawn to something else than the embeddings of the caption's words, in their order."""
+    model, tokenizer, _ = seeing
+    words = model.embedding[tokenizer.encode("The image shows")[:2]][None]
+    shown = [(image(), "red", "circle")]
+    assert captions.distance(model, tokenizer, lambda x: words, shown) == 0
+    assert captions.distance(model, tokenizer, lambda x: words.flip(1), shown) > 0.5
+    assert captions.distance(model, tokenizer, lambda x: 0 * words, shown) == pytest.approx(1)
 
 
 def test_stage_two_moves_z_alone(seeing):

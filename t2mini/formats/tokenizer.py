@@ -154,18 +154,20 @@ class Tokenizer:
         return self.eye.ids(image)
 
     def turns(self, user, system):
-        """The chat itself, without an opener."""
+        """The chat itself, without an opener. Before an image the default system message is left
+        out: it would be two fifths of such a prompt."""
         c = self.control
-        if self.chat != "chatml":
-            self.image(user)
-        system = self.preamble + (system or self.system or "")
+        image = self.image(user)
+        default = "" if image else self.system or ""
+        system = self.preamble + (system or default)
         said = [(role, text) for role, text in (("system", system), ("user", user)) if text]
         ids = [] if self.bos is None else [self.bos]
         if self.chat == "chatml":
             parts = []
             for role, text in said:
-                image = self.image(text)
-                words = [f"{role}\n", *image, text] if image else [f"{role}\n{text}"]
+                words = [f"{role}\n{text}"]
+                if image and role == "user":
+                    words = [f"{role}\n", *image, text]
                 parts += [c["<|im_start|>"], *words, c["<|im_end|>"], "\n"]
             return ids + self.joined([*parts, c["<|im_start|>"], "assistant\n"])
         if self.chat == "llama3":
