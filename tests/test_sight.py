@@ -193,11 +193,15 @@ def test_stage_one_moves_the_tower_alone(seeing):
 def test_captions_are_the_first_target(seeing):
     """Fails if image tokens are drawn to something else than the embeddings of the caption's words, in their order."""
     model, tokenizer, _ = seeing
-    words = model.embedding[tokenizer.encode("The image shows")[:2]][None]
-    shown = [(image(), "red", "circle")]
-    assert captions.distance(model, tokenizer, lambda x: words, shown) == 0
-    assert captions.distance(model, tokenizer, lambda x: words.flip(1), shown) > 0.5
-    assert captions.distance(model, tokenizer, lambda x: 0 * words, shown) == pytest.approx(1)
+    words = captions.Words(model, tokenizer, 40)
+    shown = [(None, "red", "circle"), (None, "teal", "rectangle")]
+    places = words.places(shown)
+    said = [tokenizer.decode([words.known[i] for i in row]) for row in places.tolist()]
+    assert said[0] == "The image shows a red circle." + "\n" * 11 and said[1].startswith("The image shows a teal rect")
+    right = words.E[places]
+    near, other = captions.distance(right, words, places), captions.distance(right.flip(0), words, places)
+    assert near < other and captions.distance(right, words, places.flip(1)) > near
+    assert words.mean().shape == (40, model.cfg.hidden_size)
 
 
 def test_stage_two_moves_z_alone(seeing):

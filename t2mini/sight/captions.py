@@ -1,13 +1,14 @@
 """
 Stage one: train the tower so that the frozen language model can read it (LLaVA's alignment stage).
 
-    first    image token k is drawn to the embedding of word k of the caption, such as "The image
-             shows a red triangle." The language model itself does not run: a fast start
+    first    image token k should be word k of the caption, such as "The image shows a red
+             triangle.": near to its embedding, and nearer to it than to any other caption's word.
+             The language model itself does not run: a fast start
     then     a chat: the caption is asked for, or a question with yes or no as the answer
 
-Loss:     first the squared distance; then the mean of -log pi(token) over the tokens of the answer,
-          whose gradient runs through the frozen language model into the tower. The tower alone is
-          trained.
+Loss:     first the squared distance, and the cross-entropy of naming the word; then the mean of
+          -log pi(token) over the tokens of the answer, whose gradient runs through the frozen
+          language model into the tower. The tower alone is trained.
 Why both: a pass through the language model takes ten times as long as one through the tower. And of
           captions alone the frozen model learns to describe, whatever it is asked: it never says
           yes or no. What is never said is never rewarded, so a few questions are shown. Their
@@ -22,7 +23,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..likelihood import logprobs, pack
@@ -38,13 +41,14 @@ CAPTION = "The image shows a {} {}."
 ASKED = ("Describe the image.", "What does the image show?")
 EVERY = 20                              # steps between two lines of the log and two checkpoints
 WARM_UP = 20                            # steps in which the learning rate rises
+SHARPNESS = 20                          # of the choice among words: what cosines are multiplied by
 
 
 @dataclass(frozen=True)
 class StageOne:
-    word_steps: int = 300               # image tokens towards the words of the caption
-    chat_steps: int = 100               # through the language model
-    word_images: int = 64               # per step
+    word_steps: int = 1200              # image tokens towards the words of the caption
+    chat_steps: int = 120               # through the language model
+    word_images: int = 32               # per step
     chat_images: int = 24
     asked: float = 0.5                  # share of yes/no questions in the chat
     lr: float = 1e-3
@@ -56,18 +60,44 @@ class StageOne:
         return self.word_steps + self.chat_steps
 
 
-def distance(model, tokenizer, tower, shown):
-    """Mean squared distance between image tokens and the embeddings of the captions' words, over
-    the mean square of the latter. shown: [(pixels, colour, shape)]. A caption of fewer words than
-    tokens leaves the last ones free."""
-    tokens = tower(torch.stack([torch.from_numpy(pixels) for pixels, *_ in shown]).to(model.device))
-    off = size = 0.0
-    for row, (_, color, shape) in zip(tokens, shown):                           # (Q, C)
-        ids = tokenizer.encode(CAPTION.format(color, shape) + "\n")[:len(row)]
-        words = model.embedding[ids].float()                                    # (words, C)
-        off = off + (row[:len(ids)] - words).pow(2).sum()
-        size = size + words.pow(2).sum()
-    return off / size
+class Words:
+    """The words of all captions as targets of image tokens. A caption of more words than there are
+    image tokens is cut, one of fewer is filled up with line breaks.
+
+    ids: dict (colour, shape) -> Q ids; known (W,): all ids that occur; E (W, C): their embeddings.
+    """
+
+    def __init__(self, model, tokenizer, Q):
+        def target(color, shape):
+            return tokenizer.encode(CAPTION.format(color, shape) + "\n" * Q)[:Q]
+
+        self.ids = {(c, s): target(c, s) for c in COLORS for s in SHAPES}
+        self.known = sorted({i for ids in self.ids.values() for i in ids})
+        self.E = model.embedding[self.known].float().clone()
+
+    def places(self, shown):
+        """[(pixels, colour, shape)] -> (B, Q): the rows of E that their captions are."""
+        rows = [[self.known.index(i) for i in self.ids[tuple(of)]] for _, *of in shown]
+        return torch.tensor(rows, device=self.E.device)
+
+    def mean(self):
+        """The mean caption (Q, C)."""
+        return self.E[self.places([(None, *of) for of in self.ids])].mean(0)
+
+
+def distance(tokens, words, places):
+    """How far image tokens (B, Q, C) are from their captions: the squared distance over the words'
+    square, plus the cross-entropy of picking each word among all of them by its direction."""
+    target = words.E[places]
+    off = (tokens - target).pow(2).sum() / target.pow(2).sum()
+    cosine = F.normalize(tokens, dim=-1) @ F.normalize(words.E, dim=-1).T       # (B, Q, W)
+    named = F.cross_entropy(SHARPNESS * cosine.flatten(0, 1), places.flatten())
+    return off + tokens.shape[1] * named
+
+
+def mirrored(image, color, shape, rng):
+    """The same, or what a mirror shows of it: other pixels, the same caption."""
+    return (image[:, ::-1] if rng.random() < 0.5 else image), color, shape
 
 
 def lesson(tokenizer, image, color, shape, asked, rng):
@@ -112,6 +142,8 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
     log_path, ckpt = out.with_suffix(".jsonl"), out.with_suffix(".ckpt")
     tower = Tower(shape or TowerConfig(hidden_size=model.cfg.hidden_size), cfg.seed)
     tower = tower.to(model.device)
+    words = Words(model, tokenizer, tower.cfg.queries)
+    tower.offset.data.copy_(words.mean())
     eye = give_sight(model, tokenizer, tower, keeps=False)
     optimizer = torch.optim.AdamW(tower.parameters(), lr=cfg.lr, betas=(0.9, 0.98))
     told = {"config": asdict(cfg), "base_sha256": model.base_sha256, "images": len(known)}
@@ -130,7 +162,9 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
             if chat:
                 loss = loss_of(model, [lesson(tokenizer, *of, cfg.asked, rng) for of in shown])
             else:
-                loss = distance(model, tokenizer, tower, shown)
+                shown = [mirrored(*of, rng) for of in shown]
+                tokens = tower(torch.from_numpy(np.stack([of[0] for of in shown])).to(model.device))
+                loss = distance(tokens, words, words.places(shown))
             loss.backward()
         torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.param_groups[0]["lr"] = rate(cfg, step)

@@ -66,6 +66,7 @@ class Tower(nn.Module):
     """images (B, 64, 64, 3) uint8 -> image tokens (B, Q, C).
 
     place (P, E): which patch is which; without it a shuffled image would be the same image.
+    offset (Q, C): what all images have in common. Stage one starts it at the mean caption.
     """
 
     def __init__(self, cfg, seed=0):
@@ -82,6 +83,7 @@ class Tower(nn.Module):
             self.project = nn.Sequential(
                 nn.Linear(cfg.width, cfg.hidden_size), nn.GELU(),
                 nn.Linear(cfg.hidden_size, cfg.hidden_size))
+            self.offset = nn.Parameter(torch.zeros(cfg.queries, cfg.hidden_size))
 
     def forward(self, images):
         x = self.patch(patches(images, self.cfg.patch)) + self.place
@@ -89,7 +91,7 @@ class Tower(nn.Module):
         x = torch.cat((queries, x), 1)                          # (B, Q + P, E)
         for block in self.blocks:
             x = block(x)
-        return self.project(self.norm(x[:, :self.cfg.queries]))
+        return self.project(self.norm(x[:, :self.cfg.queries])) + self.offset
 
     def settings(self):
         """What `TowerConfig(**settings)` builds this tower from."""
