@@ -10,14 +10,14 @@ import re
 
 from .questions import latex
 from .questions.example import NUMBER, normal, to_number
-from .questions.fences import find_code, graded_end     # noqa: F401 (part of this page)
+from .questions.fences import find_code, graded_end, prose      # noqa: F401 (part of this page)
 
 # ------------------------------------------------------------------------------------------ numbers
 UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"  # may be glued to a number: 8kg
 SIGN = r"(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by)"
-BETWEEN = rf"(?:{UNIT}|(?: [a-z]+){{0,2}}) *{SIGN} *"
-# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 12:30, 8 or 9
-CHAIN = rf"(?<![\w.,]){NUMBER}(?:(?:{BETWEEN}|:| to | or ){NUMBER})+"
+BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
+# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 2^3, 12:30, 8 or 9, and 5 + where the text is cut off
+CHAIN = rf"(?i)(?<![\w.,]){NUMBER}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
 VERB = r"\b(?:is|are|makes?|equals?|gives?)"
@@ -35,11 +35,10 @@ def find_number(text):
         return latex.to_number(boxed)
     if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
         text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
-    # what only sets a number off: **8**, \\(8\\), \\$8, $-8$
-    text = re.sub(r"\*\*|\\[()\[\]]|\\(?=\$)|\$(?=[-+\u2212]\d)", "", text)
-    text = re.sub(CHAIN, "_", text, flags=re.I)
-    minus = r"(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
-    text = re.sub(minus, "-", text, flags=re.I)
+    text = latex.plain(prose(text))
+    text = re.sub(CHAIN, "_", text)
+    minus = r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
+    text = re.sub(minus, "-", text)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
     # "3 boxes of 4 make 12" opens with a number that is not the answer
     opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {ONE})", text)
@@ -59,7 +58,8 @@ def find_choice(text, options):
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
-    text = text.replace("**", "").strip()
+    # what only sets a letter off: **C**, \\(C\\), $C$
+    text = re.sub(r"\*\*|\\[()\[\]]|\$(?=\\|[A-J]\$)|(?<=\})\$|(?<=\$[A-J])\$", "", text).strip()
     for _ in range(3):                                      # \boxed{\textbf{(B)}} says (B)
         text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
@@ -82,7 +82,8 @@ def chosen_letter(text, letters):
     said = re.findall(announced, text, re.M)
     if said:
         return letters.index("".join(said[-1]).upper())
-    lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$)", text, re.M)
+    judged = r" is (?:the )?(?:correct|right|best)\b"
+    lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$|{judged})", text, re.M)
     listed = set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))
     if not lead or len(listed) > 1:  # a list of the options is not one of them
         return None
@@ -92,9 +93,8 @@ def chosen_letter(text, letters):
 def named_options(text, options):
     """Indices of the options that a text names, whole words. Case counts only where it tells two
     options apart."""
-    fold = str.lower
-    if len({option.lower() for option in options}) < len(options):
-        fold = str
+    differ = len({option.lower() for option in options}) == len(options)
+    fold = str.lower if differ else str
     rest, named = fold(text), []
     # longest first, and taken out of the text: "hot dog" does not name "dog" as well
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):

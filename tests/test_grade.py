@@ -47,10 +47,25 @@ BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12
 SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12), ("9 - 2 = 7. The answer is $-7$.", -7),
            (r"Answer: \[12\]", 12), ("The answer is $12$", 12), (r"3 + 4 = 7\n#### \$12", 12)]
 
+# answers of a 0.5B model to GSM8K: units in \text{} inside a sum, \frac{}{}, a program, a sum that the limit cut off
+SET_IN_LATEX = [
+    (r"So far 80. \[ 12 \text{ hours} + 18 \text{ hours} = ", 80), (r"\( 3 \, \text{bags} \times 4.00 \,", None),
+    (r"\[ 14 \text{ pails/week} + 42 \text{ pails/week} \]", None), (r"\[ 12 \text{ hours} + 18 \text{ hours} = 30 \text{ hours} \]", 30),
+    (r"It has 3 rooms: \frac{2}{9} \times \frac{1}{3} = \frac{2}{27}. Thus it has", 3), (r"\frac{36 \text{ cups}}{4 \text{ cups/jar}} = 9", 9),
+    (r"\[ \dfrac{3 \times 4}{2} = 6 \]", 6), (r"Then 36 are left. Total = 45 +", 36), ("Then 36 are left. The answer is 45 -\n", 36),
+    (r"\[ 20 \text{ feet} \div 2 = 10 \]", 10), (r"5 \cdot 3 = 15", 15), (r"5 \timeshare", 5),
+    ("10^2 = 100", 100), (r"\( 10^{2} = 100 \)", 100), ("10^2", None), ("36 cm^2", 36), (r"36 \text{ cm}^2", 36),
+    ("He calls 8 times", 8), ("8 times", 8), ("It is 12 - 5 = 7 x", 7), ("8 +", None)]
+PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(cups / 5)", 10), ("```python\nprint(6 * 7)\n```\n", None),
+            ("It is 7.\n```python\nx = 5\n```\nand no more.", 7), ("```python\nprint(40 + 2)\n```\n```output\n42\n```", 42),
+            ("Work:\n  ```py\n  x = 5\n  ```\nThe answer is 8", 8), ("```\n8\n```", 8)]
 
-@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE + BOXED + SET_OFF)
+
+@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE + BOXED + SET_OFF + SET_IN_LATEX
+                         + PROGRAMS)
 def test_numbers(text, want):
-    """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum, a date or a range is one."""
+    """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum, a date, a range, a fraction or
+    a program is one."""
     assert find_number(text) == want
 
 
@@ -76,6 +91,10 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("hot dog", 1), ("Sofa!", 2), ("The answer is (B) hot dog", 1), ("nice sofas", None), ("", None), ("E", None),
     ("Answer: D", 3), ("dog", 0), ("a hot dog", 1), ("hot dogs", None), ("SOFA", 2), ("**C**", 2), ("[C]", 2), ("C.", 2),
     ("\\boxed{C}", 2), ("\\boxed{\\text{C}}", 2), ("So \\boxed{\\textbf{(C)}\\ sofa}", 2), ("\\boxed{\\text{sofa}}", 2), ("c", 2), ("c)", 2), ("(c)", 2), ("the answer is c.", 2), ("answer: d", 3), ("option (c)", 2),
+    # as models that write LaTeX put it
+    (r"\(\boxed{C}\)", 2), (r"The answer is $\boxed{C}$.", 2), (r"The answer is \(\boxed{\text{C}}\).", 2), ("$C$", 2), (r"\(C\)", 2),
+    (r"\[\boxed{\text{(C) sofa}}\]", 2), ("C is correct.", 2), ("B is the right option, as one eats it", 1), ("The answer is $C$", 2),
+    ("C is nice", None), ("A cat is correct", None),
     ("Option C", 2), ("The right letter is C", 2), ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
     ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
     # letter and words disagree, several are named, or an earlier choice is revised

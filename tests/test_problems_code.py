@@ -215,3 +215,15 @@ def test_a_quarter_of_the_names_says_nothing():
     """Break: names that always give the answer away, so that the description need not be read."""
     share = sum(e.name in pc.GENERIC for e in MANY[False]) / len(MANY[False])
     assert 0.2 < share < 0.3
+
+
+@both
+def test_the_page_says_how_many_test_functions_training_asks_for(unseen):
+    """Break: a share of test problems whose function train problems ask for under another name, of which the file's head says
+    nothing, or something else (45 %, 57 % of the unseen ones). It is that of the kinds without parameters."""
+    table = UNSEEN if unseen else SEEN
+    asked = [not table[e.kind][1] for e in {e.prompt: e for e in MANY[unseen]}.values() if split_of(e) == "test"]
+    said = re.findall(r"(\d+) of the (\d+) (?:unseen ones|kinds)", pc.__doc__)[unseen]
+    assert said == (str(sum(not span for _, span, *_ in table.values())), str(len(table)))
+    share = int(re.findall(r"(\d+) % of the (?:test problems|unseen ones)", pc.__doc__)[unseen])
+    assert len(asked) > 150 and abs(sum(asked) / len(asked) - share / 100) < 0.08

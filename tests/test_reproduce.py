@@ -128,6 +128,16 @@ def test_a_note_stands_in_the_row_and_under_the_table():
     assert figures.table(rows).count("prompt: chosen for spread.") == 1
 
 
+@pytest.mark.parametrize("name", ["unseen", "dispatch"])
+def test_the_prompt_arm_says_how_its_wording_was_chosen(tiny, tmp_path, monkeypatch, name):
+    """Fails if a row of the prompt arm does not say that its wording was chosen for labels that are spread evenly."""
+    made = runs.Lab(*tiny, tmp_path, quick=True)
+    monkeypatch.setattr(made, "arm", lambda *args, **more: {})
+    monkeypatch.setattr(experiments, "confusion", lambda *args: {})
+    notes = [run().get("note", "") for key, run in getattr(experiments, name)(made) if key["arm"] == "prompt"]
+    assert len(notes) >= 3 and all("spread evenly" in note for note in notes)
+
+
 def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
     """Fails if rows of another base model or of a quick run join a file."""
     fake(monkeypatch, [])
@@ -421,6 +431,14 @@ def test_hand_written_questions_have_all_labels_and_no_template(tiny, tmp_path):
     assert experiments.to_route(lab, "handwritten", "code") == ("code", found["code"])
     needs, questions = experiments.to_route(lab, "unseen", "other-unseen")
     assert needs == "other" and len(questions) == 100
+
+
+def test_routing_asks_in_the_form_that_eval_asks_in(tiny, tmp_path):
+    """Fails if questions to be routed are rewritten into a form that the dispatcher knows better than the one in use."""
+    lab = runs.Lab(*tiny, tmp_path)
+    for name in ("reasoning", "math-unseen", "code-unseen", "other"):
+        needs, questions = experiments.to_route(lab, "seen", name)
+        assert needs == tasks.get(name).skill and questions == [e.prompt for e in tasks.get(name).examples("test", 2)]
 
 
 def test_few_numbers_get_a_rate_of_their_own(tiny, tmp_path, monkeypatch):

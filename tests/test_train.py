@@ -147,6 +147,20 @@ def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_
     assert not any("earned the same" in line for line in said)
 
 
+def test_programs_that_took_too_long_are_in_the_log(loaded, words, monkeypatch, tmp_path):     # noqa: F811
+    """Fails if a row of the log does not say how many of an update's programs were stopped: many of them are a fault of the
+    limits or of the machine, and look like wrong answers."""
+    def rewards(examples, texts, counts=None):
+        if counts is not None:
+            counts["timeouts"] += 3
+        return [float(i % 2) for i in range(len(texts))]
+
+    monkeypatch.setattr(tasks, "rewards", rewards)
+    train(*loaded, config(steps=2), tmp_path / "e.safetensors", log=lambda text: None)
+    rows = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    assert [row["timeouts"] for row in rows if "reward" in row] == [3, 3]
+
+
 def test_a_letter_that_the_terminal_cannot_show_ends_nothing(monkeypatch):
     """Fails if a sample line that a Latin-1 terminal cannot print ends a verb, such as training."""
     from t2mini.__main__ import main

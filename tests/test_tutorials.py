@@ -217,3 +217,42 @@ def test_the_glossary_has_every_field_of_a_log():
     rows = (HERE / "results" / "math-0.jsonl").read_text().splitlines()
     assert not [k for k in sorted({k for row in rows for k in json.loads(row)}) if f"`{k}`" not in text]
     assert not [p.name for p in PAGES if f"({p.name})" not in text]
+
+
+def test_what_differs_says_what_the_code_does():
+    """Fails if a choice of training or of the search is another one than differences.md says, or one that a reader of the
+    paper looks for has no row."""
+    from t2mini.cem import cem
+    from t2mini.cli import options
+    from t2mini.recipe import Recipe
+
+    text = (HERE / "differences.md").read_text(encoding="utf-8")
+    here = {row[0]: row[3] for row in re.findall(r"^\| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|", text, re.M)}
+    for row in ("reward", "batch", "matrices", "LoRA", "Table 8, IA3 on the shots", "Table 9, search over the experts of two models"):
+        assert len(here[row].split()) >= 3, row
+    used, search = Recipe(), inspect.signature(cem).parameters
+    assert f"{used.beta2}:" in here["beta2"] and f"{used.lr:.0e}".replace("e-0", "e-") in here["learning rate"]
+    assert here["gradient clip"].startswith(f"{used.clip},") and (used.signed_reward, here["reward"][:20]) == (False, "1 right, 0 wrong. Wi")
+    assert f"{search['low'].default} to {search['high'].default}:" in here["bounds of alpha"]
+    assert here["deviation"] == f"floor {search['std_floor'].default}"
+    given = options.build_parser()[1]["adapt"].parse_args(["--task=math"])
+    elites = round(given.population * search["elite_ratio"].default)
+    assert here["population, elites, iterations"].startswith(f"{given.population}, {elites}, {given.iterations} ")
+    assert "--normalise" in here["sum of alpha"] and not given.normalise
+
+
+@pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
+def test_no_placeholder_is_left(page):
+    """Fails if a word that stood for something to come is printed."""
+    assert not re.findall(r"\b(?:[A-Z]*TESTNAME|TODO|TBD|FIXME|XXX)\b|\?\?\?", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
+def test_rows_that_a_page_shows_are_read_and_pay_for_no_hedging(page):
+    """Fails if a page shows a row of a task that is none, or an example in which naming both options earns the reward."""
+    import json
+
+    from t2mini.questions import yours
+    lines = [line for _, _, body in pages.FENCE.findall(page.read_text(encoding="utf-8")) for line in body.splitlines()]
+    found = [yours.example_of(json.loads(line)) for line in lines if line.startswith('{"prompt"')]
+    assert not yours.hedging(found)

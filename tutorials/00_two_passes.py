@@ -74,6 +74,8 @@ labels = [r.label for r in routes]
 adapted = adapt.second_pass(model, tokenizer, questions, labels, skilled, max_tokens=96)
 t2 = time.time()
 base = evaluate.answers(model, tokenizer, questions, max_tokens=96)
+unchanged = [label in adapt.BASE for label in labels]       # no expert: one answer serves both
+adapted = [b if same else a for same, a, b in zip(unchanged, adapted, base)]
 right = {"adapted": tasks.rewards(examples, adapted), "base": tasks.rewards(examples, base)}
 
 # %% the same question before and after: the first one of each skill, whatever came out
@@ -92,8 +94,9 @@ for i in firsts:
     print(questions[i])
     shares = "  ".join(f"{k} {100 * s:.0f}%" for k, s in routes[i].probabilities.items())
     print(f"  first pass  {labels[i]}  ({shares})")
-    for name, texts in (("base", base), ("adapted", adapted)):
-        print(f"  {name:<8}[{mark(right[name][i])}] " + ("\n" + " " * 18).join(shown(texts[i], 90, 5)))
+    for name, texts in (("answer", base),) if unchanged[i] else (("base", base), ("adapted", adapted)):
+        reward = right["base" if texts is base else "adapted"][i]
+        print(f"  {name:<8}[{mark(reward)}] " + ("\n" + " " * 18).join(shown(texts[i], 90, 5)))
 
 # %% all of them
 chapter.section("counts")
@@ -137,5 +140,8 @@ for row, i in enumerate(firsts):
     ax.text(0.05, row + 0.93, f"→ {labels[i]} ({100 * routes[i].probabilities[labels[i]]:.0f} %)", fontsize=11,
             weight="bold")
     cell(1, row, base[i], right["base"][i])
-    cell(2, row, adapted[i], right["adapted"][i])
+    if unchanged[i]:
+        cell(2, row, "no expert is needed: the answer of the base model")
+    else:
+        cell(2, row, adapted[i], right["adapted"][i])
 chapter.save(fig, "00_two_passes")

@@ -175,7 +175,7 @@ for arms in (1, 4, 8, 50):
 # %% seeds: the same training three times
 chapter.section("seeds")
 logs = {}
-for path in sorted(RESULTS.glob("math-[0-9].jsonl")):
+for path in sorted(RESULTS.glob("math-short-[0-9].jsonl")):
     log = [json.loads(line) for line in path.read_text().splitlines()]
     logs[int(path.stem[-1])] = [(r["step"], r["val"], r["val_n"]) for r in log if "val" in r]
 finals = [max(v for _, v, _ in curve) for curve in logs.values()]

@@ -20,7 +20,7 @@ import t2mini
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
 from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
-from ..machine import cores, files, ranks
+from ..machine import checkpoint, cores, files, ranks
 from ..machine.batches import duration
 from ..machine.text import cut_note, printable
 from ..questions import easy_vqa, pictures, published, sandbox
@@ -252,7 +252,8 @@ def adapt_(args):
     mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                args.iterations, args.population, args.per_matrix, args.seed,
                                args.normalise, args.by)
-    if ranks.rank() == 0:
+    print(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of {found['shots']} shots")
+    if ranks.rank() == 0:                   # what was found is told, should the disk be full
         experts.save_expert(out, mixed, {
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
             "seed": args.seed, "alpha": found["alpha"], "kind": f"mixture by {args.by}"})
@@ -263,8 +264,7 @@ def adapt_(args):
     base = evaluate.score(model, tokenizer, task, examples, label="base")
     gain = evaluate.paired_difference(rewards, base)
     right, n = sum(rewards), len(rewards)
-    print(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of {found['shots']} shots, "
-          f"wrote {out}")
+    print(printable(f"wrote {out}"))
     points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
     print(printable(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
                     f"base: {evaluate.percent(sum(base), n)}; gain {points}"))
@@ -290,6 +290,9 @@ def train_(args):
     agree(args.allow_code, task.runs_code)
     out = args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors"
     out = files.claim_run(out, inputs(args))
+    ckpt = out.with_suffix(".ckpt")
+    if args.resume and not args.dtype and ckpt.exists():    # as it began, whatever is usual here
+        args.dtype = checkpoint.told(ckpt)["dtype"]
     model, tokenizer = open_task_model(args, task)
     talks = ranks.rank() == 0
 
@@ -300,7 +303,7 @@ def train_(args):
     try:
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     except KeyboardInterrupt:
-        if not out.with_suffix(".ckpt").exists():
+        if not ckpt.exists():
             raise KeyboardInterrupt("it had learnt nothing yet") from None
         raise KeyboardInterrupt("the last checkpoint is kept; "
                                 "add --resume to the same command to go on") from None
@@ -383,7 +386,8 @@ def export_(args):
         svf.set_z(model, expert)
         added = adapter(model, expert, meta)
     source = download.locate(args.weights)
-    print(export.export(out, source, svf.merged(model), model.cfg, model.dtype, added))
+    made = export.export(out, source, svf.merged(model), model.cfg, model.dtype, added)
+    print(printable(made))
 
 
 def adapter(model, expert, meta):

@@ -15,6 +15,7 @@ import torch
 
 from .. import adapt, evaluate, experts, svf, tasks
 from ..generate import generate
+from ..machine.text import printable
 
 LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
 FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
@@ -52,7 +53,7 @@ class Lab:
             if any(sizes.get(matrix) != values.shape for matrix, values in z.items()):
                 raise ValueError("its z belong to other matrices than are tuned here (--modules)")
         except ValueError as e:
-            print(f"left out {name}: {e}", file=sys.stderr)
+            print(printable(f"left out {name}: {e}"), file=sys.stderr)
             return
         if name == "dispatcher":
             self.dispatcher = z
@@ -249,7 +250,7 @@ def belongs(name, path, model, shelf):
     try:
         meta = experts.read_metadata(path)
     except ValueError as e:
-        print(f"left out: {e}", file=sys.stderr)
+        print(printable(f"left out: {e}"), file=sys.stderr)
         return False
     same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base
     routes = meta.get("task") == "dispatch" and name != "dispatcher"

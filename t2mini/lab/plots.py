@@ -40,6 +40,10 @@ WORDS = {
     "base, choosing": "base model, choosing an option",
     "base, choosing, unlisted": "the same, options not shown",
     "svf, choosing": "expert, choosing an option",
+    "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
+    "real-code": "the first 100 of MBPP", "real-reasoning": "the first 100 of ARC-Challenge",
+    "hand-math": "math, by hand", "hand-code": "code, by hand",
+    "hand-reasoning": "reasoning, by hand", "hand-other": "other, by hand",
     "math-unseen": "math of unseen kinds", "code-unseen": "code of unseen kinds",
     "reasoning-unseen": "reasoning of unseen kinds", "gsm8k": "GSM8K", "math-500": "MATH-500",
     "mbpp": "MBPP", "humaneval": "HumanEval", "arc-easy": "ARC-Easy",
@@ -146,8 +150,9 @@ def draw_results(results, path):
                 x += 1
             x += 1
         ax.set_xticks(list(middle), map(in_words, middle.values()))
-        ax.set(ylim=(0, 100), title="Each expert beats the base model on its own task" if part is parts[0]
-               else "On kinds of tasks never trained on, two passes still help")
+        ax.set(ylim=(0, 120), yticks=range(0, 101, 20),
+               title="Each expert beats the base model on its own task" if part is parts[0]
+               else "On kinds never trained on, it depends: math and reasoning gain, code does not")
         legend = dict(zip(*reversed(ax.get_legend_handles_labels())))
         ax.legend(legend.values(), legend, frameon=False, ncols=3, fontsize=9, loc="upper left")
         ax.title.set_size(12)

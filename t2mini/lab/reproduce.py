@@ -17,6 +17,7 @@ from .. import evaluate, experts
 from . import figures
 from ..machine import files, ranks
 from ..machine.checkpoint import command
+from ..machine.text import printable
 from .experiments import ALL
 from .runs import COMMON, Lab
 
@@ -144,8 +145,7 @@ def draw(done, folder, against=None):
     text = figures.table(done["rows"], against)
     picture = folder / f"{done['name']}.png"
     getattr(figures, ALL[done["name"]].draw)(done, picture)
-    print(text)
-    print(f"figure: {picture}")
+    print(printable(f"{text}\nfigure: {picture}"))
 
 
 def pretty(done):

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import files
+from .text import printable
 
 FACTORS = ("U", "S", "Vt")
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}     # by size: a tensor seen as bytes
@@ -146,7 +147,8 @@ class Cache:
         """One line, once: the run goes on without the cache."""
         if self.usable:
             self.usable = False
-            print(f"the decompositions are not kept in {self.folder}: {error}", file=sys.stderr)
+            said = f"the decompositions are not kept in {self.folder}: {error}"
+            print(printable(said), file=sys.stderr)
 
     def path(self, key):
         return self.folder / f"{key[:32]}.safetensors"

@@ -13,10 +13,11 @@ PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of an answer: its language ("" if none is said), its text, where it ends with
-    its fence, and whether it is closed whatever follows: its fence's line is complete."""
+    """A fenced block of an answer: its language ("" if none is said), its text, where it starts and
+    ends with its fences, and whether it is closed whatever follows: its fence's line is complete."""
     language: str
     text: str
+    start: int
     end: int
     closed: bool
 
@@ -38,7 +39,17 @@ def blocks(text):
         words = re.split(r"[\s:,{}]+", opens["says"].strip(" \t\r{."))
         indented = opens["indent"] and textwrap.dedent(inside)
         end = len(text[:at].rstrip(" \t\r"))
-        yield Block(words[0], indented or inside, end, found is not None and at < len(text))
+        closed = found is not None and at < len(text)
+        yield Block(words[0], indented or inside, opens.start("marks"), end, closed)
+
+
+def prose(text):
+    """The text without its Python blocks: what a program holds is not what the answer says."""
+    at, said = 0, ""
+    for block in blocks(text):
+        if PYTHON.fullmatch(block.language):
+            said, at = said + text[at:block.start], block.end
+    return said + text[at:]
 
 
 def code_block(text):

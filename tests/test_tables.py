@@ -1,0 +1,30 @@
+"""The tables of the results page (tutorials/tables.py)."""
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parents[1] / "tutorials"
+sys.path.insert(0, str(HERE))
+
+import tables  # noqa: E402
+
+
+def test_the_page_shows_what_the_files_hold():
+    """Fails if a table of the results page is not the one that its file gives today."""
+    text = tables.PAGE.read_text(encoding="utf-8")
+    places = list(tables.PLACE.finditer(text))
+    assert len(places) >= 8 and text.count("<!-- end -->") == len(places)
+    assert tables.filled(text) == text
+
+
+@pytest.mark.parametrize("against, gains", [(None, ["", "+50.0", ""]), ("b", ["-50.0", "", ""])])
+def test_a_table(against, gains):
+    """Fails if a difference is to another arm, hides its direction, or stands where there are too few questions."""
+    rows = [{"task": "t", "arm": "a", "rewards": [0] * 40}, {"task": "t", "arm": "b", "rewards": [1, 0] * 20},
+            {"task": "few", "arm": "a", "rewards": [0] * 5}, {"task": "few", "arm": "b", "rewards": [1] * 5},
+            {"task": "left out", "arm": "a", "rewards": [0] * 40}]
+    head, _, a, b, *few = tables.table(rows, ["t", "few"], against).splitlines()
+    assert f"minus {against or 'base model'}" in head and len(few) == 2
+    shown = [line.split("|")[-2].strip(" *") for line in (a, b, few[1])]
+    assert [s.split(" ")[0] for s in shown] == gains

@@ -1,0 +1,246 @@
+"""What every verb does alike: with paths, numbers, streams, and text that others wrote. A tiny random model, as a user calls it."""
+import argparse
+import errno
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import call, home, trained    # noqa: F401 (fixtures)
+
+import t2mini
+from t2mini import __main__ as cli
+from t2mini import experts, svf
+from t2mini.cli import options, verbs
+from t2mini.machine import device, files
+
+
+def every_option():
+    """(verb, option) of the whole command line."""
+    _, parsers = options.build_parser()
+    return [(verb, action) for verb, parser in parsers.items() for action in parser._actions]
+
+
+# ---------------------------------------------------------------------------------------------- who answers
+def test_no_expert_means_no_first_pass_and_no_decomposition(call, home, monkeypatch):      # noqa: F811
+    """Fails if --expert=none asks the dispatcher and answers with what it says (CASES row 18), or a matrix is taken apart for
+    an answer in which no expert has a part (CASES row 20)."""
+    made = []
+    real = t2mini.load
+    monkeypatch.setattr(t2mini, "load", lambda *args: made.append(real(*args)) or made[-1])
+    monkeypatch.setattr(t2mini.adapt, "route", lambda *args, **more: pytest.fail("there was a first pass"))
+    texts = []
+    for how in ("--expert=none", "--strategy=none"):
+        status, out, err = call("ask", "Raj plays 9 games", how, "--max-tokens=6", "--json")
+        told = json.loads(out.splitlines()[-1])
+        assert status == 0 and told["expert"] == "none" and told["probabilities"] is None and "first pass" not in err
+        texts.append(told["answer"])
+    assert call("eval", f"--task={home}/mine.jsonl", "--n=2")[0] == 0
+    assert texts[0] == texts[1] and len(made) == 3 and not any(svf.layers(model) for model, _ in made)
+    assert not (home / "svd").exists()
+
+
+# ---------------------------------------------------------------------------------------------- paths
+def test_every_path_option_knows_the_home_folder(monkeypatch, tmp_path):
+    """Fails if ~ behind an equals sign is a folder of that name (CASES row 17), for any option of any verb that names a path,
+    or an empty path is taken."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    known = 0
+    for verb, action in every_option():
+        words = {"PATH", "DIR"} & {*str(action.metavar).split("|")}
+        if words or action.dest in ("weights", "data", "out", "task", "expert", "samples_file", "picture"):
+            assert action.type("~/x") == f"{tmp_path}/x", f"{verb} {action.dest}"
+            with pytest.raises(argparse.ArgumentTypeError):
+                action.type("")
+            known += 1
+    assert known >= 25
+
+
+LOST = {    # what is named as an output and must not be one: verb, options; {w} weights, {t} task, {d} a folder, {e} an expert
+    "train on weights": ("train", "--task={t}", "--out={w}/model.safetensors"),
+    "train beside weights": ("train", "--task={t}", "--out={w}/new.safetensors"),
+    "train on a task": ("train", "--task={t}", "--out={h}/mine.safetensors"),
+    "train on somebody's rows": ("train", "--task=math", "--out={h}/rows.safetensors"),
+    "train on a folder": ("train", "--task={t}", "--out={d}"),
+    "adapt on weights": ("adapt", "--task={t}", "--out={w}/model.safetensors"),
+    "adapt on an expert in use": ("adapt", "--task={t}", "--experts=math", "--out={h}/out/math.safetensors"),
+    "adapt on a folder": ("adapt", "--task={t}", "--out={d}"),
+    "samples on a task": ("eval", "--task={t}", "--samples-file={t}"),
+    "samples on weights": ("eval", "--task={t}", "--samples-file={w}/model.safetensors"),
+    "samples on an expert": ("eval", "--task={t}", "--expert={e}", "--samples-file={e}"),
+    "samples on a folder": ("eval", "--task={t}", "--samples-file={h}"),
+    "samples nowhere": ("eval", "--task={t}", "--samples-file={t}/s"),
+    "export on weights": ("export", "--expert=math", "--out={w}"),
+    "export on a file": ("export", "--expert=math", "--out={t}"),
+    "picture on an expert": ("show", "{e}", "--picture={e}"),
+    "picture on a photo": ("show", "{e}", "--picture={h}/photo.png"),
+    "picture on a folder": ("show", "{e}", "--picture={h}")}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_no_output_replaces_what_is_there(call, home, tiny_folder, monkeypatch, name):     # noqa: F811
+    """Fails if a verb overwrites what it reads or what it did not write, or finds a bad output after the model was loaded, that
+    is after hours of work (BREAKS rows 1 and 2)."""
+    weights = Path(shutil.copytree(tiny_folder, home / "w"))
+    (home / "rows.jsonl").write_text('{"prompt": "p", "answer": "a"}\n')
+    (home / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n photo")
+    (home / "d.safetensors").mkdir()
+    (home / "out").mkdir()
+    for expert in ("math", "mine"):
+        experts.save_expert(home / "out" / f"{expert}.safetensors", {"model.layers.0.mlp.up_proj": torch.ones(2)}, {"base_sha256": "0"})
+    places = {"h": home, "w": weights, "t": home / "mine.jsonl", "d": home / "d.safetensors", "e": home / "out" / "mine.safetensors"}
+    verb, *args = [word.format(**places) for word in LOST[name]]
+    before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
+    monkeypatch.setattr(t2mini, "load", lambda *args: pytest.fail("the model was loaded first"))
+    monkeypatch.setattr("t2mini.lab.plots.draw_expert", lambda *args: pytest.fail("it was drawn"))
+    if verb != "show":
+        args.append(f"--weights={weights}")
+    status, _, err = call(verb, *args)
+    told = [line for line in err.splitlines() if line.startswith("t2mini: ")]
+    assert status == 1 and len(told) == 1 and "Traceback" not in err, err
+    assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
+
+
+def full(*args, **more):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_result_is_told_before_files_are_written(call, home, trained, monkeypatch):     # noqa: F811
+    """Fails if a disk that fills up takes the score, or what a search found, with it (BREAKS row 2)."""
+    monkeypatch.setattr(verbs, "write_samples", full)
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--samples-file={home}/s")
+    assert status == 1 and " test: " in out and "no space left" in err
+    monkeypatch.setattr(experts, "save_expert", full)
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1", "--population=2", "--n=2")
+    assert status == 1 and "alpha {" in out and "no space left" in err
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+def test_no_option_takes_any_number():
+    """Fails if a number of no use is accepted by any verb: --max-tokens=-5, --temperature=nan, --threads=100000, which is a
+    segmentation fault, or --n=10**12 (BREAKS row 7). Those of `train` are tried in test_train.py, --port in test_page.py."""
+    tried = 0
+    for verb, action in every_option():
+        if verb == "train" and action.dest != "threads" or action.dest == "port":
+            continue
+        number = isinstance(action.default, (int, float)) and not isinstance(action.default, bool)
+        if number or action.dest in ("threads", "max_tokens"):
+            for text in ("-10000000000", "10000000000000", "nan", "inf", "-inf", "x", "1e999"):
+                with pytest.raises(argparse.ArgumentTypeError, match="must be"):
+                    action.type(text)
+            tried += 1
+    assert tried >= 25
+    with pytest.raises(argparse.ArgumentTypeError):
+        options.within(int, 1, 256)("100000")
+
+
+def test_resume_takes_the_checkpoints_number_format(home, tiny_folder, capsys, monkeypatch):     # noqa: F811
+    """Fails if a run that began in one number format cannot go on where another one is usual (BREAKS row 5)."""
+    args = ["train", f"--task={home}/mine.jsonl", f"--weights={tiny_folder}", "--device=cpu", f"--out={home}/e.safetensors",
+            "--steps=2", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"]
+    began = {}
+    for usual, more in (("bfloat16", []), ("float32", ["--resume"])):
+        monkeypatch.setattr(device, "native", lambda kind: (getattr(torch, usual), "said here"))
+        assert cli.main([*args, *more]) == 0, capsys.readouterr().err
+        began[usual] = capsys.readouterr().err
+    assert "bfloat16 on cpu" in began["float32"]
+    assert cli.main([*args, "--resume", "--dtype=float32"]) == 1 and "another dtype" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- what goes wrong
+@pytest.mark.parametrize("args, says", [
+    (["adapt", "--task=math", "--n=0"], "--n: must be"), (["eval", "--task=math", "--device=meta"], "no device meta"),
+    (["ask", "hi", "--device=cpu:7"], "no device cpu:7"), (["ask", "hi", "--device=nonsense"], "unknown device"),
+    (["bench", "--device=cuda:99"], "cuda:99")])
+def test_odd_devices_and_counts_are_one_line(home, tiny_folder, capsys, args, says):     # noqa: F811
+    """Fails if any of them ends in a traceback (BREAKS row 12)."""
+    try:
+        status = cli.main([*args, f"--weights={tiny_folder}", "--dtype=float32"])
+    except SystemExit as e:
+        status = e.code
+    err = capsys.readouterr().err
+    assert status in (1, 2) and says in err and "Traceback" not in err and err.count("t2mini: ") == 1
+
+
+class Raises(types.ModuleType):
+    """A module of which nothing can be imported."""
+
+    def __init__(self, error):
+        super().__init__("t2mini.cli.run")
+        self.error = error
+
+    def __getattr__(self, name):
+        raise self.error
+
+
+@pytest.mark.parametrize("error, status, says", [
+    (KeyboardInterrupt(), 130, "stopped"), (ModuleNotFoundError("no", name="tiktoken"), 1, "tiktoken is missing; run `make setup`"),
+    (ZeroDivisionError("odd\nthing"), 1, "ZeroDivisionError: odd (a bug in t2mini")])
+def test_what_happens_before_a_verb_begins_is_caught(monkeypatch, capsys, error, status, says):
+    """Fails if Ctrl-C while the program loads, a missing package, or an error that nobody foresaw is a traceback (BREAKS
+    row 12)."""
+    monkeypatch.setitem(sys.modules, "t2mini.cli.run", Raises(error))
+    assert cli.main(["doctor"]) == status
+    err = capsys.readouterr().err.strip()
+    assert says in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("closed", ["stderr", "stdout"])
+def test_a_closed_stream_loses_nothing_but_itself(call, home, monkeypatch, closed):     # noqa: F811
+    """Fails if `2>&-` or `>&-`, for which Python has None, ends a command or takes the other stream along (BREAKS row 13)."""
+    monkeypatch.setattr(sys, closed, None)
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--samples-file={home}/s")
+    assert status == 0 and (home / "s").read_text().count("\n") == 2
+    assert " test: " in out if closed == "stderr" else not out
+
+
+# ---------------------------------------------------------------------------------------------- foreign text
+@pytest.mark.parametrize("verb", ["show", "doctor"])
+def test_metadata_of_a_file_cannot_drive_a_terminal(call, home, capsys, verb):     # noqa: F811
+    """Fails if an escape sequence in an expert's metadata is printed as it is, by `show` or by `doctor` (BREAKS row 9); or a
+    task called $x$ is a formula in the picture (BREAKS row 20)."""
+    path = home / "out" / "odd.safetensors"
+    path.parent.mkdir()
+    told = {"base_sha256": "\x1b[31m" * 8, "task": "a$x^{$\x1b[2J\u202e", "base_model": "\x1b]0;owned\x07", "note": "\x9b31m"}
+    experts.save_expert(path, {"model.layers.0.self_attn.q_proj": torch.tensor([1.5, 1.0])}, told)
+    status = cli.main([verb, *([str(path)] if verb == "show" else [])])
+    out, err = capsys.readouterr()
+    assert status == 0 and "\\x1b[2J\\u202e" in out
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*out, *err}
+    if verb == "show":
+        assert (home / "out" / "odd.png").is_file()
+
+
+def test_an_expert_that_the_page_leaves_out_cannot_drive_a_terminal(loaded, home, capsys):     # noqa: F811
+    """Fails if `page` says as it is why an expert is left out, which quotes the base model's name in its metadata (BREAKS
+    row 9)."""
+    from t2mini.lab import page_model
+    told = {"base_sha256": "1" * 64, "base_model": "\x1b[2J\x9b", "task": "x"}
+    experts.save_expert(home / "out" / "odd.safetensors", {"model.layers.0.self_attn.q_proj": torch.ones(2)}, told)
+    shelf = experts.Shelf(loaded[0])
+    page_model.Lab(*loaded, shelf).take("odd", shelf)
+    err = capsys.readouterr().err
+    assert "left out odd: " in err and "\\x1b[2J" in err and not {"\x1b", "\x9b"} & {*err}
+
+
+@pytest.mark.parametrize("args", [["eval", "--task=math", "--weights=/a\x1b[2J"], ["show", "/a\u202e\x9b.safetensors"], ["ask", "x", "--\x1b[2J"],
+                                  ["train", "--task=/a\x1b[2J.jsonl"]])
+def test_errors_cannot_drive_a_terminal(capsys, args):
+    """Fails if the one line that an error is holds the escape sequence of the name that it quotes (BREAKS row 9)."""
+    try:
+        status = cli.main(args)
+    except SystemExit as e:
+        status = e.code
+    err = capsys.readouterr().err
+    assert status in (1, 2) and not {"\x1b", "\x9b", "\u202e"} & {*err} and ("\\x" in err or "\\u" in err)
+
+
+def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noqa: F811
+    """Fails if `show` gives up on an expert because the log beside it was cut, or says nothing of it (BREAKS row 20)."""
+    log = home / "out" / "mine.jsonl"
+    log.write_bytes(log.read_bytes()[:25] + b"\nnot a row\n")
+    status, out, err = call("show", home / "out" / "mine.safetensors")
+    assert status == 0 and "mean |z - 1|" in out and err.count("no learning curve of") == 1 and "Traceback" not in err
