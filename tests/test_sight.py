@@ -335,7 +335,7 @@ def test_easy_vqa_is_read_as_published(folder):
     assert not images["train"] & images["val"] and len(images["train"] | images["val"]) == 40
     assert {*easy_vqa.facts(splits["test"]).values()} == {("red", "circle")}
     e = splits["test"][1]
-    assert (e.kind, e.options, e.match) == ("yes/no", ("yes", "no"), "choice")
+    assert (e.kind, e.options, e.match) == ("yes/no", ("Yes", "No"), "choice")
     assert (pictures.pixels(e.prompt.image) == image(0)).all()
     rows = [("is there a blue shape?", "no", {}), ("is no red shape present?", "no", {"color": "red"}),
             ("what is the teal shape?", "circle", {"color": "teal", "shape": "circle"})]

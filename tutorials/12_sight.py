@@ -95,7 +95,7 @@ def question(rng):
     of, true = ((COLORS, color), (SHAPES, shape))[number // 2]
     named = true if rng.random() < 0.5 else rng.choice([word for word in of if word != true])
     right = (named == true) != (number % 2 == 1)            # every second form says "no" or "not"
-    return Example(Seen(FORMS[number].format(named), image), "yes" if right else "no", "choice", kind, options=KINDS[kind])
+    return Example(Seen(FORMS[number].format(named), image), "Yes" if right else "No", "choice", kind, options=KINDS[kind])
 
 
 N = 200

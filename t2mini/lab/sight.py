@@ -89,7 +89,7 @@ def expert_of(lab, arm):
 def always_yes(lab):
     """What the commonest answer earns. -> row."""
     examples = lab.examples(TASK, WHOLE)
-    rewards = [float(e.answer == "yes") for e in examples]
+    rewards = [float(e.answer == "Yes") for e in examples]
     return {**row(rewards), "kinds": by_kind(examples, rewards)}
 
 

@@ -11,13 +11,15 @@ from .pictures import Seen
 
 COLORS = ("red", "green", "blue", "black", "yellow", "teal", "brown", "gray")
 SHAPES = ("circle", "rectangle", "triangle")
-KINDS = {"yes/no": ("yes", "no"), "shape": SHAPES, "color": COLORS}
+KINDS = {"yes/no": ("Yes", "No"), "shape": SHAPES, "color": COLORS}
 QUESTIONS = "easy_vqa/data/{split}/questions.json"
 
 
 def make(row, path):
     """[question, answer, number of its image], and the path of the file that it is in -> Example."""
     question, answer, number = row
+    if answer in ("yes", "no"):
+        answer = answer.capitalize()                        # as a chat model writes it
     kind = next((kind for kind, answers in KINDS.items() if answer in answers), None)
     if kind is None or type(number) is not int:
         raise ValueError(f"{answer!r:.40} is none of the 13 answers, or {number!r:.40} no number")
@@ -37,7 +39,7 @@ def facts(examples):
         words = e.prompt.rstrip("?").split()
         if e.kind != "yes/no":
             found[e.kind] = e.answer
-        elif (e.answer == "yes") == ("not" in words or "no" in words):
+        elif (e.answer == "Yes") == ("not" in words or "no" in words):
             continue                                        # it says what the image does not show
         for kind in ("color", "shape"):                     # "what is the red shape?" tells red
             found.update((kind, word) for word in words if word in KINDS[kind])
