@@ -4,6 +4,8 @@ known.
 
 Images:   easy-VQA's published test split, whole, and 400 drawn questions that need a fact of the
           world beside the image (questions/drawn.py).
+Choosing: the expert learns among the answers that a question can have (--objective=options), so it is
+          scored so, too: the likeliest of them is taken. Beside it stands what the model writes.
 Guessers: "always yes", and every arm's own answers to a blank image: what the words alone tell.
 """
 from dataclasses import replace
@@ -19,7 +21,7 @@ TASK, UNSEEN = "easy-vqa", "vision-unseen"
 WHOLE = 100_000                         # questions: all there are
 TEXT = ("math", "code", "reasoning")    # experts that were trained without images
 # the paper tunes half of the layers, and a wrong answer costs 0.1 (A.1); LoRA's rate is math's
-SVF = dict(layers="half", wrong=-0.1, lr=1e-2, patience=99)
+SVF = dict(layers="half", wrong=-0.1, lr=5e-3, patience=99)
 ARMS = {"svf": SVF, "svf, wrong costs 0": {**SVF, "wrong": 0.0},
         "lora": {**SVF, "method": "lora", "lr": 1e-3}}
 
@@ -31,9 +33,11 @@ def cells(lab):
                          "(see `python -m t2mini datasets`)")
     yield key("captions", "base"), partial(captions, lab)
     yield key(TASK, "base"), partial(seen, lab)
-    yield key(TASK, "base, blank image"), partial(seen, lab, blind=True)
-    yield key(TASK, "always yes"), partial(always_yes, lab)
     yield key(TASK, "svf"), partial(seen, lab, arm="svf")
+    yield key(TASK, "base, writing"), partial(seen, lab, choose=False)
+    yield key(TASK, "svf, writing"), partial(seen, lab, arm="svf", choose=False)
+    yield key(TASK, "always yes"), partial(always_yes, lab)
+    yield key(TASK, "base, blank image"), partial(seen, lab, blind=True)
     yield key(TASK, "svf, blank image"), partial(seen, lab, arm="svf", blind=True)
     for arm in ARMS:
         if arm != "svf":
@@ -67,12 +71,12 @@ def named(text):
     return words & {*KINDS["color"], *KINDS["shape"]}
 
 
-def seen(lab, arm=None, blind=False):
+def seen(lab, arm=None, blind=False, choose=True):
     """Answers to all test questions of easy-VQA: of the base model, or of an expert. -> row."""
     z, meta = expert_of(lab, arm) if arm else ({}, None)
     examples = lab.examples(TASK, WHOLE)
     with lab.running(z, meta):
-        rewards = scored(lab, TASK, examples, blind)
+        rewards = scored(lab, TASK, examples, blind, choose)
     more = {} if meta is None else {
         "parameters": meta["parameters"], "lr": meta["config"]["lr"], "val": meta["val_accuracy"],
         "best_step": meta["best_step"], "steps": meta["steps"]}
@@ -93,15 +97,20 @@ def always_yes(lab):
     return {**row(rewards), "kinds": by_kind(examples, rewards)}
 
 
-def scored(lab, name, examples, blind=False):
-    """Greedy answers' rewards. blind: every image is blank, so a question is asked only once."""
-    task = tasks.get(name)
+def scored(lab, name, examples, blind=False, choose=False):
+    """Rewards of greedy answers or, with choose, of the likeliest among a question's options.
+    blind: every image is blank, so a question is asked only once."""
+    task, asked = tasks.get(name), examples
     if blind:
         examples = [replace(e, prompt=Seen(e.prompt, blank())) for e in examples]
-    asked = list({str(e.prompt) if blind else i: e.prompt for i, e in enumerate(examples)}.values())
-    texts = evaluate.answers(lab.model, lab.tokenizer, asked, task.max_tokens, label=name)
+        asked = list({str(e.prompt): e for e in examples}.values())
+    if choose:
+        texts = evaluate.choices(lab.model, lab.tokenizer, task, asked, label=name)
+    else:
+        texts = evaluate.answers(lab.model, lab.tokenizer, [e.prompt for e in asked],
+                                 task.max_tokens, label=name)
     if blind:
-        said = {str(prompt): text for prompt, text in zip(asked, texts)}
+        said = {str(e.prompt): text for e, text in zip(asked, texts)}
         texts = [said[str(e.prompt)] for e in examples]
     return tasks.rewards(examples, texts)
 
