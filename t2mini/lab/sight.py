@@ -52,7 +52,7 @@ def cells(lab):
 
 
 def key(task, arm):
-    return {"seed": 0, "task": task, "arm": arm}
+    return {"task": task, "arm": arm, "seed": 0}
 
 
 # ---------------------------------------------------------------------------------- what is scored
