@@ -74,6 +74,8 @@ def test_what_is_no_png_is_one_line(tmp_path):
         with pytest.raises(ValueError) as e:
             read_png(tmp_path / name)
         assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
+    with pytest.raises(ValueError, match="99,999 x 99,999 pixels"):     # before it is decoded
+        read_png(tmp_path / "f.png")
     with pytest.raises(ValueError, match="64 x 64"):
         pictures.pixels(np.zeros((2, 2, 3), np.uint8))
 

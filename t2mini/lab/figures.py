@@ -22,7 +22,7 @@ MESSAGE = {
     "recipe": "What each choice of the released code costs",
     "tiny": "One dial per singular value beats one per matrix",
     "real": "Published questions: little to gain at this size, but for choosing",
-    "sight": "",
+    "sight": "Dials alone teach a model of words to answer about images",
     "timing": "The first pass is the cheaper one",
     "spectrum": "No few singular values carry a matrix",
     "curves": "Most of the gain comes within the first updates",
