@@ -149,7 +149,7 @@ print(f"seconds behind the loading: {time.time() - started:.0f}")
 
 # %% the picture
 plt = plots.pyplot()
-fig, axes = plt.subplots(2, 4, figsize=(10.5, 6.3))
+fig, axes = plt.subplots(2, 4, figsize=(13, 6.3))
 for ax, i in zip(axes.flat, range(8)):
     ax.imshow(asked[i].prompt.image)
     ax.set_xticks([])
@@ -159,10 +159,11 @@ for ax, i in zip(axes.flat, range(8)):
     ax.set_title(asked[i].prompt, fontsize=10)
     for y, (name, colour) in enumerate((("base", plots.GREY), ("vision expert", plots.BLUE))):
         mark = "right" if rewards[name][i] else "wrong"
-        said = texts[name][i].strip() or "(nothing)"
-        ax.text(0, -0.1 - 0.13 * y, f"{name.split()[-1]}: {said} ({mark})", transform=ax.transAxes, fontsize=9,
+        said = texts[name][i].strip()
+        said = f"{said[:24]} ..." if len(said) > 24 else said
+        ax.text(0, -0.08 - 0.1 * y, f"{name.split()[-1]}: {said} ({mark})", transform=ax.transAxes, fontsize=8,
                 color=colour, va="top", weight="bold" if rewards[name][i] else "normal")
-fig.tight_layout(h_pad=2.5)
+fig.subplots_adjust(0.01, 0.12, 0.99, 0.94, wspace=0.25, hspace=0.45)
 chapter.save(fig, "12_sight")
 
 # %% an image to ask about, of another size than the tower's
