@@ -1,7 +1,5 @@
 """01: a weight matrix is a stack of rank-one pieces, some large, most small (paper 3.1, appendix C)."""
 # %% the checkers of the three exercises
-import re
-
 import chapter
 import torch
 
@@ -90,25 +88,27 @@ print(f"all pieces give W back bit for bit: {torch.equal(built, W)}")
 
 # %% the picture
 plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
-shown = {"q_proj": plots.BLUE, "k_proj": plots.GREEN, "up_proj": plots.ORANGE, "down_proj": plots.GREY}
-for module, colour in shown.items():
-    for layer, S in enumerate(spectra[module]):
-        x = torch.arange(1, len(S) + 1) / len(S)
-        label = re.sub("_proj", "", module) if layer == 0 else None
-        left.plot(x, S, color=colour, lw=0.6, alpha=0.6, label=label)
-    mean = torch.stack([1 - (S ** 2).cumsum(0) / (S ** 2).sum() for S in spectra[module]]).clamp(min=0).sqrt()
-    for y, style in ((mean.mean(0), "-"), (mean.min(0).values, ":"), (mean.max(0).values, ":")):
-        right.plot(x, 100 * y, style, color=colour, lw=2 if style == "-" else 0.8)
+fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
+SHOWN = {"q_proj": plots.BLUE, "k_proj": plots.GREEN, "up_proj": plots.ORANGE, "down_proj": plots.DARK}
+for module, colour in SHOWN.items():
+    name, found = plots.in_words(module.removesuffix("_proj")), torch.stack(spectra[module])    # (layers, r)
+    share = torch.arange(1, found.shape[1] + 1) / found.shape[1]
+    half = found.shape[1] // 2 - 1                          # where half of the pieces are kept
+    left.plot(share, found.T, color=colour, lw=0.6, alpha=0.35)
+    middle = found.mean(0)[half]
+    left.plot(share, found.mean(0), color=colour, lw=2.5, label=f"{name}: {middle:.1f}")
+    left.plot(0.5, middle, "o", color=colour, ms=7)
+    dropped = (1 - (found ** 2).cumsum(1) / (found ** 2).sum(1, keepdim=True)).clamp(min=0).sqrt()
+    error = 100 * dropped.mean(0)
+    right.plot(share, error, color=colour, lw=2.5, label=f"{name}: {error[half]:.0f} %")
+    right.fill_between(share, 100 * dropped.min(0).values, 100 * dropped.max(0).values, color=colour, alpha=0.1, lw=0)
+    right.plot(0.5, error[half], "o", color=colour, ms=7)
 left.set_yscale("log")
-left.set(xlabel="piece, as a share of all pieces", ylabel="singular value S (log scale)", ylim=(0.1, 100),
-         title="pieces shrink slowly: no cliff")
-left.text(0.02, 0.13, "one line per layer\nonly the last pieces of q go below 0.1", fontsize=10)
-legend = left.legend(frameon=False, ncols=2, fontsize=10)
-for line in legend.get_lines():
-    line.set(lw=2.5, alpha=1)
-right.set(xlabel="share of the pieces kept", ylabel="rebuild error, % of the norm of W", ylim=(0, 100),
-          title="so every piece that is dropped hurts")
-right.text(0.99, 92, "mean over layers\ndotted: least and most", fontsize=10, ha="right", va="center")
-fig.tight_layout()
+left.set(xlabel="piece, from the largest (0) to the smallest (1)", ylabel="its size S (log scale)", ylim=(0.1, 100))
+left.set_title("Pieces shrink slowly:\nthere is no cliff", fontsize=14, weight="bold")
+left.legend(frameon=False, fontsize=11, title="size of the middle piece", alignment="left", loc="lower left")
+right.set(xlabel="share of the pieces kept", ylabel="error of the rebuilt matrix, %", ylim=(0, 100), xlim=(0, 1))
+right.set_title("So every piece\nthat is dropped hurts", fontsize=14, weight="bold")
+right.legend(frameon=False, fontsize=11, title="error with half of them\n(band: least and most)", alignment="left", loc="upper right")
+fig.tight_layout(w_pad=2)
 chapter.save(fig, "01_rank_one_pieces")

@@ -129,25 +129,38 @@ print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient s
 
 # %% the picture
 plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
+fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
 steps = np.arange(1, 21)
-left.plot(steps, loose.T, color=plots.ORANGE, lw=0.6, alpha=0.6)
-left.plot(steps, loose.mean(0), color=plots.ORANGE, lw=2.5, label="ties cut anywhere (20 seeds, mean)")
-left.plot(steps, held.max(0), color=plots.BLUE, lw=2.5, label="t2mini: no elite among equals")
-left.set(xlabel="iteration", ylabel="distance of the mean from its start", title="a score that is always the same",
-         ylim=(-0.03, 1.25))
+TIES = ((loose, 0.79, "ties cut anywhere\n(thin: each of 20 runs)", plots.RED),
+        (held, 0.03, "t2mini: no elite among equals", plots.BLUE))
+left.plot(steps, loose.T, color=plots.RED, lw=0.6, alpha=0.4)
+for paths, height, said, colour in TIES:
+    ends = paths.mean(0)
+    left.plot(steps, ends, color=colour, lw=3)
+    left.text(20.4, ends[-1], f"{ends[-1]:.2f}", color=colour, fontsize=13, weight="bold", va="center")
+    left.text(20, height, said, color=colour, fontsize=11.5, weight="bold", ha="right", va="bottom",
+              bbox={"color": "white", "alpha": 0.7, "pad": 1})
+left.set(xlabel="iteration", ylabel="how far the mixture has walked", ylim=(-0.03, 1), xlim=(0, 20))
 left.set_xticks(range(0, 21, 5))
-left.legend(frameon=False, fontsize=9, loc="upper left")
+left.set_title("On a score that is always the same,\na search must stand still", fontsize=13, weight="bold")
+
 mean = np.array([[1 / 3] * 3] + [h["mean"] for h in search.history])
 std = np.array([[0.5] * 3] + [h["std"] for h in search.history])
-for k, (name, colour, mark) in enumerate(zip(adapt.MIXED, (plots.BLUE, plots.GREEN, plots.ORANGE), "osd")):
-    at = np.arange(len(mean))
+at, last = np.arange(len(mean)), len(mean) - 1
+COLOURS = dict(zip(adapt.MIXED, (plots.BLUE, plots.GREEN, plots.ORANGE)))
+below = -np.inf                                             # labels keep apart, from the lowest star up
+for k in np.argsort(search.best[:3]):
+    name, colour, kept = adapt.MIXED[k], COLOURS[adapt.MIXED[k]], search.best[k]
     right.fill_between(at, mean[:, k] - std[:, k], mean[:, k] + std[:, k], color=colour, alpha=0.13, lw=0)
-    right.plot(at, mean[:, k], color=colour, marker=mark, lw=2, label=f"{name} expert")
-    right.plot(at[-1] + 0.25, search.best[k], "*", color=colour, ms=13, clip_on=False)
+    right.plot(at, mean[:, k], color=colour, marker="o", lw=2.5)
+    right.plot(last + 0.3, kept, "*", color=colour, ms=15, clip_on=False)
+    below = max(kept, below + 0.075)
+    right.text(last + 0.55, below, f"{name} {kept:+.2f}", color=colour, fontsize=12, weight="bold", va="center")
 right.axhline(0, color="black", lw=1, ls=":")
-right.set_xticks(range(ITERATIONS + 1))
-right.set(xlabel="iteration", ylabel="alpha (mean; band: one deviation)", title=f"search on {SHOTS} shots of {TASK}")
-right.legend(frameon=False, fontsize=10, title="star: the mixture kept", loc=(0.36, 0.02))
-fig.tight_layout()
+right.text(last + 0.3, 0.72, "stars: the mixture kept", ha="right", fontsize=11.5)
+right.text(last + 0.3, 0.65, "bands: one deviation", ha="right", fontsize=11.5)
+right.set_xticks(at)
+right.set(xlabel=f"iteration, on {SHOTS} examples: {plots.in_words(TASK)}", ylabel="weight of each expert, alpha")
+right.set_title("On a real score it makes up its mind\nin a few iterations", fontsize=13, weight="bold")
+fig.tight_layout(w_pad=4)
 chapter.save(fig, "08_mix_by_search")

@@ -1,4 +1,4 @@
-"""10: what the paper says, what its code does. Every difference that matters here, each with its measured effect."""
+"""10: what the paper says, what its code does. Ten differences, each with one measured number."""
 # %% the checkers of the three exercises
 import math
 import re
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from t2mini import adapt, evaluate, experts, grade, reinforce, svf, tasks
+from t2mini.cem import cem
 from t2mini.questions import example
 from t2mini.lab import plots
 from t2mini.generate import generate
@@ -49,139 +50,7 @@ def released_scale(S, s):
     return s * (S.sum() / (S * s).sum())
 
 
-# %% alpha = 0, and the sum that is divided by
-chapter.section("alpha-zero")
-S, z_a, z_b = torch.tensor([4.0, 2.0, 1.0]), torch.tensor([1.2, 1.0, 1.0]), torch.tensor([1.0, 0.8, 1.0])
-print("release:", released_scale(S, 0 * z_a + 0 * z_b).tolist())
-print("t2mini: ", svf.mix([{"w": z_a}, {"w": z_b}], [0.0, 0.0])["w"].tolist())
-alpha = np.clip(1 / 3 + 0.5 * np.random.default_rng(0).standard_normal((100_000, 3)), 0, 1)     # its first population
-zero = (alpha == 0).all(1).mean()
-print(f"all three weights of a matrix are zero: {100 * zero:.1f} % of draws; of 96 matrices at least one: "
-      f"{100 * (1 - (1 - zero) ** 96):.0f} % of members")
-
-# %% which way the KL points
-chapter.section("kl")
-tuned, base = torch.tensor([0.9, 0.1]), torch.tensor([0.5, 0.5])
-print(f"paper, KL(tuned || base): {float((tuned * (tuned / base).log()).sum()):.3f}")
-print(f"release, KL(base || tuned): {float((base * (base / tuned).log()).sum()):.3f}")
-sure = torch.tensor([1 - 1e-6, 1e-6])
-print(f"tuned nearly certain: {float((sure * (sure / base).log()).sum()):.2f} and "
-      f"{float((base * (base / sure).log()).sum()):.2f}")
-
-# %% Adam in bfloat16
-chapter.section("precision")
-STEPS, second = 2000, {}
-for dtype in (torch.float32, torch.bfloat16):
-    z = torch.nn.Parameter(torch.ones(1, dtype=dtype))
-    adam = torch.optim.Adam([z], lr=2e-3)
-    second[dtype] = []
-    for step in range(1 + STEPS):                           # one gradient of 1, then none at all
-        z.grad = torch.full_like(z, float(step == 0))
-        adam.step()
-        second[dtype].append(float(adam.state[z]["exp_avg_sq"]))
-    print(f"{str(dtype)[6:]:<9} second moment after one gradient {second[dtype][0]:.2e}, "
-          f"{STEPS} steps later {second[dtype][-1]:.2e}")
-for dtype in (torch.float32, torch.bfloat16):
-    z = torch.ones(1, dtype=dtype)
-    for _ in range(100):
-        z += 2e-3                                           # a step of the paper's size
-    print(f"{str(dtype)[6:]:<9} z = 1 after 100 steps of 0.002: {float(z):.3f}")
-
-# %% one greedy answer or several sampled ones: the direction of the update
-chapter.section("greedy")
-p, r = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.0, 0.0, 1.0])
-exact = p * (r - (p * r).sum())
-greedy = -(torch.eye(3)[0] - p)                             # reward -1 for the likeliest answer, which is wrong
-for name, g in (("exact", exact), ("greedy", greedy)):
-    print(f"{name:<7}" + " ".join(f"{v:+.2f}" for v in g)
-          + f"   to the right answer: {float(g[2] / g.abs().max()):.2f} of the largest push")
-
-# %% graders
-chapter.section("graders")
-
-
-def released_number(text):
-    """The released rule: the last piece of digits with an optional point."""
-    found = re.findall(r"\d*\.?\d+", text)
-    return float(found[-1]) if found else None
-
-
-print(f"{'said':<34}{'gold':<8}{'release pays':>13}{'t2mini pays':>13}")
-for said, gold in (("It is 1,080.", "2,080"), ("It is -5.", "5"), ("12 eggs, as 3 were broken.", "12"), ("It is 42.", "42")):
-    pays = released_number(said) == released_number(gold), grade.find_number(said) == example.to_number(gold)
-    print(f"{said:<34}{gold:<8}{int(pays[0]):>13}{int(pays[1]):>13}")
-questions = tasks.get("reasoning").examples("test", 400)
-lucky = [e.options[2 if len(e.options) == 3 else 0] == e.answer for e in questions]             # its fixed guess
-silent = tasks.rewards(questions, [""] * len(questions))
-print(f"an empty answer to {len(questions)} multiple-choice questions earns {100 * np.mean(lucky):.1f} % as released, "
-      f"{100 * np.mean(silent):.1f} % here")
-
-
-# %% the stop token, and long answers, on a random two-layer model (chapter 04)
-def tiny_model(seed):
-    torch.manual_seed(seed)
-    model = Transformer(Config(vocab_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                               num_key_value_heads=2, head_dim=8, intermediate_size=64)).requires_grad_(False).eval()
-    for name, weight in model.named_parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.3 if "embed" in name else weight.shape[1] ** -0.5)
-    svf.attach(model, progress=False)
-    return model
-
-
-def learn_to_stop(seed, with_stop, updates=25):
-    """Pay for answers that stop within 8 tokens. -> share that stops in the last five updates."""
-    model, rates = tiny_model(seed), []
-    optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=0.05, weight_decay=0.0)
-    prompts = [[1, 2, 3], [4, 5], [6, 8, 9], [10, 11]]
-    for step in range(updates):
-        out = generate(model, prompts, 8, [0], samples=8, seed=step)
-        reward = out.stopped.float().view(4, 8)
-        groups, advantage = [], reinforce.advantages(reward)
-        kept = []
-        for i, prompt in enumerate(prompts):
-            said = [out.tokens(8 * i + k) for k in range(8)]
-            said = said if with_stop else [t[:-1] if t[-1] == 0 else t for t in said]           # the release leaves it out
-            groups.append((prompt, [t for t in said if t]))
-            kept.append([a for t, a in zip(said, advantage[i].tolist()) if t])
-        optimizer.zero_grad()
-        reinforce.policy_gradient(model, groups, kept, norm=float(out.lengths.sum()))
-        optimizer.step()
-        svf.fold(model)
-        rates.append(float(reward.mean()))
-    return rates
-
-
-chapter.section("stop")
-print(f"{'answers that stop, %, in updates':<34}{'1 to 5':>9}{'6 to 10':>9}{'21 to 25':>9}")
-for with_stop in (True, False):
-    rates = 100 * torch.tensor([learn_to_stop(seed, with_stop) for seed in range(4)]).mean(0)
-    print(f"stop token {'in the likelihood' if with_stop else 'left out':<23}" + "".join(
-        f"{float(rates[part].mean()):>9.0f}" for part in (slice(5), slice(5, 10), slice(20, 25))))
-
-chapter.section("length")
-model = tiny_model(0)
-for length in (4, 16, 64):
-    answer, norms = torch.randint(1, 16, (length,), generator=torch.Generator().manual_seed(1)).tolist(), []
-    for norm in (1.0, float(length)):
-        model.zero_grad()
-        reinforce.policy_gradient(model, [([1, 2, 3], [answer])], [[1.0]], norm=norm)
-        norms.append(math.sqrt(sum(float((layer.z.grad ** 2).sum()) for layer in svf.layers(model).values())))
-    print(f"answer of {length:>2} tokens: gradient {norms[0]:6.2f} summed, {norms[1]:6.3f} per token")
-
-# %% elites among equals (chapter 08): the release cuts them where sorting happens to
-chapter.section("elites")
-rng, walked = np.random.default_rng(0), []
-for _ in range(200):
-    mean, std = np.full(3, 1 / 3), np.full(3, 0.5)
-    for _ in range(50):
-        x = np.clip(mean + std * rng.standard_normal((32, 3)), 0, 1)
-        mean, std = x[:6].mean(0), x[:6].std(0)             # 32 equal scores, 6 elites
-    walked.append((np.linalg.norm(mean - 1 / 3), std.max()))
-print(f"flat score, 50 iterations of 32, 200 searches: the mean walks {np.mean(walked, 0)[0]:.2f}, the deviation falls from "
-      f"0.5 to {np.mean(walked, 0)[1]:.3f}")
-
-# %% now the real model: its loss on a plain paragraph
+# %% 1. the start of z, on the real model: its loss on a plain paragraph
 model, tokenizer = chapter.load()
 layers = svf.layers(model)
 TEXT = ("The ferry leaves the harbour at seven in the morning and reaches the island before noon. Most passengers sit on the "
@@ -209,10 +78,17 @@ literal = {n: 0.1 + 1e-3 ** 0.5 * torch.randn_like(l.S) for n, l in layers.items
 print(f"Table 6 read literally, z = 0.1: {loss('Table 6 literally: z = 0.1', literal):.2f}; "
       f"all {model.cfg.vocab_size:,} tokens equally likely would be {math.log(model.cfg.vocab_size):.2f}")
 
+# %% 2. how far a dial of the released form reaches, beside all others of its matrix, which stand at the start
+chapter.section("reach")
+START = 1 / (1 + math.exp(-0.1))                            # sigmoid(0.1): the z = 1 of the logit form
+print(f"{'its logit':<30}" + "".join(f"{p:>7}" for p in (-9, -2, 0.1, 1, 2, 9)))
+print(f"{'its dial, the others being 1':<30}"
+      + "".join(f"{1 / (1 + math.exp(-p)) / START:>7.2f}" for p in (-9, -2, 0.1, 1, 2, 9)))
+
+# %% 3. mixing z, or logits
 chapter.section("mixing")
 expert = experts.load(["math"], model)["math"]
-half = 1 / (1 + math.exp(-0.1))                             # sigmoid(0.1): the z = 1 of the logit form
-logit = {n: torch.logit((half * z).clamp(1e-4, 1 - 1e-4)) for n, z in expert.items()}
+logit = {n: torch.logit((START * z).clamp(1e-4, 1 - 1e-4)) for n, z in expert.items()}
 one_hot = {n: released_scale(layers[n].S, p) for n, p in logit.items()}             # alpha = (1, 0, 0) on logits, as released
 same = {n: released_scale(layers[n].S, torch.sigmoid(p)) for n, p in logit.items()}
 ours = svf.mix([expert, {}, {}], [1.0, 0.0, 0.0])
@@ -222,20 +98,15 @@ for name, z in (("math expert", expert), ("the same as logits, through the sigmo
     far = torch.cat([v - 1 for v in z.values()])
     print(f"{name:<40} mean |z - 1| {float(far.abs().mean()):.3f}, negative {100 * float((far < -1).float().mean()):.1f} %, "
           f"loss {loss(name, z):.2f}")
+S, z_a, z_b = torch.tensor([4.0, 2.0, 1.0]), torch.tensor([1.2, 1.0, 1.0]), torch.tensor([1.0, 0.8, 1.0])
+nothing = svf.mix([{"w": z_a}, {"w": z_b}], [0.0, 0.0])["w"]
+print(f"all weights zero: as released {released_scale(S, 0 * z_a + 0 * z_b).tolist()}, here {nothing.tolist()}")
+alpha = np.clip(1 / 3 + 0.5 * np.random.default_rng(0).standard_normal((100_000, 3)), 0, 1)     # its first population
+zero = (alpha == 0).all(1).mean()
+print(f"zero for one matrix: {100 * zero:.1f} % of first draws; for one of 96 matrices at least: "
+      f"{100 * (1 - (1 - zero) ** 96):.0f} % of candidates")
 
-chapter.section("rebuild")
-with torch.inference_mode():
-    for layer in layers.values():
-        layer.folded = ((layer.U.bfloat16() * layer.S.bfloat16()) @ layer.Vt.bfloat16()).to(layer.W.dtype)
-    rebuilt = model(ids)[0, :-1].float()
-    svf.fold(model)                                         # z = 1 again: W plus a change of nothing
-    exactly = model(ids)[0, :-1].float()
-    with svf.at_base(model):                                # the stored matrices themselves
-        base_logits = model(ids)[0, :-1].float()
-print(f"z = 1, matrices rebuilt from bfloat16 factors: logits move by up to {float((rebuilt - base_logits).abs().max()):.2f}")
-print(f"z = 1, written as W plus a change: by {float((exactly - base_logits).abs().max()):.2f}")
-
-# %% rollouts: what one greedy answer hides
+# %% 4. rollouts: what one greedy answer hides
 chapter.section("rollouts")
 task = tasks.get("math")
 drawn = task.examples("train", 12)
@@ -247,11 +118,128 @@ for name, temperature, samples in (("greedy", 0.0, 1), ("sampled", 0.8, 8)):
                         (12, samples))
     print(f"{name:<8} {samples} per question: mean reward {reward.mean():.2f}, questions with a right answer "
           f"{100 * (reward.max(1) > 0).mean():.0f} %, with both kinds {100 * (reward.std(1) > 0).mean():.0f} %")
+
+# %% 5. the direction of an update, for three answers of which the model gives the first most often
+chapter.section("baseline")
+p = torch.tensor([0.5, 0.3, 0.2])
+push = torch.eye(3) - p                                     # row i: the gradient of log p_i in the three logits
+
+
+def told(g):
+    return " ".join(f"{v:+.2f}" for v in g)
+
+
+one_right, all_right = torch.tensor([0.0, 0.0, 1.0]), torch.ones(3)
+print(f"only the third is right: exact gradient    {told(p * (one_right - (p * one_right).sum()))}")
+print(f"    one greedy answer, which earns -1      {told(-push[0])}")
+print(f"all three are right: exact gradient        {told(p * (all_right - (p * all_right).sum()))}")
+for name, b in (("no baseline", 0.0), ("the mean reward subtracted", 1.0)):
+    length = float((p * ((1 - b) * push).norm(dim=1)).sum())
+    print(f"    a sampled answer, {name:<27} pushes by {length:.2f}")
+
+# %% 6. Adam in bfloat16, and matrices rebuilt from factors that it has rounded
+chapter.section("precision")
+STEPS, second = 2000, {}
+for dtype in (torch.float32, torch.bfloat16):
+    z = torch.nn.Parameter(torch.ones(1, dtype=dtype))
+    adam = torch.optim.Adam([z], lr=2e-3)
+    second[dtype] = []
+    for step in range(1 + STEPS):                           # one gradient of 1, then none at all
+        z.grad = torch.full_like(z, float(step == 0))
+        adam.step()
+        second[dtype].append(float(adam.state[z]["exp_avg_sq"]))
+    raised = torch.ones(1, dtype=dtype)
+    for _ in range(100):
+        raised += 2e-3                                      # a step of the paper's size
+    print(f"{str(dtype)[6:]:<9} second moment {second[dtype][0]:.2e}, {STEPS} steps later {second[dtype][-1]:.2e}; "
+          f"z = 1 and 100 steps of 0.002: {float(raised):.3f}")
+
+chapter.section("rebuild")
+with torch.inference_mode():
+    for layer in layers.values():
+        layer.folded = ((layer.U.bfloat16() * layer.S.bfloat16()) @ layer.Vt.bfloat16()).to(layer.W.dtype)
+    rebuilt = model(ids)[0, :-1].float()
+    svf.fold(model)                                         # z = 1 again: W plus a change of nothing
+    exactly = model(ids)[0, :-1].float()
+    with svf.at_base(model):                                # the stored matrices themselves
+        base_logits = model(ids)[0, :-1].float()
+print(f"z = 1, logits move by up to {float((rebuilt - base_logits).abs().max()):.2f} with matrices rebuilt from bfloat16 factors, "
+      f"by {float((exactly - base_logits).abs().max()):.2f} here")
+
+# %% 7. the stop token, and long answers, on a random two-layer model (chapter 04)
+def tiny_model(seed):
+    torch.manual_seed(seed)
+    model = Transformer(Config(vocab_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                               num_key_value_heads=2, head_dim=8, intermediate_size=64)).requires_grad_(False).eval()
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3 if "embed" in name else weight.shape[1] ** -0.5)
+    svf.attach(model, progress=False)
+    return model
+
+
+def learn_to_stop(seed, with_stop, updates=25):
+    """Pay for answers that stop within 8 tokens. -> the share that stops, one number per update."""
+    model, rates = tiny_model(seed), []
+    optimizer = torch.optim.AdamW([layer.z for layer in svf.layers(model).values()], lr=0.05, weight_decay=0.0)
+    prompts = [[1, 2, 3], [4, 5], [6, 8, 9], [10, 11]]
+    for step in range(updates):
+        out = generate(model, prompts, 8, [0], samples=8, seed=step)
+        reward = out.stopped.float().view(4, 8)
+        groups, advantage = [], reinforce.advantages(reward)
+        kept = []
+        for i, prompt in enumerate(prompts):
+            said = [out.tokens(8 * i + k) for k in range(8)]
+            said = said if with_stop else [t[:-1] if t[-1] == 0 else t for t in said]           # the release leaves it out
+            groups.append((prompt, [t for t in said if t]))
+            kept.append([a for t, a in zip(said, advantage[i].tolist()) if t])
+        optimizer.zero_grad()
+        reinforce.policy_gradient(model, groups, kept, norm=float(out.lengths.sum()))
+        optimizer.step()
+        svf.fold(model)
+        rates.append(float(reward.mean()))
+    return rates
+
+
+chapter.section("stop")
+print(f"{'answers that stop, %, in updates':<34}{'1 to 5':>9}{'6 to 10':>9}{'21 to 25':>9}")
+for with_stop in (True, False):
+    rates = 100 * torch.tensor([learn_to_stop(seed, with_stop) for seed in range(4)]).mean(0)
+    print(f"stop token {'in the likelihood' if with_stop else 'left out':<23}" + "".join(
+        f"{float(rates[part].mean()):>9.0f}" for part in (slice(5), slice(5, 10), slice(20, 25))))
 plain = [[t for t in s if t not in tokenizer.stop_ids] for s in said]
 other = [tokenizer.encode(tokenizer.decode(t)) != t for t in plain]
 print(f"sampled answers whose text gives other tokens when encoded again: {100 * np.mean(other):.0f} %")
+tiny, pushed = tiny_model(0), {}
+for length in (4, 64):
+    answer = torch.randint(1, 16, (length,), generator=torch.Generator().manual_seed(1)).tolist()
+    tiny.zero_grad()
+    reinforce.policy_gradient(tiny, [([1, 2, 3], [answer])], [[1.0]], norm=1.0)
+    pushed[length] = math.sqrt(sum(float((layer.z.grad ** 2).sum()) for layer in svf.layers(tiny).values()))
+print(f"an answer of 64 tokens pushes {pushed[64] / pushed[4]:.1f} times as hard as one of 4, "
+      f"and {pushed[64] / pushed[4] / 16:.1f} times per token")
 
-# %% the first pass
+# %% 8. graders
+chapter.section("graders")
+
+
+def released_number(text):
+    """The released rule: the last piece of digits with an optional point."""
+    found = re.findall(r"\d*\.?\d+", text)
+    return float(found[-1]) if found else None
+
+
+print(f"{'said':<34}{'gold':<8}{'release pays':>13}{'t2mini pays':>13}")
+for said, gold in (("It is 1,080.", "2,080"), ("It is -5.", "5"), ("12 eggs, as 3 were broken.", "12"), ("It is 42.", "42")):
+    pays = released_number(said) == released_number(gold), grade.find_number(said) == example.to_number(gold)
+    print(f"{said:<34}{gold:<8}{int(pays[0]):>13}{int(pays[1]):>13}")
+questions = tasks.get("reasoning").examples("test", 400)
+lucky = [e.options[2 if len(e.options) == 3 else 0] == e.answer for e in questions]             # its fixed guess
+silent = tasks.rewards(questions, [""] * len(questions))
+print(f"an empty answer to {len(questions)} multiple-choice questions earns {100 * np.mean(lucky):.1f} % as released, "
+      f"{100 * np.mean(silent):.1f} % here")
+
+# %% 9. the first pass, and the second pass of "other"
 chapter.section("first-pass")
 examples = tasks.get("dispatch").examples("test", 32)
 asked = [e.prompt for e in examples]
@@ -265,13 +253,11 @@ def route(opener=tasks.DISPATCH_OPENER, expert=None, tokens=tasks.DISPATCH_TOKEN
 plain, loaded, unopened = route(), route(expert=experts.load(["code"], model)["code"]), route("", tokens=8)
 changed = np.mean([tasks.find_label(a) != tasks.find_label(b) for a, b in zip(plain, loaded)])
 print(f"first pass with the code expert left loaded: {100 * changed:.0f} % of {len(asked)} routes change")
-for name, texts in (("one dispatch prompt with its opener", plain), ("another prompt: no opener", unopened)):
+for name, texts in (("the dispatch prompt", plain), ("without its first words", unopened)):
     readable = np.mean([tasks.find_label(t) is not None for t in texts])
     spelt = np.mean([tasks.find_label(t) in re.findall(r"[a-z]+", t, re.A) for t in texts])    # "Math" holds "ath"
-    print(f"{name:<36} names a label {100 * readable:.0f} %, in its exact spelling {100 * spelt:.0f} %")
+    print(f"{name:<24} names a label {100 * readable:.0f} %, in its exact spelling {100 * spelt:.0f} %")
 
-# %% the second pass of "other"
-chapter.section("other")
 other = tasks.get("other")
 examples = other.examples("test", 32)
 loaded = experts.load(adapt.MIXED, model)
@@ -286,27 +272,62 @@ for name, z in loaded.items():                              # as released: "othe
 for name, found in {"base": base, **texts}.items():
     same = np.mean([a == b for a, b in zip(found, alone)])
     right = sum(tasks.rewards(examples, found))
-    print(f"{name + ' loaded':<18} right {evaluate.percent(right, 32)}, same text as the base model {100 * same:.0f} %")
+    print(f"other, {name + ' loaded:':<18} right {evaluate.percent(right, 32)}, same text as the base model {100 * same:.0f} %")
+
+# %% 10. elites among equals (chapter 08): a score that is always the same, 50 iterations of 32 candidates
+chapter.section("elites")
+
+
+def cut_anywhere(rng):
+    """The first six of 32 equals are the elite, as where sorting leaves them. -> mean and deviation after the search."""
+    mean, std = np.full(3, 1 / 3), np.full(3, 0.5)
+    for _ in range(50):
+        x = np.clip(mean + std * rng.standard_normal((32, 3)), 0, 1)
+        mean, std = x[:6].mean(0), x[:6].std(0)
+    return mean, std
+
+
+rng = np.random.default_rng(0)
+loose = [cut_anywhere(rng) for _ in range(200)]
+held = [cem(lambda c: [(0.4, -1.0)] * len(c), np.full(3, 1 / 3), iterations=50, population=32, seed=seed) for seed in range(20)]
+for name, ends in (("elites cut anywhere", loose), ("t2mini", [(h.mean, h.std) for h in held])):
+    walked = np.mean([np.linalg.norm(mean - 1 / 3) for mean, _ in ends])
+    print(f"{name:<20} the mean walks {walked:.2f}, the deviation goes from 0.5 to {np.mean([std.max() for _, std in ends]):.3f}")
+
+# %% by hand: which way the KL points
+chapter.section("kl")
+tuned, base = torch.tensor([0.9, 0.1]), torch.tensor([0.5, 0.5])
+print(f"paper, KL(tuned || base): {float((tuned * (tuned / base).log()).sum()):.3f}")
+print(f"release, KL(base || tuned): {float((base * (base / tuned).log()).sum()):.3f}")
+sure = torch.tensor([1 - 1e-6, 1e-6])
+print(f"tuned nearly certain: {float((sure * (sure / base).log()).sum()):.2f} and "
+      f"{float((base * (base / sure).log()).sum()):.2f}")
 
 # %% the picture
 plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.9), gridspec_kw={"width_ratios": [1.15, 1]})
-names = ["base model", "released start: logit 0.1", "Table 6 literally: z = 0.1", "math expert", "one-hot, as released"]
-colours = [plots.GREY, plots.BLUE, plots.ORANGE, plots.BLUE, plots.ORANGE]
-left.barh(range(5), [LOSSES[n] for n in names], color=colours)
-for i, n in enumerate(names):
-    left.text(LOSSES[n] + 0.15, i, f"{LOSSES[n]:.1f}", va="center", fontsize=10)
-left.axvline(math.log(model.cfg.vocab_size), color="black", lw=1, ls=":")
-left.text(math.log(model.cfg.vocab_size) + 0.3, 4.75, "all tokens equally likely", fontsize=9)
-left.set_yticks(range(5), names)
-left.set_ylim(5.0, -0.6)
-left.set(xlabel="next-token loss, nats per token", title="the same model, read in five ways")
-left.set_xlim(0, max(max(LOSSES.values()), 11) * 1.12)
-for (dtype, values), colour in zip(second.items(), (plots.BLUE, plots.ORANGE)):
-    right.plot(range(1, len(values) + 1), values, color=colour, lw=2.5, label=str(dtype)[6:])
-right.set_yscale("log")
-right.set(xlabel="Adam steps after one gradient of 1", ylabel="second moment (log scale)", title="bfloat16 never forgets",
-          ylim=(1e-4, 2e-3))
-right.legend(frameon=False)
-fig.tight_layout()
+fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), gridspec_kw={"width_ratios": [1.15, 1]})
+PAPER, RELEASE = plots.DARK, plots.RED
+bars = {"base model": plots.OF["base"], "released start: logit 0.1": RELEASE, "Table 6 literally: z = 0.1": PAPER,
+        "math expert": plots.OF["expert"], "one-hot, as released": RELEASE}
+SAID = ["base model", "start, as released:\na logit of 0.1", "start, as Table 6 says:\nz = 0.1", "math expert",
+        "all of the math expert,\nmixed as released"]
+left.barh(range(5), [LOSSES[n] for n in bars], 0.7, color=bars.values())
+for i, n in enumerate(bars):
+    left.text(LOSSES[n] + 0.4, i, f"{LOSSES[n]:.1f}", va="center", fontsize=12, weight="bold")
+guess = math.log(model.cfg.vocab_size)
+left.axvline(guess, color="black", lw=1, ls=":")
+left.text(guess + 0.4, 0.5, f"{guess:.1f}: knows nothing,\nall tokens equally likely", fontsize=11, va="center")
+left.set_yticks(range(5), SAID)
+left.set_ylim(4.6, -0.6)
+left.set(xlabel="loss on a plain paragraph, nats per token", xlim=(0, max(*LOSSES.values(), guess) * 1.14))
+left.set_title("Two rules, taken at their word,\nerase the model", fontsize=14, weight="bold")
+for dtype, colour, said, x, y in ((torch.bfloat16, RELEASE, "bfloat16, as released: {:.0f} % left", STEPS, 104),
+                                  (torch.float32, plots.OF["expert"], "float32: {:.0f} % left", STEPS, 44)):
+    left_over = 100 * np.array(second[dtype]) / second[dtype][0]
+    right.plot(range(1, STEPS + 2), left_over, color=colour, lw=3)
+    right.text(x, y, said.format(left_over[-1]), color=colour, fontsize=12, weight="bold", ha="right")
+right.set(xlabel="updates without a gradient, after a first one", ylabel="what Adam remembers of it, %", ylim=(0, 118),
+          yticks=range(0, 101, 20))
+right.set_title("In bfloat16 Adam never forgets\na gradient", fontsize=14, weight="bold")
+fig.tight_layout(w_pad=2)
 chapter.save(fig, "10_paper_and_code")

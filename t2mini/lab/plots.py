@@ -49,6 +49,7 @@ WORDS = {
     "mbpp": "MBPP", "humaneval": "HumanEval", "arc-easy": "ARC-Easy",
     "arc-challenge": "ARC-Challenge", "the same": "same weights",
     "q": "query", "k": "key", "v": "value", "o": "attention out",
+    "gate": "MLP gate", "up": "MLP up", "down": "MLP down",
 }
 
 
