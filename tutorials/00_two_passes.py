@@ -119,7 +119,9 @@ plt = plots.pyplot()
 fig, ax = plt.subplots(figsize=(11, 5.4))
 fig.subplots_adjust(0, 0, 1, 1)
 ax.axis("off")
-ax.set(xlim=(0, 3), ylim=(len(firsts) + 0.02, -0.3))
+ax.set(xlim=(0, 3), ylim=(len(firsts) + 0.02, -0.62))
+ax.text(1.5, -0.42, "First find out what a question needs, then answer with that expert (blue: right, orange: wrong)",
+        ha="center", fontsize=13.5, weight="bold")
 
 
 def cell(column, row, text, reward=None):
@@ -132,7 +134,7 @@ def cell(column, row, text, reward=None):
         ax.text(column + 0.98, row + 0.93, mark(reward), ha="right", fontsize=11, weight="bold", color="black")
 
 
-for column, title in enumerate(("question → first pass", "base model", "adapted")):
+for column, title in enumerate(("question → what it needs", "base model", "with that expert")):
     ax.text(0.05 + column, -0.1, title, fontsize=13, weight="bold")
 for row, i in enumerate(firsts):
     ax.axhline(row, color=plots.GREY, lw=0.8)

@@ -146,7 +146,7 @@ left.plot([r[1] for r in found], y, "D", color="black", ms=6, label="transformer
 left.set_yticks(y, [r[0].strip() for r in found])
 for at, row in zip(y, found):
     left.text(max(row[1:4]) + 0.012, at, f"{row[1]:.3f}", va="center", fontsize=10)
-left.set(xlabel=f"probability of the next token after\n“{text} …”", title="The same probabilities as the reference",
+left.set(xlabel=f"probability of the next token after\n“{text} …”", title="t2mini predicts the same next word\nas the reference",
          xlim=(0, 0.5))
 left.title.set_size(12)
 left.legend(frameon=False, loc="lower right", fontsize=10)
@@ -159,7 +159,7 @@ STEPS = [("token + position\nvectors (wte, wpe)", "token vectors\n(embed_tokens)
          ("up, GELU, down", "SiLU(gate) · up, down"),
          ("LayerNorm, head = wte", "RMSNorm, head = embed_tokens")]
 right.axis("off")
-right.set_title("The same plan, other parts", fontsize=12)
+right.set_title("GPT-2 and Llama: the same order of steps,\ndifferent parts", fontsize=12)
 right.set(xlim=(0, 2), ylim=(-0.2, 8.6))
 for i, pair in enumerate(STEPS):
     for j, words in enumerate(pair):

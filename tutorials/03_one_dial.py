@@ -190,7 +190,7 @@ for (dial, p), colour, line in zip(curves.items(), (plots.RED, plots.RED, plots.
 one.axvline(1, color=plots.OF["base"], lw=1)
 one.text(1.04, 0.02, "base model", color="#666666", fontsize=10)
 one.set(xlabel="z of that one dial", ylabel='chance of "Paris"', ylim=(0, 1.3), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
-        title="Turned far, one dial breaks an answer")
+        title="Only the largest dial of an early layer breaks the answer")
 one.legend(frameon=False, fontsize=10, ncols=2, loc="upper center")
 
 NAMES = {"base": "off\n(base)", "half": "half", "expert": "full\n(expert)", "double": "double", "shuffled": "full, but\nshuffled"}
@@ -216,7 +216,7 @@ for i, (method, colour) in enumerate((("SVF", "svf"), ("LoRA, rank 16", "lora"),
             numbers.text(x - 0.3, 2.2e3, f"{row[1] / row[0]:.0f} x\nfewer", ha="center", color="white", fontsize=12, weight="bold")
 numbers.set_yscale("log")
 numbers.set_xticks(range(2), MODELS)
-numbers.set(ylabel="trained numbers (log scale)", title="SVF trains fifty times fewer numbers than LoRA", ylim=(1e3, 3e11))
+numbers.set(ylabel="trained numbers (log scale)", title="Dials (SVF): fifty times fewer numbers than LoRA", ylim=(1e3, 3e11))
 numbers.legend(frameon=False, fontsize=10, ncols=3, loc="upper center")
 fig.tight_layout(h_pad=2.5)
 chapter.save(fig, "03_one_dial")

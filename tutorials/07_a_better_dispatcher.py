@@ -148,6 +148,6 @@ for (name, curve), (colour, line) in zip(curves.items(), styles):
     x = torch.arange(1, len(curve) + 1)
     ax.fill_between(x, curve.min(1).values, curve.max(1).values, color=colour, alpha=0.18, lw=0)
     ax.plot(x, curve.mean(1), line, color=colour, lw=2, label=name)
-ax.set(xlabel="update", ylabel='p("other") where "other" is right', ylim=(0, 1), title="mean and range of 16 runs")
+ax.set(xlabel="update", ylabel='chance to say "other" where it is right', ylim=(0, 1), title="A label that is never sampled is never learnt (mean and range of 16 runs)")
 ax.legend(frameon=False, fontsize=9, title="at the start", loc="center right")
 chapter.save(fig, "07_sampled")

@@ -147,7 +147,7 @@ left.set_title("On a score that is always the same,\na search must stand still",
 mean = np.array([[1 / 3] * 3] + [h["mean"] for h in search.history])
 std = np.array([[0.5] * 3] + [h["std"] for h in search.history])
 at, last = np.arange(len(mean)), len(mean) - 1
-COLOURS = dict(zip(adapt.MIXED, (plots.BLUE, plots.GREEN, plots.ORANGE)))
+COLOURS = dict(zip(adapt.MIXED, (plots.BLUE, plots.ORANGE, plots.GREEN)))
 below = -np.inf                                             # labels keep apart, from the lowest star up
 for k in np.argsort(search.best[:3]):
     name, colour, kept = adapt.MIXED[k], COLOURS[adapt.MIXED[k]], search.best[k]

@@ -129,6 +129,6 @@ right.text(-0.4, 1.5, "no difference", fontsize=10)
 right.set_xticks(range(len(SIZES)), SIZES)
 right.set(xlim=(-0.5, len(SIZES) - 0.4), xlabel="first so many of the questions",
           ylabel="expert minus base, points", title="More questions, a narrower interval")
-fig.suptitle("Math expert against base model, on the same questions", weight="bold")
+fig.suptitle(f"The math expert fixes {fixed} of {n} answers and breaks {broken}", weight="bold")
 fig.tight_layout()
 chapter.save(fig, "09_does_it_help")

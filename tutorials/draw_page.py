@@ -7,6 +7,7 @@ Needs the weights and a Chromium on the PATH (tests/README.md says how to instal
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,10 +35,13 @@ def photograph(browser, address):
     browser.picture(figures / "page.png")
     browser.picture(figures / "page_answers.png", "section", "section:nth-of-type(3)", margin=12)
     browser.picture(figures / "page_dials.png", "main > :nth-child(2) > section:nth-of-type(2)", margin=12)
-    browser.run("document.getElementById('alpha-2').focus()")
-    for _ in range(10):
-        browser.key("ArrowRight", 39)
+    for slider, key, code in (("alpha-2", "ArrowRight", 39), ("alpha-0", "ArrowLeft", 37)):
+        browser.run(f"document.getElementById('{slider}').focus()")
+        for _ in range(12):
+            browser.key(key, code)
+    time.sleep(2)                                           # the answer follows a slider that rests
     browser.until(ANSWERED)
+    time.sleep(1)                                           # and the map follows the answer
     browser.run("document.activeElement.blur()")
     browser.picture(figures / "page_mix.png", "main > :nth-child(1) > section:nth-of-type(3)",
                     "main > :nth-child(2) > section", margin=12)

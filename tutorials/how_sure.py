@@ -196,7 +196,7 @@ for gain in (5, 10, 20):
     left.text(gain + 0.6, needed * 1.12, f"{needed}", weight="bold")
 left.set_yscale("log")
 left.set(xlabel="true gain, points", ylabel="questions per arm (log scale)",
-         title="Half the gain takes four times the questions")
+         title="To see half the gain takes four times the questions")
 left.legend(frameon=False, fontsize=10)
 names = [f"{task}, {model}" for task, (_, row) in TABLE_1.items() for model in row]
 for y, (gain, half) in enumerate(gains):
@@ -207,6 +207,6 @@ for y, (gain, half) in enumerate(gains):
 right.axvline(0, color="black", lw=1, ls=":")
 right.set_yticks(range(len(names)), names, fontsize=9)
 right.set(ylim=(len(names) - 0.4, -0.6), xlim=(-15, 25), xlabel="SVF minus base, points (line: 95 % interval)",
-          title=f"{clear} of the paper's 9 gains leave out zero")
+          title=f"{clear} of the paper's 9 gains are surely above zero")
 fig.tight_layout()
 chapter.save(fig, "how_sure")

@@ -11,23 +11,25 @@ from .plots import BLUE, GREEN, GREY, OF, ORANGE, PINK, RED, SKY, YELLOW, in_wor
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, "#000000")
 
+ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in rows and columns
+
 # what each picture says, in its title
 MESSAGE = {
-    "finetune": "SVF learns with fifty times fewer numbers than LoRA",
-    "unseen": "On kinds of tasks never trained on, two passes beat the base model",
+    "finetune": "The methods tie within their intervals; SVF trains fifty times fewer numbers than LoRA",
+    "unseen": "First edition: on kinds never trained on, two trained passes beat the base model",
     "mixtures": "Ways to find a mixture on the same ten examples",
-    "ablation": "Right-or-wrong teaches; copying gold answers does not",
+    "ablation": "Rewarding right answers teaches; copying bare gold answers leaves the base model",
     "shots": "More examples or a longer search changed little",
-    "transfer": "An expert belongs to its directions: shuffled, its gain is gone",
-    "recipe": "What each choice of the released code costs",
+    "transfer": "An expert belongs to its directions: shuffled, its gain is gone; a ruined model has none to lose",
+    "recipe": "Two of the released choices are ruinous: all of them together, and mixing by logits",
     "tiny": "One dial per singular value beats one per matrix",
-    "real": "Published questions: little to gain at this size, but for choosing",
-    "sight": "Dials alone teach a model of words to answer about images",
+    "sight": "Questions about images: what is seen, and what is guessed",
+    "real": "Published questions: little is gained at this size, except when picking one of the options",
     "timing": "The first pass is the cheaper one",
-    "spectrum": "No few singular values carry a matrix",
-    "curves": "Most of the gain comes within the first updates",
+    "spectrum": "No handful of singular values carries a matrix",
+    "curves": "Twenty-four updates already lift math and code; reasoning is a matter of luck",
     "alphas": "Each search ends elsewhere: ten examples do not pin a mixture down",
-    "dispatch": "A trained first pass says more often what a question needs",
+    "dispatch": "A trained first pass sorts more questions right than a prompt; reasoning stays hard",
 }
 
 
@@ -246,7 +248,7 @@ def curves(done, path):
         mine = [r for r in rows if r["task"] == task]
         lines = (("train", "sampled answers, while training", GREY, "-", 0.8),
                  ("val", f"validation, {rows[0]['n_val']} questions", BLUE, "o-", 2.2),
-                 ("test", f"test, {rows[0]['n_test']} questions (decides nothing)", ORANGE,
+                 ("test", f"test, {rows[0]['n_test']} questions (not used to choose)", ORANGE,
                   "s--", 2.2))
         for name, label, colour, style, width in lines:
             steps = [step for step, _ in mine[0][name]]
@@ -282,14 +284,15 @@ def confusion(done, path):
             else:
                 ax.axis("off")
     fig.supxlabel("the first pass said (% of the questions of a line)", fontsize=11)
+    fig.supylabel("the question needs", fontsize=11)
     headline(fig, done)
     save(fig, path)
 
 
 def draw_confusion(ax, tables):
     """tables: one a seed, {what is needed: {what was said: count}} of the same names."""
-    needs = list(tables[0])
-    said = list(tables[0][needs[0]])
+    needs = sorted(tables[0], key=lambda name: ORDER.index(name) if name in ORDER else 0)
+    said = sorted(tables[0][needs[0]], key=ORDER.index)     # as the rows: right is the diagonal
     counts = np.array([[[t[need][label] for label in said] for need in needs] for t in tables])
     shares = 100 * counts / np.maximum(counts.sum(2, keepdims=True), 1)     # (seeds, needs, said)
     grid = shares.mean(0)

@@ -33,8 +33,9 @@ WORDS = {
     "lora, uniform alpha": "LoRA, mixed equally", "lora, cem": "LoRA, searched",
     "10-shot in context": "ten examples in the prompt",
     "10-shot in context, bare numbers": "ten examples in the prompt",
-    "ours": "t2mini", "greedy": "one greedy answer each", "no-baseline": "no baseline",
-    "signed": "wrong answers cost 1", "sigmoid": "z is a sigmoid", "bf16": "z in bfloat16",
+    "ours": "t2mini", "greedy": "t2mini, but one greedy answer each", "no-baseline": "t2mini, but no baseline",
+    "signed": "t2mini, but wrong answers cost 1", "sigmoid": "t2mini, but z is a sigmoid",
+    "bf16": "t2mini, but z in bfloat16",
     "all": "all of these", "mixed z": "experts mixed by z",
     "mixed logits": "mixed by logits (released)",
     "base, choosing": "base model, choosing an option",
@@ -152,8 +153,8 @@ def draw_results(results, path):
             x += 1
         ax.set_xticks(list(middle), map(in_words, middle.values()))
         ax.set(ylim=(0, 120), yticks=range(0, 101, 20),
-               title="Each expert beats the base model on its own task" if part is parts[0]
-               else "On kinds never trained on, it depends: math and reasoning gain, code does not")
+               title="Each expert beats the base model\non its own task" if part is parts[0]
+               else "On kinds never trained on, two trained passes help\nin math and reasoning, not in code")
         legend = dict(zip(*reversed(ax.get_legend_handles_labels())))
         ax.legend(legend.values(), legend, frameon=False, ncols=3, fontsize=9, loc="upper left")
         ax.title.set_size(12)
