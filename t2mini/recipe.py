@@ -25,6 +25,7 @@ class TrainConfig:
     baseline: str = "group"     # mean reward of the question's answers; "batch": of all; "none"
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
     must_stop: bool = False     # an answer cut off at max_tokens earns nothing: no endless prose
+    wrong: float = 0.0          # what a wrong answer earns; -1 in the paper, for vision -0.1 (A.1)
     temperature: float = 0.8    # of sampling and scoring; at 1.0 a small model wanders off
     lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form, 256 prompts
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
@@ -45,7 +46,6 @@ class TrainConfig:
 @dataclass(frozen=True)
 class Recipe(TrainConfig):
     """A TrainConfig with all that follows from it. What the rest of the program asks for."""
-    signed_reward: bool = False     # a wrong answer earns -1 instead of 0
     logit_form: bool = False        # z = sigmoid(p), the nuclear norm kept (svf.py)
     start_noise: bool = False       # 0.01 N(0, 1) is added to what is trained, at the start
     bf16_training: bool = False     # what is trained, and so Adam's moments, in bfloat16
@@ -82,18 +82,16 @@ def settled(cfg):
     if "greedy" in named:
         then |= {"samples": 1, "prompts": cfg.prompts * cfg.samples, "temperature": 0.0,
                  "baseline": "batch"}
-    if "no-baseline" in named:
-        then |= {"baseline": "none"}
-    if "lr" in named:
-        then |= {"lr": 2e-3}
-    if "all" in named:
-        then |= {"kl": 0.0, "clip": 1e-3, "modules": "gate,up,down"}
+    then |= settings.implied(named)
     recipe = Recipe(
         **then,
-        signed_reward="signed" in named, logit_form="sigmoid" in named,
-        start_noise="noise" in named, bf16_training="bf16" in named,
-        beta2=0.999 if "bf16" in named else 0.99, constant_lr="lr" in named,
-        sum_per_answer="sum" in named, prose_credited="prose" in named,
+        logit_form="sigmoid" in named,
+        start_noise="noise" in named,
+        bf16_training="bf16" in named,
+        beta2=0.999 if "bf16" in named else 0.99,
+        constant_lr="lr" in named,
+        sum_per_answer="sum" in named,
+        prose_credited="prose" in named,
         retokenised="retoken" in named)
     settings.check_that_it_teaches(recipe)
     return recipe

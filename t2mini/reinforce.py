@@ -252,8 +252,8 @@ def compare(cfg, episodes, failed, timeouts=0):
         "reward": reward.sum(), "spread": spread.sum(), "flat": (spread == 0).sum(),
         "timeouts": timeouts})
     mean = whole["reward"] / (whole["questions"] * cfg.samples)
-    if cfg.signed_reward:
-        reward, mean = 2 * reward - 1, 2 * mean - 1
+    reward = reward + cfg.wrong * (1 - reward)
+    mean = mean + cfg.wrong * (1 - mean)
     advantage = advantages(reward, cfg.baseline, mean).flatten().tolist()
     for e, a in zip(episodes, advantage, strict=True):
         e.advantage = a

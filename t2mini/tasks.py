@@ -9,8 +9,9 @@ Built in: math, code, reasoning (an expert each), their `-unseen` counterparts m
 Splits:   train, val and test are disjoint by construction: a hash of an example's content decides
           (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
           test is only ever scored.
-Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500 and humaneval, from a folder of yours
-          (published.py).
+Images:   the questions of vision-unseen are about a drawn image (questions/drawn.py).
+Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vqa, from a folder of
+          yours (published.py).
 Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice,
           contains) and `options` is a task too (yours.py).
 """
@@ -27,6 +28,7 @@ from .grade import find_choice, find_code, find_number, find_quoted
 from .questions import latex, published, yours
 from .questions.asserts import tested
 from .questions.code import make_code
+from .questions.drawn import make_drawn
 from .questions.example import normal, split_of, to_number
 from .questions.math import make_math
 from .questions.other import make_other
@@ -178,6 +180,7 @@ def built_in():
     rows = experts + [(f"{name}-unseen", unseen(make), s) for name, make, s in experts] + others
     tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code)
              for name, make, s in rows]
+    tasks.append(Task("vision-unseen", make_drawn, 12, "vision"))
     tasks.append(Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER))
     return {task.name: task for task in tasks}
 

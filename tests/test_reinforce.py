@@ -850,12 +850,12 @@ def test_departures_change_one_thing_each(ready, words, monkeypatch):
         assert settled(cfg) == cfg and {f: v for f, v in asdict(cfg).items() if getattr(plain, f) != v and f != "as_released"} \
             == {"greedy": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch"}, "sigmoid": {"logit_form": True},
                 "no-baseline": {"baseline": "none"}, "bf16": {"bf16_training": True, "beta2": 0.999},
-                "signed": {"signed_reward": True}, "noise": {"start_noise": True},
+                "signed": {"wrong": -1.0}, "noise": {"start_noise": True},
                 "lr": {"lr": 2e-3, "constant_lr": True}, "sum": {"sum_per_answer": True},
                 "prose": {"prose_credited": True}, "retoken": {"retokenised": True},
-                "no-baseline, signed": {"baseline": "none", "signed_reward": True},
+                "no-baseline, signed": {"baseline": "none", "wrong": -1.0},
                 "greedy,signed": {"samples": 1, "prompts": 12, "temperature": 0.0, "baseline": "batch",
-                                  "signed_reward": True}}.get(named, {})
+                                  "wrong": -1.0}}.get(named, {})
         groups, (temperature, norm, _), optimizer = batch_of(model, tokenizer, words, monkeypatch, cfg, step=2)
         assert norm == (3 if named == "sum" else sum(len(a) for _, answers, _ in groups for a in answers))
         rate = cfg.lr if named == "lr" else cfg.lr / 2      # the cosine, at step 2 of 4
@@ -925,7 +925,7 @@ def test_released_recipe(ready, words, monkeypatch):
         (12, 1, 0.0, 2e-3, 0.0, 1e-3, "gate,up,down", 9,
          "greedy,no-baseline,signed,sigmoid,noise,bf16,lr,sum,prose,retoken,all")
     assert cfg.beta2 == 0.999 and all(v is True for v in (
-        cfg.signed_reward, cfg.logit_form, cfg.start_noise, cfg.bf16_training, cfg.constant_lr, cfg.sum_per_answer,
+        cfg.wrong == -1.0, cfg.logit_form, cfg.start_noise, cfg.bf16_training, cfg.constant_lr, cfg.sum_per_answer,
         cfg.prose_credited, cfg.retokenised))
     model, tokenizer, optimizer = ready
     seen, plain = [], policy_gradient

@@ -14,8 +14,9 @@ TRUNK = ("model", "svf", "generate", "likelihood", "grade", "tasks", "evaluate",
 # what each part of the house may import, beside itself
 BELOW = {"machine": (), "formats": ("machine",), "questions": ("machine",),
          "trunk": ("machine", "formats", "questions"),
-         "lab": ("machine", "formats", "questions", "trunk"),
-         "cli": ("machine", "formats", "questions", "trunk", "lab")}
+         "sight": ("machine", "formats", "questions", "trunk"),
+         "lab": ("machine", "formats", "questions", "trunk", "sight"),
+         "cli": ("machine", "formats", "questions", "trunk", "sight", "lab")}
 FILES = sorted((ROOT / "t2mini").rglob("*.py"))
 LIMITS = 2_100, 10.5, 2.5, 100, 50     # trunk: code lines, tokens per line, ifs per 100, columns, function
 

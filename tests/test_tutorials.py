@@ -235,7 +235,7 @@ def test_what_differs_says_what_the_code_does():
         assert len(here[row].split()) >= 3, row
     used, search = Recipe(), inspect.signature(cem).parameters
     assert f"{used.beta2}:" in here["beta2"] and f"{used.lr:.0e}".replace("e-0", "e-") in here["learning rate"]
-    assert here["gradient clip"].startswith(f"{used.clip},") and (used.signed_reward, here["reward"][:20]) == (False, "1 right, 0 wrong. Wi")
+    assert here["gradient clip"].startswith(f"{used.clip},") and (used.wrong, here["reward"][:20]) == (0.0, "1 right, 0 wrong. Wi")
     assert f"{search['low'].default} to {search['high'].default}:" in here["bounds of alpha"]
     assert here["deviation"] == f"floor {search['std_floor'].default}"
     given = options.build_parser()[1]["adapt"].parse_args(["--task=math"])

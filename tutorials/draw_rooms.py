@@ -1,7 +1,7 @@
 """
 Draw how the files lie: `python tutorials/draw_rooms.py` writes tutorials/figures/rooms.png.
 
-In the middle the trunk, which is the method; above it the two packages that use it, below it the
+In the middle the trunk, which is the method; above it the three packages that use it, below it the
 three that serve it. Imports go down only.
 """
 import sys
@@ -15,7 +15,8 @@ from draw_method import INK, PALE_BLUE, SOFT, arrow, box  # noqa: E402
 from t2mini.lab import plots  # noqa: E402
 
 ABOVE = (("cli/", "options and verbs:\nwhat you type"),
-         ("lab/", "experiments, figures,\nspeed, demo"))
+         ("lab/", "experiments, figures,\nspeed, demo"),
+         ("sight/", "images: a tower and\nits image tokens"))
 BELOW = (("questions/", "made-up and published\nquestions, the sandbox"),
          ("formats/", "weights, tokenizers,\nexport"),
          ("machine/", "files, locks, processes,\nmemory, caches"))
@@ -42,8 +43,8 @@ def draw():
     ax.axis("off")
     ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 61.5))
     for i, (name, text) in enumerate(ABOVE):
-        room(ax, 10 + 45 * i, 50, 35, name, text)
-        arrow(ax, (27.5 + 45 * i, 49.5), (27.5 + 45 * i, 45.5))
+        room(ax, 2 + 32.5 * i, 50, 31, name, text)
+        arrow(ax, (17.5 + 32.5 * i, 49.5), (17.5 + 32.5 * i, 45.5))
     box(ax, 2, 16.5, 96, 28.5, PALE_BLUE, plots.BLUE, 2.4)
     headline = "the trunk: the method, one idea in each file"
     ax.text(5, 41.6, headline, fontsize=15, weight="bold", color=INK, va="center")
@@ -55,7 +56,7 @@ def draw():
     for i, (name, text) in enumerate(BELOW):
         arrow(ax, (17.5 + 32.5 * i, 16), (17.5 + 32.5 * i, 12))
         room(ax, 2 + 32.5 * i, 0.4, 31, name, text)
-    ax.text(50, 47.6, "imports go down", fontsize=12, style="italic", color=SOFT, ha="center",
+    ax.text(34, 47.6, "imports go down", fontsize=12, style="italic", color=SOFT, ha="center",
             va="center")
     return fig
 

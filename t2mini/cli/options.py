@@ -13,6 +13,7 @@ from .. import adapt, lora, recipe, svf, tasks
 from ..machine import settings
 from ..machine.text import printable
 from ..questions import published
+from ..sight import captions as stage_one
 
 PROGRAM = "python -m t2mini"
 
@@ -122,6 +123,12 @@ def data_options(p):
                    help="folder with the published questions (see `datasets`); or T2MINI_DATA")
 
 
+def sight_options(p):
+    """Of every verb that may meet an image."""
+    p.add_argument("--tower", metavar="PATH", type=place,
+                   help="the tower that sees images (default: the shipped one of the model)")
+
+
 def json_options(p):
     """For programs that read the output."""
     p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -137,7 +144,11 @@ def ask_options(p):
     """What `ask` reads beside the shared options."""
     p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch; "
                    "- reads questions from standard input, one per line")
-    p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
+    p.add_argument("--image", metavar="FILE", type=place,
+                   help="a PNG file that the questions are about; the vision expert answers, without "
+                        "a first pass, unless --strategy or --expert says otherwise")
+    p.add_argument("--strategy", choices=adapt.STRATEGIES,
+                   help=f"{STRATEGY} (default: classifier; none of them with --image)")
     p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
                    help=f"this expert answers, without a first pass: {EXPERT}")
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
@@ -235,6 +246,24 @@ def page_options(p):
                    help="of the address 127.0.0.1, which only this machine reaches; 0: a free one")
 
 
+def see_options(p):
+    """What `see` reads beside the shared options."""
+    first = stage_one.StageOne()
+    p.add_argument("--word-steps", type=COUNT, default=first.word_steps,
+                   help="steps that draw image tokens to the words of the caption")
+    p.add_argument("--chat-steps", type=COUNT, default=first.chat_steps,
+                   help="steps on captions and yes/no questions, through the language model")
+    p.add_argument("--lr", type=within(float, 1e-9, 1), default=first.lr,
+                   help="learning rate of the word steps")
+    p.add_argument("--chat-lr", type=within(float, 1e-9, 1), default=first.chat_lr,
+                   help="learning rate of the chat steps")
+    p.add_argument("--seed", type=within(int, 0, 2 ** 31 - 1), default=first.seed,
+                   help="of the tower's start and of the images' order")
+    p.add_argument("--out", metavar="PATH", type=place,
+                   help="where the tower goes (default: out/tower.safetensors)")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
+
+
 def bench_options(p):
     p.add_argument("--repeats", type=within(int, 1, 1000), default=5,
                    help="of each measurement; the slowest ones run half as often")
@@ -278,7 +307,7 @@ EXPERT = ("NAME (out/NAME.safetensors, else the shipped one), the PATH of its fi
           "base model")
 CHOICES = {**settings.CHOICES, "method": tuple(lora.METHODS)}
 TRAIN_GROUPS = {
-    "what is learnt": ("task", "objective", "must_stop", "max_tokens", "steps", "seed"),
+    "what is learnt": ("task", "objective", "wrong", "must_stop", "max_tokens", "steps", "seed"),
     "each update": ("prompts", "samples", "temperature", "baseline", "lr", "kl", "clip"),
     "what is trained": ("method", "modules", "layers", "tie", "rank", "lora_alpha"),
     "which update is kept": ("val_every", "val_n", "patience"),
@@ -294,6 +323,8 @@ TRAIN_HELP = {
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
     "max_tokens": "longest written answer (0: the task's own limit)",
     "must_stop": "an answer that was cut off earns nothing",
+    "wrong": "what a wrong answer earns, 0 or less; under --baseline=group and batch it only scales "
+             "all advantages alike",
     "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model",
     "clip": "largest gradient norm", "method": "what is trained: z (svf), or a baseline",
     "rank": "of LoRA", "lora_alpha": "LoRA's change is B A alpha / rank",
@@ -311,8 +342,9 @@ VERBS = {   # name: (what it does, examples, what adds its options)
                  ("--data=DIR",), (data_options, json_options)),
     "ask": ("answer a question, or several, in two passes",
             ('"Raj plays 9 games every week. How many games does Raj play in 4 weeks?"',
-             '--expert=none "What is the capital of France?"'),
-            (ask_options, *MODEL, layer_options, json_options)),
+             '--expert=none "What is the capital of France?"',
+             '--image=shape.png "what color is the shape?"'),
+            (ask_options, *MODEL, sight_options, layer_options, json_options)),
     "chat": ("answer messages at a prompt that stays; each message stands alone, earlier ones are "
              "not remembered; /help there lists the commands",
              ("", "--max-tokens=256 < messages.txt"),
@@ -320,20 +352,24 @@ VERBS = {   # name: (what it does, examples, what adds its options)
     "train": ("train an expert with REINFORCE",
               ("--task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70",
                "--task=mine.jsonl --max-tokens=16 --must-stop"),
-              (train_options, *MODEL, code_options, data_options, json_options)),
+              (train_options, *MODEL, sight_options, code_options, data_options, json_options)),
     "eval": ("measure the accuracy on a split",
              ("--task=math --expert=math --n=400", "--task=math-unseen --strategy=classifier"),
-             (eval_options, *MODEL, layer_options, code_options, data_options, json_options)),
+             (eval_options, *MODEL, sight_options, layer_options, code_options, data_options,
+              json_options)),
     "adapt": ("search a mixture of experts on a few examples, then score it",
               ("--task=math-unseen", "--task=mine.jsonl --experts=math,mine --shots=20"),
-              (adapt_options, *MODEL, layer_options, code_options, data_options, json_options)),
+              (adapt_options, *MODEL, sight_options, layer_options, code_options, data_options,
+               json_options)),
+    "see": ("train the tower that turns images into image tokens (stage one)", ("--data=DIR",),
+            (see_options, model_options, data_options, json_options)),
     "show": ("print and draw what an expert is: metadata, z per layer and module",
              ("math", "out/mine.safetensors --picture=mine.png"), (show_options,)),
     "export": ("write merged weights and an adapter folder that other tools read",
                ("--expert=math --out=merged",), (export_options, *MODEL)),
     "reproduce": ("run one experiment: its numbers as JSON and its picture",
                   ("all", "finetune --quick", "finetune --draw --against=lora"),
-                  (reproduce_options, *MODEL, code_options, data_options)),
+                  (reproduce_options, *MODEL, sight_options, code_options, data_options)),
     "bench": ("time every part, beside this machine's limits", ("--json",),
               (bench_options, *MODEL, layer_options, json_options)),
     "demo": ("show two-pass adaptation on built-in questions", ("--allow-code",),

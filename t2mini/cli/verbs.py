@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,8 @@ from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import checkpoint, cores, files, ranks
 from ..machine.batches import duration
 from ..machine.text import cut_note, printable
-from ..questions import published, sandbox
+from ..questions import easy_vqa, pictures, published, sandbox
+from ..sight import captions, towers
 from .chat import Chat
 
 
@@ -46,6 +47,14 @@ def open_model(args, text=True):
         threads = f"{threads} thread{'s' * (threads > 1)}"
         print(f"{printable(model.name)}, {dtype} on {model.device}, {threads}{each}, "
               f"ready in {time.time() - started:.1f} s", file=sys.stderr)
+    return model, tokenizer
+
+
+def open_task_model(args, task):
+    """Model and tokenizer, with an eye where the task's questions are about images."""
+    model, tokenizer = open_model(args)
+    if task.skill == "vision":
+        towers.open_eye(model, tokenizer, args.tower)
     return model, tokenizer
 
 
@@ -125,7 +134,11 @@ def ask(args):
         raise ValueError("the question is empty")
     if "-" in asked:
         raise ValueError("- reads the questions from standard input, and stands alone")
+    strategy, expert, image = who_answers(args)
     model, tokenizer = open_model(args)
+    if image is not None:
+        towers.open_eye(model, tokenizer, args.tower)
+        asked = [pictures.Seen(question, image) for question in asked]
     alone = len(asked) == 1
 
     def on_text(i, piece):
@@ -133,7 +146,7 @@ def ask(args):
 
     counts = Counter()
     found = adapt.answer(
-        model, tokenizer, asked, args.strategy, shelf(args, model), args.expert,
+        model, tokenizer, asked, strategy, shelf(args, model), expert,
         args.max_tokens, temperature=args.temperature, seed=args.seed,
         label="" if alone else "second pass", on_route=print_routes, counts=counts,
         on_text=on_text if alone and not args.json else None)
@@ -148,7 +161,17 @@ def ask(args):
     rows = [{"question": a.question, "expert": a.route, "probabilities": a.probabilities,
              "answer": a.answer} for a in found]
     told = rows[0] if alone else {"answers": rows}
-    return {**told, "strategy": args.strategy, "seed": args.seed, "base_sha256": model.base_sha256}
+    return {**told, "strategy": strategy, "seed": args.seed, "base_sha256": model.base_sha256}
+
+
+def who_answers(args):
+    """-> (strategy, expert, pixels of the image or None), as `ask` was told. A dispatcher reads
+    words: who shows an image gets the vision expert, unless asking for a first pass."""
+    image = pictures.read_png(args.image) if args.image else None
+    expert = args.expert
+    if image is not None and not args.strategy:
+        expert = expert or "vision"
+    return args.strategy or "classifier", expert, image
 
 
 def print_routes(routes):
@@ -177,7 +200,7 @@ def eval_(args):
     examples = task.examples(args.split, args.n, args.seed)
     if args.samples_file:
         args.samples_file = claim(args, args.samples_file, "samples")
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_task_model(args, task)
     started = time.time()
     rewards, texts, more = arms.run(model, tokenizer, task, examples, args.strategy, args.expert,
                                     alpha, args.choose, shelf(args, model), args.seed)
@@ -222,7 +245,7 @@ def adapt_(args):
     agree(args.allow_code, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
     out = claim(args, args.out or experts.OUT / "mixture.safetensors", "expert")
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_task_model(args, task)
     names = args.experts.split(",")
     if len(set(names)) < len(names) or "" in names:
         raise ValueError(f"--experts must be different names, not {args.experts!r}")
@@ -270,7 +293,7 @@ def train_(args):
     ckpt = out.with_suffix(".ckpt")
     if args.resume and not args.dtype and ckpt.exists():    # as it began, whatever is usual here
         args.dtype = checkpoint.told(ckpt)["dtype"]
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_task_model(args, task)
     talks = ranks.rank() == 0
 
     def log(text):
@@ -395,7 +418,22 @@ def reproduce_(args):
         raise ValueError("--against is about a results file that is there: add --draw")
     agree(args.allow_code)
     model, tokenizer = open_model(args)
+    if args.name == "sight":
+        towers.open_eye(model, tokenizer, args.tower)
     return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out, args.only)
+
+
+def see(args):
+    """Train the tower on what easy-VQA's train questions tell of their images."""
+    known = easy_vqa.facts(tasks.get("easy-vqa", args.data).make()["train"])
+    cfg = captions.StageOne(word_steps=args.word_steps, chat_steps=args.chat_steps, lr=args.lr,
+                            chat_lr=args.chat_lr, seed=args.seed)
+    out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args))
+    model, tokenizer = open_model(args)
+    captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
+                   log=lambda text: print(text, flush=True))
+    print(printable(f"wrote {out}; try it with `ask --tower={out} --image=FILE`"))
+    return {"tower": str(out), "images": len(known), **asdict(cfg)}
 
 
 def bench_(args):
@@ -430,6 +468,6 @@ def datasets_(args):
     return published.report(args.data)
 
 
-VERBS = {"ask": ask, "chat": chat, "train": train_, "eval": eval_, "adapt": adapt_, "show": show,
+VERBS = {"ask": ask, "chat": chat, "train": train_, "see": see, "eval": eval_, "adapt": adapt_, "show": show,
          "export": export_, "demo": demo_, "page": page_, "reproduce": reproduce_, "bench": bench_,
          "doctor": doctor_, "download": download_, "datasets": datasets_}

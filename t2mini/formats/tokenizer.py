@@ -8,6 +8,8 @@ Left out: every other splitting rule, which stops the load.
 Safety:   control tokens are written by id only. tiktoken never learns their text, so `<|im_end|>`
           typed by a user becomes ordinary pieces and can never end a turn. A byte that the
           vocabulary lacks is dropped, or becomes an unknown token that ends nothing.
+Images:   a question that carries one (questions/pictures.Seen) gets its image tokens in front of its
+          words, where the model has an eye (sight/eye.py).
 """
 import json
 import unicodedata
@@ -76,6 +78,7 @@ class Tokenizer:
         # no text may end a turn, or begin one
         turns = {control[c] for c in (*CHATS.get(chat, ()), *STOP_TOKENS) if c in control}
         self.unk_id = None if unk_id in turns | self.stop_ids | {bos} else unk_id
+        self.eye = None                     # sight.eye.Eye, where the model can see
 
     def encode(self, text, start=False, behind=False):
         """Plain text -> list of ids. Never a control token, but for an unknown token that ends
@@ -140,16 +143,32 @@ class Tokenizer:
     def closing(self):
         return {i for i in self.known if b'"' in self.bpe.decode_single_token_bytes(i)}
 
+    def image(self, text):
+        """Ids of the image that a text carries, [] where it carries none. ValueError for an image
+        that cannot be shown to this model."""
+        image = getattr(text, "image", None)
+        if image is None:
+            return []
+        if self.eye is None or self.chat != "chatml":
+            raise ValueError("this question is about an image, and this model has no eye for one")
+        return self.eye.ids(image)
+
     def turns(self, user, system):
-        """The chat itself, without an opener."""
+        """The chat itself, without an opener. Before an image the default system message is left
+        out: it would be two fifths of such a prompt."""
         c = self.control
-        system = self.preamble + (system or self.system or "")
+        image = self.image(user)
+        default = "" if image else self.system or ""
+        system = self.preamble + (system or default)
         said = [(role, text) for role, text in (("system", system), ("user", user)) if text]
         ids = [] if self.bos is None else [self.bos]
         if self.chat == "chatml":
             parts = []
             for role, text in said:
-                parts += [c["<|im_start|>"], f"{role}\n{text}", c["<|im_end|>"], "\n"]
+                words = [f"{role}\n{text}"]
+                if image and role == "user":
+                    words = [f"{role}\n", *image, text]
+                parts += [c["<|im_start|>"], *words, c["<|im_end|>"], "\n"]
             return ids + self.joined([*parts, c["<|im_start|>"], "assistant\n"])
         if self.chat == "llama3":
             begin, head, end, stop = (c[name] for name in CHATS["llama3"])

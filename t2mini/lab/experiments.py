@@ -19,6 +19,7 @@ from .. import adapt, evaluate, experts, svf, tasks
 from ..questions import math, tables
 from ..questions.other import make_other
 from . import few_shot
+from . import sight as visual
 from .runs import LOOK, TIED_RATES, row, widened
 
 SEEDS = (0, 1, 2)
@@ -504,6 +505,11 @@ def without_options(example):
     return stem
 
 
+def sight(lab):
+    """Questions about images: base, experts, guessers (sight.py)."""
+    yield from visual.cells(lab)
+
+
 @dataclass(frozen=True)
 class Experiment:
     """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: see figures.py."""
@@ -526,5 +532,6 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Tables 5, 9", transfer, "bars", "z on other bases; shuffled z"),
     Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits"),
     Experiment("-", recipe, "bars", "what each departure of the released code costs"),
+    Experiment("Figure 5", sight, "bars", "questions about images, seen and unseen"),
     Experiment("-", tiny, "bars", "how few numbers suffice"),
     Experiment("Tables 1, 2", real, "bars", "published questions, whole test sets"))}

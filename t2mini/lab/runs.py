@@ -22,6 +22,7 @@ BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=6
           "reasoning": dict(max_tokens=16), "dispatch": dict(prompts=24, samples=4, temperature=1.0, steps=30, val_n=128),
           # published questions: long answers, so fewer of them; short ones behind long questions, so many of each
           "gsm8k": dict(max_tokens=128, samples=4, steps=16), "mbpp": dict(max_tokens=96, must_stop=True),
+          "easy-vqa": dict(prompts=32, samples=8, temperature=1.0, steps=100, val_every=20, val_n=192, must_stop=True),
           "arc-easy": dict(prompts=24, samples=12, temperature=1.0, steps=100, val_every=20, val_n=192)}
 COMMON = dict(prompts=12, samples=6, steps=24, val_every=8, val_n=96)
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)

@@ -19,6 +19,13 @@ RELEASED = {
                "be those that were sampled; the stop token has none",
     "all": "all of these, no KL, the gradient's norm clipped at 1e-3, and the MLP's matrices"}
 
+# Those that give settings a value. What they switch on besides, and "greedy", are in recipe.py.
+IMPLIED = {
+    "no-baseline": {"baseline": "none"},
+    "signed": {"wrong": -1.0},
+    "lr": {"lr": 2e-3},
+    "all": {"kl": 0.0, "clip": 1e-3, "modules": "gate,up,down"}}
+
 # What a number may be: lowest and highest. Beyond these nothing is learnt, or the run never ends.
 RANGES = {
     "steps": (1, 1_000_000),
@@ -26,6 +33,7 @@ RANGES = {
     "samples": (1, 1024),
     "max_tokens": (0, 32_768),
     "temperature": (0.0, 100.0),
+    "wrong": (-1000.0, 0.0),
     "lr": (1e-9, 10.0),
     "kl": (0.0, 1000.0),
     "clip": (1e-9, 1e9),
@@ -58,6 +66,14 @@ def released(as_released):
     if "all" in named:
         return {*RELEASED}
     return named
+
+
+def implied(named):
+    """The settings that choices of the release give a value: dict name -> value."""
+    values = {}
+    for choice in named & IMPLIED.keys():
+        values |= IMPLIED[choice]
+    return values
 
 
 def overridden(given, used, defaults):

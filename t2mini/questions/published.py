@@ -1,6 +1,6 @@
 """
-Published questions (paper 4.1): GSM8K, MBPP and ARC-Easy, and the unseen MATH-500, HumanEval and
-ARC-Challenge.
+Published questions (paper 4.1): GSM8K, MBPP and ARC-Easy, the unseen MATH-500, HumanEval and
+ARC-Challenge, and easy-VQA, whose questions are about images.
 
 Files:    never part of this project. `python -m t2mini datasets` says where each is published; put
           them into a folder as listed there and give it with --data=DIR, or once for all as
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..machine import files as disk
+from . import easy_vqa
 from .asserts import tests_of
 from .example import Example, split_of, to_number
 
@@ -45,8 +46,9 @@ class File:
 
 @dataclass(frozen=True)
 class Set:
-    """make(row) -> Example; fields: those that are read (a.b is b inside a); split(row), where the
-    file holds several.
+    """make(row) -> Example; fields: those that are read (a.b is b inside a, or a list's place);
+    split(row), where the file holds several; images: make(row, path) needs the file's path, beside
+    which they lie.
 
     skill, max_tokens, opener: see tasks.Task.
     """
@@ -59,6 +61,7 @@ class Set:
     files: tuple
     split: Callable = None
     opener: str = ""
+    images: bool = False
 
 
 # ------------------------------------------------------------------------------ a row -> an Example
@@ -140,6 +143,8 @@ arc-challenge  train 1119 39754a6f27b69abb233c6d15b8605c9c85f567d260856e4b19e8e9
 arc-challenge  val    299 c61d9b6681864f1785dd0250463184e9af9f275ac548cc4ecf396946b887d64a arc/ARC-Challenge/ARC-Challenge-Dev.jsonl
 arc-challenge  test  1172 7ee1f703d1bbacd1f16a296e7fc619663544653e308a3585d8f696e619a77685 arc/ARC-Challenge/ARC-Challenge-Test.jsonl
 math-500       test   500 5d3f11d3881b89452cbc837f43ea368162be8f321b41a3cdc5610d18876533d7 math500/test.jsonl|math500/math500_test.json
+easy-vqa       train 38575 6df7a170af4f867ce74d9d20f0c933e3fa58555eeae6fe4fcdce4bce82ace3ef easy_vqa/data/train/questions.json
+easy-vqa       test  9673 725c24ccafceb1f110dfc6b13d3e440ee09132cea9e923eb674c2afe64a82849 easy_vqa/data/test/questions.json
 humaneval      test   164 5adfd180c42a17d557f30d6ef3022e6605ac4b2e77067add7697f1bb8ab2436a humaneval/HumanEval.jsonl
 """
 
@@ -165,6 +170,8 @@ SETS = {
                     ("problem", "answer", "subject"), math500, files("math-500")),
     "humaneval": Set("https://github.com/openai/human-eval (data/HumanEval.jsonl.gz, unpacked)", "MIT", "code", 256,
                      ("prompt", "entry_point", "canonical_solution", "test"), humaneval, files("humaneval")),
+    "easy-vqa": Set("https://pypi.org/project/easy-vqa (pip download --no-deps easy-vqa==1.0; unzip the .whl)", "MIT",
+                    "vision", 8, ("0", "1", "2"), easy_vqa.make, files("easy-vqa"), images=True),
 }
 
 
@@ -206,7 +213,9 @@ def locate(folder, file):
 def pick(row, field):
     """row["a"]["b"] for "a.b". ValueError where it is not there."""
     for key in field.split("."):
-        if not isinstance(row, dict) or key not in row:
+        if isinstance(row, list) and key.isdigit() and int(key) < len(row):
+            key = int(key)
+        elif not isinstance(row, dict) or key not in row:
             raise ValueError(f"`{field}` is missing")
         row = row[key]
     return row
@@ -253,7 +262,7 @@ def load(name, folder):
                 with warnings.catch_warnings():
                     # published code has backslashes that Python frowns on
                     warnings.simplefilter("ignore")
-                    example = set_.make(row)
+                    example = set_.make(row, path) if set_.images else set_.make(row)
                 split = set_.split(row) if set_.split else file.split
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, SyntaxError) as e:
                 said = f"`{e.args[0]}` is missing" if isinstance(e, KeyError) else e

@@ -1,0 +1,427 @@
+"""Images: pixels of a file, a tower that reads them, image tokens in front of a question, and what they may not change."""
+import json
+import random
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from t2mini import adapt, evaluate, experts, reinforce, svf, tasks
+from t2mini.__main__ import main
+from t2mini.generate import generate
+from t2mini.likelihood import pack
+from t2mini.questions import drawn, easy_vqa, pictures, published
+from t2mini.questions.example import split_of
+from t2mini.questions.pictures import SIDE, Seen, blank, read_png
+from t2mini.recipe import TrainConfig, settled
+from t2mini.sight import captions, towers
+from t2mini.sight.eye import give_sight
+from t2mini.sight.tower import Tower, TowerConfig, patches
+
+TINY_TOWER = TowerConfig(patch=16, width=16, blocks=1, heads=2, queries=2, hidden_size=48)
+
+
+def image(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+
+
+@pytest.fixture
+def seeing(loaded):
+    """(model, tokenizer, tower) of the tiny folder, with a tiny tower."""
+    model, tokenizer = loaded
+    tower = Tower(TINY_TOWER)
+    for p in tower.parameters():                        # large enough that what it says is heard
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=0.3)
+    give_sight(model, tokenizer, tower.requires_grad_(False))
+    return model, tokenizer, tower
+
+
+def png(path, array):
+    matplotlib.image.imsave(path, array)
+    return path
+
+
+# ------------------------------------------------------------------------ pixels
+def test_a_png_of_any_size_becomes_64_by_64(tmp_path):
+    """Fails if an image of the right size is changed, another one is not scaled, or what is transparent is not white."""
+    exact = image()
+    assert (read_png(png(tmp_path / "a.png", exact)) == exact).all()
+    red = np.zeros((7, 200, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
+    assert (read_png(png(tmp_path / "b.png", red)) == [255, 0, 0]).all()
+    half = np.zeros((128, 128, 3), np.uint8)
+    half[:, 64:] = 255
+    small = read_png(png(tmp_path / "c.png", half))
+    assert small.shape == (SIDE, SIDE, 3) and small[:, :30].max() == 0 and small[:, 34:].min() == 255
+    clear = np.zeros((64, 64, 4), np.uint8)
+    assert (read_png(png(tmp_path / "d.png", clear)) == 255).all()
+    grey = np.full((3, 3), 0.5, np.float32)
+    assert (pictures.scaled(grey) == 128).all()
+
+
+def test_what_is_no_png_is_one_line(tmp_path):
+    """Fails if a damaged file, another format, a bomb, a folder or nothing at all is decoded or ends in a traceback."""
+    whole = png(tmp_path / "a.png", image()).read_bytes()
+    files = {"b.png": whole[:60], "c.png": b"\xff\xd8\xff\xe0 a JPEG", "d.png": b"", "e.png": whole[:8],
+             "f.png": whole[:16] + (99_999).to_bytes(4, "big") * 2 + whole[24:],
+             "g.png": whole[:40] + bytes(len(whole) - 40)}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    for name in [*files, "missing.png", "."]:
+        with pytest.raises(ValueError) as e:
+            read_png(tmp_path / name)
+        assert "\n" not in str(e.value) and str(tmp_path) in str(e.value)
+    with pytest.raises(ValueError, match="99,999 x 99,999 pixels"):     # before it is decoded
+        read_png(tmp_path / "f.png")
+    with pytest.raises(ValueError, match="64 x 64"):
+        pictures.pixels(np.zeros((2, 2, 3), np.uint8))
+
+
+# ------------------------------------------------------------------------ the tower
+def test_patches_of_a_four_by_four_image():
+    """Fails if patches are not squares, read row by row, with the three colours of each pixel together."""
+    x = torch.arange(4 * 4 * 3).view(1, 4, 4, 3).to(torch.uint8)
+    found = ((patches(x, 2) + 1) * 127.5).round()
+    assert found.shape == (1, 4, 12)
+    assert found[0, 0].tolist() == [0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16, 17]
+    assert found[0, 1, :3].tolist() == [6, 7, 8] and found[0, 2, :3].tolist() == [24, 25, 26]
+
+
+def test_shuffled_patches_are_another_image():
+    """Fails if the tower does not know which patch is which: all images of the same patches would be one."""
+    tower = Tower(TINY_TOWER)
+    torch.nn.init.normal_(tower.place, std=1.0)
+    a = image()
+    b = np.concatenate((a[16:], a[:16]))                # the rows of patches, turned by one
+    tokens = tower(torch.from_numpy(np.stack((a, b))))
+    assert (tokens[0] - tokens[1]).abs().max() > 1e-3
+    tower.place.data.zero_()
+    tokens = tower(torch.from_numpy(np.stack((a, b))))
+    assert (tokens[0] - tokens[1]).abs().max() < 1e-5
+
+
+# ------------------------------------------------------------------------ image tokens
+def test_an_image_changes_what_follows(seeing):
+    """Fails if image tokens do not reach the model, two images are one, or an image's place in the batch matters."""
+    model, tokenizer, _ = seeing
+    asked = [tokenizer.prompt(Seen("which?", image(n))) for n in (0, 1, 0)]
+    logits = generate(model, asked, 1, tokenizer.stop_ids, temperature=0).first_logits[:, :tokenizer.n_vocab]
+    assert (logits[0] - logits[1]).abs().max() > 0.01
+    assert torch.allclose(logits[0], logits[2], atol=1e-5)
+    plain = generate(model, [tokenizer.prompt("which?")], 1, tokenizer.stop_ids, temperature=0).first_logits
+    assert (logits[0] - plain[0, :tokenizer.n_vocab]).abs().max() > 0.01
+
+
+def test_image_tokens_stand_before_the_words(seeing):
+    """Fails if a prompt with an image is not the prompt of its words, with Q ids beyond the vocabulary before the question."""
+    model, tokenizer, _ = seeing
+    ids, plain = tokenizer.prompt(Seen("which?", image())), tokenizer.prompt("which?")
+    V = model.cfg.vocab_size
+    at = [i for i, token in enumerate(ids) if token >= V]
+    assert [ids[i] for i in at] == [V, V + 1] and at[1] == at[0] + 1
+    assert [token for token in ids if token < V] == plain
+    assert tokenizer.decode(plain[:at[0]]).endswith("user\n")
+    other = tokenizer.prompt(Seen("which?", image(1)))
+    assert [t for t in other if t >= V] == [V + 2, V + 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_words_alone_are_bit_for_bit_as_before(loaded, dtype):
+    """Fails if a model that can see computes anything else than before for a text, or holds other numbers."""
+    model, tokenizer = loaded
+    model = model.to(dtype)
+    prompts = [tokenizer.prompt(q) for q in ("one", "another question")]
+    ids = torch.tensor(prompts[1])[None]
+    before, names = model(ids), list(model.state_dict())
+    texts = evaluate.answers(model, tokenizer, ["one", "another question"], 6)
+    words = model.body.embed_tokens.weight
+    give_sight(model, tokenizer, Tower(TINY_TOWER))
+    assert torch.equal(model(ids), before)
+    assert [tokenizer.prompt(q) for q in ("one", "another question")] == prompts
+    assert evaluate.answers(model, tokenizer, ["one", "another question"], 6) == texts
+    assert list(model.state_dict()) == names and model.body.embed_tokens.weight is words
+
+
+def test_no_image_without_an_eye_and_none_typed(loaded):
+    """Fails if a model without a tower answers about an image that it was not shown, or a text writes image tokens."""
+    model, tokenizer = loaded
+    with pytest.raises(ValueError, match="no eye"):
+        tokenizer.prompt(Seen("which?", image()))
+    give_sight(model, tokenizer, Tower(TINY_TOWER))
+    tokenizer.prompt(Seen("which?", image()))
+    for text in ("<image>", "<|image|>", chr(model.cfg.vocab_size)):
+        assert max(tokenizer.prompt(text)) < model.cfg.vocab_size
+    with pytest.raises(ValueError, match="48"):
+        give_sight(model, tokenizer, Tower(replace(TINY_TOWER, hidden_size=8)))
+
+
+def test_a_row_may_have_an_expert_and_an_image(seeing):
+    """Fails if the rows of a batch get each other's image or expert."""
+    model, tokenizer, _ = seeing
+    svf.attach(model, progress=False)
+    z = {name: 1 + torch.rand_like(t) for name, t in svf.get_z(model).items()}
+    asked = [Seen("which?", image(n)) for n in (0, 1)]
+    both = evaluate.answers(model, tokenizer, asked * 2, 5, experts=[{}, z], which=[0, 0, 1, 1])
+    with svf.using(model, {}):
+        base = [evaluate.answers(model, tokenizer, [q], 5)[0] for q in asked]
+    with svf.using(model, z):
+        tuned = [evaluate.answers(model, tokenizer, [q], 5)[0] for q in asked]
+    assert both == base + tuned and len({*both}) > 2
+
+
+def test_before_an_image_the_default_system_message_is_left_out(seeing):
+    """Fails if a prompt with an image carries the default system message, or loses one that was given."""
+    _, tokenizer, _ = seeing
+    tokenizer.system = "You are helpful."
+    assert "helpful" in tokenizer.decode(tokenizer.prompt("which?"))
+    assert "helpful" not in tokenizer.decode(tokenizer.prompt(Seen("which?", image())))
+    assert "Be brief" in tokenizer.decode(tokenizer.prompt(Seen("which?", image()), "Be brief."))
+
+
+# ------------------------------------------------------------------------ the two stages
+def test_stage_one_moves_the_tower_alone(seeing):
+    """Fails if the gradient of a caption does not reach every part of the tower, or reaches the language model."""
+    model, tokenizer, tower = seeing
+    eye = give_sight(model, tokenizer, tower.requires_grad_(True), keeps=False)
+    prompt = tokenizer.prompt(Seen("Describe the image.", image()))
+    captions.loss_of(model, [(prompt, tokenizer.answer("A red circle."))]).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in tower.parameters())
+    assert all(p.grad is None for p in model.parameters()) and not eye.kept
+
+
+def test_captions_are_the_first_target(seeing):
+    """Fails if image tokens are drawn to something else than the embeddings of the caption's words, in their order."""
+    model, tokenizer, _ = seeing
+    words = captions.Words(model, tokenizer, 40)
+    shown = [(None, "red", "circle"), (None, "teal", "rectangle")]
+    places = words.places(shown)
+    said = [tokenizer.decode([words.known[i] for i in row]) for row in places.tolist()]
+    assert said[0] == "The image shows a red circle." + "\n" * 11 and said[1].startswith("The image shows a teal rect")
+    right = words.E[places]
+    near, other = captions.distance(right, words, places), captions.distance(right.flip(0), words, places)
+    assert near < other and captions.distance(right, words, places.flip(1)) > near
+    assert words.mean().shape == (40, model.cfg.hidden_size)
+
+
+def test_stage_two_moves_z_alone(seeing):
+    """Fails if a reward for an answer about an image does not reach z, or reaches the tower."""
+    model, tokenizer, tower = seeing
+    tower.requires_grad_(True)
+    svf.attach(model, progress=False, depth="half")
+    prompt = tokenizer.prompt(Seen("which?", image()))
+    reinforce.policy_gradient(model, [(prompt, [[5, 6], [7]])], [[1.0, -1.0]])
+    z = svf.trained(model)
+    assert all(p.grad.abs().max() > 0 for p in z.values()) and all(".0." in name for name in z)
+    assert all(p.grad is None for p in tower.parameters())
+
+
+def test_what_is_learnt_with_is_what_was_sampled(seeing):
+    """Fails if an answer about an image is scored under another image, or none, than it was sampled under."""
+    model, tokenizer, _ = seeing
+    prompts = [tokenizer.prompt(Seen(q, image(n))) for n, q in enumerate(("which?", "what is it?"))]
+    out = generate(model, prompts, 4, [], temperature=1.0, samples=2)
+    groups = [(p, [out.tokens(2 * i), out.tokens(2 * i + 1)]) for i, p in enumerate(prompts)]
+    ids, positions, allowed, row, col, target = pack(groups, model.device)
+    logp = model(ids, positions, allowed)[row, col].log_softmax(-1).gather(1, target[:, None])[:, 0]
+    assert torch.allclose(logp, out.logprobs.flatten(), atol=1e-4)
+
+
+def test_training_on_images_runs_in_the_one_loop(seeing, tmp_path, monkeypatch):
+    """Fails if `train` cannot take questions about images as it takes all others."""
+    from t2mini.train import train
+    model, tokenizer, tower = seeing
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(len(t) % 2) for t in texts])
+    before = {k: v.clone() for k, v in tower.state_dict().items()}
+    cfg = TrainConfig(task="vision-unseen", steps=2, prompts=3, samples=3, val_n=4, layers="half", max_tokens=3, wrong=-0.1)
+    done = train(model, tokenizer, cfg, tmp_path / "e.safetensors", log=lambda text: None)
+    assert done["step"] == 2 and experts.read_metadata(tmp_path / "e.safetensors")["config"]["wrong"] == -0.1
+    assert all(torch.equal(v, before[k]) for k, v in tower.state_dict().items())
+
+
+def test_what_a_wrong_answer_costs():
+    """Fails if `wrong` is not what a wrong answer earns, or, under a mean as baseline, does more than scale."""
+    def advantage(**changes):
+        cfg = settled(TrainConfig(samples=4, **changes))
+        episodes = [reinforce.Episode(None, [], [1], "", True, [1], r) for r in (1.0, 0.0, 0.0, 1.0)]
+        reinforce.compare(cfg, episodes, False)
+        return [e.advantage for e in episodes]
+
+    assert advantage(baseline="none", wrong=-0.1) == pytest.approx([1, -0.1, -0.1, 1])
+    for baseline in ("group", "batch"):
+        assert advantage(baseline=baseline, wrong=-0.1) == pytest.approx([1.1 * a for a in advantage(baseline=baseline)])
+    assert advantage() == [0.5, -0.5, -0.5, 0.5]
+    with pytest.raises(ValueError, match="--wrong"):
+        settled(TrainConfig(wrong=0.5))
+
+
+# ------------------------------------------------------------------------ a tower in a file
+def test_a_tower_goes_through_its_file(model, tmp_path):
+    """Fails if a tower changes on its way through a file, or a damaged or foreign one is taken."""
+    tower, path = Tower(TINY_TOWER).bfloat16().float(), tmp_path / "tower.safetensors"
+    towers.save(path, tower, {"base_sha256": model.base_sha256})
+    again = towers.find(model, path)
+    x = torch.from_numpy(image())[None]
+    assert torch.equal(again(x), tower(x)) and not any(p.requires_grad for p in again.parameters())
+    for damage in (path.read_bytes()[:-9], b"", path.read_bytes().replace(b"t2mini-tower-1", b"t2mini-tower-9")):
+        (tmp_path / "b.safetensors").write_bytes(damage)
+        with pytest.raises(ValueError, match="b.safetensors"):
+            towers.read(tmp_path / "b.safetensors")
+    model.base_sha256 = "1" * 64
+    with pytest.raises(ValueError, match="another base"):
+        towers.find(model, path)
+    with pytest.raises(FileNotFoundError, match="no tower is shipped"):
+        towers.find(model)
+
+
+def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
+    """Fails if a stopped training of the tower, taken up again, ends with other bits than one that was not stopped."""
+    model, tokenizer = loaded
+    monkeypatch.setattr(captions, "EVERY", 2)
+    known = {str(png(tmp_path / f"{n}.png", drawn.draw(c, s, random.Random(n)))): (c, s)
+             for n, (c, s) in enumerate([("red", "circle"), ("blue", "triangle"), ("teal", "rectangle")])}
+    cfg = captions.StageOne(word_steps=2, chat_steps=2, word_images=2, chat_images=2)
+    said = []
+    captions.align(model, tokenizer, known, cfg, tmp_path / "a.safetensors", said.append, TINY_TOWER)
+
+    def stop(text):
+        raise KeyboardInterrupt
+
+    keep = towers.save_state
+    monkeypatch.setattr(towers, "save_state", lambda *a: keep(*a) or stop(""))
+    with pytest.raises(KeyboardInterrupt):
+        captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append, TINY_TOWER)
+    monkeypatch.setattr(towers, "save_state", keep)
+    captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append, TINY_TOWER, resume=True)
+    a, b = (towers.read(tmp_path / f"{n}.safetensors")[0].state_dict() for n in "ab")
+    assert all(torch.equal(a[k], b[k]) for k in a) and len(said) == 4
+    rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == [1, 2, 3, 4]
+
+
+def test_the_shipped_tower_is_small_and_of_the_shipped_base():
+    """Fails if the shipped tower is above 6 MB, or belongs to another base model than the experts beside it."""
+    shipped = list(towers.SHIPPED.glob("*.safetensors"))
+    for path in shipped:
+        assert path.stat().st_size < 6e6
+        with safe_open(path, "pt") as f:
+            told = f.metadata()
+        assert told["base_sha256"] == experts.read_metadata(experts.SHIPPED / path.stem / "math.safetensors")["base_sha256"]
+        assert " see " in told["command"]
+    assert shipped
+
+
+# ------------------------------------------------------------------------ questions
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where easy-VQA is, small: 40 train images and 4 of test."""
+    for split, count in (("train", 40), ("test", 4)):
+        home = tmp_path / "easy_vqa" / "data" / split
+        (home / "images").mkdir(parents=True)
+        rows = []
+        for n in range(count):
+            png(home / "images" / f"{n}.png", image(n))
+            rows += [["what color is the shape?", "red", n], ["is there not a circle?", "no", n], ["is there a circle?", "yes", n]]
+        (home / "questions.json").write_text(json.dumps(rows))
+    yield tmp_path
+    published.load.cache_clear()
+
+
+def test_easy_vqa_is_read_as_published(folder):
+    """Fails if questions lose their image, an image is in two splits, or what they tell of it is read wrongly."""
+    splits = tasks.get("easy-vqa", folder).make()
+    assert sorted(splits) == ["test", "train", "val"] and len(splits["test"]) == 12
+    images = {split: {e.prompt.image for e in rows} for split, rows in splits.items()}
+    assert not images["train"] & images["val"] and len(images["train"] | images["val"]) == 40
+    assert {*easy_vqa.facts(splits["test"]).values()} == {("red", "circle")}
+    e = splits["test"][1]
+    assert (e.kind, e.options, e.match) == ("yes/no", ("Yes", "No"), "choice")
+    assert (pictures.pixels(e.prompt.image) == image(0)).all()
+    rows = [("is there a blue shape?", "no", {}), ("is no red shape present?", "no", {"color": "red"}),
+            ("what is the teal shape?", "circle", {"color": "teal", "shape": "circle"})]
+    for question, answer, _ in rows:
+        found = easy_vqa.facts([easy_vqa.make([question, answer, 1], folder / "train" / "questions.json")])
+        assert list(found.values()) == [("teal", "circle")] * ("teal" in question)
+
+
+def test_answers_about_images_are_judged_by_their_kind(folder):
+    """Fails if an answer in a sentence is not read, or one that names two colours, or no yes to a yes/no question, is right."""
+    path = folder / "test" / "questions.json"
+    color = easy_vqa.make(["what color is the triangle?", "red", 0], path)
+    said = {"red": 1, "Red.": 1, "The image shows a red triangle.": 1, "It is blue.": 0, "red or blue": 0, "": 0}
+    assert tasks.rewards([color] * len(said), list(said)) == [*said.values()]
+    yes = easy_vqa.make(["is there a red shape?", "yes", 0], path)
+    said = {"Yes": 1, "yes.": 1, "No": 0, "The image shows a red shape.": 0, "Yes, there is no other": 0, "A circle.": 0}
+    assert tasks.rewards([yes] * len(said), list(said)) == [*said.values()]
+
+
+def test_wrong_data_of_easy_vqa_is_one_line(folder):
+    """Fails if a missing folder, a missing image or an odd row ends in a traceback or goes unnoticed."""
+    file = folder / "easy_vqa" / "data" / "test" / "questions.json"
+    whole = json.loads(file.read_text())
+    for row in (["is it?", "perhaps", 0], ["is it?", "yes"], {"a": 1}, ["is it?", "yes", "0"]):
+        published.load.cache_clear()
+        file.write_text(json.dumps([*whole, row]))
+        with pytest.raises(ValueError, match="line 13"):
+            published.load("easy-vqa", str(folder))
+    file.unlink()
+    with pytest.raises(ValueError, match="is missing; `python -m t2mini datasets`"):
+        published.load("easy-vqa", str(folder))
+
+
+def test_drawn_questions_have_one_right_answer():
+    """Fails if a drawn image does not show its colour, two of the four things have it, or a split is empty."""
+    task = tasks.get("vision-unseen")
+    for split in tasks.SPLITS:
+        for e in task.examples(split, 30):
+            assert split_of(e) == split and e.answer in e.options and len({*e.options}) == 4
+            color = next(c for c, things in drawn.THINGS.items() if e.answer in things)
+            assert sum(option in drawn.THINGS[color] for option in e.options) == 1
+            shown = (e.prompt.image == drawn.RGB[color]).all(-1).mean()
+            assert 0.01 < shown < 0.25 and e.prompt.image.reshape(-1, 3).min(1).max() >= 0
+            assert tasks.rewards([e], [f"It is {e.answer}."]) == [1.0]
+    e = task.examples("test", 1)[0]
+    assert e.prompt == task.examples("test", 1)[0].prompt and (e.prompt.image == task.examples("test", 1)[0].prompt.image).all()
+
+
+# ------------------------------------------------------------------------ the command line
+@pytest.fixture
+def asked(tiny_folder, tmp_path, monkeypatch, capsys):
+    """asked(options...) -> (exit status, what was printed, the complaint)."""
+    from t2mini import load
+    model, _ = load(tiny_folder, device="cpu", dtype="float32")
+    tower = tmp_path / "tower.safetensors"
+    towers.save(tower, Tower(TINY_TOWER), {"base_sha256": model.base_sha256})
+
+    def run(*options):
+        status = main(["ask", f"--weights={tiny_folder}", "--dtype=float32", f"--tower={tower}", "--max-tokens=4",
+                       "--threads=1", *options, "which?"])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+    return run
+
+
+def test_a_question_about_an_image_needs_no_first_pass(asked, tmp_path, monkeypatch):
+    """Fails if the dispatcher is asked where an image is given without --strategy, is not asked with it, or no answer comes."""
+    shown = png(tmp_path / "a.png", image())
+    called = []
+    monkeypatch.setattr(adapt, "route", lambda model, tokenizer, questions, *a, **k: called.append(questions) or [
+        adapt.Route("other", "other", {"other": 1.0})])
+    status, out, err = asked(f"--image={shown}", "--expert=none", "--json")
+    assert status == 0 and not called and json.loads(out.splitlines()[-1])["expert"] == "none", err
+    status, out, err = asked(f"--image={shown}", "--strategy=prompt")
+    assert status == 0 and len(called) == 1, err
+    status, out, err = asked(f"--image={shown}")                # no vision expert belongs to this base
+    assert status == 1 and "vision" in err and err.count("\n") <= 2
+    other = asked(f"--image={png(tmp_path / 'b.png', 255 - image())}", "--expert=none", "--json")
+    assert other[0] == 0
+
+
+def test_a_wrong_image_is_one_line(asked, tmp_path):
+    """Fails if a file that is no PNG ends in a traceback, or loads the model first."""
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    for name in ("a.jpg", "nothing.png"):
+        status, out, err = asked(f"--image={tmp_path / name}")
+        assert status == 1 and err.startswith("t2mini: ") and err.count("\n") == 1 and not out
