@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .machine.fused import by_rows
+
 SHRINK = 0.75           # the batch shrinks once a quarter of it is done: moving the cache costs too
 
 
@@ -198,7 +200,7 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
         logits = logits[prompt]
     row = torch.arange(N, device=device)            # which answer each batch row is writing
     for step in range(max_tokens):
-        token, logprob = draw(logits, u[row, step], temperature)
+        token, logprob = by_rows(draw, logits, u[row, step], temperature)
         if finite and not logprob.isfinite().all():
             raise NotFinite
         alive = ~out.stopped[row]

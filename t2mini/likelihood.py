@@ -8,6 +8,8 @@ Trades:   one prompt and its answers in a row need a mask of S x S, and save the
 import torch
 
 from .generate import at_temperature, uniforms
+from .machine.batches import micro_batches
+from .machine.fused import log_likelihood
 
 
 def pack(groups, device):
@@ -56,21 +58,14 @@ def visible(segment):
     return allowed | torch.eye(S, dtype=torch.bool)         # else padding's softmax is NaN
 
 
-def logprobs(model, x, target, temperature):
-    """log pi(target) (N,) and the whole log-distribution (N, V) from states x (N, C)."""
-    logp = at_temperature(model.head(x), temperature).log_softmax(-1)
+def logprobs(model, x, target, temperature, whole=False):
+    """log pi(target) (N,) from states x (N, C), and the log-distribution (N, V) if the `whole` of
+    it is wanted, else None."""
+    logits = model.head(x)
+    if not whole:
+        return log_likelihood(logits, target, temperature or 1), None
+    logp = at_temperature(logits, temperature).log_softmax(-1)
     return logp.gather(1, target[:, None])[:, 0], logp
-
-
-def micro_batches(groups, budget=512):
-    """Indices of groups, sorted by packed length, in batches of at most `budget` padded tokens."""
-    size = [len(prompt) + sum(map(len, answers)) for prompt, answers in groups]
-    batches = []
-    for i in sorted(range(len(size)), key=size.__getitem__):
-        if not batches or (len(batches[-1]) + 1) * size[i] > budget:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
 
 
 def check_length(model, groups):

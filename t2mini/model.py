@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .machine.attention import attention
+from .machine.fused import rms_norm
 from .machine.packed import linear
 
 
@@ -93,7 +95,7 @@ def attend(q, k, v, mask):
     B, H, S, D = q.shape
     G = k.shape[1]
     q = q.reshape(B, G, H // G * S, D)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    y = attention(q, k, v, mask)                        # softmax(q k^T / sqrt(D) + mask) v
     y = y.reshape(B, H, S, D).transpose(1, 2)
     return y.reshape(B, S, H * D)                       # reshape: CUDA's y is not contiguous
 
@@ -130,11 +132,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        """x (..., size) -> (..., size) in x's dtype; the mean square is taken in float32."""
-        x32 = x.float()
-        mean_square = x32.pow(2).mean(-1, keepdim=True)
-        normed = x32 * torch.rsqrt(mean_square + self.eps)
-        return normed.to(x.dtype) * self.weight
+        """x (..., size) -> x / sqrt(mean(x^2) + eps) * weight, in x's dtype; the mean square is
+        taken in float32."""
+        return rms_norm(x, self.weight, self.eps)
 
 
 def rope_tables(positions, cfg, dtype):
@@ -401,7 +401,7 @@ class Transformer(nn.Module):
         W = self.embedding if self.cfg.tie_word_embeddings else self.lm_head.weight
         logits = linear(norm(x), W)
         if self.valid_vocab < self.cfg.vocab_size:
-            logits[..., self.valid_vocab:] = float("-inf")
+            logits.detach()[..., self.valid_vocab:] = float("-inf")         # its gradient is 0
         return logits
 
     def forward(self, ids, positions=None, allowed=None, cache=None):

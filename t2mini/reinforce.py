@@ -29,8 +29,9 @@ import torch
 from . import svf, tasks
 from .generate import generate
 from .grade import graded_end
-from .likelihood import check_length, choose, logprobs, micro_batches, pack
+from .likelihood import check_length, choose, logprobs, pack
 from .machine import ranks
+from .machine.batches import BUDGET, micro_batches, within
 from .machine.memory import return_memory
 from .questions.example import Example
 
@@ -55,7 +56,7 @@ def advantages(reward, baseline="group", mean=None):
     return reward
 
 
-def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0, chunk=128):
+def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0, chunk=0):
     """Add the gradient of -J to every z.grad. -> dict(loss, kl, tokens).
 
     groups     list of (prompt ids, [answer ids, ...])
@@ -68,9 +69,11 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
                Rewards are 0 and 1 here and -1 and 1 in the paper, so a lambda here pulls against
                the rewards as twice that lambda does there.
     Only answer tokens (stop token included) have a likelihood; prompt and padding get none. The
-    tokens x vocabulary matrix exists for `chunk` tokens at a time: the head runs on a detached copy
-    of the states, then one backward pass goes through the layers.
+    tokens x vocabulary matrix exists for `chunk` tokens at a time (0: 512, and 128 with a KL term,
+    which needs several such matrices): the head runs on a detached copy of the states, then one
+    backward pass goes through the layers.
     """
+    chunk = chunk or (128 if kl else 512)
     ids, positions, allowed, row, col, target = pack(groups, model.device)
     answer, weight = per_token(groups, advantage, model.device)                 # (N,), (N,)
     base = None
@@ -83,12 +86,12 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
         loss = 0.0
         divergence = torch.zeros(len(target), device=model.device)  # KL(tuned || base)
         for part in reversed(torch.arange(len(target), device=model.device).split(chunk)):
-            lp, logp = logprobs(model, leaf[part], target[part], temperature)
+            lp, logp = logprobs(model, leaf[part], target[part], temperature, bool(kl))
             objective = (weight[part] * lp).sum()       # sum_t A * log pi(y_t | x, y_<t)
             surrogate = objective
             if kl:                                      # later tokens first: theirs is to go
                 with torch.no_grad():
-                    logq = logprobs(model, base[part], target[part], temperature)[1]
+                    logq = logprobs(model, base[part], target[part], temperature, True)[1]
                 here = full_kl(logp, logq, model.valid_vocab)                   # (n,)
                 divergence[part] = here.detach()
                 objective = objective - kl * here.sum()
@@ -297,7 +300,7 @@ def learn(model, cfg, step, optimizer, episodes, whole):
 
 def worth_learning(cfg, episodes):
     """The episodes as policy_gradient takes them. -> (groups, advantages), one of each for a
-    question.
+    question, or more where its answers are too long for one batch.
 
     Without a KL term, a question whose answers all have advantage 0 has no gradient: left out.
     """
@@ -305,8 +308,9 @@ def worth_learning(cfg, episodes):
     for at in range(0, len(episodes), cfg.samples):
         group = [e for e in episodes[at:at + cfg.samples] if e.credited]    # "" retokenised: none
         if group and (cfg.kl or any(e.advantage != 0 for e in group)):
-            groups.append((group[0].prompt, [e.credited for e in group]))
-            advantage.append([e.advantage for e in group])
+            for some in within(group, BUDGET, len(group[0].prompt), lambda e: len(e.credited)):
+                groups.append((group[0].prompt, [e.credited for e in some]))
+                advantage.append([e.advantage for e in some])
     return groups, advantage
 
 

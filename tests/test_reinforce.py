@@ -19,7 +19,8 @@ from t2mini.generate import generate
 from t2mini.grade import find_code, graded_end
 from t2mini.questions.example import Example
 from t2mini.model import Conv1D
-from t2mini.likelihood import logprobs, micro_batches, pack
+from t2mini.likelihood import logprobs, pack
+from t2mini.machine.batches import micro_batches
 from t2mini.recipe import TrainConfig, settled
 from t2mini.reinforce import advantages, policy_gradient
 from t2mini.train import train

@@ -17,18 +17,19 @@ sys.path.insert(0, str(HERE.parent))                        # so that `import t2
 def start(doc, checks, script, runs_code=False):
     """Parse the chapter's options. `--check N` runs checks[N - 1] on your exercise file and ends; else print the title.
 
-    checks: three functions; each takes the reader's module and raises AssertionError with a hint where it is wrong.
+    checks: three functions, or none on a page without exercises; each takes the reader's module and raises AssertionError with a hint where it is wrong.
     runs_code: the chapter runs programs that the model writes, for which the reader must agree once.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", type=int, choices=(1, 2, 3), help="check exercise 1, 2 or 3 and stop")
-    parser.add_argument("--solutions", action="store_true", help="check the solution instead of your own file")
+    if checks:
+        parser.add_argument("--check", type=int, choices=(1, 2, 3), help="check exercise 1, 2 or 3 and stop")
+        parser.add_argument("--solutions", action="store_true", help="check the solution instead of your own file")
     parser.add_argument("--allow-code", action="store_true",
                         help="agree, once, that programs which the model writes run here in a sandbox")
     parser.add_argument("--figures", metavar="DIR", type=Path, default=FIGURES,
                         help="where the chapter's pictures go (default: out/figures)")
     args = parser.parse_args()
-    if args.check:
+    if checks and args.check:
         sys.exit(check(Path(script).stem, args.check, checks, "solutions" if args.solutions else "exercises"))
     from t2mini.cli.verbs import agree
     try:

@@ -53,8 +53,9 @@ def draw():
         panel(ax, name)
     axes[0].set_ylabel("validation questions right, %")
     lines = dict(zip(*reversed(axes[0].get_legend_handles_labels())))       # one of each name
-    axes[0].legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
-                   bbox_to_anchor=(0.97, 0.2))
+    if len(lines) > 1:
+        axes[0].legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
+                       bbox_to_anchor=(0.97, 0.2))
     fig.suptitle("Each expert learns most in its first fifty updates, and goes on for a hundred more",
                  fontsize=13, weight="bold")
     return fig

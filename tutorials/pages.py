@@ -1,7 +1,7 @@
 """
 Hold pages and scripts together: `python tutorials/pages.py` runs every chapter and compares what it prints with its page.
 
-A page NN_name.md belongs to the script NN_name.py. In it
+A page NN_name.md belongs to the script NN_name.py, and how_sure.md to how_sure.py. In it
     ```python            is code that stands, line for line, in the script (or in the file named after the word python)
     ```text NAME         is the section NAME of the script's output; numbers may differ by 2 %, or by what is stated, as
     ```text NAME ±20%    in this line; "±any" where a number is a time or a random draw
@@ -25,6 +25,11 @@ NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 def chapters():
     """The pages in order: [Path of NN_name.md]."""
     return sorted(HERE.glob("[0-9][0-9]*_*.md"))
+
+
+def checked():
+    """The pages that a script stands behind: [Path], the chapters and the statistics behind them."""
+    return [*chapters(), HERE / "how_sure.md"]
 
 
 def sections(output):
@@ -89,7 +94,7 @@ def write(page, printed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("only", nargs="*", help="chapter numbers such as 03 or 00b; default: all")
+    parser.add_argument("only", nargs="*", help="chapter numbers such as 03 or 00b, or how; default: all")
     parser.add_argument("--write", action="store_true", help="put what was printed into the pages")
     parser.add_argument("--allow-code", action="store_true", help="agree, once, that programs of the model run in the sandbox")
     parser.add_argument("--figures", action="store_true", help="draw the pages' pictures again, in tutorials/figures")
@@ -97,7 +102,7 @@ def main():
     options = ["--allow-code"] * args.allow_code
     options += [f"--figures={HERE / 'figures'}"] * args.figures
     wrong, t0 = [], time.time()
-    pages = [p for p in chapters() if not args.only or p.name.partition("_")[0] in args.only]
+    pages = [p for p in checked() if not args.only or p.stem.partition("_")[0] in args.only]
     for done, page in enumerate(pages):
         t = time.time()
         print(f"{page.stem} ({done + 1} of {len(pages)}, {time.time() - t0:.0f} s so far)", flush=True)

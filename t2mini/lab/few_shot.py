@@ -22,7 +22,8 @@ import torch
 from .. import reinforce, svf, tasks
 from ..cem import cem
 from ..generate import generate
-from ..likelihood import likelihoods, micro_batches
+from ..likelihood import likelihoods
+from ..machine.batches import micro_batches
 
 LOW, HIGH = -0.5, 1.5           # alpha stays where CEM may look, too
 RATE = 0.1                      # of Adam on alpha: from 1/3 to 1 in seven updates

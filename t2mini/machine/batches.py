@@ -6,6 +6,8 @@ import time
 
 from . import ranks
 
+BUDGET = 512            # tokens of a batch that learns: more take more memory, for little time
+
 
 class Progress:
     """One line on stderr: how many are done and the time left; silent for the first two seconds.
@@ -98,3 +100,29 @@ def in_batches(run, sizes, batch, label=""):
         results.update(zip(part, run(part)))
         progress.add(len(part))
     return ranks.merged([results[i] for i in mine])
+
+
+# ------------------------------------------------------------------------ batches that learn
+def micro_batches(groups, budget=BUDGET):
+    """Indices of groups of (prompt ids, [answer ids, ...]), sorted by packed length, in batches of at
+    most `budget` padded tokens."""
+    size = [len(prompt) + sum(map(len, answers)) for prompt, answers in groups]
+    batches = []
+    for i in sorted(range(len(size)), key=size.__getitem__):
+        if not batches or (len(batches[-1]) + 1) * size[i] > budget:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def within(items, budget, fixed, size):
+    """The items in lists, in order, in each of which `fixed` and the sizes of its items, size(item),
+    add up to at most `budget`; an item larger than that is alone."""
+    lists, room = [], -1
+    for item in items:
+        room -= size(item)
+        if room < 0:
+            lists.append([])
+            room = budget - fixed - size(item)
+        lists[-1].append(item)
+    return lists
