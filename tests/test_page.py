@@ -1,5 +1,7 @@
 """The page: its HTTP interface on a tiny model, and (marked `page`) the page itself in a real browser."""
+import base64
 import http.client
+import io
 import json
 import os
 import re
@@ -10,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 import torch
 from browser import PATH as BROWSER
@@ -19,6 +23,9 @@ from conftest import wait_for
 from t2mini import adapt, evaluate, experts, svf
 from t2mini.formats import download
 from t2mini.lab import page, page_model
+from t2mini.questions import pictures
+from t2mini.sight.eye import give_sight
+from t2mini.sight.tower import Tower, TowerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 UP = "model.layers.1.mlp.up_proj"
@@ -32,6 +39,15 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(experts, "SVD_CACHE", tmp_path / "svd")
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
+
+
+def give_tiny_sight(model, tokenizer):
+    """A tower whose tokens are loud enough to be heard."""
+    tower = Tower(TowerConfig(patch=16, width=16, blocks=1, heads=2, queries=2, hidden_size=48))
+    for p in tower.parameters():
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=0.3)
+    give_sight(model, tokenizer, tower.requires_grad_(False))
 
 
 def write_expert(folder, model, name, seed, **changes):
@@ -216,6 +232,49 @@ def test_the_lens(server, lab):
         assert len(p) == 10 and p == sorted(p, reverse=True) and 0 < sum(p) <= 1
     [(_, further)] = events(server, "/lens", {"question": "Hi", "text": "abc", "alpha": {"math": 1}})
     assert further != words
+
+
+def png_of(array):
+    """Pixels as the page sends them."""
+    file = io.BytesIO()
+    matplotlib.image.imsave(file, array, format="png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_question_about_an_image(loaded, home):
+    """Fails if the image does not reach the answer, the dispatcher is asked about it, images pile up, or a damaged one
+    is no clear refusal."""
+    model, tokenizer = loaded
+    write_expert(home, model, "dispatcher", 2)
+    z = write_expert(home, model, "vision", 3)
+    give_tiny_sight(model, tokenizer)
+    lab = page_model.Lab(model, tokenizer, experts.Shelf(model))
+    assert lab.facts()["sees"]
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    body = {"question": "What is it?", "max_tokens": 5, "image": png_of(pixels)}
+    for image in (png_of(255 - pixels), body["image"]):
+        said = []
+        lab.ask({**body, "image": image})(lambda event, data: said.append((event, data)))
+    names = [event for event, _ in said]
+    assert "route" not in names and dict(said)["alpha"] == {"vision": 1.0}
+    asked = [pictures.Seen("What is it?", pixels)] * 2
+    want = evaluate.answers(model, tokenizer, asked, 5, experts=[{}, z], which=[0, 1])
+    assert dict(said)["done"]["texts"] == dict(zip(("base", "adapted"), want)) and len(tokenizer.eye.images) == 1
+    words = []
+    for image in (body["image"], png_of(255 - pixels)):
+        lab.lens({**body, "image": image, "text": ""})(lambda event, data: words.append(data))
+    assert words[0] != words[1]
+    for bad, message in (("no base64!", "base64"), (base64.b64encode(b"GIF89a").decode(), "not a PNG"),
+                         (body["image"][:200], "damaged"), ("A" * 50_000, "at most"), (7, "must be a text")):
+        with pytest.raises(ValueError, match=message):
+            lab.ask({**body, "image": bad})
+
+
+def test_without_a_vision_expert_an_image_is_refused(server, lab):
+    """Fails if an image is dropped in silence where nothing can see it, or its field is shown."""
+    assert not lab.facts()["sees"]
+    status, told = ask(server, "/ask", {"question": "What is it?", "image": "iVBORw0KGgo="})
+    assert status == 400 and "no vision expert" in told["error"]
 
 
 def test_a_model_without_experts_has_dials(loaded, home):

@@ -6,7 +6,12 @@ The second pass folds nothing: a row with z = 1 and a row with the present z sha
 (svf.per_row), so a moved slider costs no new weights, and the base weights stay where they are. The
 dispatcher never changes, so its weights are folded once and kept beside the base model's (270 MB
 for 135M): a first pass is then one product for each matrix instead of three.
+
+With a vision expert and a tower there is an image field, too. A dispatcher reads words: a question
+about an image goes to the vision expert without a first pass.
 """
+import base64
+import binascii
 import sys
 import time
 from contextlib import contextmanager
@@ -15,6 +20,8 @@ import torch
 
 from .. import adapt, evaluate, experts, svf, tasks
 from ..generate import generate
+from ..questions import pictures
+from ..sight import towers
 from ..machine.text import printable
 
 LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
@@ -22,6 +29,7 @@ FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
 MOST_DIALS = 64                 # so many may be set by hand
 MOST_TOKENS = 512               # of one answer
 MOST_CHARACTERS = 4000          # of a question, and of the text so far
+MOST_IMAGE = 40_000             # characters of an image; 64 x 64 pixels have 16,384 at most
 ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
 FIRST = ("decide", "show", "skip")
 
@@ -44,6 +52,11 @@ class Lab:
             experts.attach(model, {}, shelf.modules, shelf.depth)
         self.ones = {name: torch.ones_like(layer.S) for name, layer in svf.layers(model).items()}
         self.first_weights = folded(model, self.dispatcher or {})
+        if "vision" in self.experts and tokenizer.eye is None:
+            try:
+                towers.open_eye(model, tokenizer)
+            except (OSError, ValueError) as e:
+                print(f"no image field: {e}", file=sys.stderr)
 
     def take(self, name, shelf):
         """Put an expert where it belongs; one that does not fit is left out, with a line."""
@@ -75,7 +88,7 @@ class Lab:
             examples[label] = tasks.get(label).examples("test", 1)[0].prompt
         return {"model": self.model.name, "labels": tasks.LABELS, "experts": list(self.experts),
                 "examples": examples, "alpha": [LOWEST, HIGHEST], "farthest": FARTHEST,
-                "dispatcher": self.dispatcher is not None}
+                "dispatcher": self.dispatcher is not None, "sees": self.tokenizer.eye is not None}
 
     def heat(self, body):
         """How far z is from 1, by matrix. -> {"matrices": [{name, layer, module, moved}]}."""
@@ -98,9 +111,10 @@ class Lab:
         """Both passes. -> run(say), which calls say(event, data) for all that happens.
 
         first: does the first pass decide the mixture, is it only shown, or skipped? rows: both
-        answers, or the adapted one alone.
+        answers, or the adapted one alone. image: see `question_of`.
         """
-        question = text_of(body, "question")
+        question = self.question_of(body)
+        seen = isinstance(question, pictures.Seen)
         if not question.strip():
             raise ValueError("the question is empty")
         first = one_of(body, "first", FIRST)
@@ -110,10 +124,11 @@ class Lab:
 
         def run(say):
             z = given
-            if first != "skip":
-                route = self.first_pass(question, say)
+            label = "vision"
+            if first != "skip" and not seen:
+                label = self.first_pass(question, say).label
             if first == "decide":
-                alpha = {name: 1.0 for name in self.experts if name == route.label}
+                alpha = {name: 1.0 for name in self.experts if name == label}
                 say("alpha", alpha)         # none for "other": the base model
                 z = self.z_of({**body, "alpha": alpha})
             self.second_pass(question, names, z, max_tokens, say)
@@ -122,10 +137,11 @@ class Lab:
 
     def lens(self, body, top=10):
         """Both rows' likeliest next words. -> run(say), see `ask`; text: the answer so far."""
-        question, text = text_of(body, "question"), text_of(body, "text")
+        question, text = self.question_of(body), text_of(body, "text")
         z = self.z_of(body)
 
         def run(say):
+            self.forget_images()
             prompt = self.tokenizer.prompt(question, opener=text)
             stops = self.tokenizer.stops()
             with svf.per_row(self.model, [{}, z], [0, 1]) as rows:
@@ -138,6 +154,19 @@ class Lab:
         return run
 
     # ------------------------------------------------------------------------ the parts of it
+    def question_of(self, body):
+        """The question of a request; with `image`, a PNG in base64, one about that image."""
+        question, image = text_of(body, "question"), text_of(body, "image", MOST_IMAGE)
+        if not image:
+            return question
+        if self.tokenizer.eye is None:
+            raise ValueError("there is no vision expert and tower here for an image")
+        try:
+            data = base64.b64decode(image, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("image must be a PNG file in base64") from None
+        return pictures.Seen(question, pictures.decode(data, "the image"))
+
     def z_of(self, body):
         """Sliders and dials of a request -> dict matrix -> z (r,).
 
@@ -184,6 +213,7 @@ class Lab:
 
     def second_pass(self, question, names, z, max_tokens, say):
         """Answer with the base model and with z, as two rows of one batch, word by word."""
+        self.forget_images()
         started = time.perf_counter()
         written = [0] * len(names)
 
@@ -206,6 +236,11 @@ class Lab:
                            temperature=0, rows=rows, on_token=on_token)
         texts = {name: self.tokenizer.decode(out.tokens(n)) for n, name in enumerate(names)}
         say("done", {"texts": texts, "stopped": dict(zip(names, out.stopped.tolist()))})
+
+    def forget_images(self):
+        """The images of earlier requests go; ours is shown anew."""
+        if self.tokenizer.eye is not None:
+            self.tokenizer.eye.forget()
 
     def word(self, token, p):
         """One candidate: what it prints, and how likely the base and the adapted model find it."""
@@ -265,11 +300,11 @@ def number(value, low, high, what):
     return float(value)
 
 
-def text_of(body, name):
+def text_of(body, name, most=MOST_CHARACTERS):
     """A text of a request, "" where it says nothing; ValueError if it is none, or too long."""
     text = body.get(name, "")
-    if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
-        raise ValueError(f"{name} must be a text of at most {MOST_CHARACTERS} characters")
+    if not isinstance(text, str) or len(text) > most:
+        raise ValueError(f"{name} must be a text of at most {most} characters")
     return text
 
 

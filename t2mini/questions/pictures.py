@@ -48,17 +48,22 @@ def read_png(path):
         data = files.read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         raise ValueError(f"no image at {path}") from None
+    return decode(data, path)
+
+
+def decode(data, name):
+    """The bytes of a PNG file -> (64, 64, 3) uint8. ValueError, one line that says its `name`."""
     if not data.startswith(SIGNATURE):
-        raise ValueError(f"{path} is not a PNG file; other formats are not read")
+        raise ValueError(f"{name} is not a PNG file; other formats are not read")
     wide, high = (int.from_bytes(data[at:at + 4], "big") for at in (16, 20))
     if not 0 < wide * high <= MOST_PIXELS:
-        raise ValueError(f"{path}: an image of {wide:,} x {high:,} pixels; at most "
+        raise ValueError(f"{name}: an image of {wide:,} x {high:,} pixels; at most "
                          f"{MOST_PIXELS:,} in all are read")
     from matplotlib.image import imread             # here: text needs no drawing library
     try:
         decoded = imread(io.BytesIO(data), format="png")
     except Exception as e:                          # whatever a decoder finds wrong
-        raise ValueError(f"{path}: damaged PNG file ({str(e).splitlines()[0]:.80})") from None
+        raise ValueError(f"{name}: damaged PNG file ({str(e).splitlines()[0]:.80})") from None
     return scaled(np.asarray(decoded, dtype=np.float32))
 
 
