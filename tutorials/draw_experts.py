@@ -34,7 +34,7 @@ def panel(ax, name):
         ax.plot(updates, right, color=plots.BLUE if shipped else plots.SKY, marker="o" if shipped else "",
                 ms=4, lw=2 if shipped else 1.4, label="shipped" if shipped else "other seeds")
     best = right.index(max(right))
-    ax.annotate(f"{right[best]:.0f} %", (updates[best], right[best]), (0, 8), textcoords="offset points",
+    ax.annotate(f"{right[best]:.1f} %", (updates[best], right[best]), (0, 8), textcoords="offset points",
                 ha="center", weight="bold", color=plots.BLUE)
     ax.annotate(f"{right[0]:.0f} %", (updates[0], right[0]), (6, -12), textcoords="offset points",
                 color=plots.DARK)

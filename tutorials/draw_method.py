@@ -94,7 +94,7 @@ def draw_second_pass(ax):
     arrow(ax, (66.5, 8), (73.5, 8))
     ax.text(86.7, 17, "Answer", fontsize=14, weight="bold", color=INK, ha="center", va="center")
     box(ax, 74, 1.5, 25.5, 13)
-    ax.text(86.7, 8, "Raj plays 9 * 4\n= 36 games\nin 4 weeks.", fontsize=13, **middle)
+    ax.text(86.7, 8, "... so Raj played\n9 * 4 = 36\ngames.", fontsize=13, **middle)
 
 
 def draw():
