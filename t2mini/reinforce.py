@@ -354,7 +354,7 @@ def shown(episodes):
         return line(episodes[0])
     for e in episodes:
         for match in ("number", "exact", "contains"):
-            if fits(e, match):
+            if not (e.example.options or fits(e, e.example.match)) and fits(e, match):
                 return f"{line(e)}; gold: {e.example.answer[:80]!r}. match={match} would accept it"
     e = episodes[0]
     return f"{line(e)}; gold: {e.example.answer[:80]!r}, match={e.example.match}"

@@ -129,6 +129,15 @@ def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_p
     assert "learnt nothing: no update changed it" in said[-1]
 
 
+def test_no_other_match_is_proposed_where_it_would_pay_for_too_much():
+    """Fails if `contains` is proposed beside options, which a text that names them all would then satisfy, or an answer's own
+    match where the answer was only cut off."""
+    for options, match, text in ((("past", "future"), "choice", "both the past and the future"), ((), "number", "It is 8")):
+        example = Example("q", "past" if options else "8", match, options=options)
+        said = reinforce.shown([reinforce.Episode(example, [1], [2], text, False, [2])])
+        assert "would accept" not in said and f"match={match}" in said
+
+
 def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_path):     # noqa: F811
     """Fails if updates in which all answers earn the same pass in silence, are told at every step, or an expert of step 0
     ends like any other."""
