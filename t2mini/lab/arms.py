@@ -98,9 +98,10 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
         if normalise or (per_matrix and by == "likelihood"):
             raise ValueError(f"--by={by} does not go with --normalise"
                              + (" or --per-matrix" if by == "likelihood" else ""))
-        return fitted(model, tokenizer, task, mixed_from, examples, names, by,
-                      dict(per_matrix=per_matrix) if by == "gradient" else
-                      dict(iterations=iterations, population=population), seed)
+        options = dict(iterations=iterations, population=population)
+        if by == "gradient":                                # it searches nothing
+            options = dict(per_matrix=per_matrix)
+        return fitted(model, tokenizer, task, mixed_from, examples, names, by, options, seed)
 
     def report(i, found):
         left = (time.time() - started) / (i + 1) * (iterations - i - 1)
