@@ -17,7 +17,6 @@ ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in 
 MESSAGE = {
     "finetune": "The methods tie within their intervals; SVF trains fifty times fewer numbers than LoRA",
     "unseen": "First edition: on kinds never trained on, two trained passes beat the base model",
-    "mixtures": "Ways to find a mixture on the same ten examples",
     "ablation": "Rewarding right answers teaches; copying bare gold answers leaves the base model",
     "shots": "More examples or a longer search changed little",
     "transfer": "An expert belongs to its directions: shuffled, its gain is gone; a ruined model has none to lose",
