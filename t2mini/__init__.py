@@ -2,7 +2,7 @@
 t2mini: Transformer-Squared, self-adaptive language models, small enough to read in an afternoon.
 
     found = t2mini.ask("Raj plays 9 games every week. How many games does Raj play in 4 weeks?")
-    print(found.answer, found.route, found.probabilities)
+    print(found.route, "->", found.answer)
 
     model, tokenizer = t2mini.load()
     with t2mini.use(model, "math"):

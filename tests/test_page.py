@@ -79,13 +79,13 @@ def lab(loaded, home):
 def server(lab):
     """The server in a thread, on a free port."""
     server = page.Server(lab, 0)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True),
+               threading.Thread(target=server.work, name="model", daemon=True)]
+    for thread in threads:
+        thread.start()
     yield server
-    server.shutdown()
-    server.line.close()
-    server.server_close()
-    thread.join()
+    server.stop()
+    threads[0].join()
 
 
 def send(server, path, body=None, method=None, **headers):
@@ -151,6 +151,20 @@ def test_answers_are_streamed_side_by_side(server, lab):
         pieces = [data for name, data in found if name == "token" and data["row"] == row]
         assert done["texts"][row].startswith("".join(p["text"] for p in pieces)) and pieces
         assert [p["tokens"] for p in pieces] == sorted(p["tokens"] for p in pieces)
+
+
+def test_the_model_runs_in_one_thread(server, lab, monkeypatch):
+    """Fails if a request runs the model in the thread of its connection, where every product waits for helpers that no core
+    is left for: three times as long."""
+    seen = []
+    for path, method in (("/ask", lab.ask), ("/lens", lab.lens)):
+        def watched(body, method=method):
+            run = method(body)
+            return lambda say: seen.append(threading.current_thread().name) or run(say)
+
+        monkeypatch.setattr(lab, path[1:], watched)
+        events(server, path, {"question": "Hi", "text": "", "alpha": {"math": 1}, "max_tokens": 2})
+    assert seen == ["model", "model"]
 
 
 def test_the_first_pass_decides(server, lab, monkeypatch):
@@ -485,6 +499,8 @@ def test_ctrl_c_ends_the_program_cleanly(tiny_folder, tmp_path):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
+            connection.request("POST", "/ask", json.dumps(LONG), {"Content-Type": "application/json"})
+            assert connection.getresponse().readline()              # in the middle of an answer
             program.send_signal(signal.SIGINT)
             out, err = program.communicate(timeout=120)
         finally:

@@ -15,6 +15,7 @@ from t2mini import evaluate, experts, recipe, reinforce, svf, tasks
 from t2mini.machine import checkpoint
 from t2mini.questions.example import Example
 from t2mini.machine import settings
+from t2mini.machine.idle import Idle
 from t2mini.machine.settings import RANGES
 from t2mini.recipe import TrainConfig, settled
 from t2mini.train import Run, attach, train
@@ -129,6 +130,17 @@ def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_p
     assert "learnt nothing: no update changed it" in said[-1]
 
 
+def test_answers_that_earn_nothing_because_they_were_cut_off_say_so():
+    """Fails if a run with too small a limit is sent to look at `match`, or one whose answers end is told to raise the limit."""
+    def last(cut):
+        seen = Idle()
+        row = {"grad_norm": 0.0, "flat_groups": 1.0, "reward": 0.0, "cut": cut}
+        return [seen.see(row, "sample") for _ in range(3)][-1][0]
+
+    assert "98 % of the answers were cut off by --max-tokens" in last(0.98) and "match" not in last(0.98)
+    assert "Does `match` suit" in last(0.1) and "cut off" not in last(0.1)
+
+
 def test_no_other_match_is_proposed_where_it_would_pay_for_too_much():
     """Fails if `contains` is proposed beside options, which a text that names them all would then satisfy, or an answer's own
     match where the answer was only cut off."""
@@ -154,6 +166,21 @@ def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_
     result = train(*loaded, config(steps=2), tmp_path / "f.safetensors", log=said.append)
     assert result["best_step"] == 0 and "no later one was as good" in said[-1]
     assert not any("earned the same" in line for line in said)
+
+
+def test_a_model_that_settled_on_one_answer_is_told_once():
+    """Fails if a run whose answers have become all alike, half of them wrong, goes on in silence because a group or two still
+    differs; if it is told at every update; or if a run is scolded whose answers are alike because they are right."""
+    def run(flat, reward):
+        seen, row = Idle(), {"grad_norm": 0.1, "flat_groups": flat, "reward": reward}
+        return [[len(seen.see(row, "")) for _ in range(8)], seen.see(row, "")]
+
+    assert run(0.95, 0.5) == [[0, 0, 0, 0, 1, 0, 0, 0], []]
+    assert run(0.95, 0.9) == run(0.85, 0.5) == [[0] * 8, []]
+    seen = Idle()
+    for _ in range(5):
+        said = seen.see({"grad_norm": 0.1, "flat_groups": 0.95, "reward": 0.5}, "")
+    assert "95 % of the questions" in said[0] and "50 % earned" in said[0] and "--lr" in said[0]
 
 
 def test_programs_that_took_too_long_are_in_the_log(loaded, words, monkeypatch, tmp_path):     # noqa: F811

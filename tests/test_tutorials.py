@@ -199,6 +199,22 @@ def test_checkers_accept_solutions_and_refuse_wrong_answers(page, monkeypatch, c
         assert len(str(hint.value)) > 10                    # a hint, not an empty assert
 
 
+def test_a_hint_says_whose_line_failed(tmp_path, capsys):
+    """Fails if a solution of the wrong type is answered with the checker's own error, or an error in the reader's line does
+    not name the line."""
+    def needs_a_dict(reader):
+        assert reader.exercise_1()["math"] == 1, "math has a share of 1"
+
+    found = {}
+    for name, body in (("wrong", "return {'math': 2}"), ("none", "return 3"), ("own", "return 1 / 0")):
+        (tmp_path / f"{name}.py").write_text(f"def exercise_1():\n    {body}\n")
+        chapter.check(name, 1, [needs_a_dict], tmp_path)
+        found[name] = capsys.readouterr().out
+    assert "math has a share of 1" in found["wrong"]
+    assert "cannot read what exercise_1 returned" in found["none"] and "line" not in found["none"]
+    assert "ZeroDivisionError" in found["own"] and "in line 2 of own.py" in found["own"]
+
+
 def test_the_tie_can_tell(tmp_path):
     """Fails if a changed word, a missing line, a missing section or a number out of tolerance goes unnoticed."""
     page = tmp_path / "00_x.md"

@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -60,10 +61,22 @@ def check(name, number, checks, folder):
         print(f"exercise {number}: not started. Fill in exercise_{number} in {path.relative_to(HERE.parent)}")
         return 1
     except Exception as e:                                  # a reader's code may raise anything: that is a hint, too
-        print(f"exercise {number}: not yet. {e if isinstance(e, AssertionError) else repr(e)}")
+        print(f"exercise {number}: not yet. {hint(e, number, path)}")
         return 1
     print(f"exercise {number}: right")
     return 0
+
+
+def hint(e, number, path):
+    """What to say of an error: the check's own hint, where the reader's code went wrong, or that the check could not read
+    what it returned."""
+    if isinstance(e, AssertionError) and e.args:
+        return e
+    lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == str(path)]
+    if lines:
+        return f"{e!r} in line {lines[-1]} of {path.name}"
+    return (f"The check cannot read what exercise_{number} returned ({e!r}); the words under its name say what it should "
+            "return.")
 
 
 def section(name):

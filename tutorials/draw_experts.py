@@ -43,7 +43,7 @@ def panel(ax, name):
         left = PAPER[name] > 200
         ax.text(PAPER[name] + (-6 if left else 6), 3, f"the paper:\n{PAPER[name]} updates",
                 ha="right" if left else "left", fontsize=9, color=plots.DARK)
-    ax.set(title=f"{name}  ({n} questions)", xlabel="update", xlim=(-8, 415), ylim=(0, 107))
+    ax.set(title=f"{name}  ({n} questions)", xlabel="update", xlim=(-8, 415), ylim=(0, 114))
 
 
 def draw():

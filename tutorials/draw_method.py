@@ -50,12 +50,12 @@ def title(ax, x, y, number, text, colour):
 
 
 def draw_first_pass(ax):
-    """Upper row: the question, the untouched model, and the word that it says."""
+    """Upper row: the question, the model that is asked first, and the word that it says."""
     title(ax, 30, 46, "1", "What does it need?", plots.BLUE)
     box(ax, 28.5, 29, 24, 13.5, PALE_BLUE, plots.BLUE)
     matrix(ax, 31, 31.7, 8, 8, "white", plots.BLUE)
     ax.text(35, 35.7, "W", fontsize=16, ha="center", va="center", style="italic")
-    ax.text(45.7, 35.7, "first pass:\nask the\nmodel", fontsize=12, ha="center", va="center")
+    ax.text(45.7, 35.7, "ask the model\n(or a trained\ndispatcher)", fontsize=11, ha="center", va="center")
     arrow(ax, (53, 33.2), (63, 31.2))
     ax.text(57.8, 34.4, "“math”", fontsize=14, ha="center", weight="bold", color=INK)
 

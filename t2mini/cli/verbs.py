@@ -21,6 +21,7 @@ from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export
 from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import checkpoint, cores, files, ranks
+from ..machine.idle import FEW
 from ..machine.batches import duration
 from ..machine.text import cut_note, printable
 from ..questions import easy_vqa, pictures, published, sandbox
@@ -214,6 +215,9 @@ def eval_(args):
     print(printable(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
                     f"({how}{choosing}, {duration(result['seconds'])})"))
     say_cut(task, more["cut"], n)
+    if n < FEW:
+        print(f"only {n} questions: the interval above is what they can say, and two experts are "
+              "hardly told apart on so few; give a task file more rows")
     if args.samples_file and ranks.rank() == 0:
         write_samples(args.samples_file, examples, texts, rewards)
     return result

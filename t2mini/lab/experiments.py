@@ -531,7 +531,7 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Figure 7", alphas, "alphas", "the mixtures that CEM finds"),
     Experiment("Tables 8, 10", shots, "bars", "examples and search budget"),
     Experiment("Table 3", timing, "timing", "seconds of the two passes"),
-    Experiment("Tables 5, 9", transfer, "bars", "z on other bases; shuffled z"),
+    Experiment("Tables 5, 9", transfer, "dots", "z on other bases; shuffled z"),
     Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits"),
     Experiment("-", recipe, "bars", "what each departure of the released code costs"),
     Experiment("Figure 5", sight, "bars", "questions about images, seen and unseen"),

@@ -19,7 +19,7 @@ MESSAGE = {
     "unseen": "First edition: on kinds never trained on, two trained passes beat the base model",
     "ablation": "Rewarding right answers teaches; copying bare gold answers leaves the base model",
     "shots": "More examples or a longer search changed little",
-    "transfer": "An expert belongs to its directions: shuffled, its gain is gone; a ruined model has none to lose",
+    "transfer": "Shuffled, an expert is worth nothing: its z belong to their directions",
     "recipe": "Two of the released choices are ruinous: all of them together, and mixing by logits",
     "tiny": "One dial per singular value beats one per matrix",
     "sight": "The vision expert gains 31 points, most of them by guessing",
@@ -40,7 +40,7 @@ def colour_of(arm):
         return OF["lora"]
     if "shuffled" in arm:
         return OF["shuffled"]
-    if arm.startswith("cem") or " shots" in arm:
+    if arm.startswith(("cem", "gradient")) or " shots" in arm:
         return OF["search"]
     if "in context" in arm:
         return OF["in context"]
@@ -235,6 +235,28 @@ def draw_arms(ax, here):
         ends.append(high)
     ax.set_ylim(len(here) - 0.4, -0.6)
     return max(ends)
+
+
+def dots(done, path):
+    """A panel per task, a line per base; on it a dot for every arm, with its interval."""
+    plt, groups = pyplot(), grouped(done["rows"])
+    names, bases, arms = (list(dict.fromkeys(key[i] for key in groups)) for i in range(3))
+    fig, axes = plt.subplots(1, len(names), figsize=(1.6 + 3.4 * len(names), 1.8 + 0.7 * len(bases)),
+                             sharey=True, squeeze=False, layout="constrained")
+    for ax, task in zip(axes[0], names):
+        for (_, base, arm), seeds in ((k, v) for k, v in groups.items() if k[0] == task):
+            mean, low, high, _ = evaluate.over_seeds(seeds)
+            y = bases.index(base) + 0.2 * (arms.index(arm) - (len(arms) - 1) / 2)
+            ax.plot([100 * low, 100 * high], [y, y], color=colour_of(arm), lw=2)
+            label = in_words(arm) if base == bases[0] else None
+            ax.plot(100 * mean, y, "o", ms=8, color=colour_of(arm), label=label)
+        ax.set(title=in_words(task), xlim=(-3, 100), ylim=(len(bases) - 0.5, -0.5))
+        ax.set_yticks(range(len(bases)), [in_words(base) for base in bases])
+        ax.grid(axis="x", alpha=0.3)
+    axes[0][0].legend(frameon=False, fontsize=10, loc="lower right")
+    fig.supxlabel("right answers, %  (line: 95 % interval)", fontsize=11)
+    headline(fig, done)
+    save(fig, path)
 
 
 def curves(done, path):

@@ -4,15 +4,19 @@ The page on which one turns the dials: a small HTTP server for this machine alon
 Kept out: other machines (127.0.0.1 only), other sites (Host and Origin are checked, and a request
           must be JSON), outside resources (Content-Security-Policy), bodies that are too large.
 One model: requests run one after the other, in order of arrival; whoever waits is told so.
+One thread: the model runs in the thread that loaded it. Every other thread that multiplied would
+          bring helpers of its own, more than there are cores, and each product would wait for them.
 """
 import base64
 import hashlib
 import json
+import queue
 import re
 import select
 import socket
 import threading
 from collections import deque
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -77,6 +81,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, lab, port):
         self.lab = lab
         self.line = Line()
+        self.errands = queue.SimpleQueue()                  # (Future, function) for `work`
         self.page = PAGE.read_bytes()
         self.policy = policy(self.page.decode())
         try:
@@ -85,6 +90,36 @@ class Server(ThreadingHTTPServer):
             raise ValueError(f"port {port} cannot be used ({e}); try --port=0, which takes a free "
                              "one") from None
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+
+
+    def work(self):
+        """Run what handlers ask of the model, until Ctrl-C, which ends the answer in progress too."""
+        while True:
+            done, errand = self.errands.get()
+            try:
+                done.set_result(errand())
+            except Exception as e:
+                done.set_exception(e)
+            except KeyboardInterrupt:
+                done.set_exception(ConnectionAbortedError())
+                raise
+
+    def on_model(self, errand):
+        """errand() in the thread that runs `work`. -> what it returns, or raises."""
+        done = Future()
+        self.errands.put((done, errand))
+        if self.line.closed:                                # nobody may be at work any more
+            raise ConnectionAbortedError
+        return done.result()
+
+    def stop(self):
+        """Let the answer in progress end, turn away whoever waits, and free the port."""
+        self.shutdown()
+        self.line.closed = True
+        while not self.errands.empty():
+            self.errands.get()[0].set_exception(ConnectionAbortedError())
+        self.line.close()
+        self.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -169,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, EVENTS)
         try:
             with self.server.line.turn(lambda before: self.say("waiting", {"before": before})):
-                run(self.say)
+                self.server.on_model(lambda: run(self.say))
         except ValueError as e:                             # such as a prompt beyond the context
             self.say("error", {"message": str(e)})
         except RuntimeError as e:
@@ -233,11 +268,11 @@ def policy(html):
 def run(lab, port):
     """Serve until Ctrl-C."""
     server = Server(lab, port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"turn the dials at http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)
     try:
-        server.serve_forever()
+        server.work()
     except KeyboardInterrupt:
         print("\nthe page is closed")
     finally:
-        server.line.close()
-        server.server_close()
+        server.stop()

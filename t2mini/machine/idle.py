@@ -1,16 +1,23 @@
 """
 When training teaches nothing: what the log says of it, and what may help.
 """
+from collections import deque
+
 IN_A_ROW = 3            # so many updates without anything to learn from are worth a warning
-FEW = 20                # validation questions below which choosing z is mostly luck
+WINDOW = 5              # updates over which a run is judged that teaches little, not nothing
+ALIKE, PAID = 0.9, 0.7  # there: flat groups above the one, while the reward is below the other
+CUT = 0.5               # share of answers cut off above which the limit is the likelier reason
+FEW = 20                # questions below which a score says little, and choosing z by it is mostly luck
 
 
 class Idle:
-    """Counts updates in a row that taught nothing."""
+    """Counts updates in a row that taught nothing, and sees where answers have become all alike."""
 
     def __init__(self):
         self.unpaid = 0                 # no answer earned anything
         self.flat = 0                   # all answers to every question earned the same
+        self.last = deque(maxlen=WINDOW)                # (flat_groups, reward) of the last updates
+        self.collapsed = False          # told of it
 
     def see(self, numbers, sample):
         """numbers: an update's row of the log; sample: one of its answers. -> its warnings, each once."""
@@ -18,13 +25,29 @@ class Idle:
         self.flat = (self.flat + 1) * flat
         self.unpaid = (self.unpaid + 1) * (flat and numbers["reward"] == 0)
         if self.unpaid == IN_A_ROW:
+            why = "Does `match` suit the answers?"
+            if numbers["cut"] > CUT:
+                why = (f"{100 * numbers['cut']:.0f} % of the answers were cut off by --max-tokens: raise "
+                       "it, or ask for short answers in the prompts.")
             return [f"warning: no answer earned anything in {IN_A_ROW} updates, so nothing is learnt. "
-                    f"Does `match` suit the answers? One of them: {sample}"]
+                    f"{why} One of them: {sample}"]
         if self.flat == IN_A_ROW:
             return [f"warning: in {IN_A_ROW} updates all answers to a question earned the same, so "
                     "nothing is learnt. Questions that are neither too easy nor too hard, a "
                     "higher --temperature, more --samples or --baseline=batch may help"]
-        return []
+        return self.alike(numbers)
+
+    def alike(self, numbers):
+        """Answers to a question that are nearly always the same, though many are wrong: told once."""
+        self.last.append((numbers.get("flat_groups", 0.0), numbers["reward"]))
+        flat, reward = (sum(values) / WINDOW for values in zip(*self.last))
+        if len(self.last) < WINDOW or flat <= ALIKE or reward >= PAID or self.collapsed:
+            return []
+        self.collapsed = True
+        return [f"warning: in the last {WINDOW} updates {100 * flat:.0f} % of the questions had answers "
+                f"that all earned the same, while only {100 * reward:.0f} % earned: the model may "
+                "have settled on one answer. A lower --lr, a higher --temperature or more --prompts "
+                "may help; it does not recover by itself"]
 
 
 def few(n):
