@@ -118,6 +118,14 @@ def test_a_result_is_told_before_files_are_written(call, home, trained, monkeypa
     assert status == 1 and "alpha {" in out and "no space left" in err
 
 
+def test_a_score_of_a_few_questions_says_that_it_shows_little(call, home):     # noqa: F811
+    """Fails if a score of two questions stands there as if it could tell two experts apart."""
+    _, out, _ = call("eval", f"--task={home}/mine.jsonl", "--n=2")
+    assert "only 2 questions" in out and "more rows" in out
+    _, out, _ = call("eval", "--task=math", "--n=20", "--max-tokens=2")
+    assert " of 20" in out and "only" not in out
+
+
 # ---------------------------------------------------------------------------------------------- numbers
 def test_no_option_takes_any_number():
     """Fails if a number of no use is accepted by any verb: --max-tokens=-5, --temperature=nan, --threads=100000, which is a
