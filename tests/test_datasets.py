@@ -65,7 +65,7 @@ def data(tmp_path):
 
 # ---------------------------------------------------------------------------------------------- splits
 @pytest.mark.parametrize("name, sizes", [("gsm8k", None), ("mbpp", (2, 4, 2)), ("arc-easy", (8, 6, 6)), ("arc-challenge", (4, 4, 4)),
-                                         ("math-500", None), ("humaneval", None)])
+                                         ("arc-easy-letters", (8, 6, 6)), ("math-500", None), ("humaneval", None)])
 def test_splits_never_share_a_question(data, name, sizes):
     """Fails if a question is in two splits, one is lost, or the seed does not decide the order."""
     task = tasks.get(name, data[0])
@@ -126,6 +126,10 @@ def test_arc_labels(labels, key, right):
     said = [f'{option}". The others are not.' for option in example.options]
     assert tasks.rewards([example] * len(labels), said) == [float(letter == right) for letter in LETTERS[:len(labels)]]
     assert tasks.rewards([example] * 4, [key, right, "", "A"]) == [0, 0, 0, 0]
+    lettered = published.arc_letters(arc_row(3, key, labels))
+    assert f'"{right}": {example.answer}' in lettered.prompt and lettered.key == example.key
+    said = [f'{letter}": some text.' for letter in lettered.options]
+    assert tasks.rewards([lettered] * len(labels), said) == [float(letter == right) for letter in lettered.options]
 
 
 @pytest.mark.parametrize("text, want", [('Ww". It', 2), ("WW", 1), ("ww", None), ('sun."', 3), ("The sun", 3), ("sun or Ww", None), ("", None),

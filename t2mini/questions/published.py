@@ -21,7 +21,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -62,6 +62,7 @@ class Set:
     split: Callable = None
     opener: str = ""
     images: bool = False
+    form_of: str = ""       # the set whose files these are, asked in another form
 
 
 # ------------------------------------------------------------------------------ a row -> an Example
@@ -92,6 +93,16 @@ def arc(row):
 
 
 ARC_OPENER = 'The right option is "'
+
+
+def arc_letters(row):
+    """The same question with lettered options, as the paper asks it. The answer is the letter."""
+    told = arc(row)
+    letters = tuple("ABCDE"[:len(told.options)])
+    stem = row["question"]["stem"].strip()
+    listed = "\n".join(f'"{letter}": {option}' for letter, option in zip(letters, told.options))
+    gold = letters[told.options.index(told.answer)]
+    return replace(told, prompt=f"{stem}\n{listed}", answer=gold, options=letters)
 
 
 def mbpp(row):
@@ -173,6 +184,8 @@ SETS = {
     "easy-vqa": Set("https://pypi.org/project/easy-vqa (pip download --no-deps easy-vqa==1.0; unzip the .whl)", "MIT",
                     "vision", 8, ("0", "1", "2"), easy_vqa.make, files("easy-vqa"), images=True),
 }
+for _name in ("arc-easy", "arc-challenge"):
+    SETS[f"{_name}-letters"] = replace(SETS[_name], make=arc_letters, max_tokens=4, form_of=_name)
 
 
 # -------------------------------------------------------------------------------------------- files
@@ -284,6 +297,8 @@ def report(data=None, say=print):
     folder = folder_of(data) if data or os.environ.get(FOLDER) else None
     out = []
     for name, set_ in SETS.items():
+        if set_.form_of:
+            continue
         say(f"{name}: {set_.licence}, {set_.where}")
         for file in set_.files:
             state, rows = state_of(folder, file, set_.fields) if folder else ("", 0)
