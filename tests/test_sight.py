@@ -346,6 +346,26 @@ def test_easy_vqa_is_read_as_published(folder):
         assert list(found.values()) == [("teal", "circle")] * ("teal" in question)
 
 
+def test_words_alone_earn_nothing_where_a_wording_is_balanced(folder):
+    """Fails if a wording keeps more of one answer than of the other, a question about colour is left out, the order changes,
+    or a test question is dropped."""
+    file = folder / "easy_vqa" / "data" / "train" / "questions.json"
+    rows = json.loads(file.read_text())
+    for n, row in enumerate(rows):
+        if row[1] == "yes" and n % 2:
+            row[1] = "no"                                   # "is there a circle?" has both answers now
+    file.write_text(json.dumps(rows))
+    whole, kept = (tasks.get(name, folder).make() for name in ("easy-vqa", "easy-vqa-balanced"))
+    assert kept["test"] == whole["test"]
+    for split in ("train", "val"):
+        words = [(str(e.prompt), e.answer) for e in kept[split]]
+        assert words.count(("is there a circle?", "Yes")) == words.count(("is there a circle?", "No"))
+        assert "is there not a circle?" not in dict(words)
+        assert [e for e in kept[split] if e.kind == "color"] == [e for e in whole[split] if e.kind == "color"]
+        assert [e for e in whole[split] if e in kept[split]] == list(kept[split])
+    assert ("is there a circle?", "Yes") in [(str(e.prompt), e.answer) for e in kept["train"]]
+
+
 def test_answers_about_images_are_judged_by_their_kind(folder):
     """Fails if an answer in a sentence is not read, or one that names two colours, or no yes to a yes/no question, is right."""
     path = folder / "test" / "questions.json"

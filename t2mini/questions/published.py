@@ -63,6 +63,7 @@ class Set:
     opener: str = ""
     images: bool = False
     form_of: str = ""       # the set whose files these are, asked in another form
+    keep: Callable = None   # of the train and the val examples: those that are used
 
 
 # ------------------------------------------------------------------------------ a row -> an Example
@@ -186,6 +187,7 @@ SETS = {
 }
 for _name in ("arc-easy", "arc-challenge"):
     SETS[f"{_name}-letters"] = replace(SETS[_name], make=arc_letters, max_tokens=4, form_of=_name)
+SETS["easy-vqa-balanced"] = replace(SETS["easy-vqa"], keep=easy_vqa.balanced, form_of="easy-vqa")
 
 
 # -------------------------------------------------------------------------------------------- files
@@ -287,7 +289,10 @@ def load(name, folder):
     for split in ("test", "val", "train"):
         for e in found.get(split, ()):
             later.setdefault(e.key, split)
-    return {split: tuple(e for e in rows if later[e.key] == split) for split, rows in found.items()}
+    found = {split: [e for e in rows if later[e.key] == split] for split, rows in found.items()}
+    if set_.keep:
+        found |= {split: set_.keep(found[split]) for split in ("train", "val") if split in found}
+    return {split: tuple(rows) for split, rows in found.items()}
 
 
 # ----------------------------------------------------------------------------------------- the verb
