@@ -85,7 +85,8 @@ def server(lab):
         thread.start()
     yield server
     server.stop()
-    threads[0].join()
+    for thread in threads:
+        thread.join()
 
 
 def send(server, path, body=None, method=None, **headers):
@@ -367,6 +368,7 @@ def test_garbled_requests(server):
 
 def test_a_failure_of_the_model_is_an_event(server, lab, monkeypatch):
     """Fails if what goes wrong after the stream began is silence, or blocks whoever comes next."""
+    monkeypatch.setattr(page_model, "MOST_PROMPT", 10**6)
     long = {"question": "x" * 3000, "first": "skip", "max_tokens": 4}       # 3000 bytes in a context of 2048
     [(name, data)] = events(server, "/ask", long)
     assert name == "error" and "context" in data["message"]
@@ -474,6 +476,49 @@ def test_closing_ends_the_answer_in_progress(server, lab, held):
     held.set()
     closing.join()
     assert list(iter(lambda: next_event(reply), None)) == [] and not server.line.queue and untouched(lab)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_ctrl_c_in_the_model_turns_everybody_away(server, lab, monkeypatch):
+    """Fails if Ctrl-C leaves the one whose answer it was, or those who wait behind it, with a stream that never ends, or
+    `stop` waiting for them."""
+    pressed = threading.Event()
+
+    def interrupted(say):
+        say("token", {})
+        pressed.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lab, "ask", lambda body: interrupted)
+    replies = [send(server, "/ask", LONG)[1]]
+    assert next_event(replies[0])[0] == "token"
+    replies += [send(server, "/ask", LONG)[1] for _ in range(2)]
+    wait_for(lambda: len(server.line.queue) == 3)
+    pressed.set()
+    assert all(set(name for name, _ in iter(lambda: next_event(reply), None)) <= {"waiting"} for reply in replies)
+    assert server.over.is_set()
+    wait_for(lambda: not server.line.queue)
+
+
+@pytest.mark.parametrize("fault", [MemoryError("full"), TypeError("a fault"), BaseException("of a library")], ids=repr)
+def test_a_fault_in_the_model_is_told_and_the_server_lives_on(server, lab, monkeypatch, fault):
+    """Fails if a fault that nobody foresaw is a stream that ends in silence, or the last thing that the server does."""
+    def fails(say):
+        raise fault
+
+    with monkeypatch.context() as broken:
+        broken.setattr(lab, "ask", lambda body: fails)
+        [(name, told)] = events(server, "/ask", LONG)
+    assert name == "error" and str(fault) in told["message"]
+    assert events(server, "/ask", {"question": "Hi", "max_tokens": 2})[-1][0] == "done"
+
+
+def test_a_question_that_takes_minutes_to_read_is_refused(server, lab, monkeypatch):
+    """Fails if the model begins to read what nobody can stop, or a refusal leaves the line closed."""
+    monkeypatch.setattr(page_model, "MOST_PROMPT", 40)
+    [(name, told)] = events(server, "/ask", {"question": "a b " * 40, "first": "skip"})
+    assert name == "error" and "at most 40" in told["message"]
+    assert events(server, "/lens", {"question": "Hi", "text": ""})[-1][0] == "words"
 
 
 PROGRAM = """

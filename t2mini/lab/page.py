@@ -12,19 +12,23 @@ import hashlib
 import json
 import queue
 import re
-import select
+import selectors
 import socket
+import sys
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from ..machine.text import printable
 
 PAGE = Path(__file__).with_suffix(".html")
 LARGEST = 1 << 16               # bytes of a request's body
 DRAINED = 1 << 24               # so much of a larger one is read and thrown away
 PATIENCE = 10                   # seconds for a client to send its request, or to take an event
+POLL = 0.5                      # seconds between two looks at whether the program ends
 METHODS = {"/": "GET", "/facts": "GET", "/heat": "POST", "/matrix": "POST", "/ask": "POST",
            "/lens": "POST"}
 JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html; charset=utf-8"
@@ -68,9 +72,10 @@ class Line:
             return self.queue.index(me)
 
     def close(self, seconds=PATIENCE):
-        """Let the answer in progress end at its next word, and wait for that."""
-        self.closed = True
+        """An answer that is still in progress ends at its next word; wait for all of them."""
         with self.moved:
+            self.closed = True
+            self.moved.notify_all()
             self.moved.wait_for(lambda: not self.queue, timeout=seconds)
 
 
@@ -81,7 +86,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self, lab, port):
         self.lab = lab
         self.line = Line()
-        self.errands = queue.SimpleQueue()                  # (Future, function) for `work`
+        self.errands = queue.SimpleQueue()                  # (Future, function) for `work`: one at most
+        self.over = threading.Event()                       # `work` has ended
         self.page = PAGE.read_bytes()
         self.policy = policy(self.page.decode())
         try:
@@ -89,37 +95,54 @@ class Server(ThreadingHTTPServer):
         except (OSError, OverflowError) as e:
             raise ValueError(f"port {port} cannot be used ({e}); try --port=0, which takes a free "
                              "one") from None
-        self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
-
+        names = ("127.0.0.1", "localhost")
+        self.hosts = {f"{name}:{self.server_port}" for name in names}
+        if self.server_port == 80:                          # which browsers leave out
+            self.hosts.update(names)
 
     def work(self):
         """Run what handlers ask of the model, until Ctrl-C, which ends the answer in progress too."""
-        while True:
-            done, errand = self.errands.get()
-            try:
-                done.set_result(errand())
-            except Exception as e:
-                done.set_exception(e)
-            except KeyboardInterrupt:
-                done.set_exception(ConnectionAbortedError())
-                raise
+        try:
+            while not self.line.closed:
+                with suppress(queue.Empty):
+                    # a wait without an end would not see every Ctrl-C
+                    self.run_errand(*self.errands.get(timeout=POLL))
+        finally:
+            self.over.set()
+
+    def run_errand(self, done, errand):
+        """Whoever waits for `done` gets what comes of it, whatever that is."""
+        try:
+            result = errand()
+        except (KeyboardInterrupt, SystemExit):
+            raise                                           # `work` is over, and says so
+        except BaseException as e:                          # a library may raise one that is no Exception
+            done.set_exception(e if isinstance(e, Exception) else RuntimeError(repr(e)))
+        else:
+            done.set_result(result)
 
     def on_model(self, errand):
-        """errand() in the thread that runs `work`. -> what it returns, or raises."""
+        """errand() in the thread that runs `work`. -> what it returns, or raises.
+
+        ConnectionAbortedError where `work` ended before the errand did.
+        """
         done = Future()
         self.errands.put((done, errand))
-        if self.line.closed:                                # nobody may be at work any more
-            raise ConnectionAbortedError
+        while not wait([done], timeout=POLL).done:
+            if self.over.is_set():
+                raise ConnectionAbortedError
         return done.result()
 
     def stop(self):
-        """Let the answer in progress end, turn away whoever waits, and free the port."""
+        """After `work`: turn away whoever waits, and free the port."""
         self.shutdown()
-        self.line.closed = True
-        while not self.errands.empty():
-            self.errands.get()[0].set_exception(ConnectionAbortedError())
         self.line.close()
         self.server_close()
+
+    def handle_error(self, request, client_address):
+        """A fault of this program while it answers: one line, and the server lives on."""
+        fault = sys.exc_info()[1]
+        print(printable(f"t2mini: a request failed: {fault!r}"), file=sys.stderr)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -181,6 +204,8 @@ class Handler(BaseHTTPRequestHandler):
         if len(length) > 9 or int(length) > LARGEST:
             raise Refused(413, f"a request may have {LARGEST} bytes")
         data = self.rfile.read(int(length))
+        if len(data) < int(length):
+            raise Refused(400, "the request ended early")
         if self.headers.get_content_type() != JSON:
             raise Refused(415, f"a request must be {JSON}")
         try:
@@ -207,13 +232,16 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.on_model(lambda: run(self.say))
         except ValueError as e:                             # such as a prompt beyond the context
             self.say("error", {"message": str(e)})
-        except RuntimeError as e:
-            self.say("error", {"message": f"the model failed: {e}"})
+        except (ConnectionError, TimeoutError):             # the client is gone, or the program ends
+            raise
+        except Exception as e:
+            self.say("error", {"message": f"the model failed: {type(e).__name__}: {e}"})
 
     def say(self, event, data):
         """Send one event. ConnectionError, which ends the answer, where nobody listens any more."""
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        left = readable and not self.connection.recv(1, socket.MSG_PEEK)
+        with selectors.DefaultSelector() as ready:
+            ready.register(self.connection, selectors.EVENT_READ)
+            left = ready.select(0) and not self.connection.recv(1, socket.MSG_PEEK)
         if left or self.server.line.closed:
             raise ConnectionAbortedError
         self.wfile.write(f"event: {event}\ndata: ".encode() + encoded(data) + b"\n\n")
@@ -269,10 +297,11 @@ def run(lab, port):
     """Serve until Ctrl-C."""
     server = Server(lab, port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"turn the dials at http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)
     try:
+        print(f"turn the dials at http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)
         server.work()
     except KeyboardInterrupt:
-        print("\nthe page is closed")
+        print()                                             # behind the terminal's ^C
     finally:
         server.stop()
+    print("the page is closed")

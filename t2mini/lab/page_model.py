@@ -29,6 +29,7 @@ FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
 MOST_DIALS = 64                 # so many may be set by hand
 MOST_TOKENS = 512               # of one answer
 MOST_CHARACTERS = 4000          # of a question, and of the text so far
+MOST_PROMPT = 1200              # tokens to read before an answer: nobody can stop that part
 MOST_IMAGE = 40_000             # characters of an image; 64 x 64 pixels have 16,384 at most
 ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
 FIRST = ("decide", "show", "skip")
@@ -142,7 +143,7 @@ class Lab:
 
         def run(say):
             self.forget_images()
-            prompt = self.tokenizer.prompt(question, opener=text)
+            prompt = self.prompt_of(question, text)
             stops = self.tokenizer.stops()
             with svf.per_row(self.model, [{}, z], [0, 1]) as rows:
                 out = generate(self.model, [prompt, prompt], 1, stops, temperature=0, rows=rows)
@@ -197,11 +198,19 @@ class Lab:
         index = int(number(index, 0, last, "the index of a dial"))
         return name, index, number(value, -FARTHEST, FARTHEST, "z of a dial")
 
+    def prompt_of(self, question, opener=""):
+        """Token ids of a question. ValueError where they are too many."""
+        prompt = self.tokenizer.prompt(question, opener=opener)
+        if len(prompt) > MOST_PROMPT:
+            raise ValueError(f"that is {len(prompt)} tokens to read, and the page takes at most "
+                             f"{MOST_PROMPT}; `python -m t2mini ask` takes longer questions")
+        return prompt
+
     def first_pass(self, question, say):
         """Which skill does the question need? -> adapt.Route."""
         started = time.perf_counter()
         asked = tasks.dispatch_prompt(question)
-        prompt = self.tokenizer.prompt(asked, opener=tasks.DISPATCH_OPENER)
+        prompt = self.prompt_of(asked, tasks.DISPATCH_OPENER)
         first, stops = adapt.label_tokens(self.tokenizer)
         with wearing(self.model, self.first_weights), torch.inference_mode():
             out = generate(self.model, [prompt], tasks.DISPATCH_TOKENS, stops, temperature=0)
@@ -230,7 +239,7 @@ class Lab:
 
         z_of = {"base": {}, "adapted": z}
         which = list(range(len(names)))
-        prompt = self.tokenizer.prompt(question)
+        prompt = self.prompt_of(question)
         with svf.per_row(self.model, [z_of[name] for name in names], which) as rows:
             out = generate(self.model, [prompt] * len(names), max_tokens, self.tokenizer.stops(),
                            temperature=0, rows=rows, on_token=on_token)
