@@ -33,6 +33,7 @@ from .likelihood import check_length, choose, logprobs, pack
 from .machine import ranks
 from .machine.batches import BUDGET, micro_batches, within
 from .machine.memory import return_memory
+from .machine.text import ending
 from .questions.example import Example
 
 
@@ -360,9 +361,8 @@ def shown(episodes):
     return f"{line(e)}; gold: {e.example.answer[:80]!r}, match={e.example.match}"
 
 
-def line(episode):
-    question = episode.example.prompt[-90:]
-    return f"{question!r} -> {episode.text[:160]!r} earns {episode.reward:.0f}"
+def line(e):
+    return f"{ending(e.example.prompt)!r} -> {e.text[:160]!r} earns {e.reward:.0f}"
 
 
 def fits(episode, match):

@@ -17,7 +17,7 @@ import t2mini
 from t2mini import __main__ as cli
 from t2mini import experts, svf, train
 from t2mini.machine import files
-from t2mini.machine.text import printable
+from t2mini.machine.text import ending, printable
 from t2mini.recipe import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,6 +133,12 @@ def test_foreign_text_cannot_drive_a_terminal(text, shown):
     """Fails if an escape sequence, a mark that turns the direction of writing or half a character reaches a terminal; or text
     that people write is spelt out."""
     assert printable(text) == (text if shown is None else shown)
+
+
+def test_a_text_cut_in_front_shows_that_it_was_cut():
+    """Fails if the end of a long question begins in the middle of a word, without a mark, or a short one is cut."""
+    assert ending("how many legs do three cats have?", 16) == "… cats have?" and ending("short", 16) == "short"
+    assert ending("x" * 99, 10) == "… " + "x" * 10
 
 
 def test_all_that_is_printable_can_be_encoded_and_holds_no_control():

@@ -1,4 +1,4 @@
-"""01: a weight matrix is a stack of rank-one pieces, some large, most small (paper 3.1, appendix C)."""
+"""01: a weight matrix is a stack of rank-one pieces, and none can be left out unseen (paper 3.1, C)."""
 # %% the checkers of the three exercises
 import chapter
 import torch

@@ -103,7 +103,7 @@ nothing = svf.mix([{"w": z_a}, {"w": z_b}], [0.0, 0.0])["w"]
 print(f"all weights zero: as released {released_scale(S, 0 * z_a + 0 * z_b).tolist()}, here {nothing.tolist()}")
 alpha = np.clip(1 / 3 + 0.5 * np.random.default_rng(0).standard_normal((100_000, 3)), 0, 1)     # its first population
 zero = (alpha == 0).all(1).mean()
-print(f"zero for one matrix: {100 * zero:.1f} % of first draws; for one of 96 matrices at least: "
+print(f"zero for one matrix: {100 * zero:.1f} % of first draws; for one of the release's 96 matrices at least: "
       f"{100 * (1 - (1 - zero) ** 96):.0f} % of candidates")
 
 # %% 4. rollouts: what one greedy answer hides

@@ -350,7 +350,7 @@ VERBS = {   # name: (what it does, examples, what adds its options)
              ("", "--max-tokens=256 < messages.txt"),
              (chat_options, *MODEL, layer_options)),
     "train": ("train an expert with REINFORCE",
-              ("--task=math --max-tokens=40 --must-stop --prompts=16 --samples=6 --steps=70",
+              ("--task=math --max-tokens=64 --must-stop --prompts=32 --samples=8 --temperature=1.0 --steps=200",
                "--task=mine.jsonl --max-tokens=16 --must-stop --lr=1e-3 --temperature=1.0"),
               (train_options, *MODEL, sight_options, code_options, data_options, json_options)),
     "eval": ("measure the accuracy on a split",

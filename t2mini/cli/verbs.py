@@ -311,7 +311,8 @@ def train_(args):
             raise KeyboardInterrupt("it had learnt nothing yet") from None
         raise KeyboardInterrupt("the last checkpoint is kept; "
                                 "add --resume to the same command to go on") from None
-    print(printable(f"wrote {out}; see it with `python -m t2mini show {out}`"))
+    print(printable(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` scores it on "
+                    f"test questions, and `python -m t2mini show {out}` draws its z"))
     return result
 
 

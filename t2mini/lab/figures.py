@@ -17,10 +17,10 @@ ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in 
 MESSAGE = {
     "finetune": "The methods tie within their intervals; SVF trains fifty times fewer numbers than LoRA",
     "unseen": "First edition: on kinds never trained on, two trained passes beat the base model",
-    "ablation": "Rewarding right answers teaches; copying bare gold answers leaves the base model",
+    "ablation": "Rewarding right answers teaches;\ncopying bare gold answers does not",
     "shots": "More examples or a longer search changed little",
     "transfer": "Shuffled, an expert is worth nothing: its z belong to their directions",
-    "recipe": "Two of the released choices are ruinous: all of them together, and mixing by logits",
+    "recipe": "Mixing by logits destroys every expert; of the other choices several cost little",
     "tiny": "One dial per singular value beats one per matrix",
     "sight": "The vision expert gains 31 points, most of them by guessing",
     "real": "Published questions: little is gained at this size, except when picking one of the options",

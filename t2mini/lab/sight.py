@@ -36,6 +36,7 @@ def cells(lab):
     yield key(TASK, "base, choosing"), partial(seen, lab, choose=True)
     yield key(TASK, "svf, choosing"), partial(seen, lab, arm="svf", choose=True)
     yield key(TASK, "always yes"), partial(always_yes, lab)
+    yield key(TASK, "base, told in words"), partial(told, lab)
     yield key(TASK, "base, blank image"), partial(seen, lab, blind=True)
     yield key(TASK, "svf, blank image"), partial(seen, lab, arm="svf", blind=True)
     for arm in ARMS:
@@ -93,6 +94,25 @@ def always_yes(lab):
     """What the commonest answer earns. -> row."""
     examples = lab.examples(TASK, WHOLE)
     rewards = [float(e.answer == "Yes") for e in examples]
+    return {**row(rewards), "kinds": by_kind(examples, rewards)}
+
+
+def told(lab):
+    """The base model, told colour and shape in words, of the images whose both are known. -> row.
+
+    What it cannot answer then, no tower helps it to see.
+    """
+    examples = lab.examples(TASK, WHOLE)
+    known = facts(examples)
+    examples = [e for e in examples if e.prompt.image in known]
+    asked = []
+    for e in examples:
+        color, shape = known[e.prompt.image]
+        asked.append(f"The image shows a {color} {shape}. {str(e.prompt).capitalize()}")
+    with lab.running({}):
+        texts = evaluate.answers(lab.model, lab.tokenizer, asked, tasks.get(TASK).max_tokens,
+                                 label="told in words")
+    rewards = tasks.rewards(examples, texts)
     return {**row(rewards), "kinds": by_kind(examples, rewards)}
 
 

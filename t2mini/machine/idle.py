@@ -53,7 +53,7 @@ class Idle:
 def few(n):
     """What to say of n validation questions."""
     return (f"only {n} validation questions: one answer moves their score by {100 / n:.0f} points, so "
-            "which z is kept is mostly luck; raise --val-n, or give a task file more rows")
+            "which z is kept is mostly luck; give a task file more rows, or raise --val-n if it has more")
 
 
 def nothing_learnt(moved):

@@ -45,6 +45,13 @@ def streamed(tokenizer, part, on_text):
     return on_token
 
 
+def ending(text, most=90):
+    """The last words of a text, at most so many characters of them, behind a mark where it is cut."""
+    if len(text) <= most:
+        return text
+    return f"… {text[-most:].split(maxsplit=1)[-1]}"
+
+
 def cut_note(cut, n, limit):
     """What to say of n answers of which `cut` were cut off at `limit` tokens; "" where none was."""
     if not cut:
