@@ -21,7 +21,7 @@ MESSAGE = {
     "shots": "More examples or a longer search changed little",
     "transfer": "Shuffled, an expert is worth nothing: its z belong to their directions",
     "recipe": "Mixing by logits destroys every expert; of the other choices several cost little",
-    "tiny": "One dial per singular value beats one per matrix",
+    "tiny": "At one learning rate, a dial per singular value learns most",
     "sight": "The vision expert gains 31 points, most of them by guessing",
     "real": "Published questions: little is gained at this size, except when picking one of the options",
     "timing": "The first pass is the cheaper one",
@@ -42,7 +42,7 @@ def colour_of(arm):
         return OF["shuffled"]
     if arm.startswith(("cem", "gradient")) or " shots" in arm:
         return OF["search"]
-    if "in context" in arm:
+    if "in context" in arm or arm == "always yes":
         return OF["in context"]
     return OF.get(arm, OF["expert"])
 
@@ -202,7 +202,10 @@ def bars(done, path):
     fig = plt.figure(figsize=(3.6 + 3.2 * widest, 0.9 + 0.34 * sum(heights)), layout="constrained")
     parts = fig.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)
     for part, (names, panels) in zip(parts[:, 0], lines):
-        axes = part.subplots(1, len(panels), squeeze=False)[0]
+        row = part.subplots(1, widest, squeeze=False)[0]    # panels of one width in every row
+        axes = row[:len(panels)]
+        for ax in row[len(panels):]:
+            ax.axis("off")
         ends = []
         for ax, panel in zip(axes, panels):
             here = {arm: seeds for (*where, arm), seeds in groups.items() if (*where,) == panel}

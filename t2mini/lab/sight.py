@@ -11,12 +11,13 @@ from dataclasses import replace
 from functools import partial
 
 from .. import evaluate, experts, svf, tasks
-from ..questions.easy_vqa import KINDS, facts
+from ..questions.easy_vqa import KINDS, balanced, facts
 from ..questions.pictures import Seen, blank
 from ..sight.captions import ASKED
 from .runs import row
 
 TASK, UNSEEN = "easy-vqa", "vision-unseen"
+EVEN = "easy-vqa, yes/no, balanced"     # rows about a part of its test questions
 WHOLE = 100_000                         # questions: all there are
 TEXT = ("math", "code", "reasoning")    # experts that were trained without images
 # the paper tunes half of the layers, and a wrong answer costs 0.1 (A.1); LoRA's rate is math's
@@ -36,12 +37,14 @@ def cells(lab):
     yield key(TASK, "base, choosing"), partial(seen, lab, choose=True)
     yield key(TASK, "svf, choosing"), partial(seen, lab, arm="svf", choose=True)
     yield key(TASK, "always yes"), partial(always_yes, lab)
-    yield key(TASK, "base, told in words"), partial(told, lab)
     yield key(TASK, "base, blank image"), partial(seen, lab, blind=True)
     yield key(TASK, "svf, blank image"), partial(seen, lab, arm="svf", blind=True)
     for arm in ARMS:
         if arm != "svf":
             yield key(TASK, arm), partial(seen, lab, arm=arm)
+    yield key(EVEN, "base"), partial(looked, lab)
+    yield key(EVEN, "svf"), partial(looked, lab, "svf")
+    yield key(EVEN, "base, told in words"), partial(looked, lab, told=True)
     yield key(UNSEEN, "base"), partial(unseen, lab)
     yield key(UNSEEN, "base, blank image"), partial(unseen, lab, blind=True)
     yield key(UNSEEN, "vision expert"), partial(unseen, lab, ["vision"], [1.0])
@@ -97,23 +100,26 @@ def always_yes(lab):
     return {**row(rewards), "kinds": by_kind(examples, rewards)}
 
 
-def told(lab):
-    """The base model, told colour and shape in words, of the images whose both are known. -> row.
+def looked(lab, arm=None, told=False):
+    """Yes or no, chosen, to the test questions whose words do not tell which (easy_vqa.balanced):
+    half of them are right by guessing. -> row.
 
-    What it cannot answer then, no tower helps it to see.
+    told: the base model is told colour and shape in words instead of shown the image. What it
+    cannot answer then, no tower helps it to see.
     """
-    examples = lab.examples(TASK, WHOLE)
-    known = facts(examples)
-    examples = [e for e in examples if e.prompt.image in known]
-    asked = []
-    for e in examples:
-        color, shape = known[e.prompt.image]
-        asked.append(f"The image shows a {color} {shape}. {str(e.prompt).capitalize()}")
-    with lab.running({}):
-        texts = evaluate.answers(lab.model, lab.tokenizer, asked, tasks.get(TASK).max_tokens,
-                                 label="told in words")
-    rewards = tasks.rewards(examples, texts)
-    return {**row(rewards), "kinds": by_kind(examples, rewards)}
+    every = lab.examples(TASK, WHOLE)
+    known = facts(every)
+    examples = [e for e in every if e.kind == "yes/no" and e.prompt.image in known]
+    examples = balanced(examples)
+    if told:
+        examples = [replace(e, prompt=in_words(e, *known[e.prompt.image])) for e in examples]
+    z, meta = expert_of(lab, arm) if arm else ({}, None)
+    with lab.running(z, meta):
+        return row(scored(lab, TASK, examples, choose=True))
+
+
+def in_words(example, color, shape):
+    return f"The image shows a {color} {shape}. {str(example.prompt).capitalize()}"
 
 
 def scored(lab, name, examples, blind=False, choose=False):
