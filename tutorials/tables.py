@@ -3,7 +3,7 @@ Fill in the tables of results/README.md from the results files beside it: `pytho
 
 On the page, a table stands between two comments: `<!-- unseen math-unseen -->`, the name of an experiment
 and, where it has too many rows, of the tasks to show, and `<!-- end -->`. Arms are differences to the
-first one, or to the one after `minus`: `<!-- mixtures minus uniform alpha -->`. Of `foundation` the rows
+first one, or to the one after `minus`: `<!-- unseen minus uniform alpha -->`. Of `foundation` the rows
 are those of `make results`.
 """
 import json

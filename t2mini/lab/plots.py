@@ -52,7 +52,7 @@ WORDS = {
     "hand-math": "math, by hand", "hand-code": "code, by hand",
     "hand-reasoning": "reasoning, by hand", "hand-other": "other, by hand",
     "easy-vqa": "easy-VQA, whole test set",
-    "easy-vqa, yes/no, balanced": "easy-VQA, yes or no, words do not tell", "vision-unseen": "which thing has that color?",
+    "easy-vqa-yes-no": "yes or no, where words do not tell", "vision-unseen": "which thing has that color?",
     "captions": "captions: color and shape right",
     "cem, text experts alone": "searched, text experts alone",
     "math-unseen": "math of unseen kinds", "code-unseen": "code of unseen kinds",

@@ -17,7 +17,7 @@ from ..sight.captions import ASKED
 from .runs import row
 
 TASK, UNSEEN = "easy-vqa", "vision-unseen"
-EVEN = "easy-vqa, yes/no, balanced"     # rows about a part of its test questions
+EVEN = "easy-vqa-yes-no"                # rows about a part of its test questions
 WHOLE = 100_000                         # questions: all there are
 TEXT = ("math", "code", "reasoning")    # experts that were trained without images
 # the paper tunes half of the layers, and a wrong answer costs 0.1 (A.1); LoRA's rate is math's
