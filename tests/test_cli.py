@@ -291,3 +291,10 @@ def test_text_verbs_say_that_the_tokenizer_is_missing(home, tiny_folder, capsys)
     err = capsys.readouterr().err.strip()
     assert "bare has no tokenizer.json, and `ask` reads and writes text" in err and "\n" not in err
     assert cli.main(["export", *shared, "--expert=none", f"--out={home}/copy"]) == 0
+
+
+def test_a_second_image_is_refused_and_not_taken_instead(capsys):
+    """Fails if the first of two images is dropped without a word."""
+    with pytest.raises(SystemExit):
+        cli.main(["ask", "--image=a.png", "--image=b.png", "what is it?"])
+    assert "given twice" in capsys.readouterr().err

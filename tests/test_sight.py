@@ -313,6 +313,27 @@ def test_the_shipped_tower_is_small_and_of_the_shipped_base():
     assert shipped
 
 
+def test_long_thin_images_do_not_fill_the_memory(monkeypatch):
+    """Fails if a file of a few kilobytes becomes gigabytes, as one side is widened before the other is shrunk, or what is
+    refused is decoded first."""
+    sizes, interpolate = [], pictures.F.interpolate
+
+    def watched(planes, size, **options):
+        sizes.append(size[0] * size[1])
+        return interpolate(planes, size, **options)
+
+    monkeypatch.setattr(pictures.F, "interpolate", watched)
+    for shape in ((4000, 1), (1, 4000), (100, 80)):
+        assert (pictures.scaled(np.full(shape, 0.4, np.float32)) == 102).all()
+    assert max(sizes) <= 64 * 80
+    for wide, high in ((1, 20_000), (20_000, 1), (8_000, 8_000)):
+        head = pictures.SIGNATURE + (13).to_bytes(4, "big") + b"IHDR" + wide.to_bytes(4, "big") + high.to_bytes(4, "big")
+        with pytest.raises(ValueError, match="on a side are read"):
+            pictures.decode(head, "thin.png")
+    with pytest.raises(ValueError, match="does not begin with its size"):
+        pictures.decode(pictures.SIGNATURE + bytes(40), "none.png")
+
+
 # ------------------------------------------------------------------------ questions
 @pytest.fixture
 def folder(tmp_path, monkeypatch):

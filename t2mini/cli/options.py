@@ -46,6 +46,15 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown option {word}; {meant}")
 
 
+class Once(argparse.Action):
+    """An option whose second value would take the first one's place without a word."""
+
+    def __call__(self, parser, args, value, option=None):
+        if getattr(args, self.dest) is not None:
+            parser.error(f"{option} is given twice, and a question is about one image")
+        setattr(args, self.dest, value)
+
+
 def place(text):
     """A path or name as the user means it: ~ is the home folder, also behind an equals sign."""
     if not text:
@@ -144,7 +153,7 @@ def ask_options(p):
     """What `ask` reads beside the shared options."""
     p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch; "
                    "- reads questions from standard input, one per line")
-    p.add_argument("--image", metavar="FILE", type=place,
+    p.add_argument("--image", metavar="FILE", type=place, action=Once,
                    help="a PNG file that the questions are about; the vision expert answers, without "
                         "a first pass, unless --strategy or --expert says otherwise")
     p.add_argument("--strategy", choices=adapt.STRATEGIES,

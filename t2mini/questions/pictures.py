@@ -18,7 +18,8 @@ from ..machine import files
 
 SIDE = 64                               # pixels of the images that the tower sees
 MOST_BYTES = 64 << 20                   # of a PNG file
-MOST_PIXELS = 1 << 25                   # of a PNG image: a small file may unpack to gigabytes
+MOST_PIXELS = 1 << 24                   # of a PNG image: a small file may unpack to gigabytes
+LONGEST = 1 << 14                       # pixels of a side
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -56,9 +57,11 @@ def decode(data, name):
     if not data.startswith(SIGNATURE):
         raise ValueError(f"{name} is not a PNG file; other formats are not read")
     wide, high = (int.from_bytes(data[at:at + 4], "big") for at in (16, 20))
-    if not 0 < wide * high <= MOST_PIXELS:
+    if data[12:16] != b"IHDR":
+        raise ValueError(f"{name}: damaged PNG file (it does not begin with its size)")
+    if not 0 < wide * high <= MOST_PIXELS or max(wide, high) > LONGEST:
         raise ValueError(f"{name}: an image of {wide:,} x {high:,} pixels; at most "
-                         f"{MOST_PIXELS:,} in all are read")
+                         f"{MOST_PIXELS:,} in all and {LONGEST:,} on a side are read")
     from matplotlib.image import imread             # here: text needs no drawing library
     try:
         decoded = imread(io.BytesIO(data), format="png")
@@ -78,7 +81,10 @@ def scaled(decoded):
     image = np.broadcast_to(image, (*image.shape[:2], 3)) * alpha + (1 - alpha)
     if image.shape[:2] != (SIDE, SIDE):
         planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-        planes = F.interpolate(planes.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+        high, wide = image.shape[:2]
+        first = (SIDE, wide) if high > wide else (high, SIDE)       # else 1 x 16,384 grows 64 times
+        for size in (first, (SIDE, SIDE)):
+            planes = F.interpolate(planes.float(), size, mode="bilinear", antialias=True)
         image = planes[0].permute(1, 2, 0).numpy()
     return (image.clip(0, 1) * 255).round().astype(np.uint8)
 

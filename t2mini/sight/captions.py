@@ -173,7 +173,8 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
         rows.append({"step": step, "loss": round(loss.item(), 5),
                      "seconds": round(time.time() - started, 1)})
         if step % EVERY == 0 or step == cfg.steps:
-            log(f"step {step:4d}  loss {sum(r['loss'] for r in rows[-EVERY:]) / EVERY:.4f}  "
+            last = [r["loss"] for r in rows[-EVERY:]]
+            log(f"step {step:4d}  loss {sum(last) / len(last):.4f}  "
                 f"{rows[-1]['seconds']:.0f} s")
             towers.save_state(ckpt, told, tower, optimizer, rows)
             with files.replacing(log_path) as f:
