@@ -22,7 +22,7 @@ from .. import adapt, evaluate, experts, svf, tasks
 from ..generate import generate
 from ..questions import pictures
 from ..sight import towers
-from ..machine.text import printable
+from ..machine.text import one_line
 
 LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
 FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
@@ -57,7 +57,7 @@ class Lab:
             try:
                 towers.open_eye(model, tokenizer)
             except (OSError, ValueError) as e:
-                print(f"no image field: {e}", file=sys.stderr)
+                print(one_line(f"no image field: {e}"), file=sys.stderr)
 
     def take(self, name, shelf):
         """Put an expert where it belongs; one that does not fit is left out, with a line."""
@@ -67,7 +67,7 @@ class Lab:
             if any(sizes.get(matrix) != values.shape for matrix, values in z.items()):
                 raise ValueError("its z belong to other matrices than are tuned here (--modules)")
         except ValueError as e:
-            print(printable(f"left out {name}: {e}"), file=sys.stderr)
+            print(one_line(f"left out {name}: {e}"), file=sys.stderr)
             return
         if name == "dispatcher":
             self.dispatcher = z
@@ -294,7 +294,7 @@ def belongs(name, path, model, shelf):
     try:
         meta = experts.read_metadata(path)
     except ValueError as e:
-        print(printable(f"left out: {e}"), file=sys.stderr)
+        print(one_line(f"left out: {e}"), file=sys.stderr)
         return False
     same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base
     routes = meta.get("task") == "dispatch" and name != "dispatcher"

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..machine import files as disk
+from ..machine.text import one_line
 from . import easy_vqa
 from .asserts import tests_of
 from .example import Example, split_of, to_number
@@ -307,12 +308,12 @@ def report(data=None, say=print):
         say(f"{name}: {set_.licence}, {set_.where}")
         for file in set_.files:
             state, rows = state_of(folder, file, set_.fields) if folder else ("", 0)
-            say(f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}".rstrip())
+            say(one_line(f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}".rstrip()))
             out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows, "sha256": file.sha256,
                         "state": state, "found": rows})
         mine = [o for o in out if o["name"] == name]
         if all(o["found"] for o in mine):
-            say(f"    {in_use(name, folder, sum(o['found'] for o in mine))}")
+            say(one_line(f"    {in_use(name, folder, sum(o['found'] for o in mine))}"))
     say("sha256 is of the content that is read, not of the file's bytes" + ("" if folder else "; --data=DIR checks a folder"))
     return out
 
