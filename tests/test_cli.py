@@ -83,14 +83,23 @@ def test_ask_streams_the_same_text(call, trained):
 
 
 @pytest.mark.parametrize("how", ["--expert=none", "--expert=math", "--strategy=prompt", "--strategy=classifier",
-                                 "--strategy=cem"])
+                                 "--strategy=cem", "--alpha=0.5,0,-0.25"])
 def test_eval(call, trained, home, how):
-    """Fails if eval lacks a promised key, or its interval does not hold the score."""
+    """Fails if eval lacks a promised key, its interval does not hold the score, or it names another answerer than there was."""
     status, out, err = call("eval", f"--task={home}/mine.jsonl", how, "--n=3", "--json")
     assert status == 0, err
     result = last_json(out)
     assert {"task", "split", "n", "seed", "expert", "strategy", "accuracy", "ci95", "base_sha256", "seconds"} <= result.keys()
     assert result["ci95"][0] <= result["accuracy"] <= result["ci95"][1]
+    option, _, who = how.partition("=")
+    said = {"--expert": f"(expert {who}, ", "--strategy": f"({who}, ", "--alpha": "(mixture of 0.5 math + 0 code + -0.25 reasoning, "}
+    assert said[option] in out and result["expert"] == (who if option == "--expert" else None)
+
+
+def test_an_empty_alpha_is_no_base_model(call, home):
+    """Fails if --alpha= without numbers is scored as the base model, without a word."""
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--alpha=", "--n=2")
+    assert status == 1 and "--alpha must be 3 numbers" in err and not out
 
 
 def test_eval_takes_another_limit(call, home, tmp_path):
