@@ -443,6 +443,10 @@ def test_wrong_data_of_easy_vqa_is_one_line(folder):
         file.write_text(json.dumps([*whole, row]))
         with pytest.raises(ValueError, match="line 13"):
             published.load("easy-vqa", str(folder))
+    file.write_text(json.dumps(whole))
+    (file.parent / "images" / "3.png").unlink()             # of the last questions
+    with pytest.raises(ValueError, match="no image at .*test/images/3.png"):
+        published.load("easy-vqa", str(folder))
     file.unlink()
     with pytest.raises(ValueError, match="is missing; `python -m t2mini datasets`"):
         published.load("easy-vqa", str(folder))
@@ -465,15 +469,17 @@ def test_drawn_questions_have_one_right_answer():
 
 # ------------------------------------------------------------------------ the command line
 @pytest.fixture
-def asked(tiny_folder, tmp_path, monkeypatch, capsys):
-    """asked(options...) -> (exit status, what was printed, the complaint)."""
-    from t2mini import load
-    model, _ = load(tiny_folder, device="cpu", dtype="float32")
-    tower = tmp_path / "tower.safetensors"
-    towers.save(tower, Tower(TINY_TOWER), {"base_sha256": model.base_sha256})
+def tower_file(loaded, tmp_path):
+    """A tower in a file, for the tiny folder."""
+    towers.save(tmp_path / "tower.safetensors", Tower(TINY_TOWER), {"base_sha256": loaded[0].base_sha256})
+    return tmp_path / "tower.safetensors"
 
+
+@pytest.fixture
+def asked(tiny_folder, tower_file, capsys):
+    """asked(options...) -> (exit status, what was printed, the complaint)."""
     def run(*options):
-        status = main(["ask", f"--weights={tiny_folder}", "--dtype=float32", f"--tower={tower}", "--max-tokens=4",
+        status = main(["ask", f"--weights={tiny_folder}", "--dtype=float32", f"--tower={tower_file}", "--max-tokens=4",
                        "--threads=1", *options, "which?"])
         said = capsys.readouterr()
         return status, said.out, said.err
@@ -501,9 +507,35 @@ def test_a_question_about_an_image_needs_no_first_pass(asked, tmp_path, monkeypa
     assert other[0] == 0
 
 
+def test_images_without_colour_and_shape_train_no_tower(folder, capsys, monkeypatch):
+    """Fails if `see` begins, or ends in a traceback, where the train questions tell of no image what it shows."""
+    monkeypatch.setenv("T2MINI_DATA", str(folder))
+    file = folder / "easy_vqa" / "data" / "train" / "questions.json"
+    for rows in ([], [["what color is it?", "red", n] for n in range(40)]):
+        published.load.cache_clear()
+        file.write_text(json.dumps(rows))
+        assert main(["see", f"--data={folder}", "--weights=/nowhere"]) == 1
+        err = capsys.readouterr().err
+        assert "tell of no image which colour and shape it shows" in err and err.count("\n") == 1
+
+
+def test_samples_name_their_images(folder, tiny_folder, tower_file, tmp_path_factory, capsys, monkeypatch):
+    """Fails if a written sample does not tell which image its question is about."""
+    samples = tmp_path_factory.mktemp("out") / "s.jsonl"
+    monkeypatch.setenv("T2MINI_DATA", str(folder))
+    status = main(["eval", "--task=easy-vqa", f"--data={folder}", f"--weights={tiny_folder}", f"--tower={tower_file}", "--n=3",
+                   f"--samples-file={samples}", "--dtype=float32", "--threads=1"])
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert status == 0 and len(rows) == 3, capsys.readouterr().err
+    known = {(str(e.prompt), e.prompt.image) for e in tasks.get("easy-vqa", folder).make()["test"]}
+    assert {(row["prompt"], row["image"]) for row in rows} <= known
+
+
 def test_a_wrong_image_is_one_line(asked, tmp_path):
-    """Fails if a file that is no PNG ends in a traceback, or loads the model first."""
+    """Fails if a file that is no PNG ends in a traceback, or loads the model first; or of two ways to answer one is dropped."""
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
-    for name in ("a.jpg", "nothing.png"):
-        status, out, err = asked(f"--image={tmp_path / name}")
+    whole = png(tmp_path / "a.png", image())
+    for options in ([f"--image={tmp_path}/a.jpg"], [f"--image={tmp_path}/nothing.png"],
+                    [f"--image={whole}", "--expert=none", "--strategy=none"]):
+        status, out, err = asked(*options)
         assert status == 1 and err.startswith("t2mini: ") and err.count("\n") == 1 and not out

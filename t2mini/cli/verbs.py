@@ -169,6 +169,8 @@ def ask(args):
 def who_answers(args):
     """-> (strategy, expert, pixels of the image or None), as `ask` was told. A dispatcher reads
     words: who shows an image gets the vision expert, unless asking for a first pass."""
+    if args.expert and args.strategy:
+        raise ValueError("give one of --expert and --strategy, not both")
     image = pictures.read_png(args.image) if args.image else None
     expert = args.expert
     if image is not None and not args.strategy:
@@ -255,6 +257,9 @@ def write_samples(path, examples, texts, rewards):
         for e, text, reward in zip(examples, texts, rewards):
             row = {"prompt": e.prompt, "gold": e.answer, "kind": e.kind, "text": text,
                    "reward": reward}
+            image = getattr(e.prompt, "image", None)
+            if isinstance(image, str):                      # else drawn: the seed tells it
+                row["image"] = image
             f.write(json.dumps(row).encode() + b"\n")
 
 
@@ -446,7 +451,10 @@ def reproduce_(args):
 
 def see(args):
     """Train the tower on what easy-VQA's train questions tell of their images."""
-    known = easy_vqa.facts(tasks.get("easy-vqa", args.data).make()["train"])
+    known = easy_vqa.facts(tasks.get("easy-vqa", args.data).make().get("train", ()))
+    if not known:
+        raise ValueError(f"{args.data}: the train questions tell of no image which colour and "
+                         "shape it shows")
     cfg = captions.StageOne(word_steps=args.word_steps, chat_steps=args.chat_steps, lr=args.lr,
                             chat_lr=args.chat_lr, seed=args.seed)
     out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args))

@@ -286,6 +286,8 @@ def load(name, folder):
             if not has_val and file is set_.files[0] and split_of(example) == "val":
                 split = "val"
             found.setdefault(split, []).append(example)
+    if set_.images:
+        check_images(found)
     later = {}
     for split in ("test", "val", "train"):
         for e in found.get(split, ()):
@@ -294,6 +296,14 @@ def load(name, folder):
     if set_.keep:
         found |= {split: set_.keep(found[split]) for split in ("train", "val") if split in found}
     return {split: tuple(rows) for split, rows in found.items()}
+
+
+def check_images(found):
+    """ValueError where an image is not there: now, and not in the middle of a training. found:
+    {split: Examples}."""
+    for image in sorted({e.prompt.image for rows in found.values() for e in rows}):
+        if not Path(image).is_file():
+            raise ValueError(f"no image at {image}; the images belong beside their questions.json")
 
 
 # ----------------------------------------------------------------------------------------- the verb
