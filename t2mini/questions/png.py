@@ -26,7 +26,8 @@ ORDER = re.compile(b"IHDR(PLTE)?(tRNS)?IDATIEND")
 GREY, RGB, PALETTE = 0, 2, 3
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, 4: 2, 6: 4}    # kind of colour -> numbers per pixel
 # first column and row, and the steps to the next ones, of the seven parts of an interlaced image
-PARTS = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+PARTS = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+         (0, 1, 1, 2))
 
 
 def chunk(kind, body=b""):
