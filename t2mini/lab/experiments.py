@@ -24,6 +24,7 @@ from .runs import LOOK, TIED_RATES, row, widened
 
 SEEDS = (0, 1, 2)
 DRAWS = range(10)          # of random alpha: they cost no search, and they differ most
+LONG = dict(steps=64)       # of all that the release does, which learns slowly if it learns
 SHORT = dict(steps=16)      # of the controls that train many arms on math: a third less
 SEEN = tasks.MIXED
 UNSEEN = tuple(f"{task}-unseen" for task in SEEN)
@@ -410,6 +411,8 @@ def recipe(lab):
         for seed in SEEDS:
             run = partial(trained, lab, "math", seed, 200, as_released=departure, **SHORT)
             yield cell(run, task="math", arm=departure or "ours", seed=seed)
+    run = partial(trained, lab, "math", 0, 200, as_released="all", **LONG)
+    yield cell(run, task="math", arm="all, 64 updates")
     for task in UNSEEN:
         for arm in ("mixed z", "mixed logits"):
             yield cell(partial(mixed_logits, lab, task, arm), task=task, arm=arm)
