@@ -18,6 +18,7 @@ import torch
 from .. import adapt, evaluate, experts, svf, tasks
 from ..questions import math, tables
 from ..questions.other import make_other
+from ..recipe import TrainConfig
 from . import few_shot
 from . import sight as visual
 from .runs import LOOK, TIED_RATES, row, widened
@@ -38,6 +39,7 @@ PROMPT = ("its wording was chosen for labels that are spread evenly, so that a d
           "learn, not for right ones")
 BARE = "the examples show bare numbers, and an answer in their form leaves the working out"
 SHORT_LORA = "LoRA experts of 24 updates each, where the SVF experts had 144 to 195"
+RATE = TrainConfig().lr     # of z: the one that the sweep in `finetune` chose
 SAME_RATE = "the learning rate is the one chosen for one z per singular value"
 
 
@@ -409,9 +411,9 @@ def recipe(lab):
     yield cell(partial(lab.score, "math", 200, {}), task="math", arm="base")
     for departure in ("", "greedy", "no-baseline", "signed", "sigmoid", "bf16", "all"):
         for seed in SEEDS:
-            run = partial(trained, lab, "math", seed, 200, as_released=departure, **SHORT)
+            run = partial(trained, lab, "math", seed, 200, lr=RATE, as_released=departure, **SHORT)
             yield cell(run, task="math", arm=departure or "ours", seed=seed)
-    run = partial(trained, lab, "math", 0, 200, as_released="all", **LONG)
+    run = partial(trained, lab, "math", 0, 200, lr=RATE, as_released="all", **LONG)
     yield cell(run, task="math", arm="all, 64 updates")
     for task in UNSEEN:
         for arm in ("mixed z", "mixed logits"):
@@ -450,7 +452,7 @@ def tiny(lab):
     for tie, arm in arms.items():
         note = "" if tie == "none" else SAME_RATE
         for seed in SEEDS:
-            run = partial(trained, lab, "math", seed, 200, tie=tie, **SHORT)
+            run = partial(trained, lab, "math", seed, 200, lr=RATE, tie=tie, **SHORT)
             yield cell(run, note, task="math", arm=arm, seed=seed)
             if tie != "none":
                 run = partial(own_rate, lab, seed, tie)
