@@ -186,9 +186,9 @@ def best_single(model, tokenizer, task, mixed, solved, seed):
     return [{}, *mixed][k], [float(k == i + 1) for i in range(len(mixed))]
 
 
-def by_accuracy(*given, **options):
-    z, found = adapt.adapt_cem(*given, **options)
-    return z, found.best
+def by_accuracy(*given, normalise=False, **options):
+    z, found = adapt.adapt_cem(*given, normalise=normalise, **options)
+    return z, svf.normalised(found.best) if normalise else found.best
 
 
 def by_likelihood(*given, **options):
