@@ -310,6 +310,7 @@ BAD = [
     ("/ask", {}, 400), ("/ask", {"question": " "}, 400), ("/ask", {"question": 7}, 400),
     ("/ask", {"question": "x" * 4001}, 400), ("/ask", {"question": "Hi", "max_tokens": 10 ** 400}, 400),
     ("/ask", {"question": "Hi", "max_tokens": True}, 400), ("/ask", {"question": "Hi", "first": "never"}, 400),
+    ("/ask", {"question": "Hi", "max_tokens": 1.5}, 400), ("/heat", {"dials": [[UP, 2.7, 1]]}, 400),
     ("/ask", {"question": "Hi", "rows": ["both"]}, 400), ("/ask", {"question": "Hi", "alpha": {"nobody": 1}}, 400),
     ("/ask", {"question": "Hi", "alpha": {"math": 1.51}}, 400), ("/ask", {"question": "Hi", "alpha": [1]}, 400),
     ("/heat", {"dials": [[UP, 48, 1]]}, 400), ("/heat", {"dials": [[UP, 0, 99]]}, 400), ("/heat", {"dials": [1]}, 400),
@@ -355,6 +356,12 @@ def raw(server, headers="", first="POST /ask HTTP/1.0"):
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=600) as client:
         client.sendall(f"{first}\r\n{host}{headers}\r\n".encode("latin-1"))
         return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+def test_a_head_has_no_body(server):
+    """Fails if the refusal of HEAD sends more than its head, or METHODS lets HEAD through."""
+    head, _, rest = raw(server, first="HEAD / HTTP/1.0").partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.0 405") and "Content-Length" in head and rest == ""
 
 
 def test_garbled_requests(server):
@@ -578,7 +585,7 @@ def address():
 
 @pytest.mark.page
 def test_a_question_a_slider_and_another_answer(address):
-    """Fails if a person cannot ask by keyboard, a moved slider changes no answer, or the page has an error."""
+    """Fails if a person cannot ask by keyboard, a moved slider changes no answer or map, or the page has an error."""
     with Browser() as browser:
         browser.size(1200, 900)
         browser.open(address)
@@ -591,12 +598,15 @@ def test_a_question_a_slider_and_another_answer(address):
         text = "document.getElementById('{}').textContent".format
         base, adapted = browser.run(text("base")), browser.run(text("adapted"))
         assert "36" in adapted and base != adapted and "math" in browser.run(text("routed"))
+        browser.until(f"{text('most')} > 0")                # the map of dials follows the first word
+        moved = browser.run(text("most"))
 
         browser.run("document.getElementById('alpha-0').focus()")
         assert browser.run("document.getElementById('alpha-0').value") == "1"
         browser.key("Home", 36)                             # from 1, the math expert, to -0.5
         browser.until(f"{text('adapted')} !== {json.dumps(adapted)} && {asked}")
         assert "− 0.50 (zmath" in browser.run(text("formula")) and browser.run(text("base")) == base
+        browser.until(f"{text('most')} > 0 && {text('most')} < {moved}")
 
         browser.run("document.querySelector('.cell[tabindex=\"0\"]').focus()")
         browser.key("ArrowRight", 39)

@@ -257,7 +257,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":                          # which asks for the head alone
+            self.wfile.write(data)
 
     def send_error(self, code, message=None, explain=None):
         """http.server's own refusals come through here too."""

@@ -120,7 +120,7 @@ class Lab:
             raise ValueError("the question is empty")
         first = one_of(body, "first", FIRST)
         names = ROWS[one_of(body, "rows", tuple(ROWS))]
-        max_tokens = int(number(body.get("max_tokens", 160), 1, MOST_TOKENS, "max_tokens"))
+        max_tokens = whole(body.get("max_tokens", 160), 1, MOST_TOKENS, "max_tokens")
         given = self.z_of(body)
 
         def run(say):
@@ -195,7 +195,7 @@ class Lab:
         if not isinstance(name, str) or name not in self.ones:
             raise ValueError("a dial names a matrix that has no singular values here")
         last = len(self.ones[name]) - 1
-        index = int(number(index, 0, last, "the index of a dial"))
+        index = whole(index, 0, last, "the index of a dial")
         return name, index, number(value, -FARTHEST, FARTHEST, "z of a dial")
 
     def prompt_of(self, question, opener=""):
@@ -307,6 +307,14 @@ def number(value, low, high, what):
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{what} must be a number from {low} to {high}")
     return float(value)
+
+
+def whole(value, low, high, what):
+    """The same for numbers that count; 2.7 is no third dial."""
+    found = number(value, low, high, what)
+    if not found.is_integer():
+        raise ValueError(f"{what} must be a whole number")
+    return int(found)
 
 
 def text_of(body, name, most=MOST_CHARACTERS):

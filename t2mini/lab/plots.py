@@ -42,7 +42,7 @@ WORDS = {
     "ours": "t2mini", "greedy": "t2mini, but one greedy answer each", "no-baseline": "t2mini, but no baseline",
     "signed": "t2mini, but wrong answers cost 1", "sigmoid": "t2mini, but z is a sigmoid",
     "bf16": "t2mini, but z in bfloat16",
-    "all": "all of these", "mixed z": "experts mixed by z",
+    "all": "all of these", "all, 64 updates": "all of these, 64 updates", "mixed z": "experts mixed by z",
     "mixed logits": "mixed by logits (released)",
     "base, choosing": "base model, choosing an option",
     "base, choosing, unlisted": "the same, options not shown",
