@@ -222,7 +222,8 @@ def eval_(args):
     right, n = sum(rewards), len(rewards)
     alone = args.strategy is None and alpha is None
     result = {"task": args.task, "split": args.split, "n": n, "seed": args.seed,
-              "expert": args.expert if alone else None, "strategy": args.strategy, "choose": args.choose,
+              "expert": args.expert if alone else None, "strategy": args.strategy,
+              "choose": args.choose,
               "accuracy": right / n, "ci95": evaluate.wilson(right, n),
               "base_sha256": model.base_sha256, "seconds": round(time.time() - started, 1), **more}
     who = args.strategy or f"expert {args.expert}"

@@ -318,7 +318,8 @@ def report(data=None, say=print):
         say(f"{name}: {set_.licence}, {set_.where}")
         for file in set_.files:
             state, rows = state_of(folder, file, set_.fields) if folder else ("", 0)
-            say(one_line(f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}".rstrip()))
+            told = f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}"
+            say(one_line(told.rstrip()))
             out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows, "sha256": file.sha256,
                         "state": state, "found": rows})
         mine = [o for o in out if o["name"] == name]
