@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
 from t2mini import experts, tasks
+from t2mini.machine import files
 from t2mini.machine.text import printable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,6 +236,31 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
     monkeypatch.setattr(reinforce, "update", real)
     status, out, err = call(*args, "--resume")
     assert status == 0 and "resuming" in out
+
+
+def test_a_tower_without_an_image_is_refused(call, home):
+    """Fails if a tower that is named has no part in the answers, without a word."""
+    for asked in (["ask", "Hi", "--tower=any"], ["eval", f"--task={home}/mine.jsonl", "--tower=any"]):
+        status, _, err = call(*asked)
+        assert status == 1 and "--tower is about images" in err
+
+
+def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
+    """Fails if Ctrl-C in `see` does not say how to go on, or a second `see` writes into the first one's files."""
+    from t2mini.cli import verbs
+
+    def align(model, tokenizer, known, cfg, out, **options):
+        out.with_suffix(".ckpt").touch()
+        with pytest.raises(ValueError, match="another run is writing"):
+            with files.only_one(out.with_suffix(".lock")):
+                pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs.easy_vqa, "facts", lambda examples: {"image": ("red", "circle")})
+    monkeypatch.setattr(verbs.captions, "align", align)
+    monkeypatch.setattr(verbs.tasks, "get", lambda *args, **more: SimpleNamespace(make=dict))
+    status, _, err = call("see", f"--data={home}/mine.jsonl", f"--out={home}/t.safetensors")
+    assert status == 130 and "--resume" in err
 
 
 def test_switches_are_checked_before_the_model_is_loaded(call, home):

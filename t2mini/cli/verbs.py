@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def open_model(args, text=True):
 
 def open_task_model(args, task):
     """Model and tokenizer, with an eye where the task's questions are about images."""
+    if args.tower and task.skill != "vision":
+        raise ValueError(f"--tower is about images, and the questions of {task.name} have none")
     model, tokenizer = open_model(args)
     if task.skill == "vision":
         towers.open_eye(model, tokenizer, args.tower)
@@ -136,6 +139,8 @@ def ask(args):
     if "-" in asked:
         raise ValueError("- reads the questions from standard input, and stands alone")
     strategy, expert, image = who_answers(args)
+    if args.tower and image is None:
+        raise ValueError("--tower is about images: add --image=FILE")
     model, tokenizer = open_model(args)
     if image is not None:
         towers.open_eye(model, tokenizer, args.tower)
@@ -326,13 +331,8 @@ def train_(args):
         if talks:
             print(printable(text), flush=True)
 
-    try:
+    with stopped(ckpt):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
-    except KeyboardInterrupt:
-        if not ckpt.exists():
-            raise KeyboardInterrupt("it had learnt nothing yet") from None
-        raise KeyboardInterrupt("the last checkpoint is kept; "
-                                "add --resume to the same command to go on") from None
     print(one_line(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` "
                    f"scores it on test questions, and `python -m t2mini show {out}` draws its z"))
     return result
@@ -427,6 +427,18 @@ def adapter(model, expert, meta):
             "facts": meta}
 
 
+@contextmanager
+def stopped(ckpt):
+    """Ctrl-C inside the block says what is kept of a training and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not ckpt.exists():
+            raise KeyboardInterrupt("it had learnt nothing yet") from None
+        raise KeyboardInterrupt("the last checkpoint is kept; "
+                                "add --resume to the same command to go on") from None
+
+
 # ------------------------------------------------------------ the other verbs
 def reproduce_(args):
     """Run one experiment, or draw it again from its results."""
@@ -460,8 +472,10 @@ def see(args):
                             chat_lr=args.chat_lr, seed=args.seed)
     out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args))
     model, tokenizer = open_model(args)
-    captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
-                   log=lambda text: print(text, flush=True))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.only_one(out.with_suffix(".lock")), stopped(out.with_suffix(".ckpt")):
+        captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
+                       log=lambda text: print(text, flush=True))
     print(one_line(f"wrote {out}; try it with `ask --tower={out} --image=FILE`"))
     return {"tower": str(out), "images": len(known), **asdict(cfg)}
 

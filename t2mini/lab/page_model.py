@@ -31,6 +31,7 @@ MOST_TOKENS = 512               # of one answer
 MOST_CHARACTERS = 4000          # of a question, and of the text so far
 MOST_PROMPT = 1200              # tokens to read before an answer: nobody can stop that part
 MOST_IMAGE = 40_000             # characters of an image; 64 x 64 pixels have 16,384 at most
+MOST_PIXELS = 1 << 18           # of it: a blank image of millions fits into as few characters
 ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
 FIRST = ("decide", "show", "skip")
 
@@ -166,7 +167,7 @@ class Lab:
             data = base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             raise ValueError("image must be a PNG file in base64") from None
-        return pictures.Seen(question, pictures.decode(data, "the image"))
+        return pictures.Seen(question, pictures.decode(data, "the image", MOST_PIXELS))
 
     def z_of(self, body):
         """Sliders and dials of a request -> dict matrix -> z (r,).

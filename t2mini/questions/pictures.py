@@ -52,16 +52,17 @@ def read_png(path):
     return decode(data, path)
 
 
-def decode(data, name):
-    """The bytes of a PNG file -> (64, 64, 3) uint8. ValueError, one line that says its `name`."""
+def decode(data, name, most=MOST_PIXELS):
+    """The bytes of a PNG file of at most so many pixels -> (64, 64, 3) uint8. ValueError, one line
+    that says its `name`."""
     if not data.startswith(png.SIGNATURE):
         raise ValueError(f"{name} is not a PNG file; other formats are not read")
     wide, high = (int.from_bytes(data[at:at + 4], "big") for at in (16, 20))
     if not data.startswith(png.BEGINNING):
         raise ValueError(f"{name}: damaged PNG file (it does not begin with its size)")
-    if not 0 < wide * high <= MOST_PIXELS or max(wide, high) > LONGEST:
+    if not 0 < wide * high <= most or max(wide, high) > LONGEST:
         raise ValueError(f"{name}: an image of {wide:,} x {high:,} pixels; at most "
-                         f"{MOST_PIXELS:,} in all and {LONGEST:,} on a side are read")
+                         f"{most:,} in all and {LONGEST:,} on a side are read")
     try:
         decoded = png.decode(data)
     except Exception as e:                          # whatever a decoder finds wrong
