@@ -87,7 +87,10 @@ mark = lambda reward: "right" if reward else "wrong"
 def shown(text, width, most):
     """An answer in at most `most` lines of at most `width` characters, as a list."""
     lines = [part for line in text.strip().splitlines() for part in textwrap.wrap(line, width)]
-    return lines if len(lines) <= most else [*lines[:most - 1], lines[most - 1][:width - 4].rstrip() + " ..."]
+    if len(lines) <= most:
+        return lines
+    last = lines[most - 1]
+    return [*lines[:most - 1], (last if len(last) <= width - 4 else last[:width - 3].rpartition(" ")[0]) + " ..."]
 
 
 for i in firsts:
@@ -143,7 +146,8 @@ for row, i in enumerate(firsts):
             weight="bold")
     cell(1, row, base[i], right["base"][i])
     if unchanged[i]:
-        cell(2, row, "no expert is needed: the answer of the base model")
+        ax.text(2.05, row + 0.1, "no expert is needed,\nso the base model's answer stays", va="top", fontsize=11,
+                style="italic", color=plots.DARK)
     else:
         cell(2, row, adapted[i], right["adapted"][i])
 chapter.save(fig, "00_two_passes")

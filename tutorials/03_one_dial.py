@@ -160,7 +160,7 @@ for label, found in MODELS.items():
 
 # %% the picture
 plt = plots.pyplot()
-fig, ((plane, one), (dose, numbers)) = plt.subplots(2, 2, figsize=(11, 8.6))
+fig, ((plane, one), (dose, numbers)) = plt.subplots(2, 2, figsize=(11.5, 9.4))
 
 # a matrix turns the unit circle into an ellipse; its half axes are the S_i u_i
 angle = torch.linspace(0, 2 * torch.pi, 200)
@@ -172,26 +172,27 @@ for z, colour, style, label in (((1, 1), plots.OF["base"], "-", "z = (1, 1): W")
                                 ((1.5, 1), plots.OF["expert"], "-", "z = (1.5, 1)")):
     turned = torch.tensor(z, dtype=torch.float32)
     plane.plot(*((U * (S * turned)) @ Vt @ circle), style, color=colour, lw=2, label=label)
-for i, name in ((0, "piece 0"), (1, "piece 1")):
+for i, name in ((0, "direction 0"), (1, "direction 1")):
     for z, colour in ((1.5 - 0.5 * i, plots.OF["expert"]), (1, plots.OF["base"])):
         tip = z * S[i] * U[:, i]
         style = {"arrowstyle": "-|>", "lw": 2.5, "color": colour, "shrinkA": 0, "shrinkB": 0}
         plane.annotate("", tip.tolist(), (0, 0), arrowprops=style)
-    plane.annotate(name, tip.tolist(), (8 - 80 * (i == 0), -2 - 6 * i), textcoords="offset points", fontsize=11)
-plane.text(4.3, 6.3, "dial 0 makes the ellipse\nlonger or shorter along\npiece 0, and nowhere else", fontsize=10.5, va="center")
-plane.set(aspect="equal", xticks=[], yticks=[], title="One dial stretches one direction", xlim=(-6, 13.5), ylim=(-10.2, 10.6))
+    plane.annotate(name, tip.tolist(), (8 - 110 * (i == 0), -2 - 6 * i), textcoords="offset points", fontsize=11)
+plane.text(4.3, 6.3, "dial 0 makes the ellipse\nlonger or shorter along\ndirection 0, nowhere else", fontsize=10.5, va="center")
+plane.set(aspect="equal", xticks=[], yticks=[], title="1. One dial stretches one direction", xlim=(-6, 13.5), ylim=(-10.2, 10.6))
 plane.spines[:].set_visible(False)
-plane.legend(frameon=False, fontsize=11, loc="lower right", title="the unit circle after W′", alignment="left")
+plane.legend(frameon=False, fontsize=11, loc="lower right", title="the circle after the matrix", alignment="left",
+             bbox_to_anchor=(1.05, 0))
 
-WORDS = {(1, 0): "largest piece, layer 1", (1, 288): "middle piece, layer 1",
-         (29, 0): "largest piece, layer 29", (29, 288): "middle piece, layer 29"}
+WORDS = {(1, 0): "largest, layer 1", (1, 288): "middle one, layer 1",
+         (29, 0): "largest, layer 29", (29, 288): "middle one, layer 29"}
 for (dial, p), colour, line in zip(curves.items(), (plots.RED, plots.RED, plots.BLUE, plots.BLUE), ("-", ":") * 2):
     one.plot(values, p, line, color=colour, marker="o", ms=4, label=WORDS[dial])
-one.axvline(1, color=plots.OF["base"], lw=1)
+one.axvline(1, ymax=0.75, color=plots.OF["base"], lw=1)
 one.text(1.04, 0.02, "base model", color="#666666", fontsize=10)
-one.set(xlabel="z of that one dial", ylabel='chance of "Paris"', ylim=(0, 1.3), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
-        title="Only the largest dial of an early layer breaks the answer")
-one.legend(frameon=False, fontsize=10, ncols=2, loc="upper center")
+one.set(xlabel="z of that one dial", ylabel='chance of "Paris"', ylim=(0, 1.38), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        title="2. One dial alone rarely breaks an answer")
+one.legend(frameon=False, fontsize=10, ncols=2, loc="upper center", title="dial of which singular value?")
 
 NAMES = {"base": "off\n(base)", "half": "half", "expert": "full\n(expert)", "double": "double", "shuffled": "full, but\nshuffled"}
 for x, (name, found) in enumerate(zip(arms, right)):
@@ -202,21 +203,21 @@ for x, (name, found) in enumerate(zip(arms, right)):
     dose.errorbar(x, 100 * share, [[100 * (share - low)], [100 * (high - share)]], color="black", lw=1, capsize=3)
     dose.text(x, 100 * high + 2, f"{100 * share:.0f} %", ha="center", fontsize=11, weight="bold")
 dose.set_xticks(range(len(arms)), NAMES.values())
-dose.set(ylim=(0, 105), ylabel=f"right of {N} questions, %  (95 % interval)", title="All dials, each a little, mend answers")
+dose.set(ylim=(0, 105), ylabel=f"right of {N} questions, %  (95 % interval)", title="3. All dials, each turned a little, mend answers")
 
-for i, (method, colour) in enumerate((("SVF", "svf"), ("LoRA, rank 16", "lora"), ("all weights", "full"))):
-    for x, name in enumerate(MODELS):
-        row = bars[name, "all seven"]
-        numbers.bar(x + 0.3 * (i - 1), row[i], 0.28, color=plots.OF[colour], label=None if x else method)
-        size = f"{row[i] / 1e3:,.0f} k" if row[i] < 1e6 else f"{row[i] / 1e6:,.0f} M"
-        numbers.text(x + 0.3 * (i - 1), row[i] * 1.2, size, ha="center", va="bottom", fontsize=11, weight="bold")
-    if method == "SVF":
-        for x, name in enumerate(MODELS):
-            row = bars[name, "all seven"]
-            numbers.text(x - 0.3, 2.2e3, f"{row[1] / row[0]:.0f} x\nfewer", ha="center", color="white", fontsize=12, weight="bold")
+for x, name in enumerate(MODELS):
+    row = bars[name, "all seven"]
+    numbers.plot([x, x], [row[0], row[2]], color=plots.GREY, lw=1.5, zorder=0)
+    for many, colour, method in zip(row, ("svf", "lora", "full"), ("dials (SVF)", "LoRA, rank 16", "all seven kinds\nof matrices")):
+        size = f"{many / 1e3:,.0f} thousand" if many < 1e6 else f"{many / 1e6:,.0f} million"
+        numbers.plot(x, many, "o", ms=13, color=plots.OF[colour])
+        numbers.text(x + 0.09, many, f"{method}:\n{size}", va="center", fontsize=10.5)
+    numbers.text(x - 0.07, (row[0] * row[1]) ** 0.5, f"{row[1] / row[0]:.0f} times\nfewer", ha="right", va="center", fontsize=12,
+                 weight="bold", color=plots.OF["svf"])
 numbers.set_yscale("log")
 numbers.set_xticks(range(2), MODELS)
-numbers.set(ylabel="trained numbers (log scale)", title="Dials (SVF): fifty times fewer numbers than LoRA", ylim=(1e3, 3e11))
-numbers.legend(frameon=False, fontsize=10, ncols=3, loc="upper center")
+numbers.set(ylabel="trained numbers (log scale)", title="4. Dials are fifty times fewer than numbers of LoRA", ylim=(3e4, 4e10),
+            xlim=(-0.45, 1.6))
+fig.suptitle("A dial per singular value: few numbers, and small turns of all of them mend answers", fontsize=14, weight="bold")
 fig.tight_layout(h_pad=2.5)
 chapter.save(fig, "03_one_dial")

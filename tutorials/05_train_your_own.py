@@ -157,18 +157,19 @@ def gain(log):
 
 plt = plots.pyplot()
 fig, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, gridspec_kw={"width_ratios": [1.6, 1]})
-for ax, log, title in ((axes[0], full, f"200 updates took the math expert from {gain(full)}"),
-                       (axes[1], own, f"24 updates on your own file: from {gain(own)}")):
+for ax, log, title in ((axes[0], full, f"200 updates take the math expert\nfrom {gain(full)} at its best"),
+                       (axes[1], own, f"24 updates on a file of your own:\nfrom {gain(own)} at their best")):
     val = [r for r in log if "val" in r]
     low, high = zip(*(evaluate.wilson(r["val"] * r["val_n"], r["val_n"]) for r in val))
     steps = [r for r in log if "reward" in r]
-    ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=plots.ORANGE, lw=1.4,
-            label="reward of sampled answers (train)")
-    ax.errorbar([r["step"] for r in val], [r["val"] for r in val],
-                [[r["val"] - a for r, a in zip(val, low)], [b - r["val"] for r, b in zip(val, high)]],
-                color=plots.BLUE, marker="o", capsize=3, lw=2, label="greedy answers right (validation, 95 %)")
-    ax.set(xlabel="update", title=title, ylim=(0, 1), xlim=(-1, None))
-axes[0].set_ylabel("share right")
+    ax.plot([r["step"] for r in steps], [100 * r["reward"] for r in steps], color=plots.ORANGE, lw=1.4,
+            label="sampled answers, while training")
+    ax.errorbar([r["step"] for r in val], [100 * r["val"] for r in val],
+                [[100 * (r["val"] - a) for r, a in zip(val, low)], [100 * (b - r["val"]) for r, b in zip(val, high)]],
+                color=plots.BLUE, marker="o", capsize=3, lw=2, label="likeliest answers, validation (bar: 95 % interval)")
+    ax.set(xlabel="update", ylim=(0, 100), xlim=(-1, None))
+    ax.set_title(title, fontsize=13, weight="bold")
+axes[0].set_ylabel("right answers, %")
 axes[0].legend(frameon=False, loc="lower right", fontsize=10)
 fig.tight_layout()
 chapter.save(fig, "05_train_your_own")

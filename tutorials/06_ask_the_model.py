@@ -142,7 +142,8 @@ for i, row in enumerate(grid.tolist()):
                   weight="bold" if i == j else None)
 left.set_xticks(range(5), COLUMNS)
 left.set_yticks(range(4), tasks.LABELS)
-left.set(xlabel="the base model says", ylabel="the question needs", title="Asked in words, the base model\nmixes the kinds up")
+left.set(xlabel=f"what the base model says (numbers: questions, {EACH} in a row)", ylabel="what the question needs")
+left.set_title("First pass by prompt: the base model\nmixes the kinds up", fontsize=13, weight="bold")
 for spine in left.spines.values():
     spine.set_visible(False)
 for x, (arm, colour) in enumerate(zip(NAMES, (plots.GREY, plots.BLUE, plots.GREEN))):
@@ -151,7 +152,8 @@ for x, (arm, colour) in enumerate(zip(NAMES, (plots.GREY, plots.BLUE, plots.GREE
     bars.bar(x, 100 * p, color=colour)
     bars.errorbar(x, 100 * p, [[100 * (p - low)], [100 * (high - p)]], color="black", lw=1.2, capsize=4)
     bars.text(x, 100 * high + 2, f"{100 * p:.0f} %", ha="center", weight="bold")
-bars.set_xticks(range(3), ("base\nmodel", "routed by\nthe prompt", "told what\nis needed"))
-bars.set(ylabel="right answers, % (lines: 95 % interval)", ylim=(0, 100), title="Better sorting, better answers")
+bars.set_xticks(range(3), ("base\nmodel", "first pass\nby prompt", "given the\nright expert"))
+bars.set(ylabel="right answers, % (lines: 95 % interval)", ylim=(0, 100))
+bars.set_title(f"Better sorting,\nbetter answers ({len(few)} of these questions)", fontsize=13, weight="bold")
 fig.tight_layout()
 chapter.save(fig, "06_ask_the_model")

@@ -4,7 +4,7 @@ import chapter
 import torch
 
 from t2mini import adapt, evaluate, experts, tasks
-from t2mini.lab import arms, plots
+from t2mini.lab import arms, figures, plots
 from t2mini.generate import generate
 
 LABELS = tasks.LABELS                                       # code, math, reasoning, other
@@ -125,29 +125,26 @@ for name, curve in curves.items():
 
 # %% the pictures
 plt = plots.pyplot()
-fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained")
+said = {"prompt": "first pass by prompt", "classifier": "trained first pass"}
 for ax, (strategy, table) in zip(axes, tables.items()):
-    said = [*LABELS, "unreadable"]
-    share = torch.tensor([[row[s] / max(1, sum(row.values())) for s in said] for row in table.values()])
-    image = ax.imshow(100 * share, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-    for i, row in enumerate(table.values()):
-        for j, s in enumerate(said):
-            ax.text(j, i, row[s], ha="center", va="center", color="black" if share[i, j] > 0.55 else "white", fontsize=14)
+    figures.draw_confusion(ax, [table])
     right = sum(table[n][n] for n in LABELS)
-    ax.set(xlabel="label said", title=f"{strategy}: {right} of {len(examples)} right")
-    ax.set_xticks(range(5), said, rotation=20, fontsize=10)
-    ax.set_yticks(range(4), LABELS)
-axes[0].set_ylabel("label needed")
-fig.tight_layout()
-fig.colorbar(image, ax=axes, label="% of the row", pad=0.02)
+    ax.set_title(f"{said[strategy]}: {right} of {len(examples)} right", fontsize=12)
+fig.supxlabel("what the first pass said, % of the questions of a row  (frame: right)", fontsize=11)
+fig.supylabel("what the question needs", fontsize=11)
+fig.suptitle("Once it is trained, the first pass sorts nearly every question right", fontsize=13, weight="bold")
 chapter.save(fig, "07_a_better_dispatcher")
 
-fig, ax = plt.subplots(figsize=(6.4, 3.8))
-styles = ((plots.GREEN, "-"), (plots.BLUE, "-"), (plots.ORANGE, "-"), (plots.GREY, "--"))
-for (name, curve), (colour, line) in zip(curves.items(), styles):
+fig, ax = plt.subplots(figsize=(9, 4.6))
+styles = ((plots.GREEN, "-", "chance at the start: 0.25", 27, 1.015), (plots.BLUE, "-", "0.02", 47, 0.4),
+          (plots.ORANGE, "-", "0.0005: never said, never learnt", 70, -0.04),
+          (plots.GREY, "--", "0.25, but no question of this kind is asked", 45, 0.08))
+for (name, curve), (colour, line, said, *at) in zip(curves.items(), styles):
     x = torch.arange(1, len(curve) + 1)
     ax.fill_between(x, curve.min(1).values, curve.max(1).values, color=colour, alpha=0.18, lw=0)
-    ax.plot(x, curve.mean(1), line, color=colour, lw=2, label=name)
-ax.set(xlabel="update", ylabel='chance to say "other" where it is right', ylim=(0, 1), title="A label that is never sampled is never learnt (mean and range of 16 runs)")
-ax.legend(frameon=False, fontsize=9, title="at the start", loc="center right")
+    ax.plot(x, curve.mean(1), line, color=colour, lw=2.5)
+    ax.text(*at, said, color=plots.DARK if colour == plots.GREY else colour, weight="bold", va="center")
+ax.set(xlabel="update  (line: mean, band: range of 16 runs)", ylabel='chance to say "other" where it is right', ylim=(-0.08, 1.05))
+ax.set_title("A label that is never said is never learnt", fontsize=13, weight="bold")
 chapter.save(fig, "07_sampled")

@@ -131,16 +131,15 @@ print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient s
 plt = plots.pyplot()
 fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
 steps = np.arange(1, 21)
-TIES = ((loose, 0.79, "ties cut anywhere\n(thin: each of 20 runs)", plots.RED),
-        (held, 0.03, "t2mini: no elite among equals", plots.BLUE))
+TIES = ((loose, 0.8, "keeps any of the equal ones\n(thin: each of 20 searches)", plots.RED),
+        (held, -0.14, "keeps none when all are equal", plots.BLUE))
 left.plot(steps, loose.T, color=plots.RED, lw=0.6, alpha=0.4)
 for paths, height, said, colour in TIES:
     ends = paths.mean(0)
     left.plot(steps, ends, color=colour, lw=3)
     left.text(20.4, ends[-1], f"{ends[-1]:.2f}", color=colour, fontsize=13, weight="bold", va="center")
-    left.text(20, height, said, color=colour, fontsize=11.5, weight="bold", ha="right", va="bottom",
-              bbox={"color": "white", "alpha": 0.7, "pad": 1})
-left.set(xlabel="iteration", ylabel="how far the mixture has walked", ylim=(-0.03, 1), xlim=(0, 20))
+    left.text(20, height, said, color=colour, fontsize=11.5, weight="bold", ha="right", va="bottom")
+left.set(xlabel="iteration", ylabel="distance of the mixture from its start", ylim=(-0.17, 1), xlim=(0, 20))
 left.set_xticks(range(0, 21, 5))
 left.set_title("On a score that is always the same,\na search must stand still", fontsize=13, weight="bold")
 
@@ -157,10 +156,10 @@ for k in np.argsort(search.best[:3]):
     below = max(kept, below + 0.075)
     right.text(last + 0.55, below, f"{name} {kept:+.2f}", color=colour, fontsize=12, weight="bold", va="center")
 right.axhline(0, color="black", lw=1, ls=":")
-right.text(last + 0.3, 0.72, "stars: the mixture kept", ha="right", fontsize=11.5)
-right.text(last + 0.3, 0.65, "bands: one deviation", ha="right", fontsize=11.5)
+right.text(last + 0.3, 0.62, "line: mean of the mixtures tried\nband: their standard deviation\nstar: the best one tried",
+           ha="right", fontsize=11)
 right.set_xticks(at)
-right.set(xlabel=f"iteration, on {SHOTS} examples: {plots.in_words(TASK)}", ylabel="weight of each expert, alpha")
+right.set(xlabel=f"iteration ({SHOTS} examples of {plots.in_words(TASK)})", ylabel="weight of each expert, alpha")
 right.set_title("On a real score it makes up its mind\nin a few iterations", fontsize=13, weight="bold")
 fig.tight_layout(w_pad=4)
 chapter.save(fig, "08_mix_by_search")

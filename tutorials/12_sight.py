@@ -150,24 +150,26 @@ print(f"seconds behind the loading: {time.time() - started:.0f}")
 
 # %% the picture
 plt = plots.pyplot()
-both = {"base": plots.DARK, "vision expert": plots.BLUE}
+both = {"base": "black", "vision expert": plots.BLUE}
 fig, axes = plt.subplots(2, 4, figsize=(12, 7.2))
 for ax, i in zip(axes.flat, range(8)):
     ax.imshow(asked[i].prompt.image)
     ax.axis("off")
     ax.set_title(asked[i].prompt, fontsize=11, weight="bold")
-    for x, (name, colour) in zip((0, 0.52), both.items()):
+    for y, (name, colour) in zip((-0.04, -0.22), both.items()):
         mark = "\N{CHECK MARK}" if rewards[name][i] else "\N{BALLOT X}"
-        said = textwrap.fill(texts[name][i].strip(), 18)
-        ax.text(x, -0.04, f"{name} {mark}\n{said}", transform=ax.transAxes, fontsize=9, va="top", color=colour)
+        said = texts[name][i].strip()
+        cut = "" if said.endswith(".") or " " not in said else " ..."   # by the limit of eight tokens
+        ax.text(0, y, textwrap.fill(f"{mark} {name}: {said}{cut}", 30), transform=ax.transAxes, fontsize=10.5, va="top",
+                color=colour)
 tally = ", ".join(f"{name} {sum(rewards[name][:8]):.0f}" for name in both)
 fig.suptitle(f"Color and shape are seen, yes or no is guessed (of 8 right: {tally})", weight="bold", fontsize=14)
-fig.subplots_adjust(0.02, 0.1, 0.98, 0.9, wspace=0.12, hspace=0.42)
+fig.subplots_adjust(0.02, 0.12, 0.98, 0.9, wspace=0.14, hspace=0.52)
 chapter.save(fig, "12_sight")
 
 # %% an image to ask about, of another size than the tower's
-fig, ax = plt.subplots(figsize=(2.5, 2))
+fig, ax = plt.subplots(figsize=(2, 2))
 fig.subplots_adjust(0, 0, 1, 1)
-ax.imshow(draw("yellow", "circle", random.Random(3)), aspect="auto")
+ax.imshow(draw("yellow", "circle", random.Random(3)))
 ax.axis("off")
 chapter.save(fig, "shape")

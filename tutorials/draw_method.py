@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE.parent))        # so that `import t2mini` works from
 
 from t2mini.lab import plots  # noqa: E402
 
-QUESTION = "Raj plays 9 games\nevery week. How many\ngames does Raj play\nin 4 weeks?"
+QUESTION = "Raj plays 9 games\nevery week. How\nmany games does Raj\nplay in 4 weeks?"
 DIALS = {       # a few z of each expert, only to be looked at
     "code": (0.7, 1.2, 0.9, 1.1, 0.6, 1.3, 1.0, 0.8),
     "reasoning": (1.0, 1.3, 0.6, 1.2, 0.9, 0.7, 1.3, 1.1),
@@ -55,7 +55,7 @@ def draw_first_pass(ax):
     box(ax, 28.5, 29, 24, 13.5, PALE_BLUE, plots.BLUE)
     matrix(ax, 31, 31.7, 8, 8, "white", plots.BLUE)
     ax.text(35, 35.7, "W", fontsize=16, ha="center", va="center", style="italic")
-    ax.text(45.7, 35.7, "ask the model\n(or a trained\ndispatcher)", fontsize=11, ha="center", va="center")
+    ax.text(45.7, 35.7, "first pass:\nby prompt,\nor trained", fontsize=11, ha="center", va="center")
     arrow(ax, (53, 33.2), (63, 31.2))
     ax.text(57.8, 34.4, "“math”", fontsize=14, ha="center", weight="bold", color=INK)
 
@@ -85,7 +85,7 @@ def draw_second_pass(ax):
     matrix(ax, 54.1, 9.6, 9, 5, "white", plots.BLUE)                        # Vt, (r, n)
     for i, z in enumerate(DIALS["math"][:5]):
         ax.plot(47.5 + 0.9 * i, 13.9 - 0.9 * i, "o", ms=5.2 * z, color=plots.ORANGE)
-    for x, y, text in ((42, 10.3, "U"), (58.6, 12.1, "Vᵀ")):
+    for x, y, text in ((42, 10.3, "U"), (49.3, 7.6, "S · z"), (58.6, 12.1, "Vᵀ")):
         ax.text(x, y, text, fontsize=16, ha="center", va="center", style="italic")
     middle = {"ha": "center", "va": "center"}
     ax.text(49.5, 2.9, "W′ = U diag(S · z) Vᵀ", fontsize=15, weight="bold", **middle)

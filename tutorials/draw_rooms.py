@@ -16,7 +16,7 @@ from t2mini.lab import plots  # noqa: E402
 
 ABOVE = (("cli/", "options and verbs:\nwhat you type"),
          ("lab/", "experiments, figures,\nspeed, demo"),
-         ("sight/", "images: a tower and\nits image tokens"))
+         ("sight/", "images: a small network\nthat reads them"))
 BELOW = (("questions/", "made-up and published\nquestions, the sandbox"),
          ("formats/", "weights, tokenizers,\nexport"),
          ("machine/", "files, locks, processes,\nmemory, caches"))
@@ -38,10 +38,12 @@ def room(ax, x, y, width, name, text):
 def draw():
     """-> the figure of the rooms."""
     plt = plots.pyplot()
-    fig, ax = plt.subplots(figsize=(10, 6.2), facecolor="white")
+    fig, ax = plt.subplots(figsize=(10, 6.6), facecolor="white")
     fig.subplots_adjust(0.01, 0.01, 0.99, 0.99)
     ax.axis("off")
-    ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 61.5))
+    ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 66))
+    ax.text(50, 63.6, "The method stands in the middle; six folders use it or serve it", fontsize=15, weight="bold",
+            color=INK, ha="center", va="center")
     for i, (name, text) in enumerate(ABOVE):
         room(ax, 2 + 32.5 * i, 50, 31, name, text)
         arrow(ax, (17.5 + 32.5 * i, 49.5), (17.5 + 32.5 * i, 45.5))
@@ -49,7 +51,7 @@ def draw():
     headline = "the trunk: the method, one idea in each file"
     ax.text(5, 41.6, headline, fontsize=15, weight="bold", color=INK, va="center")
     for row, (what, names) in enumerate(TRUNK):
-        y = 36.9 - 4.5 * row
+        y = 37.2 - 4.4 * row
         ax.text(5, y, what, fontsize=12.5, color=INK, va="center")
         ax.text(35, y, names, fontsize=12.5, family="monospace", color=plots.BLUE, va="center",
                 weight="bold")

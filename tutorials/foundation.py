@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import t2mini     # noqa: E402
 from t2mini import adapt, evaluate, experts, svf, tasks     # noqa: E402
-from t2mini.lab import arms, plots     # noqa: E402
+from t2mini.lab import arms, figures     # noqa: E402
 from t2mini.lab.experiments import PROMPT     # noqa: E402
 from t2mini.questions import published, tables     # noqa: E402
 from t2mini.cli.verbs import agree     # noqa: E402
@@ -130,15 +130,15 @@ def scored(task, arm, rewards, started, **extra):
 def draw(done):
     """The README's picture: each expert on its own task, and every arm on the unseen ones."""
     rows = []
-    for task in dict.fromkeys(r["task"] for r in done if r["task"] != "dispatch" and not r["task"].startswith(("real-", "hand-"))):
-        mine = {r["arm"]: r for r in done if r["task"] == task}
-        single = [r for arm, r in mine.items() if arm.endswith(" expert")]
-        name = "best single expert" if task.endswith("-unseen") else "own expert"
-        if single:
-            mine[name] = max(single, key=lambda r: r["accuracy"])
-        rows += [{**r, "arm": arm} for arm, r in mine.items() if not arm.endswith(" expert") or arm == name]
+    for r in done:
+        if r["task"] == "dispatch" or r["task"].startswith(("real-", "hand-")):
+            continue
+        if r["arm"] == f"{r['task']} expert":
+            rows.append({**r, "arm": "own expert"})
+        elif not r["arm"].endswith(" expert"):
+            rows.append(r)
     if rows:
-        plots.draw_results(rows, HERE / "figures" / "results.png")
+        figures.results(rows, HERE / "figures" / "results.png")
 
 
 if __name__ == "__main__":

@@ -187,16 +187,16 @@ plt = plots.pyplot()
 fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
 x = [g / 100 for g in range(2, 31)]
 for label, count, colour in (
-        ("questions of their own", lambda g: items(0.5, g), plots.OF["base"]),
-        ("the same questions, 30 % change", lambda g: items_paired(0.3, g), plots.BLUE)):
+        ("different questions for each model", lambda g: items(0.5, g), plots.OF["base"]),
+        ("the same questions for both\n(30 % of answers differ)", lambda g: items_paired(0.3, g), plots.BLUE)):
     left.plot([100 * g for g in x], [count(g) for g in x], color=colour, lw=2.5, label=label)
 for gain in (5, 10, 20):
     needed = items(0.5, gain / 100)
     left.plot(gain, needed, "o", color=plots.OF["base"], ms=7)
     left.text(gain + 0.6, needed * 1.12, f"{needed}", weight="bold")
 left.set_yscale("log")
-left.set(xlabel="true gain, points", ylabel="questions per arm (log scale)",
-         title="To see half the gain takes four times the questions")
+left.set(xlabel="true difference of two models, points", ylabel="questions for each model (log scale)")
+left.set_title("To see half the difference\ntakes four times the questions", fontsize=12.5, weight="bold")
 left.legend(frameon=False, fontsize=10)
 names = [f"{task}, {model}" for task, (_, row) in TABLE_1.items() for model in row]
 for y, (gain, half) in enumerate(gains):
@@ -206,7 +206,7 @@ for y, (gain, half) in enumerate(gains):
     right.text(24.5, y, f"{gain:+.1f}", va="center", ha="right", weight="bold" if beyond else None)
 right.axvline(0, color="black", lw=1, ls=":")
 right.set_yticks(range(len(names)), names, fontsize=9)
-right.set(ylim=(len(names) - 0.4, -0.6), xlim=(-15, 25), xlabel="SVF minus base, points (line: 95 % interval)",
-          title=f"{clear} of the paper's 9 gains are surely above zero")
+right.set(ylim=(len(names) - 0.4, -0.6), xlim=(-15, 25), xlabel="SVF minus base model, points (line: 95 % interval)")
+right.set_title(f"{clear} of the paper's 9 differences\nare surely above zero", fontsize=12.5, weight="bold")
 fig.tight_layout()
 chapter.save(fig, "how_sure")

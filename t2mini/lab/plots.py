@@ -26,7 +26,7 @@ OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORA
 WORDS = {
     "base": "base model", "no z": "base model", "z": "expert", "shuffled z": "expert, shuffled",
     "svf": "SVF expert", "lora": "LoRA", "ia3": "IA3",
-    "prompt": "two passes, by prompt", "classifier": "two passes, trained",
+    "prompt": "first pass by prompt", "classifier": "trained first pass",
     "uniform alpha": "all experts mixed equally", "random alpha": "mixed at random",
     "cem": "mixture found by search", "CEM": "mixture found by search",
     "own expert": "its own expert", "cem per matrix": "searched, per matrix",
@@ -39,14 +39,15 @@ WORDS = {
     "lora, uniform alpha": "LoRA, mixed equally", "lora, cem": "LoRA, searched",
     "10-shot in context": "ten examples in the prompt",
     "10-shot in context, bare numbers": "ten examples in the prompt",
+    "10 shots, 8 x 3": "10 examples, 8 tries in 3 rounds", "10 shots, 16 x 12": "10 examples, 16 tries in 12 rounds",
     "ours": "t2mini", "greedy": "t2mini, but one greedy answer each", "no-baseline": "t2mini, but no baseline",
     "signed": "t2mini, but wrong answers cost 1", "sigmoid": "t2mini, but z is a sigmoid",
     "bf16": "t2mini, but z in bfloat16",
     "all": "all of these", "all, 64 updates": "all of these, 64 updates", "mixed z": "experts mixed by z",
     "mixed logits": "mixed by logits (released)",
-    "base, choosing": "base model, choosing an option",
-    "base, choosing, unlisted": "base model, choosing, options hidden",
-    "svf, choosing": "expert, choosing an option",
+    "base, choosing": "base model, picking an option",
+    "base, choosing, unlisted": "base model, picking, options hidden",
+    "svf, choosing": "SVF expert, picking an option",
     "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
     "real-code": "the first 100 of MBPP", "real-reasoning": "the first 100 of ARC-Challenge",
     "hand-math": "math, by hand", "hand-code": "code, by hand",
@@ -63,7 +64,7 @@ WORDS = {
     "math-unseen": "math of unseen kinds", "code-unseen": "code of unseen kinds",
     "reasoning-unseen": "reasoning of unseen kinds", "gsm8k": "GSM8K", "math-500": "MATH-500",
     "mbpp": "MBPP", "humaneval": "HumanEval", "arc-easy": "ARC-Easy",
-    "arc-challenge": "ARC-Challenge", "the same": "same weights",
+    "arc-challenge": "ARC-Challenge", "the same": "original weights", "fine-tuned on other": "model fine-tuned on chat answers",
     "q": "query", "k": "key", "v": "value", "o": "attention out",
     "gate": "MLP gate", "up": "MLP up", "down": "MLP down",
 }
@@ -71,7 +72,9 @@ WORDS = {
 
 def in_words(name):
     """An arm or a task as a reader would say it."""
-    return WORDS.get(name, name.replace("svf", "SVF").replace("lora", "LoRA"))
+    for short, word in (("svf", "SVF"), ("lora", "LoRA"), ("next-token", "copying"), ("shots", "examples")):
+        name = name if name in WORDS else name.replace(short, word)
+    return WORDS.get(name, name)
 
 
 def pyplot():
@@ -141,39 +144,6 @@ def draw_log(path_log, path):
                 label=f"greedy accuracy, validation (n={val[0]['val_n'] if val else 0})")
     ax.set(xlabel="update", ylabel="share right", ylim=(0, 1))
     ax.legend(frameon=False)
-    save(fig, path)
-
-
-def draw_results(results, path):
-    """results: list of {task, arm, accuracy, ci95}. One bar per task and arm with its interval; the unseen tasks, on
-    which the strategies compete, stand to the right of the trained ones."""
-    plt = pyplot()
-    parts = [[r for r in results if r["task"].endswith("-unseen") == unseen] for unseen in (False, True)]
-    parts = [p for p in parts if p]
-    count = [len({(r["task"], r["arm"]) for r in p}) + len({r["task"] for r in p}) for p in parts]
-    fig, axes = plt.subplots(1, len(parts), figsize=(12, 4.6), sharey=True, squeeze=False,
-                             gridspec_kw={"width_ratios": count})
-    for ax, part in zip(axes[0], parts):
-        x, middle = 0, {}
-        for task in dict.fromkeys(r["task"] for r in part):
-            mine = [r for r in part if r["task"] == task]
-            middle[x + (len(mine) - 1) / 2] = task
-            for r in mine:
-                low, high = r["ci95"]
-                ax.bar(x, 100 * r["accuracy"], 0.92, color=OF.get(r["arm"], RED), label=in_words(r["arm"]))
-                ax.errorbar(x, 100 * r["accuracy"], [[100 * (r["accuracy"] - low)], [100 * (high - r["accuracy"])]],
-                            color="black", lw=1, capsize=2)
-                ax.text(x, 100 * high + 1, f"{100 * r['accuracy']:.1f}", ha="center", fontsize=8)
-                x += 1
-            x += 1
-        ax.set_xticks(list(middle), map(in_words, middle.values()))
-        ax.set(ylim=(0, 120), yticks=range(0, 101, 20),
-               title="Each expert beats the base model\non its own task" if part is parts[0]
-               else "On kinds never trained on, two trained passes help\nin math and reasoning, not in code")
-        legend = dict(zip(*reversed(ax.get_legend_handles_labels())))
-        ax.legend(legend.values(), legend, frameon=False, ncols=3, fontsize=9, loc="upper left")
-        ax.title.set_size(12)
-    axes[0][0].set_ylabel("right answers, % (lines: 95 % interval)")
     save(fig, path)
 
 
