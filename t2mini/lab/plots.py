@@ -63,7 +63,10 @@ WORDS = {
     "math-unseen": "math of unseen kinds", "code-unseen": "code of unseen kinds",
     "reasoning-unseen": "reasoning of unseen kinds", "gsm8k": "GSM8K", "math-500": "MATH-500",
     "mbpp": "MBPP", "humaneval": "HumanEval", "arc-easy": "ARC-Easy",
-    "arc-challenge": "ARC-Challenge", "the same": "same weights",
+    "arc-challenge": "ARC-Challenge", "the same": "original weights",
+    "fine-tuned on other": "fine-tuned on chat answers",
+    "10 shots, 8 x 3": "10 examples, 8 tries x 3 rounds",
+    "10 shots, 16 x 12": "10 examples, 16 tries x 12 rounds",
     "q": "query", "k": "key", "v": "value", "o": "attention out",
     "gate": "MLP gate", "up": "MLP up", "down": "MLP down",
 }
@@ -71,7 +74,8 @@ WORDS = {
 
 def in_words(name):
     """An arm or a task as a reader would say it."""
-    return WORDS.get(name, name.replace("svf", "SVF").replace("lora", "LoRA"))
+    plain = name.replace("svf", "SVF").replace("lora", "LoRA").replace("shots", "examples")
+    return WORDS.get(name, plain)
 
 
 def pyplot():
