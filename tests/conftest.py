@@ -1,4 +1,5 @@
 """Tiny models made on the spot: random weights, a byte vocabulary, no network, float32 on one thread."""
+import gc
 import json
 import os
 import signal
@@ -52,6 +53,12 @@ def write_folder(folder, seed=0, **changes):
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "<|im_start|>...<|im_end|>"}))
     return folder
+
+
+def pytest_collection_finish():
+    """What is there before the first test, torch and the tests themselves, is not looked through for garbage again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
