@@ -55,10 +55,15 @@ def write_folder(folder, seed=0, **changes):
     return folder
 
 
+def pytest_collection():
+    """Torch and thousands of tests are no garbage: they are not looked through again and again."""
+    gc.disable()
+
+
 def pytest_collection_finish():
-    """What is there before the first test, torch and the tests themselves, is not looked through for garbage again."""
-    gc.collect()
+    """Garbage is collected as ever, but what is there before the first test is left out."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # about half of all processor time: mostly tests that train a tiny model
-TRAINING = ("cli", "files", "kill", "ranks", "reinforce", "reproduce", "sixty_lines", "tutorials")
+TRAINING = ("adapt", "cli", "files", "kill", "lora", "ranks", "reinforce", "reproduce", "sixty_lines",
+            "train", "tutorials")
 
 
 def halves():
