@@ -7,6 +7,8 @@ import errno
 import os
 import sys
 
+from .machine.text import first_line, one_line
+
 
 def main(argv=None):
     """Run one verb. -> exit status: 0, 1 clear error, 2 wrong options, 130 after Ctrl-C."""
@@ -14,7 +16,7 @@ def main(argv=None):
         from .cli.run import run                    # here: Ctrl-C and what is missing are caught
         return run(argv)
     except KeyboardInterrupt as e:
-        say(f"\nt2mini: stopped. {e}".rstrip())
+        say(f"stopped. {e}".rstrip(), "\n")         # behind the terminal's ^C
         return 130
     except BrokenPipeError:                         # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -24,7 +26,9 @@ def main(argv=None):
     except OSError as e:
         full = "no space left on the disk; nothing was overwritten"
         text = full if e.errno == errno.ENOSPC else e
-    except (ValueError, RuntimeError, MemoryError) as e:
+    except ValueError as e:                         # ours: whole, as a name may hold a newline
+        text = str(e) or first_line(e)
+    except (RuntimeError, MemoryError) as e:
         text = first_line(e)
     except Exception as e:                          # not foreseen, so at least its name
         text = f"{type(e).__name__}: {first_line(e)} (a bug in t2mini, please report it)"
@@ -32,19 +36,13 @@ def main(argv=None):
         if "torch" in sys.modules:
             from .machine import ranks
             ranks.stop()
-    say(f"t2mini: {text}")
+    say(text)
     return 1
 
 
-def say(text):
+def say(text, before=""):
     """One line on stderr, whatever it quotes."""
-    from .machine.text import printable
-    print(printable(text)[:600], file=sys.stderr)
-
-
-def first_line(e):
-    """What an exception says, in one line."""
-    return (str(e) or type(e).__name__).splitlines()[0]
+    print(before + one_line(f"t2mini: {text}", 600), file=sys.stderr)
 
 
 if __name__ == "__main__":

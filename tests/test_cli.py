@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
 from t2mini import experts, tasks
+from t2mini.machine import files
 from t2mini.machine.text import printable
 
 
@@ -81,14 +83,23 @@ def test_ask_streams_the_same_text(call, trained):
 
 
 @pytest.mark.parametrize("how", ["--expert=none", "--expert=math", "--strategy=prompt", "--strategy=classifier",
-                                 "--strategy=cem"])
+                                 "--strategy=cem", "--alpha=0.5,0,-0.25"])
 def test_eval(call, trained, home, how):
-    """Fails if eval lacks a promised key, or its interval does not hold the score."""
+    """Fails if eval lacks a promised key, its interval does not hold the score, or it names another answerer than there was."""
     status, out, err = call("eval", f"--task={home}/mine.jsonl", how, "--n=3", "--json")
     assert status == 0, err
     result = last_json(out)
     assert {"task", "split", "n", "seed", "expert", "strategy", "accuracy", "ci95", "base_sha256", "seconds"} <= result.keys()
     assert result["ci95"][0] <= result["accuracy"] <= result["ci95"][1]
+    option, _, who = how.partition("=")
+    said = {"--expert": f"(expert {who}, ", "--strategy": f"({who}, ", "--alpha": "(mixture of 0.5 math + 0 code + -0.25 reasoning, "}
+    assert said[option] in out and result["expert"] == (who if option == "--expert" else None)
+
+
+def test_an_empty_alpha_is_no_base_model(call, home):
+    """Fails if --alpha= without numbers is scored as the base model, without a word."""
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--alpha=", "--n=2")
+    assert status == 1 and "--alpha must be 3 numbers" in err and not out
 
 
 def test_eval_takes_another_limit(call, home, tmp_path):
@@ -223,6 +234,31 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
     monkeypatch.setattr(reinforce, "update", real)
     status, out, err = call(*args, "--resume")
     assert status == 0 and "resuming" in out
+
+
+def test_a_tower_without_an_image_is_refused(call, home):
+    """Fails if a tower that is named has no part in the answers, without a word."""
+    for asked in (["ask", "Hi", "--tower=any"], ["eval", f"--task={home}/mine.jsonl", "--tower=any"]):
+        status, _, err = call(*asked)
+        assert status == 1 and "--tower is about images" in err
+
+
+def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
+    """Fails if Ctrl-C in `see` does not say how to go on, or a second `see` writes into the first one's files."""
+    from t2mini.cli import verbs
+
+    def align(model, tokenizer, known, cfg, out, **options):
+        out.with_suffix(".ckpt").touch()
+        with pytest.raises(ValueError, match="another run is writing"):
+            with files.only_one(out.with_suffix(".lock")):
+                pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs.easy_vqa, "facts", lambda examples: {"image": ("red", "circle")})
+    monkeypatch.setattr(verbs.captions, "align", align)
+    monkeypatch.setattr(verbs.tasks, "get", lambda *args, **more: SimpleNamespace(make=dict))
+    status, _, err = call("see", f"--data={home}/mine.jsonl", f"--out={home}/t.safetensors")
+    assert status == 130 and "--resume" in err
 
 
 def test_switches_are_checked_before_the_model_is_loaded(call, home):

@@ -17,7 +17,7 @@ import t2mini
 from t2mini import __main__ as cli
 from t2mini import experts, svf, train
 from t2mini.machine import files
-from t2mini.machine.text import ending, printable
+from t2mini.machine.text import ending, first_line, one_line, printable
 from t2mini.recipe import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,6 +133,13 @@ def test_foreign_text_cannot_drive_a_terminal(text, shown):
     """Fails if an escape sequence, a mark that turns the direction of writing or half a character reaches a terminal; or text
     that people write is spelt out."""
     assert printable(text) == (text if shown is None else shown)
+
+
+def test_one_line_is_one_line():
+    """Fails if a newline stays one, a long line loses its end, or an exception without words is nothing."""
+    assert one_line("a\nb\r\x1b\tc") == "a\\nb\\x0d\\x1b\tc"
+    assert one_line("a" * 50 + "b" * 50, 60) == "a" * 27 + " ... " + "b" * 27 and one_line("a" * 60, 60) == "a" * 60
+    assert first_line(ValueError("a\nb")) == "a" and first_line(MemoryError()) == "MemoryError"
 
 
 def test_a_text_cut_in_front_shows_that_it_was_cut():

@@ -258,8 +258,8 @@ def png_of(array):
 
 
 def test_a_question_about_an_image(loaded, home):
-    """Fails if the image does not reach the answer, the dispatcher is asked about it, images pile up, or a damaged one
-    is no clear refusal."""
+    """Fails if the image does not reach the answer, the dispatcher is asked about it, images pile up, or a damaged
+    or large one is no clear refusal."""
     model, tokenizer = loaded
     write_expert(home, model, "dispatcher", 2)
     z = write_expert(home, model, "vision", 3)
@@ -280,7 +280,8 @@ def test_a_question_about_an_image(loaded, home):
     for image in (body["image"], png_of(255 - pixels)):
         lab.lens({**body, "image": image, "text": ""})(lambda event, data: words.append(data))
     assert words[0] != words[1]
-    for bad, message in (("no base64!", "base64"), (base64.b64encode(b"GIF89a").decode(), "not a PNG"),
+    large = png_of(np.zeros((600, 600, 3), np.uint8))
+    for bad, message in ((large, "360,000|at most 262,144"), ("no base64!", "base64"), (base64.b64encode(b"GIF89a").decode(), "not a PNG"),
                          (body["image"][:200], "damaged"), ("A" * 50_000, "at most"), (7, "must be a text")):
         with pytest.raises(ValueError, match=message):
             lab.ask({**body, "image": bad})

@@ -13,9 +13,11 @@ from t2mini import adapt, evaluate, experts, reinforce, svf, tasks
 from t2mini.__main__ import main
 from t2mini.generate import generate
 from t2mini.likelihood import pack
+from t2mini.machine import files
 from t2mini.questions import drawn, easy_vqa, pictures, published
 from t2mini.questions.example import split_of
 from t2mini.questions.pictures import SIDE, Seen, blank, read_png
+from t2mini.questions.png import BEGINNING
 from t2mini.recipe import TrainConfig, settled
 from t2mini.sight import captions, towers
 from t2mini.sight.eye import give_sight
@@ -276,6 +278,40 @@ def test_a_tower_goes_through_its_file(model, tmp_path):
         towers.find(model)
 
 
+@pytest.mark.parametrize("name, value", [
+    ("patch", 0), ("patch", -8), ("patch", 3), ("patch", 128), ("patch", "8"), ("patch", 8.0), ("patch", True), ("patch", None),
+    ("width", 10 ** 9), ("width", float("nan")), ("blocks", 0), ("blocks", 10 ** 30), ("heads", 3), ("heads", 0), ("queries", 0),
+    ("queries", 10 ** 6), ("hidden_size", [48]), ("hidden_size", "4\x1b[2J8")])
+def test_odd_settings_of_a_tower_are_one_line(tmp_path, monkeypatch, name, value):
+    """Fails if a tower with an odd number is built, or refused without the name of the number."""
+    tower, path = Tower(TINY_TOWER), tmp_path / "tower.safetensors"
+    towers.save(path, tower, {"base_sha256": "0" * 64, "tower": {**tower.settings(), name: value}})
+    monkeypatch.setattr(towers, "Tower", lambda cfg: pytest.fail("it was built"))
+    with pytest.raises(ValueError, match=rf"tower.safetensors: not a tower, or damaged \({name} must ") as e:
+        towers.read(path)
+    assert str(e.value).isprintable() and len(str(e.value)) < 200 + len(str(path))
+
+
+def test_settings_that_are_not_those_of_the_numbers(tmp_path):
+    """Fails if the settings of a tower and its numbers may differ, are missing or more, or a huge tower takes memory that its
+    file does not hold."""
+    tower, path = Tower(TINY_TOWER), tmp_path / "tower.safetensors"
+    cases = [({"width": 4096, "blocks": 64}, "place must be"), ({"queries": 3}, "queries must be"), ({"odd": 1}, "and no others"),
+             (None, "and no others"), ({"blocks": 2}, "blocks.1.norm_1.weight must be"), ({}, None)]
+    for changes, says in cases:
+        told = [] if changes is None else {**tower.settings(), **changes}
+        towers.save(path, tower, {"base_sha256": "0" * 64, "tower": told})
+        if says is None:
+            assert towers.read(path)[0].cfg == TINY_TOWER
+            continue
+        with pytest.raises(ValueError, match=says):
+            towers.read(path)
+    more = {**{k: v.bfloat16() for k, v in tower.state_dict().items()}, "more": torch.ones(1)}
+    files.save_tensors(path, more, {"format": towers.FORMAT, "tower": tower.settings()})
+    with pytest.raises(ValueError, match="'more' is no part of a tower"):
+        towers.read(path)
+
+
 def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     """Fails if a stopped training of the tower, taken up again, ends with other bits than one that was not stopped."""
     model, tokenizer = loaded
@@ -327,11 +363,11 @@ def test_long_thin_images_do_not_fill_the_memory(monkeypatch):
         assert (pictures.scaled(np.full(shape, 0.4, np.float32)) == 102).all()
     assert max(sizes) <= 64 * 80
     for wide, high in ((1, 20_000), (20_000, 1), (8_000, 8_000)):
-        head = pictures.SIGNATURE + (13).to_bytes(4, "big") + b"IHDR" + wide.to_bytes(4, "big") + high.to_bytes(4, "big")
+        head = BEGINNING + wide.to_bytes(4, "big") + high.to_bytes(4, "big")
         with pytest.raises(ValueError, match="on a side are read"):
             pictures.decode(head, "thin.png")
     with pytest.raises(ValueError, match="does not begin with its size"):
-        pictures.decode(pictures.SIGNATURE + bytes(40), "none.png")
+        pictures.decode(BEGINNING[:8] + bytes(40), "none.png")
 
 
 # ------------------------------------------------------------------------ questions
@@ -407,6 +443,10 @@ def test_wrong_data_of_easy_vqa_is_one_line(folder):
         file.write_text(json.dumps([*whole, row]))
         with pytest.raises(ValueError, match="line 13"):
             published.load("easy-vqa", str(folder))
+    file.write_text(json.dumps(whole))
+    (file.parent / "images" / "3.png").unlink()             # of the last questions
+    with pytest.raises(ValueError, match="no image at .*test/images/3.png"):
+        published.load("easy-vqa", str(folder))
     file.unlink()
     with pytest.raises(ValueError, match="is missing; `python -m t2mini datasets`"):
         published.load("easy-vqa", str(folder))
@@ -429,15 +469,17 @@ def test_drawn_questions_have_one_right_answer():
 
 # ------------------------------------------------------------------------ the command line
 @pytest.fixture
-def asked(tiny_folder, tmp_path, monkeypatch, capsys):
-    """asked(options...) -> (exit status, what was printed, the complaint)."""
-    from t2mini import load
-    model, _ = load(tiny_folder, device="cpu", dtype="float32")
-    tower = tmp_path / "tower.safetensors"
-    towers.save(tower, Tower(TINY_TOWER), {"base_sha256": model.base_sha256})
+def tower_file(loaded, tmp_path):
+    """A tower in a file, for the tiny folder."""
+    towers.save(tmp_path / "tower.safetensors", Tower(TINY_TOWER), {"base_sha256": loaded[0].base_sha256})
+    return tmp_path / "tower.safetensors"
 
+
+@pytest.fixture
+def asked(tiny_folder, tower_file, capsys):
+    """asked(options...) -> (exit status, what was printed, the complaint)."""
     def run(*options):
-        status = main(["ask", f"--weights={tiny_folder}", "--dtype=float32", f"--tower={tower}", "--max-tokens=4",
+        status = main(["ask", f"--weights={tiny_folder}", "--dtype=float32", f"--tower={tower_file}", "--max-tokens=4",
                        "--threads=1", *options, "which?"])
         said = capsys.readouterr()
         return status, said.out, said.err
@@ -445,24 +487,55 @@ def asked(tiny_folder, tmp_path, monkeypatch, capsys):
 
 
 def test_a_question_about_an_image_needs_no_first_pass(asked, tmp_path, monkeypatch):
-    """Fails if the dispatcher is asked where an image is given without --strategy, is not asked with it, or no answer comes."""
+    """Fails if the dispatcher is asked where an image is given without --strategy, is not asked with it, no answer comes, or
+    --json tells of a first pass that was not made."""
     shown = png(tmp_path / "a.png", image())
     called = []
     monkeypatch.setattr(adapt, "route", lambda model, tokenizer, questions, *a, **k: called.append(questions) or [
         adapt.Route("other", "other", {"other": 1.0})])
     status, out, err = asked(f"--image={shown}", "--expert=none", "--json")
-    assert status == 0 and not called and json.loads(out.splitlines()[-1])["expert"] == "none", err
-    status, out, err = asked(f"--image={shown}", "--strategy=prompt")
+    assert status == 0 and not called, err
+    told = json.loads(out.splitlines()[-1])
+    assert told["expert"] == "none" and told["strategy"] is None and told["how"] == "the base model, without a first pass"
+    status, out, err = asked(f"--image={shown}", "--strategy=prompt", "--json")
     assert status == 0 and len(called) == 1, err
+    told = json.loads(out.splitlines()[-1])
+    assert told["strategy"] == "prompt" and told["how"] == "the expert that the first pass chose (prompt)"
     status, out, err = asked(f"--image={shown}")                # no vision expert belongs to this base
     assert status == 1 and "vision" in err and err.count("\n") <= 2
     other = asked(f"--image={png(tmp_path / 'b.png', 255 - image())}", "--expert=none", "--json")
     assert other[0] == 0
 
 
+def test_images_without_colour_and_shape_train_no_tower(folder, capsys, monkeypatch):
+    """Fails if `see` begins, or ends in a traceback, where the train questions tell of no image what it shows."""
+    monkeypatch.setenv("T2MINI_DATA", str(folder))
+    file = folder / "easy_vqa" / "data" / "train" / "questions.json"
+    for rows in ([], [["what color is it?", "red", n] for n in range(40)]):
+        published.load.cache_clear()
+        file.write_text(json.dumps(rows))
+        assert main(["see", f"--data={folder}", "--weights=/nowhere"]) == 1
+        err = capsys.readouterr().err
+        assert "tell of no image which colour and shape it shows" in err and err.count("\n") == 1
+
+
+def test_samples_name_their_images(folder, tiny_folder, tower_file, tmp_path_factory, capsys, monkeypatch):
+    """Fails if a written sample does not tell which image its question is about."""
+    samples = tmp_path_factory.mktemp("out") / "s.jsonl"
+    monkeypatch.setenv("T2MINI_DATA", str(folder))
+    status = main(["eval", "--task=easy-vqa", f"--data={folder}", f"--weights={tiny_folder}", f"--tower={tower_file}", "--n=3",
+                   f"--samples-file={samples}", "--dtype=float32", "--threads=1"])
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert status == 0 and len(rows) == 3, capsys.readouterr().err
+    known = {(str(e.prompt), e.prompt.image) for e in tasks.get("easy-vqa", folder).make()["test"]}
+    assert {(row["prompt"], row["image"]) for row in rows} <= known
+
+
 def test_a_wrong_image_is_one_line(asked, tmp_path):
-    """Fails if a file that is no PNG ends in a traceback, or loads the model first."""
+    """Fails if a file that is no PNG ends in a traceback, or loads the model first; or of two ways to answer one is dropped."""
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
-    for name in ("a.jpg", "nothing.png"):
-        status, out, err = asked(f"--image={tmp_path / name}")
+    whole = png(tmp_path / "a.png", image())
+    for options in ([f"--image={tmp_path}/a.jpg"], [f"--image={tmp_path}/nothing.png"],
+                    [f"--image={whole}", "--expert=none", "--strategy=none"]):
+        status, out, err = asked(*options)
         assert status == 1 and err.startswith("t2mini: ") and err.count("\n") == 1 and not out

@@ -7,6 +7,8 @@ import sys
 import types
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 import torch
 from test_cli import call, home, trained    # noqa: F401 (fixtures)
@@ -244,6 +246,40 @@ def test_errors_cannot_drive_a_terminal(capsys, args):
         status = e.code
     err = capsys.readouterr().err
     assert status in (1, 2) and not {"\x1b", "\x9b", "\u202e"} & {*err} and ("\\x" in err or "\\u" in err)
+
+
+@pytest.mark.parametrize("args", [
+    ["ask", "x", "--image={}.png"], ["ask", "x", "--weights={}"], ["ask", "x", "--expert={}"], ["ask", "x", "--expert=none", "--tower={}", "--image=a.png"],
+    ["eval", "--task={}.jsonl"], ["eval", "--task=easy-vqa", "--data={}"], ["datasets", "--data={}"], ["show", "{}.safetensors"],
+    ["train", "--task=math", "--out={}"], ["export", "--expert=none", "--out=/dev/null/{}"], ["reproduce", "sight", "--draw", "--out={}"],
+    ["ask", "x", "--layers={}"]])
+def test_an_error_is_one_line_whatever_the_name(home, tiny_folder, capsys, monkeypatch, args):     # noqa: F811
+    """Fails if a newline in a name cuts the error behind it or makes two lines of it, or a control character is printed."""
+    monkeypatch.setenv("T2MINI_DATA", "")                   # as if not set; what --data writes there goes again
+    matplotlib.image.imsave(home / "a.png", np.zeros((64, 64, 3)))
+    odd = f"{home}/a\nb\x1b[2J\rc"
+    given = [word.replace("a.png", f"{home}/a.png").format(odd) for word in args]
+    if args[0] in ("ask", "train", "export") and "--weights={}" not in args:
+        given.append(f"--weights={tiny_folder}")
+    try:
+        status = cli.main(given)
+    except SystemExit as e:
+        status = e.code
+    *before, err = capsys.readouterr().err.splitlines()
+    assert status in (1, 2) and err.startswith("t2mini: ") and err.isprintable() and "a\\nb\\x1b[2J\\" in err
+    assert not before or [line.startswith("tiny, ") for line in before] == [True]
+
+
+def test_a_result_is_one_line_whatever_the_name(call, home, tiny_folder):     # noqa: F811
+    """Fails if a newline in a name of an output, a model or an expert's metadata makes two lines of what is told."""
+    out = home / "out" / "a\nb.safetensors"
+    out.parent.mkdir()
+    experts.save_expert(out, {"model.layers.0.self_attn.q_proj": torch.tensor([1.5, 1.0])}, {"task": "x", "note": "one\ntask  two"})
+    told = call("show", out)[1].splitlines()
+    assert any(line.startswith("a\\nb: task x") for line in told) and "note  one\\ntask  two" in [line.strip() for line in told]
+    shutil.copytree(tiny_folder, home / "a\nb")
+    status, said, err = call("export", f"--weights={home}/a\nb", "--expert=none", f"--out={home}/c\nd")
+    assert status == 0 and err.startswith("a\\nb, ") and said == f"{home}/c\\nd\n"
 
 
 def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noqa: F811

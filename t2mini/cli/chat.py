@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .. import adapt
 from ..lab.page_model import names_of
-from ..machine.text import cut_note, printable
+from ..machine.text import cut_note, one_line, printable
 
 COMMANDS = {
     "/expert NAME": "this expert answers; without a name: list those that are there",
@@ -59,7 +59,7 @@ class Chat:
             except (ValueError, OSError) as e:
                 if isinstance(e, BrokenPipeError):
                     raise
-                print(f"t2mini: {printable(e)}", file=sys.stderr, flush=True)
+                print(f"t2mini: {one_line(e)}", file=sys.stderr, flush=True)
 
     def take(self, line):
         """One line: a command or a message."""
@@ -92,7 +92,7 @@ class Chat:
     def show_name(self, name):
         if name == "auto":                          # a strategy without a first pass
             name = self.settings["strategy"]
-        print(printable(f"[{name}] "), end="", flush=True)
+        print(one_line(f"[{name}] "), end="", flush=True)
 
     # --- commands ---
     def command(self, word, *rest):
@@ -101,7 +101,7 @@ class Chat:
             print("\n".join(f"  {name:<20} {text}" for name, text in COMMANDS.items()), flush=True)
         elif word == "/expert" and not rest:
             there = ", ".join(names_of(self.model, self.shelf))
-            print(printable(f"there are: {there}"), flush=True)
+            print(one_line(f"there are: {there}"), flush=True)
         elif word == "/expert" and len(rest) == 1:
             self.use(Way(rest[0], "none" if rest[0] == "none" else self.shelf[rest[0]]))
         elif word == "/mix" and rest:
@@ -118,7 +118,7 @@ class Chat:
     def use(self, way):
         self.way = way
         who = "the first pass chooses again" if way.expert is None else f"{way.name} answers"
-        print(printable(f"from now on: {who}"), flush=True)
+        print(one_line(f"from now on: {who}"), flush=True)
 
     def mixture(self, words):
         """NAME=ALPHA ... -> Way. ValueError for what is no finite number, or a name without one."""

@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from .. import adapt, lora, recipe, svf, tasks
 from ..machine import settings
-from ..machine.text import printable
+from ..machine.text import one_line
 from ..questions import published
 from ..sight import captions as stage_one
 
@@ -34,8 +34,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kw, allow_abbrev=False, formatter_class=Help)
 
     def error(self, message):
-        text = printable(message.removeprefix("argument ")).replace("\n", "\\n")
-        self.exit(2, f"t2mini: {text[:400]}\n")
+        text = one_line(message.removeprefix("argument "), 400)
+        self.exit(2, f"t2mini: {text}\n")
 
     def unknown(self, word):
         """Stop because of an option nobody knows, naming the nearest one."""
@@ -128,7 +128,8 @@ def code_options(p):
 
 def data_options(p):
     """Where published questions are."""
-    p.add_argument("--data", metavar="DIR", default=os.environ.get("T2MINI_DATA"), type=place,
+    p.add_argument("--data", metavar="DIR", default=os.environ.get("T2MINI_DATA") or None,
+                   type=place,
                    help="folder with the published questions (see `datasets`); or T2MINI_DATA")
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import checkpoint, cores, files, ranks
 from ..machine.idle import FEW
 from ..machine.batches import duration
-from ..machine.text import cut_note, printable
+from ..machine.text import cut_note, one_line, printable
 from ..questions import easy_vqa, pictures, published, sandbox
 from ..sight import captions, towers
 from .chat import Chat
@@ -46,13 +47,15 @@ def open_model(args, text=True):
         each = f" in each of {ranks.world()} processes" if ranks.world() > 1 else ""
         threads = torch.get_num_threads()
         threads = f"{threads} thread{'s' * (threads > 1)}"
-        print(f"{printable(model.name)}, {dtype} on {model.device}, {threads}{each}, "
+        print(f"{one_line(model.name)}, {dtype} on {model.device}, {threads}{each}, "
               f"ready in {time.time() - started:.1f} s", file=sys.stderr)
     return model, tokenizer
 
 
 def open_task_model(args, task):
     """Model and tokenizer, with an eye where the task's questions are about images."""
+    if args.tower and task.skill != "vision":
+        raise ValueError(f"--tower is about images, and the questions of {task.name} have none")
     model, tokenizer = open_model(args)
     if task.skill == "vision":
         towers.open_eye(model, tokenizer, args.tower)
@@ -136,6 +139,8 @@ def ask(args):
     if "-" in asked:
         raise ValueError("- reads the questions from standard input, and stands alone")
     strategy, expert, image = who_answers(args)
+    if args.tower and image is None:
+        raise ValueError("--tower is about images: add --image=FILE")
     model, tokenizer = open_model(args)
     if image is not None:
         towers.open_eye(model, tokenizer, args.tower)
@@ -162,17 +167,29 @@ def ask(args):
     rows = [{"question": a.question, "expert": a.route, "probabilities": a.probabilities,
              "answer": a.answer} for a in found]
     told = rows[0] if alone else {"answers": rows}
-    return {**told, "strategy": strategy, "seed": args.seed, "base_sha256": model.base_sha256}
+    return {**told, "strategy": strategy if expert is None else None, "how": how(strategy, expert),
+            "seed": args.seed, "base_sha256": model.base_sha256}
 
 
 def who_answers(args):
     """-> (strategy, expert, pixels of the image or None), as `ask` was told. A dispatcher reads
     words: who shows an image gets the vision expert, unless asking for a first pass."""
+    if args.expert and args.strategy:
+        raise ValueError("give one of --expert and --strategy, not both")
     image = pictures.read_png(args.image) if args.image else None
     expert = args.expert
     if image is not None and not args.strategy:
         expert = expert or "vision"
     return args.strategy or "classifier", expert, image
+
+
+def how(strategy, expert):
+    """What was done with a question, in words."""
+    if expert is None and strategy in ("classifier", "prompt"):
+        return f"the expert that the first pass chose ({strategy})"
+    who = expert or {"cem": "mixture", "none": "none"}[strategy]
+    called = {"none": "the base model", "mixture": "the mixture"}
+    return f"{called.get(who, f'the {who} expert')}, without a first pass"
 
 
 def print_routes(routes):
@@ -197,7 +214,9 @@ def eval_(args):
     chosen = (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None)
     if chosen > 1:
         raise ValueError("give one of --expert, --strategy and --alpha, not both")
-    alpha = args.alpha and numbers(args.alpha, len(adapt.MIXED))
+    alpha = None
+    if args.alpha is not None:
+        alpha = numbers(args.alpha, len(adapt.MIXED))
     examples = task.examples(args.split, args.n, args.seed)
     if args.samples_file:
         args.samples_file = claim(args, args.samples_file, "samples")
@@ -206,14 +225,18 @@ def eval_(args):
     rewards, texts, more = arms.run(model, tokenizer, task, examples, args.strategy, args.expert,
                                     alpha, args.choose, shelf(args, model), args.seed)
     right, n = sum(rewards), len(rewards)
+    alone = args.strategy is None and alpha is None
     result = {"task": args.task, "split": args.split, "n": n, "seed": args.seed,
-              "expert": args.expert, "strategy": args.strategy, "choose": args.choose,
+              "expert": args.expert if alone else None, "strategy": args.strategy,
+              "choose": args.choose,
               "accuracy": right / n, "ci95": evaluate.wilson(right, n),
               "base_sha256": model.base_sha256, "seconds": round(time.time() - started, 1), **more}
-    how = args.strategy or f"expert {args.expert}"
+    who = args.strategy or f"expert {args.expert}"
+    if alpha:
+        who = "mixture of " + " + ".join(f"{a:g} {e}" for e, a in more["alpha"].items())
     choosing = ", choosing" if args.choose else ""
-    print(printable(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
-                    f"({how}{choosing}, {duration(result['seconds'])})"))
+    print(one_line(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
+                   f"({who}{choosing}, {duration(result['seconds'])})"))
     say_cut(task, more["cut"], n)
     if n < FEW:
         print(f"only {n} questions: the interval above is what they can say, and two experts are "
@@ -240,6 +263,9 @@ def write_samples(path, examples, texts, rewards):
         for e, text, reward in zip(examples, texts, rewards):
             row = {"prompt": e.prompt, "gold": e.answer, "kind": e.kind, "text": text,
                    "reward": reward}
+            image = getattr(e.prompt, "image", None)
+            if isinstance(image, str):                      # else drawn: the seed tells it
+                row["image"] = image
             f.write(json.dumps(row).encode() + b"\n")
 
 
@@ -256,7 +282,8 @@ def adapt_(args):
     mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                args.iterations, args.population, args.per_matrix, args.seed,
                                args.normalise, args.by)
-    print(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of {found['shots']} shots")
+    print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
+                   f"{found['shots']} shots"))
     if ranks.rank() == 0:                   # what was found is told, should the disk be full
         experts.save_expert(out, mixed, {
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
@@ -268,10 +295,10 @@ def adapt_(args):
     base = evaluate.score(model, tokenizer, task, examples, label="base")
     gain = evaluate.paired_difference(rewards, base)
     right, n = sum(rewards), len(rewards)
-    print(printable(f"wrote {out}"))
+    print(one_line(f"wrote {out}"))
     points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
-    print(printable(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
-                    f"base: {evaluate.percent(sum(base), n)}; gain {points}"))
+    print(one_line(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
+                   f"base: {evaluate.percent(sum(base), n)}; gain {points}"))
     say_cut(task, counts["cut"], n)
     return {"task": args.task, "split": "test", "n": n, "seed": args.seed, "strategy": "cem",
             "accuracy": right / n, "ci95": evaluate.wilson(right, n), "cut": counts["cut"],
@@ -304,15 +331,10 @@ def train_(args):
         if talks:
             print(printable(text), flush=True)
 
-    try:
+    with stopped(ckpt):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
-    except KeyboardInterrupt:
-        if not ckpt.exists():
-            raise KeyboardInterrupt("it had learnt nothing yet") from None
-        raise KeyboardInterrupt("the last checkpoint is kept; "
-                                "add --resume to the same command to go on") from None
-    print(printable(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` scores it on "
-                    f"test questions, and `python -m t2mini show {out}` draws its z"))
+    print(one_line(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` "
+                   f"scores it on test questions, and `python -m t2mini show {out}` draws its z"))
     return result
 
 
@@ -326,18 +348,18 @@ def show(args):
         if path is None:
             raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
     meta, expert = experts.read_metadata(path), experts.read_expert(path)
-    print(printable(summary(path, expert, meta)))
+    print(one_line(summary(path, expert, meta)))
     picture = None
     if meta.get("method", "svf") == "svf":
         picture = files.claim(args.picture or experts.OUT / f"{path.stem}.png", "picture", [path])
         plots.draw_expert(expert, meta, picture)
-        print(printable(f"picture: {picture}"))
+        print(one_line(f"picture: {picture}"))
     log = path.with_suffix(".jsonl")
     if picture and log.exists():
         draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture])
     print()
     for key in sorted(meta):
-        print(printable(f"{key:>18}  {meta[key]}"))
+        print(one_line(f"{key:>18}  {meta[key]}"))
     if picture:
         print_z(expert)
 
@@ -363,9 +385,9 @@ def draw_curve(log, curve, read):
         curve = files.claim(curve, "picture", read)
         plots.draw_log(log, curve)
     except (ValueError, TypeError, KeyError, OSError) as e:
-        print(printable(f"no learning curve of {log}: {e}"), file=sys.stderr)
+        print(one_line(f"no learning curve of {log}: {e}"), file=sys.stderr)
         return
-    print(printable(f"learning curve: {curve}"))
+    print(one_line(f"learning curve: {curve}"))
 
 
 def print_z(expert):
@@ -392,7 +414,7 @@ def export_(args):
         added = adapter(model, expert, meta)
     source = download.locate(args.weights)
     made = export.export(out, source, svf.merged(model), model.cfg, model.dtype, added)
-    print(printable(made))
+    print(one_line(made))
 
 
 def adapter(model, expert, meta):
@@ -403,6 +425,18 @@ def adapter(model, expert, meta):
     sigma = {name: layer.S for name, layer in svf.layers(model).items() if name in expert}
     return {"name": model.name, "base_sha256": model.base_sha256, "z": expert, "sigma": sigma,
             "facts": meta}
+
+
+@contextmanager
+def stopped(ckpt):
+    """Ctrl-C inside the block says what is kept of a training and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not ckpt.exists():
+            raise KeyboardInterrupt("it had learnt nothing yet") from None
+        raise KeyboardInterrupt("the last checkpoint is kept; "
+                                "add --resume to the same command to go on") from None
 
 
 # ------------------------------------------------------------ the other verbs
@@ -430,14 +464,19 @@ def reproduce_(args):
 
 def see(args):
     """Train the tower on what easy-VQA's train questions tell of their images."""
-    known = easy_vqa.facts(tasks.get("easy-vqa", args.data).make()["train"])
+    known = easy_vqa.facts(tasks.get("easy-vqa", args.data).make().get("train", ()))
+    if not known:
+        raise ValueError(f"{args.data}: the train questions tell of no image which colour and "
+                         "shape it shows")
     cfg = captions.StageOne(word_steps=args.word_steps, chat_steps=args.chat_steps, lr=args.lr,
                             chat_lr=args.chat_lr, seed=args.seed)
     out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args))
     model, tokenizer = open_model(args)
-    captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
-                   log=lambda text: print(text, flush=True))
-    print(printable(f"wrote {out}; try it with `ask --tower={out} --image=FILE`"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.only_one(out.with_suffix(".lock")), stopped(out.with_suffix(".ckpt")):
+        captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
+                       log=lambda text: print(text, flush=True))
+    print(one_line(f"wrote {out}; try it with `ask --tower={out} --image=FILE`"))
     return {"tower": str(out), "images": len(known), **asdict(cfg)}
 
 

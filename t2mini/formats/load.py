@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import tokenizer as tok
 from ..machine.files import read_text
-from ..machine.text import printable
+from ..machine.text import one_line, printable
 from .configs import config_from_gguf, config_from_json, tied
 from .download import locate
 from .gguf import Lazy, read_parts
@@ -74,12 +74,12 @@ def open_checkpoint(path=None):
 def model_name(path):
     """How the model of this path is called, and with it its folder of experts."""
     if path.is_dir():
-        return printable(path.resolve().name.lower())
+        return one_line(path.resolve().name.lower())
     name = path.stem.lower()
     for at in range(1, len(name)):
         if STORED.fullmatch(name, at):
-            return printable(name[:at])
-    return printable(name)
+            return one_line(name[:at])
+    return one_line(name)
 
 
 def check_tokenizer(tokenizer, vocab_size):

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from .. import experts
 from ..formats import download, load
 from ..machine import cores, device, files as disk, svd_cache
-from ..machine.text import printable
+from ..machine.text import one_line
 from ..questions import sandbox
 
 PACKAGES = "torch", "numpy", "tiktoken", "safetensors", "matplotlib", "pytest"
@@ -25,7 +25,7 @@ def run():
 
     def fact(name, value):
         found[name] = value
-        print(printable(f"{name:>10}  {value}"))        # names and metadata of files that others made
+        print(one_line(f"{name:>10}  {value}"))        # names and metadata of files that others made
 
     def lack(what, command):
         missing.append({"what": what, "command": command})
@@ -47,7 +47,7 @@ def run():
     fact("svd cache", f"{count} decompositions, {size / 1e9:.1f} GB (`make clean` empties it)")
     print("\nnothing is missing" if not missing else "\nmissing:")
     for m in missing:
-        print(printable(f"  {m['what']}\n      {m['command']}"))
+        print(f"  {one_line(m['what'])}\n      {one_line(m['command'])}")
     return {**found, "missing": missing}
 
 

@@ -529,7 +529,7 @@ class Experiment:
 
 ALL = {e.cells.__name__: e for e in (
     Experiment("Table 1", finetune, "bars", "base, SVF, LoRA and IA3 under one budget"),
-    Experiment("Table 2", unseen, "bars", "strategies and controls on tasks without an expert"),
+    Experiment("Table 2", unseen, "families", "strategies and controls on tasks without an expert"),
     Experiment("Table 4", ablation, "bars", "method, objective and modules"),
     Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),
     Experiment("Figure 6", dispatch, "confusion", "what the first pass says"),

@@ -240,6 +240,52 @@ def draw_arms(ax, here):
     return max(ends)
 
 
+def families(done, path):
+    """A panel per task: a dot per arm, arms of a family together, beside the base model's band."""
+    plt, groups = pyplot(), grouped(done["rows"])
+    names, _, arms = (list(dict.fromkeys(key[i] for key in groups)) for i in range(3))
+    lines = []                                              # (in words, is it a family's name?)
+    for family in dict.fromkeys(family_of(arm) for arm in arms):
+        mine = dict.fromkeys(in_words(arm) for arm in arms if family_of(arm) == family)
+        lines += [(family, True), *((arm, False) for arm in mine)]
+    place = {arm: y for y, (arm, is_family) in enumerate(lines) if not is_family}
+    size = 3.6 + 3.1 * len(names), 1.6 + 0.24 * len(lines)
+    fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False,
+                             layout="constrained")
+    for ax, task in zip(axes[0], names):
+        for (_, _, arm), seeds in ((k, v) for k, v in groups.items() if k[0] == task):
+            mean, low, high, _ = evaluate.over_seeds(seeds)
+            y, colour = place[in_words(arm)], colour_of(arm)
+            if arm == "base":
+                ax.axvspan(100 * low, 100 * high, color=colour, alpha=0.25, lw=0)
+            ax.plot([100 * low, 100 * high], [y, y], color=colour, lw=2.5)
+            ax.plot(100 * mean, y, "o", ms=8, color=colour)
+        ax.set(title=in_words(task), xlim=(-3, 80), ylim=(len(lines) - 0.5, -0.5))
+        ax.set_yticks(range(len(lines)), [name for name, _ in lines])
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", alpha=0.3)
+    for label, (_, is_family) in zip(axes[0][0].get_yticklabels(), lines):
+        label.set_weight("bold" if is_family else "normal")
+    fig.supxlabel("right answers, %  (line: 95 % interval; grey band: base model)", fontsize=11)
+    headline(fig, done)
+    save(fig, path)
+
+
+def family_of(arm):
+    """What arms that stand together have in common."""
+    if arm == "base":
+        return "no expert"
+    if arm.startswith("lora"):
+        return "LoRA experts"
+    if arm in ("uniform alpha", "random alpha"):
+        return "mixed without looking"
+    if "in context" in arm:
+        return "examples, no expert"
+    if arm.startswith(("cem", "gradient")) or arm == "best single expert":
+        return "found on ten examples"
+    return "one expert"
+
+
 def dots(done, path):
     """A panel per task, a line per base; on it a dot for every arm, with its interval."""
     plt, groups = pyplot(), grouped(done["rows"])

@@ -22,7 +22,7 @@ from .. import adapt, evaluate, experts, svf, tasks
 from ..generate import generate
 from ..questions import pictures
 from ..sight import towers
-from ..machine.text import printable
+from ..machine.text import one_line
 
 LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
 FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
@@ -31,6 +31,7 @@ MOST_TOKENS = 512               # of one answer
 MOST_CHARACTERS = 4000          # of a question, and of the text so far
 MOST_PROMPT = 1200              # tokens to read before an answer: nobody can stop that part
 MOST_IMAGE = 40_000             # characters of an image; 64 x 64 pixels have 16,384 at most
+MOST_PIXELS = 1 << 18           # of it: a blank image of millions fits into as few characters
 ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
 FIRST = ("decide", "show", "skip")
 
@@ -57,7 +58,7 @@ class Lab:
             try:
                 towers.open_eye(model, tokenizer)
             except (OSError, ValueError) as e:
-                print(f"no image field: {e}", file=sys.stderr)
+                print(one_line(f"no image field: {e}"), file=sys.stderr)
 
     def take(self, name, shelf):
         """Put an expert where it belongs; one that does not fit is left out, with a line."""
@@ -67,7 +68,7 @@ class Lab:
             if any(sizes.get(matrix) != values.shape for matrix, values in z.items()):
                 raise ValueError("its z belong to other matrices than are tuned here (--modules)")
         except ValueError as e:
-            print(printable(f"left out {name}: {e}"), file=sys.stderr)
+            print(one_line(f"left out {name}: {e}"), file=sys.stderr)
             return
         if name == "dispatcher":
             self.dispatcher = z
@@ -166,7 +167,7 @@ class Lab:
             data = base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             raise ValueError("image must be a PNG file in base64") from None
-        return pictures.Seen(question, pictures.decode(data, "the image"))
+        return pictures.Seen(question, pictures.decode(data, "the image", MOST_PIXELS))
 
     def z_of(self, body):
         """Sliders and dials of a request -> dict matrix -> z (r,).
@@ -294,7 +295,7 @@ def belongs(name, path, model, shelf):
     try:
         meta = experts.read_metadata(path)
     except ValueError as e:
-        print(printable(f"left out: {e}"), file=sys.stderr)
+        print(one_line(f"left out: {e}"), file=sys.stderr)
         return False
     same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base
     routes = meta.get("task") == "dispatch" and name != "dispatcher"

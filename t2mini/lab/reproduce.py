@@ -17,7 +17,7 @@ from .. import evaluate, experts
 from . import figures
 from ..machine import files, ranks
 from ..machine.checkpoint import command
-from ..machine.text import printable
+from ..machine.text import one_line, printable
 from .experiments import ALL
 from .runs import COMMON, Lab
 
@@ -145,7 +145,8 @@ def draw(done, folder, against=None):
     text = figures.table(done["rows"], against)
     picture = folder / f"{done['name']}.png"
     getattr(figures, ALL[done["name"]].draw)(done, picture)
-    print(printable(f"{text}\nfigure: {picture}"))
+    print(printable(text))
+    print(one_line(f"figure: {picture}"))
 
 
 def pretty(done):

@@ -79,10 +79,12 @@ def implied(named):
 def overridden(given, used, defaults):
     """One line for each setting that was given and that another one replaces: dicts name -> value."""
     said = []
+    under = f"--objective={given['objective']}"
+    if given["as_released"]:
+        under += f" --as-released={given['as_released']}"
     for name, value in given.items():
         if name != "as_released" and value not in (defaults[name], used[name]):
-            said.append(f"{option(name)}={value} is not used: it is {used[name]} under "
-                        f"--objective={given['objective']} --as-released={given['as_released']}")
+            said.append(f"{option(name)}={value} is not used: it is {used[name]} under {under}")
     return said
 
 

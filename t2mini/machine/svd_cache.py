@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import files
-from .text import printable
+from .text import one_line
 
 FACTORS = ("U", "S", "Vt")
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}     # by size: a tensor seen as bytes
@@ -148,7 +148,7 @@ class Cache:
         if self.usable:
             self.usable = False
             said = f"the decompositions are not kept in {self.folder}: {error}"
-            print(printable(said), file=sys.stderr)
+            print(one_line(said), file=sys.stderr)
 
     def path(self, key):
         return self.folder / f"{key[:32]}.safetensors"

@@ -19,6 +19,21 @@ def printable(text):
     return UNSAFE.sub(escaped, str(text))
 
 
+def one_line(text, most=None):
+    """The same in one line: newlines are spelt, too. Of more than `most` characters the middle is
+    left out."""
+    line = printable(text).replace("\n", "\\n")
+    if most is None or len(line) <= most:
+        return line
+    half = most // 2 - 3
+    return f"{line[:half]} ... {line[-half:]}"
+
+
+def first_line(e):
+    """What an exception of a library says, in one line; its name where it says nothing."""
+    return (str(e).splitlines() or [type(e).__name__])[0]
+
+
 def escaped(match):
     """The spelling that Python's own literals use."""
     code = ord(match[0])

@@ -7,7 +7,6 @@ Pixels:   (64, 64, 3) uint8, red, green, blue. A file of another size is scaled 
           sides may change their ratio. Where it is transparent, white shows.
 Refused:  whatever is no PNG, is damaged, or would fill the memory: one line, before it is decoded.
 """
-import io
 from functools import lru_cache
 
 import numpy as np
@@ -15,12 +14,13 @@ import torch
 import torch.nn.functional as F
 
 from ..machine import files
+from ..machine.text import first_line
+from . import png
 
 SIDE = 64                               # pixels of the images that the tower sees
 MOST_BYTES = 64 << 20                   # of a PNG file
 MOST_PIXELS = 1 << 24                   # of a PNG image: a small file may unpack to gigabytes
 LONGEST = 1 << 14                       # pixels of a side
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Seen(str):
@@ -52,22 +52,22 @@ def read_png(path):
     return decode(data, path)
 
 
-def decode(data, name):
-    """The bytes of a PNG file -> (64, 64, 3) uint8. ValueError, one line that says its `name`."""
-    if not data.startswith(SIGNATURE):
+def decode(data, name, most=MOST_PIXELS):
+    """The bytes of a PNG file of at most so many pixels -> (64, 64, 3) uint8. ValueError, one line
+    that says its `name`."""
+    if not data.startswith(png.SIGNATURE):
         raise ValueError(f"{name} is not a PNG file; other formats are not read")
     wide, high = (int.from_bytes(data[at:at + 4], "big") for at in (16, 20))
-    if data[12:16] != b"IHDR":
+    if not data.startswith(png.BEGINNING):
         raise ValueError(f"{name}: damaged PNG file (it does not begin with its size)")
-    if not 0 < wide * high <= MOST_PIXELS or max(wide, high) > LONGEST:
+    if not 0 < wide * high <= most or max(wide, high) > LONGEST:
         raise ValueError(f"{name}: an image of {wide:,} x {high:,} pixels; at most "
-                         f"{MOST_PIXELS:,} in all and {LONGEST:,} on a side are read")
-    from matplotlib.image import imread             # here: text needs no drawing library
+                         f"{most:,} in all and {LONGEST:,} on a side are read")
     try:
-        decoded = imread(io.BytesIO(data), format="png")
+        decoded = png.decode(data)
     except Exception as e:                          # whatever a decoder finds wrong
-        raise ValueError(f"{name}: damaged PNG file ({str(e).splitlines()[0]:.80})") from None
-    return scaled(np.asarray(decoded, dtype=np.float32))
+        raise ValueError(f"{name}: damaged PNG file ({first_line(e):.80})") from None
+    return scaled(decoded)
 
 
 def scaled(decoded):

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..machine import files as disk
+from ..machine.text import one_line
 from . import easy_vqa
 from .asserts import tests_of
 from .example import Example, split_of, to_number
@@ -285,6 +286,8 @@ def load(name, folder):
             if not has_val and file is set_.files[0] and split_of(example) == "val":
                 split = "val"
             found.setdefault(split, []).append(example)
+    if set_.images:
+        check_images(found)
     later = {}
     for split in ("test", "val", "train"):
         for e in found.get(split, ()):
@@ -293,6 +296,14 @@ def load(name, folder):
     if set_.keep:
         found |= {split: set_.keep(found[split]) for split in ("train", "val") if split in found}
     return {split: tuple(rows) for split, rows in found.items()}
+
+
+def check_images(found):
+    """ValueError where an image is not there: now, and not in the middle of a training. found:
+    {split: Examples}."""
+    for image in sorted({e.prompt.image for rows in found.values() for e in rows}):
+        if not Path(image).is_file():
+            raise ValueError(f"no image at {image}; the images belong beside their questions.json")
 
 
 # ----------------------------------------------------------------------------------------- the verb
@@ -307,12 +318,13 @@ def report(data=None, say=print):
         say(f"{name}: {set_.licence}, {set_.where}")
         for file in set_.files:
             state, rows = state_of(folder, file, set_.fields) if folder else ("", 0)
-            say(f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}".rstrip())
+            told = f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}"
+            say(one_line(told.rstrip()))
             out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows, "sha256": file.sha256,
                         "state": state, "found": rows})
         mine = [o for o in out if o["name"] == name]
         if all(o["found"] for o in mine):
-            say(f"    {in_use(name, folder, sum(o['found'] for o in mine))}")
+            say(one_line(f"    {in_use(name, folder, sum(o['found'] for o in mine))}"))
     say("sha256 is of the content that is read, not of the file's bytes" + ("" if folder else "; --data=DIR checks a folder"))
     return out
 

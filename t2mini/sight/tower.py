@@ -19,6 +19,16 @@ from torch import nn
 from ..questions.pictures import SIDE
 
 
+# What a number of TowerConfig may be: lowest and highest. Beyond these a tower is no laptop's.
+RANGES = {
+    "patch": (1, SIDE),
+    "width": (1, 4096),
+    "blocks": (1, 64),
+    "heads": (1, 256),
+    "queries": (1, 256),
+    "hidden_size": (1, 32_768)}
+
+
 @dataclass(frozen=True)
 class TowerConfig:
     patch: int = 8              # side of a patch, in pixels
@@ -27,6 +37,20 @@ class TowerConfig:
     heads: int = 6
     queries: int = 8            # Q: image tokens in front of a question
     hidden_size: int = 576      # C
+
+    def __post_init__(self):
+        """ValueError where a number is none, out of its range, or does not fit to the others."""
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{name} must be a whole number from {low} to {high}, not "
+                                 f"{value!r:.40}")
+        if SIDE % self.patch:
+            raise ValueError(f"patch must divide the {SIDE} pixels of a side, which "
+                             f"{self.patch} does not")
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, and {self.heads} does not divide "
+                             f"{self.width}")
 
 
 def patches(images, size):

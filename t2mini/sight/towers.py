@@ -4,16 +4,19 @@ which base model it was trained and by which command. The shipped one lies here,
 model's name.
 """
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ..machine import files
+from ..machine.text import first_line
 from .eye import give_sight
 from .tower import Tower, TowerConfig
 
 FORMAT = "t2mini-tower-1"
+DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError)
 SHIPPED = Path(__file__).resolve().parent
 
 
@@ -29,18 +32,39 @@ def read(path):
     try:
         with safe_open(path, "pt") as f:
             told = f.metadata() or {}
+            if told.get("format") != FORMAT:
+                raise ValueError("it says nothing of a tower")
+            cfg = settings(told.get("tower", "null"))
+            with torch.device("meta"):                          # no memory for what is not there
+                tower = Tower(cfg)
+            check_shapes(tower, {name: f.get_slice(name).get_shape() for name in f.keys()})
             tensors = {name: f.get_tensor(name).float() for name in f.keys()}
-        if told.get("format") != FORMAT:
-            raise ValueError("it says nothing of a tower")
-        tower = Tower(TowerConfig(**json.loads(told["tower"])))
-        tower.load_state_dict(tensors)
+        tower.load_state_dict(tensors, assign=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"no tower at {path}") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(f"{path}: not a tower, or damaged ({str(e).splitlines()[0]:.80})") from None
+    except DAMAGE as e:
+        raise ValueError(f"{path}: not a tower, or damaged ({first_line(e):.120})") from None
     if not all(bool(t.isfinite().all()) for t in tensors.values()):
         raise ValueError(f"{path}: a tower with numbers that are not finite")
     return tower.requires_grad_(False).eval(), told
+
+
+def settings(text):
+    """The metadata `tower`, JSON -> TowerConfig. ValueError with the name of what is odd."""
+    told = json.loads(text)
+    known = {field.name for field in fields(TowerConfig)}
+    if not isinstance(told, dict) or told.keys() != known:
+        raise ValueError(f"its settings must be {', '.join(sorted(known))}, and no others")
+    return TowerConfig(**told)
+
+
+def check_shapes(tower, found):
+    """ValueError where the file's tensors, dict name -> shape, are not those of this tower."""
+    for name, p in tower.state_dict().items():
+        if list(p.shape) != found.get(name):
+            raise ValueError(f"{name} must be {list(p.shape)}, not {found.get(name)}")
+    for name in found.keys() - tower.state_dict().keys():
+        raise ValueError(f"{name!r:.60} is no part of a tower")
 
 
 def find(model, path=None):
@@ -86,6 +110,7 @@ def go_on(path, told, tower, optimizer):
         was = {"config": json.loads(meta["config"]), "base_sha256": meta["base_sha256"],
                "images": json.loads(meta["images"])}
         rows = json.loads(meta["rows"])
+        seconds = float(rows[-1]["seconds"])
         if was != told:
             raise ValueError("it was written with other settings, images or base")
         tower.load_state_dict({k[2:]: t for k, t in tensors.items() if k.startswith("p/")})
@@ -94,6 +119,6 @@ def go_on(path, told, tower, optimizer):
                 "step": torch.tensor(float(len(rows))),
                 "exp_avg": tensors[f"m/{name}"].to(p.device),
                 "exp_avg_sq": tensors[f"v/{name}"].to(p.device)}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(f"--resume: {path} does not do ({str(e).splitlines()[0]:.80})") from None
-    return rows, len(rows), rows[-1]["seconds"]
+    except DAMAGE as e:
+        raise ValueError(f"--resume: {path} does not do ({first_line(e):.80})") from None
+    return rows, len(rows), seconds
