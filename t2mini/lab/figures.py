@@ -16,7 +16,7 @@ ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in 
 # what each picture says, in its title
 MESSAGE = {
     "finetune": "The methods tie within their intervals; SVF trains fifty times fewer numbers than LoRA",
-    "unseen": "First edition: on kinds never trained on, two trained passes beat the base model",
+    "unseen": "On unseen kinds the right expert wins where there is one; else mixing them equally",
     "ablation": "Rewarding right answers teaches;\ncopying bare gold answers does not",
     "shots": "More examples or a longer search changed little",
     "transfer": "Shuffled, an expert is worth nothing: its z belong to their directions",
