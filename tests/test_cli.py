@@ -22,6 +22,7 @@ def home(tmp_path, monkeypatch, tiny_folder):
     """A private out/ and SVD cache, and experts trained by nobody for the tiny model."""
     monkeypatch.setattr(experts, "OUT", tmp_path / "out")
     monkeypatch.setattr(experts, "SVD_CACHE", tmp_path / "svd")
+    monkeypatch.setenv("T2MINI_DATA", "")                   # --data sets it: here for one test only
     real = tasks.from_jsonl                                 # short answers: a random model never stops
     monkeypatch.setattr(tasks, "from_jsonl", lambda path: replace(real(path), max_tokens=8))
     rows = [{"prompt": f"say {i}", "answer": "a", "match": "contains"} for i in range(40)]
