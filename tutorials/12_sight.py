@@ -1,6 +1,7 @@
 """12: sight. Image tokens in front of a question, and the same z and reward as before (paper 4.2, Figure 5)."""
 # %% the checkers of the three exercises
 import random
+import textwrap
 import time
 
 import chapter
@@ -149,21 +150,19 @@ print(f"seconds behind the loading: {time.time() - started:.0f}")
 
 # %% the picture
 plt = plots.pyplot()
-fig, axes = plt.subplots(2, 4, figsize=(13, 6.3))
+both = {"base": plots.DARK, "vision expert": plots.BLUE}
+fig, axes = plt.subplots(2, 4, figsize=(12, 7.2))
 for ax, i in zip(axes.flat, range(8)):
     ax.imshow(asked[i].prompt.image)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_color("#cccccc")
-    ax.set_title(asked[i].prompt, fontsize=10)
-    for y, (name, colour) in enumerate((("base", plots.GREY), ("vision expert", plots.BLUE))):
-        mark = "right" if rewards[name][i] else "wrong"
-        said = texts[name][i].strip()
-        said = f"{said[:24]} ..." if len(said) > 24 else said
-        ax.text(0, -0.08 - 0.1 * y, f"{name.split()[-1]}: {said} ({mark})", transform=ax.transAxes, fontsize=8,
-                color=colour, va="top", weight="bold" if rewards[name][i] else "normal")
-fig.subplots_adjust(0.01, 0.12, 0.99, 0.94, wspace=0.25, hspace=0.45)
+    ax.axis("off")
+    ax.set_title(asked[i].prompt, fontsize=11, weight="bold")
+    for x, (name, colour) in zip((0, 0.52), both.items()):
+        mark = "\N{CHECK MARK}" if rewards[name][i] else "\N{BALLOT X}"
+        said = textwrap.fill(texts[name][i].strip(), 18)
+        ax.text(x, -0.04, f"{name} {mark}\n{said}", transform=ax.transAxes, fontsize=9, va="top", color=colour)
+tally = ", ".join(f"{name} {sum(rewards[name][:8]):.0f}" for name in both)
+fig.suptitle(f"Color and shape are seen, yes or no is guessed (of 8 right: {tally})", weight="bold", fontsize=14)
+fig.subplots_adjust(0.02, 0.1, 0.98, 0.9, wspace=0.12, hspace=0.42)
 chapter.save(fig, "12_sight")
 
 # %% an image to ask about, of another size than the tower's

@@ -34,14 +34,14 @@ def cells(lab):
     yield key("captions", "base"), partial(captions, lab)
     yield key(TASK, "base"), partial(seen, lab)
     yield key(TASK, "svf"), partial(seen, lab, arm="svf")
-    yield key(TASK, "base, choosing"), partial(seen, lab, choose=True)
-    yield key(TASK, "svf, choosing"), partial(seen, lab, arm="svf", choose=True)
-    yield key(TASK, "always yes"), partial(always_yes, lab)
     yield key(TASK, "base, blank image"), partial(seen, lab, blind=True)
     yield key(TASK, "svf, blank image"), partial(seen, lab, arm="svf", blind=True)
     for arm in ARMS:
         if arm != "svf":
             yield key(TASK, arm), partial(seen, lab, arm=arm)
+    yield key(TASK, "base, choosing"), partial(seen, lab, choose=True)
+    yield key(TASK, "svf, choosing"), partial(seen, lab, arm="svf", choose=True)
+    yield key(TASK, "always yes"), partial(always_yes, lab)
     yield key(EVEN, "base"), partial(looked, lab)
     yield key(EVEN, "svf"), partial(looked, lab, "svf")
     yield key(EVEN, "base, told in words"), partial(looked, lab, told=True)
