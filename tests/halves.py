@@ -13,8 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # about half of all processor time: mostly tests that train a tiny model
-TRAINING = ("adapt", "cli", "files", "kill", "lora", "ranks", "reinforce", "reproduce", "sixty_lines",
-            "train", "tutorials")
+TRAINING = ("adapt", "cli", "files", "kill", "lora", "ranks", "reinforce", "reproduce",
+            "sixty_lines", "train", "tutorials")
 
 
 def halves():
@@ -25,11 +25,14 @@ def halves():
 
 def run(*parts):
     """Run pytest on each list of files, one process each, all at the same time. -> exit status."""
-    env = {"OMP_NUM_THREADS": "1", **os.environ}            # two processes with two threads each would wait
+    env = {"OMP_NUM_THREADS": "1", **os.environ}            # more threads than cores would wait
     with tempfile.TemporaryFile() as later:
-        started = [subprocess.Popen([sys.executable, "-m", "pytest", *(HERE / name for name in part)],
-                                    cwd=HERE.parent, env=env, stdout=later if i else None, stderr=subprocess.STDOUT)
-                   for i, part in enumerate(parts)]
+        started = []
+        for part in parts:
+            command = [sys.executable, "-m", "pytest", *(HERE / name for name in part)]
+            started.append(subprocess.Popen(command, cwd=HERE.parent, env=env,
+                                            stdout=later if started else None,
+                                            stderr=subprocess.STDOUT))
         try:
             statuses = [process.wait() for process in started]
         except KeyboardInterrupt:                           # they were told too
