@@ -20,7 +20,7 @@ MESSAGE = {
     "ablation": "Rewarding right answers teaches;\nthe next token of bare gold answers does not",
     "shots": "More examples or a longer search changed little",
     "transfer": "Shuffled, an expert is worth nothing; on weights in 8 bits it is worth all",
-    "recipe": "Mixing by logits destroys every expert; of the other choices several cost little",
+    "recipe": "All of the released code's choices together learn nothing,\nand mixing by logits destroys every expert",
     "tiny": "At one learning rate, a dial per singular value learns most",
     "sight": "The vision expert has 87 % right, and 66 % with the image hidden",
     "real": "Published questions: little is gained at this size,\nexcept when picking one of the options",
@@ -240,7 +240,7 @@ def stacked(done, path):
         ax.set_yticks(range(len(arms)), [in_words(arm) for arm in arms])
         ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, 112 * max(ends))
-    ax.set_xlabel("right answers, %  (line: 95 % interval)")
+    ax.set_xlabel("right answers, %  (line: 95 % interval; circles: single runs of several)")
     headline(fig, done)
     save(fig, path)
 
