@@ -36,9 +36,9 @@ demo: weights
 page: weights
 	@$(PY) -m t2mini page $(ARGS)
 
-## test: run all tests on tiny models (no network beyond pip)
+## test: run all tests on tiny models (no network beyond pip), in two processes; with ARGS in one
 test: setup
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) $(if $(ARGS),-m pytest $(ARGS),tests/halves.py)
 
 ## test-page: the page in a real browser (headless Chromium) on the real model
 test-page: weights

@@ -1,4 +1,5 @@
 """Tiny models made on the spot: random weights, a byte vocabulary, no network, float32 on one thread."""
+import gc
 import json
 import os
 import signal
@@ -52,6 +53,17 @@ def write_folder(folder, seed=0, **changes):
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "<|im_start|>...<|im_end|>"}))
     return folder
+
+
+def pytest_collection():
+    """Torch and thousands of tests are no garbage: they are not looked through again and again."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Garbage is collected as ever, but what is there before the first test is left out."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -306,4 +306,4 @@ def test_shots_and_scored_examples_are_disjoint():
     for name in ("math-unseen", "code-unseen", "reasoning-unseen", "math", "code", "reasoning"):
         task = tasks.get(name)
         for seed in (0, 1):
-            assert not {e.key for e in task.examples("val", 10, seed)} & {e.key for e in task.examples("test", 60)}
+            assert not {e.key for e in task.examples("val", 10, seed)} & {e.key for e in task.examples("test", 30)}

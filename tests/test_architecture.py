@@ -3,6 +3,7 @@ import ast
 import re
 from pathlib import Path
 
+import halves
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,3 +60,9 @@ def test_the_map_of_the_tests_is_whole():
     """Fails if a file of tests is added and tests/README.md does not say what it guards."""
     text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
     assert not [p.name for p in ROOT.glob("tests/test_*.py") if f"`{p.name}`" not in text]
+
+
+def test_the_two_halves_are_all_tests():
+    """Fails if `make test` leaves out a file of tests, or runs one twice or one that is not there."""
+    first, others = halves.halves()
+    assert sorted(first + others) == sorted(p.name for p in ROOT.glob("tests/test_*.py"))

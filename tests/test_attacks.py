@@ -24,7 +24,7 @@ from t2mini.questions.example import Example
 
 SECRET = f"expected-{uuid.uuid4()}"                         # what the hidden test expects: nobody can guess it
 TOOLS = set("_socket subprocess threading signal gc inspect ctypes resource atexit importlib".split())
-SECONDS = 0.5                                               # the time that a program has here
+SECONDS = 0.2                                               # the time that a program has here
 
 # name -> body of f(x); FOLDER, PORT, PID and PROJECT stand for the folder, the server, the process and the tasks' source
 ATTACKS = {

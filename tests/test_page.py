@@ -18,8 +18,9 @@ import pytest
 import torch
 from browser import PATH as BROWSER
 from browser import Browser
-from conftest import wait_for
+from conftest import forked, soon, wait_for
 
+from t2mini import __main__ as cli
 from t2mini import adapt, evaluate, experts, svf
 from t2mini.formats import download
 from t2mini.lab import page, page_model
@@ -529,36 +530,34 @@ def test_a_question_that_takes_minutes_to_read_is_refused(server, lab, monkeypat
     assert events(server, "/lens", {"question": "Hi", "text": ""})[-1][0] == "words"
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-import signal
-from t2mini import experts
-from t2mini.__main__ import main
-signal.signal(signal.SIGINT, signal.default_int_handler)    # a test run in the background ignores it
-experts.SVD_CACHE, experts.OUT = Path(sys.argv[1]), Path(sys.argv[1])
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 def test_ctrl_c_ends_the_program_cleanly(tiny_folder, tmp_path):
     """Fails if the verb does not serve, or Ctrl-C ends in a traceback or in an error."""
-    options = ["page", "--port=0", f"--weights={tiny_folder}", "--device=cpu", "--dtype=float32"]
-    command = [sys.executable, "-u", "-c", PROGRAM, str(tmp_path), *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+    out, err = tmp_path / "out.txt", tmp_path / "err.txt"
+
+    def serve():
+        signal.signal(signal.SIGINT, signal.default_int_handler)    # a test run in the background ignores it
+        experts.SVD_CACHE = experts.OUT = tmp_path
+        sys.stdout, sys.stderr = out.open("w", buffering=1), err.open("w", buffering=1)
+        options = ["--port=0", f"--weights={tiny_folder}", "--device=cpu", "--dtype=float32"]
+        assert cli.main(["page", *options]) == 0
+
+    program = forked(serve)
+    with soon(120):
         try:
-            line = program.stdout.readline()
-            port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", line)[1])
+            wait_for(lambda: out.exists() and "http" in out.read_text() and out.read_text().endswith("\n"))
+            port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", out.read_text())[1])
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
             connection.request("POST", "/ask", json.dumps(LONG), {"Content-Type": "application/json"})
             assert connection.getresponse().readline()              # in the middle of an answer
-            program.send_signal(signal.SIGINT)
-            out, err = program.communicate(timeout=120)
-        finally:
-            program.kill()
-    assert program.returncode == 0 and "closed" in out and "Traceback" not in err
+            os.kill(program, signal.SIGINT)
+            status = os.waitpid(program, 0)[1]
+        except BaseException:
+            os.kill(program, signal.SIGKILL)
+            os.waitpid(program, 0)
+            raise
+    assert status == 0 and "closed" in out.read_text() and "Traceback" not in err.read_text()
 
 
 def test_a_port_that_is_taken_is_one_clear_line(server, lab):

@@ -345,11 +345,11 @@ def test_splits_stay_apart(tiny, tmp_path):
     made = runs.Lab(*tiny, tmp_path)
     for task in (*experiments.SEEN, *experiments.UNSEEN):
         t = tasks.get(task)
-        scored = {e.key or e.prompt for e in t.examples("test", 60)} | {e.key or e.prompt for e in made.examples(task, 60)}
-        shots = {e.key or e.prompt for seed in experiments.SEEDS for e in made.shots(task, seed, 20)}
+        scored = {e.key or e.prompt for e in t.examples("test", 25)} | {e.key or e.prompt for e in made.examples(task, 25)}
+        shots = {e.key or e.prompt for seed in experiments.SEEDS for e in made.shots(task, seed, 10)}
         trained_on = {e.key or e.prompt for step in range(4) for e in t.examples("train", 12, seed=f"0/{step}")}
-        assert all(split_of(e) == "test" for e in made.examples(task, 60))
-        assert all(split_of(e) == "val" for e in made.shots(task, 0, 20))
+        assert all(split_of(e) == "test" for e in made.examples(task, 25))
+        assert all(split_of(e) == "val" for e in made.shots(task, 0, 10))
         assert not scored & shots and not scored & trained_on and not shots & trained_on
 
 
@@ -424,7 +424,7 @@ def test_hand_written_questions_have_all_labels_and_no_template(tiny, tmp_path):
     every = [q for questions in found.values() for q in questions]
     assert len(set(every)) == 60 and all(q == q.strip() and q for q in every)
     made = {e.prompt for name in (*experiments.SEEN, *experiments.UNSEEN, "other") for split in tasks.SPLITS
-            for e in tasks.get(name).examples(split, 100)}
+            for e in tasks.get(name).examples(split, 40)}
     assert not made & set(every)
     lab = runs.Lab(*tiny, tmp_path)
     lab.n = lambda full: full

@@ -8,6 +8,7 @@ import tokenize
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = Path(__file__).resolve().parents[1] / "tutorials"
 sys.path.insert(0, str(HERE))
@@ -21,6 +22,13 @@ SOURCE = SCRIPT.read_text(encoding="utf-8")
 def written(text):
     """The lines of a text that are not empty."""
     return [line for line in text.splitlines() if line.strip()]
+
+
+def run_here(source, capsys):
+    """Run the file in this process, without another start of torch. -> what it prints."""
+    with torch.random.fork_rng():
+        exec(compile(source, SCRIPT.name, "exec"), {"__name__": "__main__"})
+    return capsys.readouterr().out
 
 
 def run(source, folder):
@@ -70,10 +78,11 @@ def test_who_types_the_page_ends_with_the_file():
     assert len(re.findall(r"^# %% step \d", "".join(blocks), re.M)) == 5
 
 
-def test_a_shorter_run_gains_as_well(tmp_path):
+def test_a_shorter_run_gains_as_well(capsys):
     """Fails if the dials, paid for backwards, do not turn the base model into one that says it."""
-    assert SOURCE.count("range(1200)") == 1
-    check_gain(run(SOURCE.replace("range(1200)", "range(500)"), tmp_path))
+    assert SOURCE.count("range(1200)") == SOURCE.count("range(61)") == 1
+    short = SOURCE.replace("range(1200)", "range(350)").replace("range(61)", "range(41)")
+    check_gain(run_here(short, capsys))
 
 
 @pytest.mark.slow

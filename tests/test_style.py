@@ -74,13 +74,23 @@ def test_argparse_stays_in_the_command_line(path):
         assert "argparse" not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["svf", "machine.files"])
-def test_a_leaf_brings_no_other_room(module):
+STEPS = "t2mini", "t2mini.machine.files", "t2mini.svf", "t2mini.generate, t2mini.adapt"
+
+
+@pytest.fixture(scope="module")
+def loaded_by():
+    """{step: the modules that are there after it} of one fresh process that imports STEPS, one after the other."""
+    code = "import sys\n" + "".join(f"import {step}\nprint(*sys.modules)\n" for step in STEPS)
+    code += "from t2mini.generate import generate\nassert callable(t2mini.generate) and t2mini.generate is not generate"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    return {step: line.split() for step, line in zip(STEPS, run.stdout.splitlines())} | {"status": run.returncode}
+
+
+@pytest.mark.parametrize("module", ["t2mini.machine.files", "t2mini.svf"])
+def test_a_leaf_brings_no_other_room(loaded_by, module):
     """Fails if `import t2mini.svf` pulls in formats, questions or the lab."""
-    code = f"import sys, t2mini.{module}\nprint(*[m for m in sys.modules if m.startswith('t2mini.')])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    rooms = {m.split(".")[1] for m in run.stdout.split()}
-    assert not rooms & {"formats", "questions", "lab", "cli"}, run.stdout
+    rooms = {m.split(".")[1] for m in loaded_by[module] if m.startswith("t2mini.")}
+    assert not rooms & {"formats", "questions", "lab", "cli"}, rooms
 
 
 def measure(path):
@@ -112,8 +122,6 @@ def test_the_trunk_stays_small_and_readable():
         assert m[3] <= columns and m[4] <= function, name
 
 
-def test_the_door_is_light_and_its_names_are_functions():
+def test_the_door_is_light_and_its_names_are_functions(loaded_by):
     """Fails if `import t2mini` loads torch, or the file generate.py takes the place of the function of that name."""
-    code = ("import sys, t2mini\nassert 'torch' not in sys.modules\nimport t2mini.generate, t2mini.adapt\n"
-            "from t2mini.generate import generate\nassert callable(t2mini.generate) and t2mini.generate is not generate")
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert "torch" not in loaded_by["t2mini"] and loaded_by["status"] == 0

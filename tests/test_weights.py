@@ -235,14 +235,14 @@ print(resident("VmHWM:") - before)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which can measure a peak anew")
 def test_loading_takes_the_model_and_one_shard(tmp_path):
     """Fails if shards stay in memory while the model fills, or the file's float16 and the model's float32 exist as a whole."""
-    tensors, index = random_model(hidden_size=512, intermediate_size=1536, num_hidden_layers=8).half().state_dict(), {}
+    tensors, index = random_model(hidden_size=512, intermediate_size=1536, num_hidden_layers=4).half().state_dict(), {}
     for name, t in tensors.items():
         index[name] = f"model-{name.split('.')[2] if 'layers' in name else 'rest'}.safetensors"
     for file in set(index.values()):
         save_file({n: tensors[n] for n in index if index[n] == file}, tmp_path / file)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     (tmp_path / "config.json").write_text(json.dumps(TINY | {
-        "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}))
+        "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4}))
     own = sum(4 * t.numel() for t in tensors.values())
     shard = max(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
     # in a process of its own: what earlier tests have left in memory would be used again
@@ -554,7 +554,7 @@ def test_every_cut_of_a_gguf_is_refused(tmp_path, monkeypatch):
 def test_flipped_header_bytes_never_crash(tmp_path):
     """Fails if a damaged header gives anything but a ValueError or a model: no hang, no other exception, no huge array."""
     rng, end, seen = random.Random(0), header_end(), {"loads": 0, "ValueError": 0}
-    for _ in range(500):
+    for _ in range(250):
         data = bytearray(GGUF)
         for _ in range(rng.choice((1, 1, 1, 2, 5))):
             at = rng.randrange(4, end)

@@ -85,7 +85,7 @@ def test_the_key_is_the_content(label, monkeypatch):
     monkeypatch.setattr(wide, "_dressed", lambda rng, text: text)
     monkeypatch.setattr(wide, "_laid_out", lambda rng, text, options: text + str(sorted(options)))
     keys, prompts = defaultdict(set), defaultdict(set)
-    for e in draw(label, 12_000):
+    for e in draw(label, 6_000):
         number = int(e.kind.split("/")[-1])
         keys[number].add(e.key)
         prompts[number, e.key].add(e.prompt)

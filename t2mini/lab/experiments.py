@@ -538,7 +538,7 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Table 3", timing, "timing", "seconds of the two passes"),
     Experiment("Tables 5, 9", transfer, "dots", "z on other bases; shuffled z"),
     Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits"),
-    Experiment("-", recipe, "bars", "what each departure of the released code costs"),
+    Experiment("-", recipe, "stacked", "what each departure of the released code costs"),
     Experiment("Figure 5", sight, "stacked", "questions about images, seen and unseen"),
     Experiment("-", tiny, "bars", "how few numbers suffice"),
     Experiment("Tables 1, 2", real, "stacked", "published questions, whole test sets"))}

@@ -18,6 +18,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from .text import first_line
+
 PATIENCE = timedelta(minutes=30)                            # for the slowest rank, before the others give up
 
 
@@ -51,7 +53,7 @@ def collective(operation, *args, **options):
         operation(*args, **options)
     except RuntimeError as e:
         raise RuntimeError(f"rank {rank()} stops: another rank ended or does not answer; its own message says why "
-                           f"({str(e).splitlines()[0][:120]})") from None
+                           f"({first_line(e):.120})") from None
 
 
 def mine(items):
