@@ -4,7 +4,7 @@ import chapter
 import torch
 
 from t2mini import adapt, evaluate, experts, tasks
-from t2mini.lab import plots
+from t2mini.lab import figures, plots
 from t2mini.generate import generate
 
 
@@ -134,15 +134,8 @@ print(f"knowing the need helps most: {right['told'] >= max(right['base'], right[
 # %% the picture
 plt = plots.pyplot()
 fig, (left, bars) = plt.subplots(1, 2, figsize=(11, 4.3), gridspec_kw={"width_ratios": [1.5, 1]})
-grid = torch.tensor(list(counts.values()))
-left.imshow(grid, cmap="Blues", vmin=0, vmax=EACH, aspect="auto")
-for i, row in enumerate(grid.tolist()):
-    for j, v in enumerate(row):
-        left.text(j, i, v, ha="center", va="center", fontsize=13, color="white" if v > 0.55 * EACH else "black",
-                  weight="bold" if i == j else None)
-left.set_xticks(range(5), COLUMNS)
-left.set_yticks(range(4), tasks.LABELS)
-left.set(xlabel=f"what the base model says (numbers: questions, {EACH} in a row)", ylabel="what the question needs")
+figures.draw_confusion(left, [{need: dict(zip(COLUMNS, row)) for need, row in counts.items()}])
+left.set(xlabel=f"what the base model says, % of the {EACH} questions of a row  (frame: right)", ylabel="what the question needs")
 left.set_title("First pass by prompt: the base model\nmixes the kinds up", fontsize=13, weight="bold")
 for spine in left.spines.values():
     spine.set_visible(False)
