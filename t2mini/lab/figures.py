@@ -17,7 +17,8 @@ ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in 
 
 # what each picture says, in its title
 MESSAGE = {
-    "finetune": "All three methods beat the base model on math and code; none is shown to be the best.\n"
+    "finetune": "All three methods beat the base model on math and code; "
+                "none is shown to be the best.\n"
                 "SVF trains fifty times fewer numbers than LoRA",
     "unseen": "On unseen kinds the right expert wins where there is one; else mixing them equally",
     "ablation": "Rewarding right answers teaches;\ncopying bare gold answers does not",
@@ -260,7 +261,8 @@ def bars(done, path):
 def results(rows, path):
     """The front picture, of {task, arm, rewards}: above what was trained on, below unseen kinds."""
     title = ("An expert beats the base model on its own kinds of questions. "
-             "On kinds never trained on,\nthe trained first pass helps in math and reasoning, not in code")
+             "On kinds never trained on,\n"
+             "the trained first pass helps in math and reasoning, not in code")
     bars({"title": title, "rows": sorted(rows, key=lambda r: "unseen" in r["task"])}, path)
 
 
@@ -417,8 +419,8 @@ def confusion(done, path):
                 draw_confusion(ax, [r["confusion"] for r in mine])
                 right = np.mean([r["score"] for r in mine])
                 times = f", mean of {len(mine)} trainings" if len(mine) > 1 else ""
-                ax.set_title(f"{in_words(arm)}: {right:.0%} right\n({KINDS.get(kind, kind)}{times})",
-                             fontsize=11.5)
+                what = KINDS.get(kind, kind) + times
+                ax.set_title(f"{in_words(arm)}: {right:.0%} right\n({what})", fontsize=11.5)
             else:
                 ax.axis("off")
     fig.supxlabel("what the first pass said, % of the questions of a row  (frame: right)",
