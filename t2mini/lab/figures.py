@@ -9,7 +9,8 @@ from textwrap import fill
 import numpy as np
 
 from .. import evaluate
-from .plots import BLUE, GREEN, GREY, OF, ORANGE, PINK, RED, SKY, YELLOW, in_words, pyplot, save
+from .plots import (BLUE, DARK, GREEN, GREY, OF, ORANGE, PINK, RED, SKY, YELLOW, in_words, pyplot,
+                    save)
 
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, "#000000")
 
@@ -41,6 +42,10 @@ MESSAGE = {
 }
 
 
+PAIRED = ("base", "svf", "lora", "always yes", "options hidden")
+WAYS = {"": "", "choosing": ",\npicking an option", "blank image": ",\nimage hidden"}
+BESIDE = {"base, choosing, unlisted": "options hidden, choosing", "vision expert": "svf",
+          "vision expert, blank image": "svf, blank image"}      # on the line of that way
 GUESSING = {"easy-vqa-yes-no": 50, "vision-unseen": 25}          # % right by chance
 NEEDS = {"gsm8k": "math", "mbpp": "code", "arc-challenge": "reasoning"}
 KINDS = {"seen": "kinds seen in training", "unseen": "kinds never trained on",
@@ -271,7 +276,6 @@ def stacked(done, path):
     plt, panels = pyplot(), {}
     for (task, _, arm), seeds in grouped(done["rows"]).items():
         panels.setdefault(task, {})[arm] = seeds
-    panels = dict(sorted(panels.items(), key=lambda panel: panel[0] == "captions"))     # the aside
     heights = [len(arms) + 0.4 for arms in panels.values()]
     size = 9, 1.2 + 0.3 * sum(heights) + 0.35 * len(panels)
     fig, axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, height_ratios=heights,
@@ -280,14 +284,54 @@ def stacked(done, path):
     for ax, (task, arms) in zip(axes[:, 0], panels.items()):
         ends.append(draw_arms(ax, arms))
         ax.set_title(in_words(task), fontsize=11, loc="left", weight="bold")
-        if task in GUESSING:
-            ax.axvline(GUESSING[task], color="black", lw=1.2, ls=":")
         ax.set_yticks(range(len(arms)), [in_words(arm) for arm in arms])
         ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, 112 * max(ends))
     ax.set_xlabel(explained(done, grouped(done["rows"])))
     headline(fig, done)
     save(fig, path)
+
+
+def pairs(done, path):
+    """A line per task and way of asking, from the base model to its expert; see PAIRED.
+
+    Other arms, and a task or way without both of them, are in the table only.
+    """
+    plt, lines = pyplot(), {}
+    for (task, _, arm), seeds in grouped(done["rows"]).items():
+        who, _, way = BESIDE.get(arm, arm).partition(", ")
+        if who in PAIRED:
+            lines.setdefault((task, way), {})[who] = evaluate.over_seeds(seeds)[:3]
+    lines = {where: arms for where, arms in lines.items() if {"base", "svf"} <= arms.keys()}
+    fig, ax = plt.subplots(figsize=(10, 1.9 + 0.45 * len(lines)), layout="constrained")
+    for y, ((task, _), arms) in enumerate(lines.items()):
+        draw_pair(ax, y, arms)
+        if task in GUESSING:
+            ax.plot([GUESSING[task]] * 2, [y - 0.42, y + 0.42], color="black", ls=":")
+    ax.set_yticks(range(len(lines)), [f"{in_words(task)}{WAYS[way]}" for task, way in lines])
+    ax.tick_params(axis="y", length=0)
+    ax.set(ylim=(len(lines) - 0.4, -0.6), xlim=(-4, None))
+    ax.grid(axis="x", alpha=0.3)
+    guessed = "; dotted: by guessing" if any(task in GUESSING for task, _ in lines) else ""
+    ax.set_xlabel(f"right answers, %  (line: 95 % interval{guessed})")
+    named = dict(zip(*reversed(ax.get_legend_handles_labels())))        # each name once
+    ax.legend(named.values(), named, frameon=False, loc="lower right")
+    headline(fig, done)
+    save(fig, path)
+
+
+def draw_pair(ax, y, arms):
+    """One line of `pairs`. arms: who -> (mean, low, high). Numbers of the base model and expert."""
+    ends = sorted((*arms[who], OF[who]) for who in ("base", "svf"))
+    ax.plot([100 * mean for mean, *_ in ends], [y, y], color=OF["svf"], lw=7, alpha=0.25)
+    for who, (mean, low, high) in arms.items():
+        ax.plot([100 * low, 100 * high], [y, y], color=colour_of(who), lw=2)
+        ax.plot(100 * mean, y, "o", ms=9, color=colour_of(who), label=in_words(who))
+    (left, low, _, at_left), (right, _, high, at_right) = ends
+    numbers = (left, low, -9, "right", at_left), (right, high, 9, "left", at_right)
+    for share, x, to, side, colour in numbers:
+        ax.annotate(f"{100 * share:.1f}", (100 * x, y), (to, 0), textcoords="offset points",
+                    ha=side, va="center", weight="bold", color=DARK if colour == GREY else colour)
 
 
 def draw_arms(ax, here):
@@ -357,8 +401,9 @@ def dots(done, path):
     """A panel per task, a line per base; on it a dot for every arm, with its interval."""
     plt, groups = pyplot(), grouped(done["rows"])
     names, bases, arms = (list(dict.fromkeys(key[i] for key in groups)) for i in range(3))
-    fig, axes = plt.subplots(1, len(names), figsize=(1.6 + 3.4 * len(names), 1.8 + 0.7 * len(bases)),
-                             sharey=True, squeeze=False, layout="constrained")
+    size = 1.6 + 3.4 * len(names), 1.8 + 0.7 * len(bases)
+    fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False,
+                             layout="constrained")
     for ax, task in zip(axes[0], names):
         for (_, base, arm), seeds in ((k, v) for k, v in groups.items() if k[0] == task):
             mean, low, high, _ = evaluate.over_seeds(seeds)

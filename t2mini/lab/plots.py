@@ -20,7 +20,7 @@ DARK = "#444444"
 OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORANGE, "full": DARK,
       "shuffled": PINK, "ia3": SKY, "prompt": SKY, "classifier": BLUE, "CEM": GREEN, "search": GREEN,
       "uniform alpha": YELLOW, "random alpha": YELLOW, "in context": DARK,
-      "best single expert": PINK}
+      "best single expert": PINK, "options hidden": DARK}
 
 # arms and tasks in words, where a name in a results file is short
 WORDS = {
@@ -47,7 +47,7 @@ WORDS = {
     "mixed logits": "mixed by logits (released)",
     "base, choosing": "base model, picking an option",
     "base, choosing, unlisted": "base model, picking, options hidden",
-    "svf, choosing": "SVF expert, picking an option",
+    "svf, choosing": "SVF expert, picking an option", "options hidden": "base model, options hidden",
     "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
     "real-code": "the first 100 of MBPP", "real-reasoning": "the first 100 of ARC-Challenge",
     "hand-math": "math, by hand", "hand-code": "code, by hand",
