@@ -194,7 +194,7 @@ for dial, (words, y) in WORDS.items():
     ax.text(3.1, y, words, color=colour, va="center", weight="bold")
 ax.axvline(1, color=plots.GREY, lw=1, ls=":")
 ax.text(1.04, 0.05, "base model")
-ax.set(xlabel="z of that one dial", ylabel='chance of "Paris" after\n"The capital of France is"', ylim=(0, 1))
+ax.set(xlabel="z of that one dial, of the largest or a middle singular value", ylabel='chance of "Paris" after\n"The capital of France is"', ylim=(0, 1))
 chapter.save(fig, "03_turned")
 
 # %% trained numbers
