@@ -17,6 +17,7 @@ from browser import PATH, Browser  # noqa: E402
 
 STEPS = ("ask", "first", "second", "mix", "dials")        # in the order of use; their headings end in -title
 QUESTION = "Raj plays 9 games every week. How many games does Raj play in 4 weeks?"
+GOLD = "36"
 ANSWERED = "document.getElementById('stop').disabled && document.querySelectorAll('.word').length === 20"
 
 
@@ -32,17 +33,29 @@ def photograph(browser, address):
     browser.until(ANSWERED)
     browser.run("document.activeElement.blur()")
     time.sleep(1)                                           # the map follows the answer
-    browser.run("for (const part of document.querySelectorAll('.late, .last')) part.hidden = true")
+    hide(browser, ".late", ".last", "#sight", "#views", "#status")
+
+    # --- all of it, numbered in the order of use ---
+    first, then = judged(browser)
+    say(browser, f"Ask: the page picks the math expert, and {first} becomes {then}")
     for number, step in enumerate(STEPS, 1):
         browser.run(f"document.getElementById('{step}-title').prepend(style(make('span', {{textContent: '{chr(0x2775 + number)} '}}), "
                     "{'font-size': '22px', 'line-height': '1', color: 'var(--adapted)'}))")
-    browser.picture(figures / "page.png")
+    browser.picture(figures / "page.png", "header", "main", margin=16)
     browser.run("for (const title of document.querySelectorAll('h2 > span')) title.remove()")
+    hide(browser, "#examples")
+    say(browser, f"The page picks the math expert: {first} becomes {then}", "section")
     browser.picture(figures / "page_answers.png", "section", "section:nth-of-type(3)", margin=12)
+
+    # --- the dials of one matrix ---
     browser.run("document.querySelectorAll('.cell')[189].click()")
     browser.until("!document.getElementById('matrix').hidden")
     browser.run("document.getElementById('index').value = 200; pick(); document.activeElement.blur()")
+    say(browser, "Click a matrix, and turn any of its dials z (1 is the base model)",
+        "main > :nth-child(2) > section:nth-of-type(2)")
     browser.picture(figures / "page_dials.png", "main > :nth-child(2) > section:nth-of-type(2)", margin=12)
+
+    # --- a mixture by hand ---
     browser.run("state.matrix = null; document.getElementById('matrix').hidden = true")
     for slider, key, code in (("alpha-2", "ArrowRight", 39), ("alpha-0", "ArrowLeft", 37)):
         browser.run(f"document.getElementById('{slider}').focus()")
@@ -50,10 +63,37 @@ def photograph(browser, address):
             browser.key(key, code)
     time.sleep(2)                                           # the answer follows a slider that rests
     browser.until(ANSWERED)
-    time.sleep(1)                                           # and the map follows the answer
     browser.run("document.activeElement.blur()")
-    browser.picture(figures / "page_mix.png", "main > :nth-child(1) > section:nth-of-type(3)",
-                    "main > :nth-child(2) > section", margin=12)
+    first, then = judged(browser)
+    hide(browser, "section:has(#ask)", "section:has(#bars)", "section:has(#heat)")
+    say(browser, f"Mixed by hand, 0.4 of math and 0.6 of reasoning: {first} becomes {then}")
+    browser.picture(figures / "page_mix.png", "header", "main", margin=12)
+
+
+def hide(browser, *selectors):
+    """Parts of the page that a picture does without."""
+    browser.run(f"for (const part of document.querySelectorAll({', '.join(selectors)!r})) part.style.display = 'none'")
+
+
+def say(browser, text, inside="header"):
+    """A headline, instead of the page's own or at the top of another part."""
+    browser.run("document.querySelectorAll('#said').forEach(said => said.remove())")
+    if inside == "header":
+        browser.run("for (const part of document.querySelectorAll('header > *')) part.style.display = 'none'")
+    browser.run(f"document.querySelector({inside!r}).prepend(style(make('div', {{id: 'said', textContent: {text!r}}}), "
+                "{'font-size': '21px', 'font-weight': 'bold', 'margin-bottom': '12px', color: 'var(--text)'}))")
+
+
+def judged(browser):
+    """Mark both answers as right or wrong. -> the last number of each."""
+    found = []
+    for side in ("base", "adapted"):
+        text = browser.run(f"document.getElementById('{side}').textContent")
+        found.append(re.findall(r"[0-9]+", text)[-1])
+        mark, colour = ("✓ right", "#00795b") if found[-1] == GOLD else ("✗ wrong", "#b3261e")
+        browser.run(f"style(document.getElementById('rate-{side}'), {{color: '{colour}', "
+                    f"'font-size': '17px', 'font-weight': 'bold'}}).textContent = '{mark}'")
+    return found
 
 
 if __name__ == "__main__":

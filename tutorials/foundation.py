@@ -128,7 +128,7 @@ def scored(task, arm, rewards, started, **extra):
 
 
 def draw(done):
-    """The README's picture: each expert on its own task, and every arm on the unseen ones."""
+    """The picture of the results page: each expert on its own task."""
     rows = []
     for r in done:
         if r["task"] == "dispatch" or r["task"].startswith(("real-", "hand-")):

@@ -525,16 +525,16 @@ class Experiment:
 
 ALL = {e.cells.__name__: e for e in (
     Experiment("Table 1", finetune, "bars", "base, SVF, LoRA and IA3 under one budget"),
-    Experiment("Table 2", unseen, "families", "strategies and controls on tasks without an expert"),
+    Experiment("Table 2", unseen, "bars", "strategies and controls on tasks without an expert"),
     Experiment("Table 4", ablation, "bars", "method, objective and modules"),
     Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),
     Experiment("Figure 6", dispatch, "confusion", "what the first pass says"),
     Experiment("Figure 7", alphas, "alphas", "the mixtures that CEM finds"),
     Experiment("Tables 8, 10", shots, "bars", "examples and search budget"),
     Experiment("Table 3", timing, "timing", "seconds of the two passes"),
-    Experiment("Tables 5, 9", transfer, "dots", "z on other bases; shuffled z"),
+    Experiment("Tables 5, 9", transfer, "transfer", "z on other bases; shuffled z"),
     Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits"),
-    Experiment("-", recipe, "stacked", "what each departure of the released code costs"),
+    Experiment("-", recipe, "bars", "what each departure of the released code costs"),
     Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen"),
     Experiment("-", tiny, "bars", "how few numbers suffice"),
     Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets"))}

@@ -9,38 +9,41 @@ from textwrap import fill
 import numpy as np
 
 from .. import evaluate
-from .plots import (BLUE, DARK, GREEN, GREY, OF, ORANGE, PINK, RED, SKY, YELLOW, in_words, pyplot,
-                    save)
-
-COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, "#000000")
+from .plots import BLUE, DARK, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
 
 ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in rows and columns
 
 # what each picture says, in its title
 MESSAGE = {
-    "finetune": "All three methods beat the base model on math and code; "
-                "none is shown to be the best.\n"
-                "SVF trains fifty times fewer numbers than LoRA",
-    "unseen": "On unseen kinds the right expert wins where there is one; else mixing them equally",
-    "ablation": "Rewarding right answers teaches;\ncopying bare gold answers does not",
-    "shots": "More examples or a longer search change little",
-    "transfer": "With its dials shuffled, an expert is worth nothing;\n"
-                "unshuffled, it survives weights in 8 bits; in 3 bits the model itself breaks",
-    "recipe": "All of the released code's choices together learn nothing,\n"
-              "and mixing by logits destroys every expert",
+    "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
+    "unseen": "On kinds never trained on, no way to choose or mix experts is the best of all three",
+    "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
+    "shots": "More examples or a longer search for a mixture change little",
+    "transfer": "With its dials shuffled, an expert is worth nothing",
+    "recipe": "With all choices of the authors' code together,\ntraining learns nothing",
     "tiny": "At one learning rate, a dial per singular value learns most",
     "sight": "The SVF expert for images has 86.8 % right, and still 66.5 % with the image hidden:\n"
              "much of it is guessed from the words of the question",
     "real": "Published questions: at this size experts gain little. ARC-Easy: +30 points\n"
             "in picking an option, of which hiding the options alone gives 21",
     "timing": "The first pass costs less than the second",
-    "spectrum": "The largest tenth of the singular values holds at most a third of their sum",
+    "spectrum": "On average the largest tenth of the singular values\n"
+                "holds less than a third of their sum",
     "curves": "Twenty-four updates already lift math and code; in reasoning it is a matter of luck",
-    "alphas": "Each search ends elsewhere: ten examples do not pin a mixture down",
+    "alphas": "Three searches, three mixtures: ten examples are too few to tell",
     "dispatch": "Trained, the first pass learns to sort math and code; "
                 "only one training in three learnt reasoning",
 }
+SURVIVES = ("An expert survives weights in 8 bits;\n"
+            "where the base model itself breaks, so does the expert")
 
+# of rows that are too many for one picture: those that its message is about (the table has all)
+MIXTURES = ("base", "prompt", "classifier", "uniform alpha", "random alpha", "cem",
+            "cem per matrix", "best single expert")
+SHOWN = {"recipe": lambda r: r["task"] == "math",
+         "unseen": lambda r: r["arm"] in MIXTURES,
+         "transfer": lambda r: r["base"] == "the same",
+         "results": lambda r: "unseen" not in r["task"]}
 
 PAIRED = ("base", "svf", "lora", "always yes", "options hidden")
 WAYS = {"": "", "choosing": ",\npicking an option", "blank image": ",\nimage hidden"}
@@ -52,7 +55,8 @@ KINDS = {"seen": "kinds seen in training", "unseen": "kinds never trained on",
          "published": "published questions"}
 ASKED = {"batch of 32": "32 at once"}
 APART = {"q": (BLUE, "query"), "k": (ORANGE, "key"), "o": (PINK, "attention out")}
-SINGLE = {"shots": "searches"}                                  # what a circle is
+# what a circle is
+SINGLE = {"shots": "searches", "unseen": "draws of examples or weights", "transfer": "shuffles"}
 
 
 def colour_of(arm):
@@ -67,6 +71,8 @@ def colour_of(arm):
         return OF["search"]
     if "in context" in arm or arm == "always yes":
         return OF["in context"]
+    if arm.startswith("all"):                               # that the authors' code does
+        return RED
     return OF.get(arm, OF["expert"])
 
 
@@ -74,6 +80,11 @@ def headline(fig, done):
     """The message of the picture above its panels."""
     text = done.get("title") or MESSAGE.get(done.get("name"), "")
     fig.suptitle(text, fontsize=13, weight="bold")
+
+
+def shown(done):
+    """The rows that the picture of an experiment is about."""
+    return list(filter(SHOWN.get(done.get("name")), done["rows"]))
 
 
 def grouped(rows):
@@ -233,7 +244,7 @@ def rows_of_panels(groups, most=3):
 
 def bars(done, path):
     """A bar per arm with its score and interval; small circles are the single seeds."""
-    plt, groups = pyplot(), grouped(done["rows"])
+    plt, groups = pyplot(), grouped(shown(done))
     lines = rows_of_panels(groups)
     counts = counted(done["rows"]) if done.get("name") in ("finetune", "tiny") else {}
     heights = [len(arms) + 2.6 for arms, _ in lines]
@@ -264,32 +275,16 @@ def bars(done, path):
 
 
 def results(rows, path):
-    """The front picture, of {task, arm, rewards}: above what was trained on, below unseen kinds."""
-    title = ("An expert beats the base model on its own kinds of questions. "
-             "On kinds never trained on,\n"
-             "the trained first pass helps in math and reasoning, not in code")
-    bars({"title": title, "rows": sorted(rows, key=lambda r: "unseen" in r["task"])}, path)
+    """The front picture, of {task, arm, rewards}: each expert on the kind it was trained on."""
+    title = "An expert beats the base model on its own kind of questions"
+    bars({"name": "results", "title": title, "rows": rows}, path)
 
 
-def stacked(done, path):
-    """`bars` for tasks that have arms of their own: one panel below the other, on one scale."""
-    plt, panels = pyplot(), {}
-    for (task, _, arm), seeds in grouped(done["rows"]).items():
-        panels.setdefault(task, {})[arm] = seeds
-    heights = [len(arms) + 0.4 for arms in panels.values()]
-    size = 9, 1.2 + 0.3 * sum(heights) + 0.35 * len(panels)
-    fig, axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, height_ratios=heights,
-                             squeeze=False, layout="constrained")
-    ends = []
-    for ax, (task, arms) in zip(axes[:, 0], panels.items()):
-        ends.append(draw_arms(ax, arms))
-        ax.set_title(in_words(task), fontsize=11, loc="left", weight="bold")
-        ax.set_yticks(range(len(arms)), [in_words(arm) for arm in arms])
-        ax.tick_params(axis="y", length=0)
-    ax.set_xlim(0, 112 * max(ends))
-    ax.set_xlabel(explained(done, grouped(done["rows"])))
-    headline(fig, done)
-    save(fig, path)
+def transfer(done, path):
+    """Two pictures: shuffled z on the original weights, and z on other weights."""
+    bars(done, path)
+    other = [r for r in done["rows"] if r["arm"] != "shuffled z"]
+    dots({"title": SURVIVES, "rows": other}, path.with_stem(f"{path.stem}_weights"))
 
 
 def pairs(done, path):
@@ -351,52 +346,6 @@ def draw_arms(ax, here):
     return max(ends)
 
 
-def families(done, path):
-    """A panel per task: a dot per arm, arms of a family together, beside the base model's band."""
-    plt, groups = pyplot(), grouped(done["rows"])
-    names, _, arms = (list(dict.fromkeys(key[i] for key in groups)) for i in range(3))
-    lines = []                                              # (in words, is it a family's name?)
-    for family in dict.fromkeys(family_of(arm) for arm in arms):
-        mine = dict.fromkeys(in_words(arm) for arm in arms if family_of(arm) == family)
-        lines += [(family, True), *((arm, False) for arm in mine)]
-    place = {arm: y for y, (arm, is_family) in enumerate(lines) if not is_family}
-    size = 3.6 + 3.1 * len(names), 1.6 + 0.24 * len(lines)
-    fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False,
-                             layout="constrained")
-    for ax, task in zip(axes[0], names):
-        for (_, _, arm), seeds in ((k, v) for k, v in groups.items() if k[0] == task):
-            mean, low, high, _ = evaluate.over_seeds(seeds)
-            y, colour = place[in_words(arm)], colour_of(arm)
-            if arm == "base":
-                ax.axvspan(100 * low, 100 * high, color=colour, alpha=0.25, lw=0)
-            ax.plot([100 * low, 100 * high], [y, y], color=colour, lw=2.5)
-            ax.plot(100 * mean, y, "o", ms=8, color=colour)
-        ax.set(title=in_words(task), xlim=(-3, 80), ylim=(len(lines) - 0.5, -0.5))
-        ax.set_yticks(range(len(lines)), [name for name, _ in lines])
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="x", alpha=0.3)
-    for label, (_, is_family) in zip(axes[0][0].get_yticklabels(), lines):
-        label.set_weight("bold" if is_family else "normal")
-    fig.supxlabel("right answers, %  (line: 95 % interval; grey band: base model)", fontsize=11)
-    headline(fig, done)
-    save(fig, path)
-
-
-def family_of(arm):
-    """What arms that stand together have in common."""
-    if arm == "base":
-        return "no expert"
-    if arm.startswith("lora"):
-        return "LoRA experts"
-    if arm in ("uniform alpha", "random alpha"):
-        return "mixed without looking"
-    if "in context" in arm:
-        return "examples, no expert"
-    if arm.startswith(("cem", "gradient")) or arm == "best single expert":
-        return "found on ten examples"
-    return "one expert"
-
-
 def dots(done, path):
     """A panel per task, a line per base; on it a dot for every arm, with its interval."""
     plt, groups = pyplot(), grouped(done["rows"])
@@ -414,7 +363,8 @@ def dots(done, path):
         ax.set(title=in_words(task), xlim=(-3, 100), ylim=(len(bases) - 0.5, -0.5))
         ax.set_yticks(range(len(bases)), [fill(in_words(base), 18) for base in bases])
         ax.grid(axis="x", alpha=0.3)
-    axes[0][0].legend(frameon=False, fontsize=10, loc="lower right")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=len(arms),
+               loc="outside lower right")
     fig.supxlabel("right answers, %  (line: 95 % interval)", fontsize=11)
     headline(fig, done)
     save(fig, path)
@@ -434,8 +384,9 @@ def curves(done, path):
             steps = [step for step, _ in mine[0][name]]
             shares = 100 * np.array([[v for _, v in r[name]][:len(steps)] for r in mine])
             mean = shares.mean(0)                               # over the trainings
-            ax.fill_between(steps, shares.min(0), shares.max(0), color=colour, alpha=0.18, lw=0)
+            ax.fill_between(steps, shares.min(0), shares.max(0), color=colour, alpha=0.12, lw=0)
             ax.plot(steps, mean, style, color=colour, ms=6, lw=2.4, label=label)
+            ax.plot(steps, shares.T, color=colour, lw=0.8, alpha=0.6)
             if name == "test":
                 ax.text(steps[-1] + 1, mean[-1], f"{mean[-1]:.0f} %", va="center", weight="bold")
                 ax.text(steps[0] - 1, mean[0], f"{mean[0]:.0f} %", va="top", ha="right",
@@ -444,7 +395,7 @@ def curves(done, path):
                xlim=(-6, 30), xticks=steps)
     axes[0][0].set_ylabel("right answers, %")
     axes[0][-1].legend(frameon=False, fontsize=10, loc="upper left", alignment="left",
-                       title="line: mean; band: lowest and highest")
+                       title="thick: mean; thin: single trainings")
     headline(fig, done)
     save(fig, path)
 
@@ -499,23 +450,22 @@ def draw_confusion(ax, tables):
 
 
 def alphas(done, path):
-    """Where each search ended, one panel per task; a dot per expert and search."""
+    """Where each search ended: a line per search over the experts, one panel per task."""
     plt, rows = pyplot(), done["rows"]
     names = list(dict.fromkeys(r["task"] for r in rows))
-    size = 4 * len(names), 3.8
-    fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
+    size = 0.6 + 3.8 * len(names), 4
+    fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False,
+                             layout="constrained")
     for ax, task in zip(axes[0], names):
         mine = [r for r in rows if r["task"] == task]
-        found = np.array([r["history"][-1]["mean"] for r in mine])         # (searches, K)
-        for k, (expert, colour) in enumerate(zip(mine[0]["experts"], COLOURS)):
-            ax.plot([k, k], [found[:, k].min(), found[:, k].max()], color=colour, lw=1.5)
-            ax.plot([k] * len(found), found[:, k], "o", color=colour, ms=9, alpha=0.7)
-            ax.text(k + 0.13, found[:, k].mean(), f"{found[:, k].mean():.2f}", va="center")
+        for i, (r, marker) in enumerate(zip(mine, "os^Dv*Ph<>"), 1):
+            ax.plot(r["experts"], r["history"][-1]["mean"], f"{marker}-", color=OF["search"], ms=9,
+                    lw=1.8, alpha=0.4 + 0.6 * i / len(mine), label=f"search {i}")
         ax.axhline(0, color=GREY, lw=0.8, ls=":")
-        ax.set_xticks(range(len(mine[0]["experts"])), mine[0]["experts"])
-        ax.set(title=in_words(task), xlim=(-0.5, len(mine[0]["experts"]) - 0.3), xlabel="expert")
-        ax.margins(y=0.1)
-    axes[0][0].set_ylabel("weight of the expert, alpha\n(a dot per search, number: mean)")
+        ax.set(title=in_words(task), xlim=(-0.3, len(mine[0]["experts"]) - 0.7))
+        ax.grid(axis="x", alpha=0.3)
+    axes[0][0].set_ylabel("weight of the expert in the mixture")
+    axes[0][-1].legend(frameon=False)
     headline(fig, done)
     save(fig, path)
 
@@ -548,29 +498,22 @@ def timing(done, path):
 
 
 def spectrum(done, path):
-    """What share of sum(S) the largest singular values hold; band: least to most of the blocks."""
+    """What share of sum(S) the largest singular values hold; a line per kind of matrix."""
     plt, rows = pyplot(), done["rows"]
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
-    for ax, key, title in ((axes[0], "mass", "share of their sum, S"),
-                           (axes[1], "energy", "share of the sum of their squares, S²")):
-        tenth = []
-        for r in rows:
-            x = [0, *(100 * v for v in r["top"])]
-            parts = (key, f"{key}_least", f"{key}_most")
-            y, low, high = ([0, *(100 * v for v in r[part])] for part in parts)
-            colour, label = APART.get(r["arm"], (GREY, "value, and all of the MLP"))
-            label = label if label not in ax.get_legend_handles_labels()[1] else None
-            ax.plot(x, y, "-", color=colour, lw=2.5, label=label)
-            ax.fill_between(x, low, high, color=colour, alpha=0.08, lw=0)
-            tenth.append(float(np.interp(10, x, y)))
-        ax.plot([0, 100], [0, 100], color="black", lw=0.8, ls=":")
-        ax.axvline(10, color="black", lw=1.2, ls="--")
-        said = f"the largest tenth holds\n{min(tenth):.0f} to {max(tenth):.0f} %"
-        ax.annotate(said, (10, 4), (30, 4), va="center", fontsize=12, weight="bold",
-                    arrowprops={"arrowstyle": "->"})
-        ax.set(xlabel="largest singular values, % of their number", title=title)
-    axes[0].set_ylabel("share held, %")
-    axes[1].legend(frameon=False, fontsize=10, loc=(0.6, 0.14), alignment="left",
-                   title="line: mean of the layers\nband: least and most", title_fontsize=10)
+    fig, ax = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
+    tenth = []
+    for r in rows:
+        x, y = [0, *(100 * v for v in r["top"])], [0, *(100 * v for v in r["mass"])]
+        colour, label = APART.get(r["arm"], (GREY, "value, and all of the MLP"))
+        label = label if label not in ax.get_legend_handles_labels()[1] else None
+        ax.plot(x, y, "-", color=colour, lw=2.5, label=label)
+        tenth.append(float(np.interp(10, x, y)))
+    least, most = min(tenth), max(tenth)
+    ax.plot([10, 10], [least, most], color="black", lw=4)
+    ax.annotate(f"the largest tenth holds\n{least:.0f} to {most:.0f} %", (10, least), (30, 12),
+                va="center", fontsize=12, weight="bold", arrowprops={"arrowstyle": "->"})
+    ax.set(xlabel="largest singular values, % of their number", ylabel="share of their sum, %",
+           xlim=(0, 100), ylim=(0, 100))
+    ax.legend(frameon=False, fontsize=10, loc="lower right", title="mean of the layers")
     headline(fig, done)
     save(fig, path)
