@@ -155,6 +155,18 @@ def test_chapters_that_need_no_weights_print_what_they_promise(page, tmp_path, m
     assert chapter.FIGURES == ROOT / "out" / "figures"
 
 
+def test_a_bar_of_a_score_shows_its_value_and_its_interval():
+    """Fails if a bar, its number or the ends of its line are not those of 9 right answers of 40."""
+    from t2mini import evaluate
+    from t2mini.lab import plots
+
+    fig, ax = plots.panel("a title")
+    plots.score_bars(ax, [("base model", 9, plots.GREY)], 40)
+    assert (ax.patches[0].get_height(), ax.texts[0].get_text()) == (22.5, "22.5 %")
+    assert list(ax.lines[0].get_ydata()) == [100 * end for end in evaluate.wilson(9, 40)]
+    plots.pyplot().close(fig)
+
+
 def not_started(*args, **more):
     """What an exercise is before the reader begins."""
     raise NotImplementedError

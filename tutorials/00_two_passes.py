@@ -118,36 +118,34 @@ with torch.inference_mode():
     print(f"the base model is back, bit for bit: {torch.equal(model(ids), untouched)}")
 
 # %% the picture
-plt = plots.pyplot()
-fig, ax = plt.subplots(figsize=(11, 5.4))
-fig.subplots_adjust(0, 0, 1, 1)
+fig, ax = plots.panel("With the right expert, wrong answers become right", (9, 5.4))
 ax.axis("off")
-ax.set(xlim=(0, 3), ylim=(len(firsts) + 0.02, -0.62))
-ax.text(1.5, -0.42, "First find out what a question needs, then answer with that expert (blue: right, orange: wrong)",
-        ha="center", fontsize=13.5, weight="bold")
+ax.set(xlim=(0, 3), ylim=(len(firsts), -0.2))
 
 
-def cell(column, row, text, reward=None):
-    """Text in a cell, at most five short lines; a reward marks it right (blue) or wrong (orange)."""
-    ax.text(0.05 + column, row + 0.1, "\n".join(shown(text, 43, 5)), va="top", fontsize=9.5,
-            family="monospace" if column else None)
+def cell(column, row, text, beside="", reward=None):
+    """Text in a cell, at most four short lines, grey where the answer beside it has the same line; a reward marks it."""
+    lines, other = (shown(part.replace("```python", "").replace("```", ""), 35, 4) for part in (text, beside))
+    for colour, grey in (("black", False), (plots.GREY, True)):
+        ax.text(0.04 + column, row + 0.1, "\n".join(line * ((line in other) == grey) for line in lines), va="top",
+                fontsize=9.5, family="monospace" if column else None, color=colour)
     if reward is not None:
-        colour = plots.BLUE if reward else plots.ORANGE
-        ax.plot([0.02 + column] * 2, [row + 0.06, row + 0.94], color=colour, lw=5)
-        ax.text(column + 0.98, row + 0.93, mark(reward), ha="right", fontsize=11, weight="bold", color="black")
+        colour = plots.GREEN if reward else plots.RED
+        ax.plot([0.01 + column] * 2, [row + 0.06, row + 0.94], color=colour, lw=5)
+        ax.text(column + 0.04, row + 0.92, mark(reward), fontsize=12, weight="bold", color=colour)
 
 
 for column, title in enumerate(("question → what it needs", "base model", "with that expert")):
-    ax.text(0.05 + column, -0.1, title, fontsize=13, weight="bold")
+    ax.text(0.04 + column, -0.08, title, fontsize=12.5, weight="bold")
 for row, i in enumerate(firsts):
     ax.axhline(row, color=plots.GREY, lw=0.8)
     cell(0, row, questions[i])
-    ax.text(0.05, row + 0.93, f"→ {labels[i]} ({100 * routes[i].probabilities[labels[i]]:.0f} %)", fontsize=11,
-            weight="bold")
-    cell(1, row, base[i], right["base"][i])
+    ax.text(0.04, row + 0.92, f"→ {labels[i]}", fontsize=12, weight="bold")
     if unchanged[i]:
-        ax.text(2.05, row + 0.1, "no expert is needed,\nso the base model's answer stays", va="top", fontsize=11,
+        cell(1, row, base[i], "", right["base"][i])
+        ax.text(2.04, row + 0.1, "No expert is needed, so the\nbase model's answer stays.", va="top", fontsize=11,
                 style="italic", color=plots.DARK)
     else:
-        cell(2, row, adapted[i], right["adapted"][i])
+        cell(1, row, base[i], adapted[i], right["base"][i])
+        cell(2, row, adapted[i], base[i], right["adapted"][i])
 chapter.save(fig, "00_two_passes")

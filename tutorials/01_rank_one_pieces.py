@@ -87,29 +87,20 @@ for k in (36, 144, 288, 432, 576):
 print(f"all pieces give W back bit for bit: {torch.equal(built, W)}")
 
 # %% the picture
-plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
-SHOWN = {"q_proj": plots.BLUE, "k_proj": plots.GREEN, "up_proj": plots.ORANGE, "down_proj": plots.DARK}
-for module, colour in SHOWN.items():
-    name, found = plots.in_words(module.removesuffix("_proj")), torch.stack(spectra[module])    # (layers, r)
-    share = torch.arange(1, found.shape[1] + 1) / found.shape[1]
-    half = found.shape[1] // 2 - 1                          # where half of the pieces are kept
-    left.plot(share, found.T, color=colour, lw=0.6, alpha=0.35)
-    middle = found.mean(0)[half]
-    line = ":" if module == "down_proj" else "-"            # it lies on MLP up
-    left.plot(share, found.mean(0), line, color=colour, lw=2.5, label=f"{name}: {middle:.1f}")
-    left.plot(0.5, middle, "o", color=colour, ms=7)
-    dropped = (1 - (found ** 2).cumsum(1) / (found ** 2).sum(1, keepdim=True)).clamp(min=0).sqrt()
-    error = 100 * dropped.mean(0)
-    right.plot(share, error, line, color=colour, lw=2.5, label=f"{name}: {error[half]:.0f} %")
-    right.fill_between(share, 100 * dropped.min(0).values, 100 * dropped.max(0).values, color=colour, alpha=0.1, lw=0)
-    right.plot(0.5, error[half], "o", color=colour, ms=7)
-left.set_yscale("log")
-left.set(xlabel="singular value, from the largest (0) to the smallest (1)", ylabel="its size S (log scale)", ylim=(5e-3, 120))
-left.set_title("Between both ends,\nsingular values shrink slowly", fontsize=14, weight="bold")
-left.legend(frameon=False, fontsize=11, title="size of the middle one\n(thin: one layer each)", alignment="left", loc="lower left")
-right.set(xlabel="share of the singular values kept", ylabel="error of the rebuilt matrix, %", ylim=(0, 100), xlim=(0, 1))
-right.set_title("So every one\nthat is dropped hurts", fontsize=14, weight="bold")
-right.legend(frameon=False, fontsize=11, title="error with half of them\n(band: least and most layer)", alignment="left", loc="upper right")
-fig.tight_layout(w_pad=2)
+fig, ax = plots.panel("Half of its pieces are not enough to rebuild a matrix")
+halves = {}                                                 # module -> error with half of the pieces
+for module, found in spectra.items():
+    S = torch.stack(found)                                  # (layers, r)
+    kept = 100 * torch.arange(1, S.shape[1] + 1) / S.shape[1]
+    dropped = (1 - (S ** 2).cumsum(1) / (S ** 2).sum(1, keepdim=True)).clamp(min=0).sqrt()
+    error = 100 * dropped.mean(0)                           # over the layers
+    ax.plot(kept, error, color=plots.DARK, lw=1.5)
+    halves[module] = float(error[S.shape[1] // 2 - 1])
+for choose, place in ((max, {"xytext": (6, 6)}), (min, {"xytext": (-6, -6), "ha": "right", "va": "top"})):
+    module = choose(halves, key=halves.get)
+    ax.plot(50, halves[module], "o", color=plots.RED, ms=8)
+    said = f"{plots.in_words(module.removesuffix('_proj'))}: {halves[module]:.0f} %"
+    ax.annotate(said, (50, halves[module]), textcoords="offset points", weight="bold", fontsize=12, color=plots.RED, **place)
+ax.set(xlabel="singular values kept, % of their number  (a line for each kind of matrix)",
+       ylabel="error of the rebuilt matrix, %", ylim=(0, 101), xlim=(0, 101))
 chapter.save(fig, "01_rank_one_pieces")

@@ -136,43 +136,15 @@ print(f"float32 is within 0.0001 of every reference probability: {worst < 1e-4}"
 assert worst < 1e-4, f"largest difference {worst}"
 
 # %% the picture
-plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 5.8), gridspec_kw={"width_ratios": [1, 1.35]})
+fig, ax = plots.panel("One file of code predicts the same next words as a known library", (8, 4))
 text, found = next((t, r) for t, r in rows.items() if t.startswith("Once"))
-y = torch.arange(len(found), 0, -1)
-left.barh(y + 0.18, [r[2] for r in found], 0.34, color=plots.BLUE, label="this file, float32")
-left.barh(y - 0.18, [r[3] for r in found], 0.34, color=plots.ORANGE, label="this file, bfloat16")
-left.plot([r[1] for r in found], y, "D", color="black", ms=6, label="the library transformers, float32")
-left.set_yticks(y, [r[0].strip() for r in found])
-for at, row in zip(y, found):
-    left.text(max(row[1:4]) + 0.012, at, f"{row[1]:.3f}", va="center", fontsize=10)
-left.set(xlabel=f"probability of the next token after\n“{text} …”", xlim=(0, 0.5))
-left.set_title("It predicts the same next words\nas a known library", fontsize=12)
-left.legend(frameon=False, loc="lower right", fontsize=10)
-
-STEPS = [("token + position\nvectors (wte, wpe)", "token vectors\n(embed_tokens)"),
-         ("LayerNorm", "RMSNorm"),
-         ("q, k, v in one matrix,\nwith bias", "q, k, v apart, no bias;\nq and k turned by RoPE"),
-         ("every head has\nits own k and v", "several heads share\none k and v"),
-         ("LayerNorm", "RMSNorm"),
-         ("up, GELU, down", "SiLU(gate) · up, down"),
-         ("LayerNorm, head = wte", "RMSNorm, head = embed_tokens")]
-right.axis("off")
-right.set_title("It holds two families of models:\nthe same steps, different parts", fontsize=12)
-right.set(xlim=(0, 2), ylim=(-0.9, 8.6))
-for i, pair in enumerate(STEPS):
-    for j, words in enumerate(pair):
-        colour, y = (plots.GREY, plots.BLUE)[j], 7.2 - i * 1.27
-        right.text(0.5 + j, y, words, ha="center", va="center", fontsize=10,
-                   bbox=dict(boxstyle="round,pad=0.3", fc="white", ec=colour, lw=1.6))
-        if i + 1 < len(STEPS):
-            right.annotate("", (0.5 + j, y - 0.87), (0.5 + j, y - 0.1), zorder=0,
-                           arrowprops=dict(arrowstyle="-|>", color=colour, lw=1.6))
-for j, family in enumerate(tiny):
-    right.text(0.5 + j, 8.1, family, ha="center", fontsize=13, weight="bold", color=("black", plots.BLUE)[j])
-right.plot([1, 1], [-0.7, 7.6], ":", color=plots.GREY, lw=1)
-right.annotate("", (0.005, 0.4), (0.005, 6.4), arrowprops=dict(arrowstyle="-", lw=2, color=plots.GREY))
-right.text(-0.03, 3.7, "one block, repeated", rotation=90, va="center", ha="right", fontsize=10, color="dimgrey")
-fig.suptitle("A GPT in one file: checked against a known library, and good for two families", fontsize=13, weight="bold")
-fig.tight_layout()
+y = torch.arange(len(found))
+for shift, column, who, style in ((-0.2, 1, "the library transformers", {"color": "white", "ec": plots.DARK, "hatch": "///"}),
+                                  (0.2, 2, "t2mini/model.py", {"color": plots.DARK})):
+    bars = ax.barh(y + shift, [row[column] for row in found], 0.36, label=who, **style)
+    ax.bar_label(bars, fmt="%.3f", padding=4)
+ax.set_yticks(y, [row[0].strip() for row in found])
+ax.invert_yaxis()
+ax.set(xlabel=f"probability of the next word after “{text} …”")
+ax.legend(frameon=False, loc="lower right", fontsize=12)
 chapter.save(fig, "02_gpt_in_one_file")

@@ -158,66 +158,57 @@ for label, found in MODELS.items():
         bars[label, short] = row
         print(f"{label:<14}{short:<14}{row[0]:>10,}{row[1]:>12,}{row[2]:>15,}")
 
-# %% the picture
-plt = plots.pyplot()
-fig, ((plane, one), (dose, numbers)) = plt.subplots(2, 2, figsize=(11.5, 9.4))
+# %% the pictures: all dials of an expert, at four strengths and in wrong places
+fig, ax = plots.panel("Small turns of all dials mend answers; in wrong places they do not")
+NAMES = ("no turn\n(base model)", "half as far", "the expert", "twice as far", "the expert's dials,\nshuffled")
+colours = [plots.OF.get(name, plots.OF["expert"]) for name in arms]
+plots.score_bars(ax, list(zip(NAMES, right, colours)), N, "math questions")
+chapter.save(fig, "03_one_dial")
 
-# a matrix turns the unit circle into an ellipse; its half axes are the S_i u_i
+# %% a matrix turns the unit circle into an ellipse; its half axes are the S_i u_i
+fig, ax = plots.panel("A dial stretches one direction and no other", (6.5, 4.6))
 angle = torch.linspace(0, 2 * torch.pi, 200)
 circle = torch.stack([angle.cos(), angle.sin()])
 U, S, Vt = svf.decompose(W)
 U, Vt = -U, -Vt                                             # the same pieces, arrows to the upper right
-for z, colour, style, label in (((1, 1), plots.OF["base"], "-", "z = (1, 1): W"),
-                                ((0.5, 1), plots.OF["expert"], "--", "z = (0.5, 1)"),
-                                ((1.5, 1), plots.OF["expert"], "-", "z = (1.5, 1)")):
-    turned = torch.tensor(z, dtype=torch.float32)
-    plane.plot(*((U * (S * turned)) @ Vt @ circle), style, color=colour, lw=2, label=label)
-for i, name in ((0, "direction 0"), (1, "direction 1")):
-    for z, colour in ((1.5 - 0.5 * i, plots.OF["expert"]), (1, plots.OF["base"])):
-        tip = z * S[i] * U[:, i]
-        style = {"arrowstyle": "-|>", "lw": 2.5, "color": colour, "shrinkA": 0, "shrinkB": 0}
-        plane.annotate("", tip.tolist(), (0, 0), arrowprops=style)
-    plane.annotate(name, tip.tolist(), (8 - 110 * (i == 0), -2 - 6 * i), textcoords="offset points", fontsize=11)
-plane.text(4.3, 6.3, "dial 0 makes the ellipse\nlonger or shorter along\ndirection 0, nowhere else", fontsize=10.5, va="center")
-plane.set(aspect="equal", xticks=[], yticks=[], title="1. One dial stretches one direction", xlim=(-6, 13.5), ylim=(-10.2, 10.6))
-plane.spines[:].set_visible(False)
-plane.legend(frameon=False, fontsize=11, loc="lower right", title="the circle after the matrix", alignment="left",
-             bbox_to_anchor=(1.05, 0))
+for z, colour, style, label in ((1.5, plots.OF["expert"], "-", "dial 0 at 1.5"), (1, plots.OF["base"], "-", "both dials at 1: W"),
+                                (0.5, plots.OF["expert"], "--", "dial 0 at 0.5")):
+    ax.plot(*((U * (S * torch.tensor([z, 1.0]))) @ Vt @ circle), style, color=colour, lw=2.5, label=label)
+for i, z, colour, at in ((0, 1.5, plots.OF["expert"], (4.6, 9.2)), (0, 1, plots.OF["base"], None), (1, 1, plots.OF["base"], (3, -1.5))):
+    tip = z * S[i] * U[:, i]
+    ax.annotate("", tip.tolist(), (0, 0), arrowprops={"arrowstyle": "-|>", "lw": 2.5, "color": colour, "shrinkA": 0, "shrinkB": 0})
+    if at:
+        ax.text(*at, f"direction {i}", fontsize=12)
+ax.set(aspect="equal", xlim=(-6, 16))
+ax.axis("off")
+ax.legend(frameon=False, fontsize=12, loc="lower right", title="a circle, after the matrix", title_fontsize=12, alignment="left")
+chapter.save(fig, "03_stretch")
 
-WORDS = {(1, 0): "largest, layer 1", (1, 288): "middle one, layer 1",
-         (29, 0): "largest, layer 29", (29, 288): "middle one, layer 29"}
-for (dial, p), colour, line in zip(curves.items(), (plots.RED, plots.RED, plots.BLUE, plots.BLUE), ("-", ":") * 2):
-    one.plot(values, p, line, color=colour, marker="o", ms=4, label=WORDS[dial])
-one.axvline(1, ymax=0.75, color=plots.OF["base"], lw=1)
-one.text(1.04, 0.02, "base model", color="#666666", fontsize=10)
-one.set(xlabel="z of that one dial", ylabel='chance of "Paris"', ylim=(0, 1.38), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
-        title="2. One dial alone rarely breaks an answer")
-one.legend(frameon=False, fontsize=10, ncols=2, loc="upper center", title="dial of which singular value?")
+# %% one dial turned far
+fig, ax = plots.panel("Of four dials, turned one at a time, only one breaks the answer")
+WORDS = {(29, 0): ("largest, layer 29", 0.87), (1, 288): ("middle one, layer 1", 0.8), (29, 288): ("middle one, layer 29", 0.73),
+         (1, 0): ("largest, layer 1", 0.03)}
+for dial, (words, y) in WORDS.items():
+    colour = plots.RED if curves[dial][-1] < 0.5 else plots.DARK
+    ax.plot(values, curves[dial], "-o", color=colour, ms=5, lw=2)
+    ax.text(3.1, y, words, color=colour, va="center", weight="bold")
+ax.axvline(1, color=plots.GREY, lw=1, ls=":")
+ax.text(1.04, 0.05, "base model")
+ax.set(xlabel="z of that one dial, of the largest or a middle singular value", ylabel='chance of "Paris" after\n"The capital of France is"', ylim=(0, 1))
+chapter.save(fig, "03_turned")
 
-NAMES = {"base": "off\n(base)", "half": "half", "expert": "full\n(expert)", "double": "double", "shuffled": "full, but\nshuffled"}
-for x, (name, found) in enumerate(zip(arms, right)):
-    low, high = evaluate.wilson(found, N)
-    share = found / N
-    colour = plots.OF[name] if name in plots.OF else plots.OF["expert"]
-    dose.bar(x, 100 * share, 0.7, color=colour, alpha=0.55 if name in ("half", "double") else 1)
-    dose.errorbar(x, 100 * share, [[100 * (share - low)], [100 * (high - share)]], color="black", lw=1, capsize=3)
-    dose.text(x, 100 * high + 2, f"{100 * share:.0f} %", ha="center", fontsize=11, weight="bold")
-dose.set_xticks(range(len(arms)), NAMES.values())
-dose.set(ylim=(0, 105), ylabel=f"right of {N} questions, %  (95 % interval)", title="3. All dials, each turned a little, mend answers")
-
+# %% trained numbers
+fig, ax = plots.panel("SVF trains fifty times fewer numbers than LoRA")
 for x, name in enumerate(MODELS):
     row = bars[name, "all seven"]
-    numbers.plot([x, x], [row[0], row[2]], color=plots.GREY, lw=1.5, zorder=0)
-    for many, colour, method in zip(row, ("svf", "lora", "full"), ("dials (SVF)", "LoRA, rank 16", "all seven kinds\nof matrices")):
+    for many, who, method in zip(row, ("svf", "lora", "full"), ("SVF", "LoRA, rank 16", "all weights")):
         size = f"{many / 1e3:,.0f} thousand" if many < 1e6 else f"{many / 1e6:,.0f} million"
-        numbers.plot(x, many, "o", ms=13, color=plots.OF[colour])
-        numbers.text(x + 0.09, many, f"{method}:\n{size}", va="center", fontsize=10.5)
-    numbers.text(x - 0.07, (row[0] * row[1]) ** 0.5, f"{row[1] / row[0]:.0f} times\nfewer", ha="right", va="center", fontsize=12,
-                 weight="bold", color=plots.OF["svf"])
-numbers.set_yscale("log")
-numbers.set_xticks(range(2), MODELS)
-numbers.set(ylabel="trained numbers (log scale)", title="4. Dials are fifty times fewer than numbers of LoRA", ylim=(3e4, 4e10),
-            xlim=(-0.45, 1.6))
-fig.suptitle("A dial per singular value: few numbers, and small turns of all of them mend answers", fontsize=14, weight="bold")
-fig.tight_layout(h_pad=2.5)
-chapter.save(fig, "03_one_dial")
+        ax.plot(x, many, "o", ms=14, color=plots.OF[who])
+        ax.text(x + 0.08, many, f"{method}: {size}", va="center", fontsize=11.5)
+    ax.annotate("", (x, row[0]), (x, row[1]), arrowprops={"arrowstyle": "-", "lw": 2, "color": plots.OF["svf"]})
+    ax.text(x - 0.06, (row[0] * row[1]) ** 0.5, f"{row[1] / row[0]:.0f} times\nfewer", ha="right", va="center", fontsize=13,
+            weight="bold", color=plots.OF["svf"])
+ax.set_yscale("log")
+ax.set_xticks(range(len(MODELS)), MODELS)
+ax.set(ylabel="trained numbers (log scale)", ylim=(3e4, 4e10), xlim=(-0.4, 1.8))
+chapter.save(fig, "03_counts")

@@ -148,28 +148,20 @@ rose = sum(reward[-5:]) > sum(reward[:5])
 print(f"the reward of sampled answers rose: {rose}")
 print(f"more test rows right than before: {sum(right['own expert', 'test rows']) > sum(right['base', 'test rows'])}")
 
-# %% the picture
-def gain(log):
-    """'24 to 84 %': validation before the first update and at best."""
-    val = [100 * r["val"] for r in log if "val" in r]
-    return f"{val[0]:.0f} to {max(val):.0f} %"
-
-
-plt = plots.pyplot()
-fig, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, gridspec_kw={"width_ratios": [1.6, 1]})
-for ax, log, title in ((axes[0], full, f"200 updates take the math expert\nfrom {gain(full)} at its best"),
-                       (axes[1], own, f"24 updates on a file of your own:\nfrom {gain(own)} at their best")):
-    val = [r for r in log if "val" in r]
-    low, high = zip(*(evaluate.wilson(r["val"] * r["val_n"], r["val_n"]) for r in val))
-    steps = [r for r in log if "reward" in r]
-    ax.plot([r["step"] for r in steps], [100 * r["reward"] for r in steps], color=plots.ORANGE, lw=1.4,
-            label="sampled answers, while training")
-    ax.errorbar([r["step"] for r in val], [100 * r["val"] for r in val],
-                [[100 * (r["val"] - a) for r, a in zip(val, low)], [100 * (b - r["val"]) for r, b in zip(val, high)]],
-                color=plots.BLUE, marker="o", capsize=3, lw=2, label="likeliest answers, validation (bar: 95 % interval)")
-    ax.set(xlabel="update", ylim=(0, 100), xlim=(-1, None))
-    ax.set_title(title, fontsize=13, weight="bold")
-axes[0].set_ylabel("right answers, %")
-axes[0].legend(frameon=False, loc="lower right", fontsize=10)
-fig.tight_layout()
+# %% the pictures
+val, steps = [r for r in full if "val" in r], [r for r in full if "reward" in r]
+share = [100 * r["val"] for r in val]
+fig, ax = plots.panel(f"Training lifts right answers to math questions from {share[0]:.0f} to {max(share):.0f} %")
+ax.plot([r["step"] for r in steps], [100 * r["reward"] for r in steps], color=plots.GREY, alpha=0.6, lw=1)
+low, high = 100 * torch.tensor([evaluate.wilson(r["val"] * r["val_n"], r["val_n"]) for r in val]).T
+ax.fill_between([r["step"] for r in val], low, high, color=plots.BLUE, alpha=0.2, lw=0)
+ax.plot([r["step"] for r in val], share, "-o", color=plots.BLUE, lw=2.5)
+ax.text(110, 88, "likeliest answers, validation", color=plots.BLUE, weight="bold", ha="right")
+ax.text(120, 33, "sampled answers, while training", color="#666666", weight="bold")
+ax.set(xlabel="update", ylabel="right answers, %\n(band: 95 % interval)", ylim=(0, 100))
 chapter.save(fig, "05_train_your_own")
+
+before, after = (sum(right[name, "test rows"]) for name in ("base", "own expert"))
+fig, ax = plots.panel("A file of your own and two dozen updates: more right answers", (6.5, 4))
+plots.score_bars(ax, [("base model", before, plots.GREY), (f"own expert,\n{cfg.steps} updates", after, plots.BLUE)], len(test), "test rows")
+chapter.save(fig, "05_own_file")

@@ -132,21 +132,13 @@ print(f"the shipped wording is the best of the four: {max(hits, key=hits.get) ==
 print(f"knowing the need helps most: {right['told'] >= max(right['base'], right['prompt'])}")
 
 # %% the picture
-plt = plots.pyplot()
-fig, (left, bars) = plt.subplots(1, 2, figsize=(11, 4.3), gridspec_kw={"width_ratios": [1.5, 1]})
+fig, (left, bars) = plots.panel("Asked what a question needs, the base model often errs, and that costs right answers", (10.5, 4.3), 2)
 figures.draw_confusion(left, [{need: dict(zip(COLUMNS, row)) for need, row in counts.items()}])
-left.set(xlabel=f"what the base model says, % of the {EACH} questions of a row  (frame: right)", ylabel="what the question needs")
-left.set_title("First pass by prompt: the base model\nmixes the kinds up", fontsize=13, weight="bold")
-for spine in left.spines.values():
-    spine.set_visible(False)
-for x, (arm, colour) in enumerate(zip(NAMES, (plots.GREY, plots.BLUE, plots.GREEN))):
-    low, high = evaluate.wilson(right[arm], len(few))
-    p = right[arm] / len(few)
-    bars.bar(x, 100 * p, color=colour)
-    bars.errorbar(x, 100 * p, [[100 * (p - low)], [100 * (high - p)]], color="black", lw=1.2, capsize=4)
-    bars.text(x, 100 * high + 2, f"{100 * p:.0f} %", ha="center", weight="bold")
-bars.set_xticks(range(3), ("base\nmodel", "first pass\nby prompt", "given the\nright expert"))
-bars.set(ylabel=f"right of {len(few)} questions, %  (95 % interval)", ylim=(0, 100))
-bars.set_title("Better sorting,\nbetter answers", fontsize=13, weight="bold")
-fig.tight_layout()
+left.set(xlabel=f"what the base model says, % of {EACH} questions a row\n(frame: right)", ylabel="what the question needs",
+         title=f"{hits['the shipped wording']} of {len(asked)} questions sorted right")
+left.spines[:].set_visible(False)
+COLOURS = plots.OF["base"], plots.OF["prompt"], plots.OF["expert"]
+WHO = "base\nmodel", "expert that the\nbase model names", "right\nexpert"
+plots.score_bars(bars, list(zip(WHO, right.values(), COLOURS)), len(few))
+bars.set_title("right answers of")
 chapter.save(fig, "06_ask_the_model")

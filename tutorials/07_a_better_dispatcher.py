@@ -124,27 +124,22 @@ for name, curve in curves.items():
     print(f"{name:<24}" + "".join(f"{float(curve[u - 1].mean()):>12.3f}" for u in (1, 50, 100, 150)))
 
 # %% the pictures
-plt = plots.pyplot()
-fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained")
-said = {"prompt": "first pass by prompt", "classifier": "trained first pass"}
-for ax, (strategy, table) in zip(axes, tables.items()):
+hits = {strategy: sum(table[need][need] for need in LABELS) for strategy, table in tables.items()}
+fig, axes = plots.panel("Training teaches the model to say what a question needs", (10.5, 4.4), 2)
+for ax, (strategy, table), title in zip(axes, tables.items(), ("untrained, asked by a prompt", "trained")):
     figures.draw_confusion(ax, [table])
-    right = sum(table[n][n] for n in LABELS)
-    ax.set_title(f"{said[strategy]}: {right} of {len(examples)} right", fontsize=12)
-fig.supxlabel("what the first pass said, % of the questions of a row  (frame: right)", fontsize=11)
+    ax.set_title(f"{title}: {hits[strategy]} of {len(examples)} right")
+fig.supxlabel("what the model said, % of the questions of a row  (frame: right)", fontsize=11)
 fig.supylabel("what the question needs", fontsize=11)
-fig.suptitle("Once it is trained, the first pass sorts nearly every question right", fontsize=13, weight="bold")
 chapter.save(fig, "07_a_better_dispatcher")
 
-fig, ax = plt.subplots(figsize=(9, 4.6))
-styles = ((plots.GREEN, "-", "chance at the start: 0.25", 27, 1.015), (plots.BLUE, "-", "0.02", 47, 0.4),
-          (plots.ORANGE, "-", "0.0005: never said, never learnt", 70, -0.04),
-          (plots.GREY, "--", "0.25, but no question of this kind is asked", 45, 0.08))
-for (name, curve), (colour, line, said, *at) in zip(curves.items(), styles):
-    x = torch.arange(1, len(curve) + 1)
-    ax.fill_between(x, curve.min(1).values, curve.max(1).values, color=colour, alpha=0.18, lw=0)
-    ax.plot(x, curve.mean(1), line, color=colour, lw=2.5)
-    ax.text(*at, said, color=plots.DARK if colour == plots.GREY else colour, weight="bold", va="center")
-ax.set(xlabel="update  (line: mean, band: range of 16 runs)", ylabel='chance to say "other" where it is right', ylim=(-0.08, 1.05))
-ax.set_title("A label that is never said is never learnt", fontsize=13, weight="bold")
+fig, ax = plots.panel("A word that is never said is never learnt")
+for name, colour, said, *at in (("p = 0.25", plots.DARK, "chance at the start: 0.25", 20, 1.05),
+                                ("p = 0.02", plots.DARK, "start 0.02", 53, 0.5),
+                                ("p = 0.0005", plots.RED, "start 0.0005: not learnt", 90, 0.05)):
+    x, curve = torch.arange(1, len(curves[name]) + 1), curves[name]
+    ax.fill_between(x, curve.min(1).values, curve.max(1).values, color=colour, alpha=0.15, lw=0)
+    ax.plot(x, curve.mean(1), color=colour, lw=3, clip_on=False)
+    ax.text(*at, said, color=colour, weight="bold", fontsize=12, va="center")
+ax.set(xlabel="update  (line: mean, band: range of 16 runs)", ylabel="chance to say the right word", ylim=(0, 1.1), yticks=(0, 0.5, 1))
 chapter.save(fig, "07_sampled")

@@ -127,39 +127,20 @@ print("found minus uniform {:+.1f} [{:+.1f}, {:+.1f}]".format(*gain))
 chapter.section("cost")
 print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient steps: 0; seconds: {time.time() - t0:.0f}")
 
-# %% the picture
-plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
-steps = np.arange(1, 21)
-TIES = ((loose, 0.8, "keeps any of the equal ones\n(thin: each of 20 searches)", plots.RED),
-        (held, -0.14, "keeps none when all are equal", plots.BLUE))
-left.plot(steps, loose.T, color=plots.RED, lw=0.6, alpha=0.4)
-for paths, height, said, colour in TIES:
-    ends = paths.mean(0)
-    left.plot(steps, ends, color=colour, lw=3)
-    left.text(20.4, ends[-1], f"{ends[-1]:.2f}", color=colour, fontsize=13, weight="bold", va="center")
-    left.text(20, height, said, color=colour, fontsize=11.5, weight="bold", ha="right", va="bottom")
-left.set(xlabel="iteration", ylabel="distance of the mixture from its start", ylim=(-0.17, 1), xlim=(0, 20))
-left.set_xticks(range(0, 21, 5))
-left.set_title("On a score that is always the same,\na search must stand still", fontsize=13, weight="bold")
-
-mean = np.array([[1 / 3] * 3] + [h["mean"] for h in search.history])
-std = np.array([[0.5] * 3] + [h["std"] for h in search.history])
-at, last = np.arange(len(mean)), len(mean) - 1
-COLOURS = dict(zip(adapt.MIXED, (plots.BLUE, plots.ORANGE, plots.GREEN)))
-below = -np.inf                                             # labels keep apart, from the lowest star up
-for k in np.argsort(search.best[:3]):
-    name, colour, kept = adapt.MIXED[k], COLOURS[adapt.MIXED[k]], search.best[k]
-    right.fill_between(at, mean[:, k] - std[:, k], mean[:, k] + std[:, k], color=colour, alpha=0.13, lw=0)
-    right.plot(at, mean[:, k], color=colour, marker="o", lw=2.5)
-    right.plot(last + 0.3, kept, "*", color=colour, ms=15, clip_on=False)
-    below = max(kept, below + 0.075)
-    right.text(last + 0.55, below, f"{name} {kept:+.2f}", color=colour, fontsize=12, weight="bold", va="center")
-right.axhline(0, color="black", lw=1, ls=":")
-right.text(last + 0.3, 0.62, "line: mean of the mixtures tried\nband: their standard deviation\nstar: the best one tried",
-           ha="right", fontsize=11)
-right.set_xticks(at)
-right.set(xlabel=f"iteration ({SHOTS} examples of {plots.in_words(TASK)})", ylabel="weight of each expert, alpha")
-right.set_title("On a real score it makes up its mind\nin a few iterations", fontsize=13, weight="bold")
-fig.tight_layout(w_pad=4)
+# %% the pictures
+fig, ax = plots.panel("Ten examples find a mixture that beats the base model,\nbut not the one right expert", (8, 4.4))
+WHO = {"base": "base model", "uniform alpha": "all three experts,\nmixed equally", "found alpha": "mixture found\nby search",
+       "reasoning expert": "right expert\nalone"}
+colours = plots.OF["base"], plots.OF["uniform alpha"], plots.OF["search"], plots.OF["expert"]
+plots.score_bars(ax, [(WHO[arm], sum(rewards[arm]), colour) for arm, colour in zip(WHO, colours)], N)
 chapter.save(fig, "08_mix_by_search")
+
+fig, ax = plots.panel("Where all tries score the same, a search should stand still")
+for paths, colour, said, height in ((loose, plots.RED, "released code keeps any of the equal tries:\nthe search walks away", 0.5),
+                                    (held, plots.OF["search"], "t2mini keeps none of them: it stays", 0.03)):
+    ends = paths.mean(0)
+    ax.plot(range(1, 21), ends, color=colour, lw=3, clip_on=False)
+    ax.text(20.3, ends[-1], f"{ends[-1]:.2f}", color=colour, fontsize=13, weight="bold", va="center")
+    ax.text(4, height, said, color=colour, fontsize=12, weight="bold")
+ax.set(xlabel="iteration", ylabel=f"distance from the start\n(mean of {len(loose)} searches)", ylim=(0, 0.6), xlim=(0, 20), xticks=range(0, 21, 5))
+chapter.save(fig, "08_ties")

@@ -105,30 +105,27 @@ for task in ("math", "code", "reasoning"):
     each = " ".join(f"{100 * np.mean(s):.1f}" for s in seeds)
     print(f"{task:<11}{each:<18}{points(narrow[:3]):>28}{points(wide[:3]):>22}")
 
-# %% the picture
-plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4), gridspec_kw={"width_ratios": [1, 1.15]})
-ORDER = ("both right", kept, plots.OF["base"]), ("fixed", fixed, plots.OF["expert"]), (
-    "broken", broken, plots.RED), ("both wrong", missed, "#dddddd")
+# %% the pictures
+fig, ax = plots.panel(f"The math expert fixes {fixed} of {n} answers and breaks {broken}", (8, 3.6))
+ORDER = ("fixed", fixed, plots.OF["expert"]), ("broken", broken, plots.RED), (
+    "both models right", kept, "#cccccc"), ("both models wrong", missed, "#cccccc")
 for y, (name, count, colour) in enumerate(ORDER):
-    left.barh(y, count, color=colour)
-    left.text(count + n / 100, y, count, va="center", weight="bold")
-left.set_yticks(range(4), [name for name, _, _ in ORDER])
-left.set(ylim=(3.6, -0.6), xlim=(0, 1.12 * max(both)), xlabel=f"of {n} questions",
-         title="Only fixed and broken answers count")
+    ax.barh(y, count, 0.7, color=colour)
+    ax.text(count + n / 100, y, count, va="center", weight="bold", fontsize=12)
+ax.set_yticks(range(4), [name for name, _, _ in ORDER])
+ax.text(max(both) / 2, 2.5, f"these {kept + missed} do not change the difference", va="center")
+ax.set(ylim=(3.6, -0.6), xlim=(0, 1.1 * max(both)), xlabel=f"of {n} test questions, asked of both models")
+chapter.save(fig, "09_does_it_help")
+
+fig, ax = plots.panel("The more questions, the surer the gain")
 SIZES = [size for size in (10, 25, 50, 100, 200, 400) if size <= n]
 for x, size in enumerate(SIZES):
     mean, low, high = (100 * v for v in evaluate.paired_difference(tuned[:size], base[:size]))
-    right.errorbar(x, mean, [[mean - low], [high - mean]], color=plots.OF["expert"], marker="o",
-                   ms=8, capsize=6, lw=2.5)
-    right.text(x + 0.12, mean, f"{mean:+.0f}", va="center", weight="bold")
-    right.text(x, high + 2, f"± {(high - low) / 2:.0f}", ha="center")
-right.axhline(0, color="black", lw=1, ls=":")
-right.set_ylim(top=right.get_ylim()[1] + 6)
-right.text(-0.4, 1.5, "no difference", fontsize=10)
-right.set_xticks(range(len(SIZES)), SIZES)
-right.set(xlim=(-0.5, len(SIZES) - 0.4), xlabel="first so many of the questions",
-          ylabel="expert minus base, points", title="More questions, a narrower interval")
-fig.suptitle(f"The math expert fixes {fixed} of {n} answers and breaks {broken}", weight="bold")
-fig.tight_layout()
-chapter.save(fig, "09_does_it_help")
+    ax.errorbar(x, mean, [[mean - low], [high - mean]], color=plots.OF["expert"], marker="o", ms=9, capsize=6, lw=2.5)
+    ax.text(x + 0.12, mean, f"{mean:+.0f} ± {(high - low) / 2:.0f}", va="center", weight="bold")
+ax.axhline(0, color="black", lw=1, ls=":")
+ax.text(len(SIZES) - 0.4, 2, "no difference", ha="right")
+ax.set_xticks(range(len(SIZES)), SIZES)
+ax.set(xlim=(-0.5, len(SIZES) - 0.3), ylim=(-3, None), xlabel="first so many of the questions",
+       ylabel="math expert minus base model,\npoints (line: 95 % interval)")
+chapter.save(fig, "09_more_questions")

@@ -303,30 +303,27 @@ sure = torch.tensor([1 - 1e-6, 1e-6])
 print(f"tuned nearly certain: {float((sure * (sure / base).log()).sum()):.2f} and "
       f"{float((base * (base / sure).log()).sum()):.2f}")
 
-# %% the picture
-plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), gridspec_kw={"width_ratios": [1.15, 1]})
+# %% the pictures
+fig, ax = plots.panel("Two published rules make the model worse than one that knows nothing", (8, 4))
 bars = {"base model": "base model", "released start: logit 0.1": "start of the\nreleased code",
-        "Table 6 literally: z = 0.1": "start in the paper's\nTable 6: z = 0.1", "math expert": "math expert",
+        "Table 6 literally: z = 0.1": "start of the paper's\nTable 6, z = 0.1", "math expert": "math expert",
         "one-hot, as released": "math expert, mixed as\nthe released code does"}
 guess = math.log(model.cfg.vocab_size)
-erased = [plots.RED if LOSSES[n] > guess else plots.GREY for n in bars]
-left.barh(range(5), [LOSSES[n] for n in bars], 0.7, color=erased)
-for i, n in enumerate(bars):
-    left.text(LOSSES[n] + 0.4, i, f"{LOSSES[n]:.1f}", va="center", fontsize=12, weight="bold")
-left.axvline(guess, color="black", lw=1, ls=":")
-left.text(guess + 0.4, 0.5, f"{guess:.1f}: the model is erased,\nall words equally likely", fontsize=11, va="center")
-left.set_yticks(range(5), bars.values())
-left.set_ylim(4.6, -0.6)
-left.set(xlabel="loss on a plain paragraph, nats per token", xlim=(0, max(*LOSSES.values(), guess) * 1.14))
-left.set_title("Two rules, taken at their word,\nerase the model", fontsize=14, weight="bold")
-for dtype, colour, said, x, y in ((torch.bfloat16, plots.RED, "bfloat16, as in the\nreleased code: {:.0f} % left", STEPS, 84),
-                                  (torch.float32, plots.OF["expert"], "float32: {:.0f} % left", STEPS, 44)):
-    left_over = 100 * np.array(second[dtype]) / second[dtype][0]
-    right.plot(range(1, STEPS + 2), left_over, color=colour, lw=3)
-    right.text(x, y, said.format(left_over[-1]), color=colour, fontsize=12, weight="bold", ha="right")
-right.set(xlabel="updates without a gradient, after a first one", ylabel="what is left of Adam's memory of it, %", ylim=(0, 105),
-          yticks=range(0, 101, 20))
-right.set_title("In bfloat16 the memory of Adam\nnever fades", fontsize=14, weight="bold")
-fig.tight_layout(w_pad=2)
+for y, name in enumerate(bars):
+    colour = plots.RED if LOSSES[name] > guess else plots.GREY
+    ax.barh(y, LOSSES[name], 0.7, color=colour)
+    ax.text(LOSSES[name] + 0.3, y, f"{LOSSES[name]:.1f}", va="center", fontsize=12, weight="bold")
+ax.axvline(guess, color="black", ls="--")
+ax.text(guess + 0.3, 0.5, f"{guess:.1f}: knows nothing,\nall words equally likely", fontsize=11.5, va="center")
+ax.set_yticks(range(len(bars)), bars.values())
+ax.set(xlabel="loss on a plain paragraph, nats per token (more is worse)", ylim=(len(bars) - 0.4, -0.6))
 chapter.save(fig, "10_paper_and_code")
+
+fig, ax = plots.panel("In bfloat16 the optimiser Adam forgets nothing")
+for dtype, colour, said, y in ((torch.bfloat16, plots.RED, "bfloat16, as in the released code: {:.0f} % left", 93),
+                               (torch.float32, plots.DARK, "float32: {:.0f} % left", 27)):
+    left = 100 * np.array(second[dtype]) / second[dtype][0]
+    ax.plot(left, color=colour, lw=3)
+    ax.text(STEPS, y, said.format(left[-1]), color=colour, fontsize=12, weight="bold", ha="right")
+ax.set(xlabel="updates without a gradient, after a first one", ylabel="what Adam remembers of that gradient, %", ylim=(0, 103))
+chapter.save(fig, "10_memory")

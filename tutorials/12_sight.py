@@ -148,27 +148,26 @@ print(f"z in {len(vision)} of {len(svf.layers(model))} matrices: {sum(z.numel() 
 chapter.section("cost")
 print(f"seconds behind the loading: {time.time() - started:.0f}")
 
-# %% the picture
-plt = plots.pyplot()
-both = {"base": "black", "vision expert": plots.BLUE}
-fig, axes = plt.subplots(2, 4, figsize=(12, 7.2))
-for ax, i in zip(axes.flat, range(8)):
-    ax.imshow(asked[i].prompt.image)
-    ax.axis("off")
-    ax.set_title(asked[i].prompt, fontsize=11, weight="bold")
-    for y, (name, colour) in zip((-0.04, -0.22), both.items()):
-        mark = "\N{CHECK MARK}" if rewards[name][i] else "\N{BALLOT X}"
-        said = texts[name][i].strip()
-        cut = "" if said.endswith(".") or " " not in said else " ..."   # by the limit of eight tokens
-        ax.text(0, y, textwrap.fill(f"{mark} {name}: {said}{cut}", 30), transform=ax.transAxes, fontsize=10.5, va="top",
-                color=colour)
-tally = ", ".join(f"{name} {sum(rewards[name][:8]):.0f}" for name in both)
-fig.suptitle(f"Color and shape are seen, yes or no is guessed (of 8 right: {tally})", weight="bold", fontsize=14)
-fig.subplots_adjust(0.02, 0.12, 0.98, 0.9, wspace=0.14, hspace=0.52)
+# %% the picture: the first four questions about color or shape and the first four with yes or no, whatever came out
+kinds = ["yes/no" if e.kind == "yes/no" else "seen" for e in asked]
+fig, axes = plots.pyplot().subplots(2, 4, figsize=(9.6, 7.4))
+for line, kind, heading in zip(axes, ("seen", "yes/no"), ("which color or shape? (sees it)", "yes or no? (guesses)")):
+    line[0].text(0, 1.3, heading, transform=line[0].transAxes, fontsize=13, weight="bold")
+    for ax, i in zip(line, [i for i in range(N) if kinds[i] == kind]):
+        ax.imshow(asked[i].prompt.image)
+        ax.axis("off")
+        ax.set_title(textwrap.fill(asked[i].prompt, 22), loc="left", fontsize=11)
+        for y, name in ((-0.05, "base"), (-0.3, "vision expert")):
+            said = texts[name][i].strip().split(",")[0]
+            colour, sign = (plots.GREEN, "\N{CHECK MARK}") if rewards[name][i] else (plots.RED, "\N{BALLOT X}")
+            ax.text(0, y, sign, transform=ax.transAxes, fontsize=14, weight="bold", va="top", color=colour)
+            ax.text(0.13, y, textwrap.fill(f"{name}: {said}", 24), transform=ax.transAxes, fontsize=10.5, va="top")
+fig.suptitle("The model sees color and shape, but guesses yes or no", weight="bold", fontsize=14)
+fig.subplots_adjust(0.02, 0.1, 0.98, 0.82, wspace=0.25, hspace=1.05)
 chapter.save(fig, "12_sight")
 
 # %% an image to ask about, of another size than the tower's
-fig, ax = plt.subplots(figsize=(2, 2))
+fig, ax = plots.pyplot().subplots(figsize=(2, 2))
 fig.subplots_adjust(0, 0, 1, 1)
 ax.imshow(draw("yellow", "circle", random.Random(3)))
 ax.axis("off")

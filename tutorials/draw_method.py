@@ -51,24 +51,25 @@ def title(ax, x, y, number, text, colour):
 
 def draw_first_pass(ax):
     """Upper row: the question, the model that is asked first, and the word that it says."""
-    title(ax, 30, 46, "1", "What does it need?", plots.BLUE)
-    box(ax, 28.5, 29, 24, 13.5, PALE_BLUE, plots.BLUE)
-    matrix(ax, 31, 31.7, 8, 8, "white", plots.BLUE)
+    title(ax, 30, 46, "1", "What does it need?", plots.ORANGE)
+    box(ax, 28.5, 29, 24, 13.5, PALE_ORANGE, plots.ORANGE)
+    matrix(ax, 31, 31.7, 8, 8, "white", INK)
     ax.text(35, 35.7, "W", fontsize=16, ha="center", va="center", style="italic")
+    ax.text(35, 30.3, "a weight matrix", fontsize=10, ha="center", va="center")
     ax.text(45.7, 35.7, "first pass:\nby prompt,\nor trained", fontsize=11, ha="center", va="center")
     arrow(ax, (53, 33.2), (63, 31.2))
     ax.text(57.8, 34.4, "“math”", fontsize=14, ha="center", weight="bold", color=INK)
 
 
 def draw_experts(ax):
-    """Right of it: the shelf of experts; the chosen one, the lowest, is orange."""
+    """Right of it: the shelf of experts; the chosen one, the lowest, is blue."""
     ax.text(64, 46, "Experts: one small z each", fontsize=14, weight="bold", color=INK, va="center")
     for row, (name, dials) in enumerate(DIALS.items()):
         chosen = name == "math"
         y = 38.4 - 5.0 * row
         face, edge, bars, ink, weight = "white", "#bbbbbb", "#cccccc", SOFT, "normal"
         if chosen:
-            face, edge, bars, ink, weight = PALE_ORANGE, plots.ORANGE, plots.ORANGE, INK, "bold"
+            face, edge, bars, ink, weight = PALE_BLUE, plots.BLUE, plots.BLUE, INK, "bold"
         box(ax, 63.5, y, 36, 4.2, face, edge)
         ax.text(65, y + 2.1, name, fontsize=13, va="center", weight=weight, color=ink)
         for i, z in enumerate(dials):
@@ -77,20 +78,20 @@ def draw_experts(ax):
 
 def draw_second_pass(ax):
     """Lower row: W' from its three factors, the middle one turned by z, and the answer."""
-    title(ax, 30, 20, "2", "Answer it", plots.ORANGE)
-    box(ax, 28.5, 0, 37.5, 16.8, PALE_ORANGE, plots.ORANGE)
+    title(ax, 30, 20, "2", "Answer it", plots.BLUE)
+    box(ax, 28.5, 0, 37.5, 16.8, PALE_BLUE, plots.BLUE)
     ax.text(34, 10.3, "second\npass: the\nmodel,\nadapted", fontsize=12, ha="center", va="center")
-    matrix(ax, 39.5, 6, 5, 8.6, "white", plots.BLUE)                        # U, (m, r)
-    matrix(ax, 46.8, 9.6, 5, 5, "white", plots.ORANGE)                      # diag(S z), (r, r)
-    matrix(ax, 54.1, 9.6, 9, 5, "white", plots.BLUE)                        # Vt, (r, n)
+    matrix(ax, 39.5, 6, 5, 8.6, "white", INK)                        # U, (m, r)
+    matrix(ax, 46.8, 9.6, 5, 5, "white", plots.BLUE)                      # diag(S z), (r, r)
+    matrix(ax, 54.1, 9.6, 9, 5, "white", INK)                        # Vt, (r, n)
     for i, z in enumerate(DIALS["math"][:5]):
-        ax.plot(47.5 + 0.9 * i, 13.9 - 0.9 * i, "o", ms=5.2 * z, color=plots.ORANGE)
+        ax.plot(47.5 + 0.9 * i, 13.9 - 0.9 * i, "o", ms=5.2 * z, color=plots.BLUE)
     for x, y, text in ((42, 10.3, "U"), (49.3, 7.6, "S · z"), (58.6, 12.1, "Vᵀ")):
         ax.text(x, y, text, fontsize=16, ha="center", va="center", style="italic")
     middle = {"ha": "center", "va": "center"}
     ax.text(49.5, 2.9, "W′ = U diag(S · z) Vᵀ", fontsize=15, weight="bold", **middle)
-    arrow(ax, (70, 28.2), (49.3, 15.1), plots.ORANGE, bend=-0.28)
-    ax.text(68.5, 20.8, "z of math", fontsize=14, weight="bold", color="#9a6400")
+    arrow(ax, (72, 28.2), (49.3, 14.8), plots.BLUE, bend=0.18)
+    ax.text(63, 21, "z of math", fontsize=14, weight="bold", color=plots.BLUE)
     arrow(ax, (66.5, 8), (73.5, 8))
     ax.text(86.7, 17, "Answer", fontsize=14, weight="bold", color=INK, ha="center", va="center")
     box(ax, 74, 1.5, 25.5, 13)
@@ -100,10 +101,12 @@ def draw_second_pass(ax):
 def draw():
     """-> the figure of both passes."""
     plt = plots.pyplot()
-    fig, ax = plt.subplots(figsize=(10, 4.9), facecolor="white")
+    fig, ax = plt.subplots(figsize=(10, 5.4), facecolor="white")
     fig.subplots_adjust(0.01, 0.01, 0.99, 0.99)
     ax.axis("off")
-    ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 48.5))
+    ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 53.5))
+    ax.text(50, 52, "First find out what a question needs, then answer it with that expert", fontsize=16, weight="bold",
+            color=INK, ha="center", va="center")
     ax.text(11, 33.5, "Question", fontsize=14, weight="bold", color=INK, ha="center", va="center")
     box(ax, 0, 15, 22, 16)
     ax.text(11, 23, QUESTION, fontsize=12, ha="center", va="center")

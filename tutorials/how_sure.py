@@ -182,31 +182,28 @@ for modules in ("q,v", "gate,up,down", ",".join(SHAPES)):
     print(f"{modules if len(found) < 7 else 'all seven':<16}{svf:>10,}{pairs:>10,}{16 * pairs:>12,}{full:>14,}"
           f"{16 * pairs / svf:>11.0f}")
 
-# %% the picture
-plt = plots.pyplot()
-fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
-x = [g / 100 for g in range(2, 31)]
-for label, count, colour in (
-        ("different questions for each model", lambda g: items(0.5, g), plots.OF["base"]),
-        ("the same questions for both\n(30 % of answers differ)", lambda g: items_paired(0.3, g), plots.BLUE)):
-    left.plot([100 * g for g in x], [count(g) for g in x], color=colour, lw=2.5, label=label)
-for gain in (5, 10, 20):
-    needed = items(0.5, gain / 100)
-    left.plot(gain, needed, "o", color=plots.OF["base"], ms=7)
-    left.text(gain + 0.6, needed * 1.12, f"{needed}", weight="bold")
-left.set_yscale("log")
-left.set(xlabel="true difference of two models, points", ylabel="questions for each model (log scale)")
-left.set_title("To see half the difference\ntakes four times the questions", fontsize=12.5, weight="bold")
-left.legend(frameon=False, fontsize=10)
+# %% the pictures
+fig, ax = plots.panel(f"Only {clear} of the paper's 9 differences are beyond chance", (8, 4.4))
 names = [f"{task}, {model}" for task, (_, row) in TABLE_1.items() for model in row]
 for y, (gain, half) in enumerate(gains):
     beyond = abs(gain) > half
-    right.errorbar(gain, y, xerr=half, fmt="o", capsize=4, lw=2,
-                   color=plots.BLUE if beyond else plots.GREY)
-    right.text(24.5, y, f"{gain:+.1f}", va="center", ha="right", weight="bold" if beyond else None)
-right.axvline(0, color="black", lw=1, ls=":")
-right.set_yticks(range(len(names)), names, fontsize=9)
-right.set(ylim=(len(names) - 0.4, -0.6), xlim=(-15, 25), xlabel="SVF minus base model, points (line: 95 % interval)")
-right.set_title(f"{clear} of the paper's 9 differences\nare surely above zero", fontsize=12.5, weight="bold")
-fig.tight_layout()
+    ax.errorbar(gain, y, xerr=half, fmt="o", ms=8, capsize=4, lw=2.5, color=plots.OF["svf"] if beyond else plots.GREY)
+    ax.text(gain + half + 0.6, y, f"{gain:+.1f} ± {half:.1f}", va="center", weight="bold" if beyond else None)
+ax.axvline(0, color="black", lw=1, ls=":")
+ax.set_yticks(range(len(names)), names)
+ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(-14, 22), xlabel="SVF minus base model, points (line: 95 % interval)")
 chapter.save(fig, "how_sure")
+
+fig, ax = plots.panel("To see half the difference takes four times the questions", (7, 4))
+x = range(2, 31)
+for count, style, y, said in ((lambda g: items(0.5, g), "-", 250, "different questions for each model"),
+                              (lambda g: items_paired(0.3, g), "--", 20, "the same questions for both\n(30 % of answers differ)")):
+    ax.plot(x, [count(g / 100) for g in x], style, color=plots.DARK, lw=2.5)
+    ax.text(13 if style == "-" else 3, y, said, color=plots.DARK)
+for gain in (5, 10, 20):
+    needed = items(0.5, gain / 100)
+    ax.plot(gain, needed, "o", color=plots.RED, ms=8)
+    ax.text(gain + 0.5, needed * 1.1, needed, weight="bold", fontsize=12, color=plots.RED)
+ax.set_yscale("log")
+ax.set(xlabel="true difference of two models, points", ylabel="questions for each model (log scale)")
+chapter.save(fig, "how_many")

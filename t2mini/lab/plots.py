@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from .. import evaluate
 from ..machine import files
 from ..machine.text import printable
 
@@ -84,6 +85,24 @@ def pyplot():
     import matplotlib.pyplot as plt
     plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "figure.dpi": 120})
     return plt
+
+
+def panel(title, size=(8, 4.2), panels=1):
+    """-> figure and axes (one, or a list of `panels` side by side) under a title that says what they show."""
+    fig, axes = pyplot().subplots(1, panels, figsize=size, layout="constrained")
+    fig.suptitle(title, fontsize=13, weight="bold")
+    return fig, axes
+
+
+def score_bars(ax, bars, n, what="questions"):
+    """A bar per score, its value on it and its 95 % interval as a line. bars: [(label, right answers of n, colour)]."""
+    for x, (_, right, colour) in enumerate(bars):
+        low, high = evaluate.wilson(right, n)
+        ax.bar(x, 100 * right / n, 0.7, color=colour)
+        ax.plot([x, x], [100 * low, 100 * high], color="black", lw=1.2)
+        ax.text(x + 0.04, 100 * right / n + 2, f"{100 * right / n:.3g} %", weight="bold", fontsize=12)
+    ax.set_xticks(range(len(bars)), [label for label, _, _ in bars])
+    ax.set(ylim=(0, 102), ylabel=f"right of {n} {what}, %\n(line: 95 % interval)")
 
 
 def by_layer_and_module(expert, value):
