@@ -166,10 +166,11 @@ chapter.section("equal")
 shots, transfer = measured("shots"), measured("transfer")
 for text, seeds, minus in (
         ("3 examples minus 20, CEM", shots["math-unseen", "", "3 shots"], shots["math-unseen", "", "20 shots"]),
+        ("10 examples minus 20", shots["math-unseen", "", "10 shots"], shots["math-unseen", "", "20 shots"]),
         ("math expert, weights in 8 bits minus in 16", transfer["math", "weights in 8 bits", "z"],
          transfer["math", "the same", "z"])):
     found = evaluate.over_seeds(seeds, minus)[:3]
-    print(f"{text:<44}{points(found):>19}   within {100 * max(-found[1], found[2]):.0f} points")
+    print(f"{text:<44}{points(found):>19}   within {math.ceil(round(100 * max(-found[1], found[2]), 1))} points")
 
 # %% how many numbers each method would train on this model
 chapter.section("counts")
