@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements.txt
 	  | { grep --line-buffered -E '^(Collecting|Installing)' || true; }; exit $${PIPESTATUS[0]}
 	@$(PY) -c 'import torch, numpy, tiktoken, safetensors, matplotlib, pytest' && touch $@
 
-## weights: fetch SmolLM2-135M-Instruct (92 MB) into weights/
+## weights: fetch SmolLM2-135M-Instruct (98 MB) into weights/
 weights: setup
 	@$(PY) -m t2mini download
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_cli import call, home     # noqa: F401
 
-from t2mini.machine import device, files as disk
+from t2mini.machine import cores, device, files as disk
 from t2mini import __main__ as cli
 from t2mini import experts, svf
 from t2mini.formats import download
@@ -72,3 +72,13 @@ def test_the_choice_of_numbers_is_explained(look, monkeypatch, units, dtype):
     assert found["dtype"].startswith(f"{name} (--dtype): this processor ") and ", ".join(units) in found["dtype"]
     assert dtype == device.pick("cpu")[1]
     assert {"python", "packages", "cores", "memory", "disk", "cuda", "processes", "sandbox"} <= found.keys()
+
+
+@pytest.mark.parametrize("threads, got, said", [(1, 0.2, "busy: other programs take the cores (1 "), (2, 1.1, "busy: other"),
+                                                (2, 1.9, "quiet (2 ")])
+def test_a_thread_that_waits_for_a_core_is_not_called_quiet(look, monkeypatch, threads, got, said):
+    """Fails if a single thread that gets a fifth of a core is said to run on a quiet machine."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(cores, "free", lambda threads: got)
+    found, _ = look()
+    assert found["load"].startswith(said) and ("--threads=1 is faster" in found["load"]) == (threads == 2 and got < 1.5)

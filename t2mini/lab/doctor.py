@@ -70,7 +70,9 @@ def machine(fact, lack):
     got = cores.free(threads)
     better = cores.advised(threads, got)
     fact("cores", f"{os.cpu_count()}, {usable} of them usable; torch takes {threads} threads (--threads)")
-    busy = "quiet" if better == threads else f"busy; --threads={better} is faster as long as that lasts"
+    busy = "quiet" if got >= cores.ENOUGH * threads else "busy: other programs take the cores"
+    if better != threads:
+        busy += f"; --threads={better} is faster as long as that lasts"
     fact("load", f"{busy} ({threads} threads get {got:.1f} cores)")
     page = os.sysconf("SC_PAGE_SIZE") / 1e9
     free = f", {os.sysconf('SC_AVPHYS_PAGES') * page:.1f} free" if "SC_AVPHYS_PAGES" in os.sysconf_names else ""
