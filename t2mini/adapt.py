@@ -76,7 +76,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     on_text   and counts: see evaluate.answers
     """
     experts = Shelf(model) if experts is None else experts
-    check_answer(questions, strategy, STRATEGIES, expert, max_tokens)
+    check_answer(questions, strategy, STRATEGIES, expert, max_tokens, temperature)
 
     # --- first pass: which expert does each question need? ---
     routes = [None] * len(questions)
@@ -185,14 +185,19 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
 # ---------------------------------------------------------------------------------- strategy C
 def mixture(experts, alpha, names=None, normalise=False):
     """alpha (K,) one weight per expert, or (K * matrices,) one per expert and matrix -> mixed z."""
-    K = len(experts)
-    if normalise:
-        alpha = [a for k in range(0, len(alpha), K) for a in svf.normalised(alpha[k:k + K])]
+    rows = as_mixed(alpha, len(experts), normalise)
     mix = lora.kind_of(experts[0]).mix
-    if len(alpha) == K:
-        return mix(experts, list(alpha))
-    by_matrix = np.reshape(alpha, (len(names), K))
-    return mix(experts, dict(zip(names, by_matrix)))
+    if len(rows) == 1:
+        return mix(experts, rows[0].tolist())
+    return mix(experts, dict(zip(names, rows.tolist())))
+
+
+def as_mixed(alpha, K, normalise=False):
+    """alpha of a search -> the weights that it stands for, (1, K) or (matrices, K)."""
+    rows = np.reshape(alpha, (-1, K))
+    if normalise:
+        rows = np.array([svf.normalised(row) for row in rows])
+    return rows
 
 
 def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):

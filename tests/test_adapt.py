@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 import torch
+from test_cli import call, home, last_json     # noqa: F401 (fixtures)
 
-from t2mini import adapt, evaluate, svf, tasks
+from t2mini import adapt, evaluate, experts, svf, tasks
 from t2mini.generate import Samples, generate
 from t2mini.questions.example import Example
 
@@ -261,6 +262,39 @@ def test_base_and_experts_are_tried_however_small_the_population(ready, monkeypa
     monkeypatch.setattr(adapt, "score_mixtures", score)
     mixed, found = adapt.adapt_cem(model, tokenizer, TASK, list(experts.values()), SHOTS[:1], per_matrix, 2, 2)
     assert found.best_score == (1.0, -1.0) and all(torch.equal(mixed[n], rivals[winner][n]) for n in mixed)
+
+
+@pytest.mark.parametrize("more", [[], ["--per-matrix"]])
+def test_a_normalised_search_writes_the_mixture_that_it_names(call, home, ready, monkeypatch, more):     # noqa: F811
+    """Fails if `adapt --normalise` mixes with weights that are not divided by their sum, or prints and stores others than it
+    mixes with; or --by=likelihood, which has no such sums, ends in more than a line. A search on ties would find its middle, whose
+    sum is 1: here a candidate that was drawn wins."""
+    model, _, made, _ = ready
+    for name, z in made.items():
+        experts.save_expert(home / "out" / f"{name}.safetensors", z, {"base_sha256": model.base_sha256})
+    monkeypatch.setattr(adapt, "score_mixtures", lambda m, t, task, shots, mixed: [(float(i == 1), -1.0) for i in range(len(mixed))])
+    args = ["adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1", "--population=6", "--n=1", "--max-tokens=1", "--seed=3", "--json",
+            *more]
+    zs, found = [made[name] for name in adapt.MIXED], {}
+    for normalise in ([], ["--normalise"]):
+        status, out, err = call(*args, *normalise)
+        assert status == 0, err
+        told, path = last_json(out), home / "out" / "mixture.safetensors"
+        alpha, z = list(told["alpha"].values()), experts.read_expert(path)
+        assert experts.read_metadata(path)["alpha"] == told["alpha"] and f"alpha {told['alpha']}" in out
+        rows = [torch.linalg.lstsq(torch.stack([e[n] - 1 for e in zs], 1), (z[n] - 1)[:, None]).solution[:, 0] for n in z]
+        assert torch.stack(rows).mean(0).tolist() == pytest.approx(alpha, abs=1e-4)         # stored with four digits
+        found[bool(normalise)] = torch.stack(rows).sum(1)
+        if not more:
+            want = svf.mix(zs, alpha)
+            assert all(torch.allclose(z[n], want[n], atol=2e-4) for n in z)
+            assert f"alpha {' '.join(f'{a:.2f}' for a in alpha)}," in err                   # the search's own line
+            assert (sum(alpha) == pytest.approx(1, abs=2e-4)) == (sum(told["alpha_mean"].values()) == pytest.approx(1, abs=2e-4)) == bool(normalise)
+    small = found[False] < 0.1                              # such sums are left as they are
+    assert small.float().mean() < 0.5 and (found[False] - 1).abs().max() > 0.1
+    torch.testing.assert_close(found[True], torch.where(small, found[False], 1.0), rtol=0, atol=1e-4)
+    status, _, err = call(*args, "--normalise", "--by=likelihood")
+    assert status == 1 and "--by=likelihood does not go with --normalise" in err and err.count("t2mini: ") == 1 and "Traceback" not in err
 
 
 def test_weights_of_zero_or_below_give_no_nan(ready):

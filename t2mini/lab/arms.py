@@ -105,8 +105,9 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
 
     def report(i, found):
         left = (time.time() - started) / (i + 1) * (iterations - i - 1)
-        alpha = " ".join(f"{a:.2f}" for a in found.best)
-        if len(found.best) > len(names):
+        [alpha, *more] = adapt.as_mixed(found.best, len(names), normalise)
+        alpha = " ".join(f"{a:.2f}" for a in alpha)
+        if more:
             alpha = f"of {len(found.best)} numbers"
         screen = sys.stderr if ranks.rank() == 0 else sys.stdout        # other ranks have no stdout
         right = 100 * found.best_score[0]
@@ -116,7 +117,8 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
     mixed, found = adapt.adapt_cem(model, tokenizer, task, mixed_from, examples, per_matrix,
                                    iterations, population, seed, report, normalise)
     whole = len(found.best) == len(names)                   # else one alpha per matrix: their mean
-    best, mean = (a.reshape(-1, len(names)).mean(0).round(4) for a in (found.best, found.mean))
+    best, mean = (adapt.as_mixed(alpha, len(names), normalise).mean(0).round(4)
+                  for alpha in (found.best, found.mean))
     history = [{k: v for k, v in h.items() if whole or k not in ("mean", "std")}
                for h in found.history]
     return mixed, {
