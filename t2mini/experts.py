@@ -139,7 +139,7 @@ def read_expert(path):
         raise ValueError(f"{path}: an expert without any z")
     for name, z in expert.items():
         dims = {d for end, d in kind.tensors.items() if name.endswith(end)}
-        fits = dims == {z.dim()} and z.is_floating_point()
+        fits = dims == {z.dim()} and z.is_floating_point() and z.numel()
         if not fits or not bool(torch.isfinite(z).all()):
             raise ValueError(f"{path}: z of {name} is not a vector of finite numbers")
     return expert

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from .machine.fused import by_rows
+from .machine.settings import check_prompts
 
 SHRINK = 0.75           # the batch shrinks once a quarter of it is done: moving the cache costs too
 
@@ -150,16 +151,6 @@ def last_logits(model, x):
     return logits
 
 
-def check_prompts(model, prompts, max_tokens):
-    """ValueError for an empty prompt or one that leaves no room in the model's context."""
-    if not prompts or not all(prompts):
-        raise ValueError("there is nothing to answer: a prompt is empty")
-    longest, context = max(map(len, prompts)), model.cfg.max_position_embeddings
-    if longest + max_tokens > context:
-        raise ValueError(f"a prompt of {longest} tokens plus {max_tokens} new ones exceeds this "
-                         f"model's context of {context}; shorten it or lower --max-tokens")
-
-
 class NotFinite(ValueError):
     """The model computes no numbers, so there is nothing to draw from."""
 
@@ -171,7 +162,7 @@ class NotFinite(ValueError):
 @torch.inference_mode()
 def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, seed=0, row_ids=None,
              rows=None, on_token=None, finite=True):
-    """Answer a batch of prompts. -> Samples. Raises what `check_prompts` raises.
+    """Answer a batch of prompts. -> Samples. ValueError: see settings.check_prompts.
 
     prompts     list of lists of token ids (ragged is fine)
     stop_ids    tokens that end an answer; the stop token is part of it and of its likelihood
@@ -182,7 +173,7 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
     finite      raise NotFinite (a ValueError) where logits are not; training, which skips such a
                 step, finds it in the log-probabilities instead
     """
-    check_prompts(model, prompts, max_tokens)
+    check_prompts(prompts, max_tokens, temperature, model.cfg.max_position_embeddings)
     N = len(prompts) * samples
     device = model.device
     row_ids = row_ids or range(len(prompts))

@@ -12,7 +12,8 @@ from conftest import random_model
 from test_cli import call, home, last_json, trained     # noqa: F401
 from test_reinforce import config, quiet, ready, rows_of, words     # noqa: F401
 
-from t2mini import evaluate, experts, reinforce, svf, tasks
+import t2mini
+from t2mini import adapt, evaluate, experts, reinforce, svf, tasks
 from t2mini.generate import generate
 from t2mini.questions.example import Example
 from t2mini.recipe import TrainConfig
@@ -187,6 +188,30 @@ def test_the_last_position_of_the_context_is_usable(family):
     assert generate(model, [list(range(24))], 8, [], 0).lengths.tolist() == [8]
     with pytest.raises(ValueError, match="context of 32"):
         generate(model, [list(range(25))], 8, [], 0)
+
+
+@pytest.mark.parametrize("max_tokens, temperature", [
+    (0, 0.0), (-5, 0.0), (1.5, 0.0), (True, 0.0), ("8", 0.0), (None, 0.0), (8, -1), (8, NAN), (8, INF), (8, -INF), (8, 1e-40), (8, 101),
+    (8, "1"), (8, None), (8, True)])
+def test_what_cannot_be_drawn_is_refused_by_every_door(loaded, max_tokens, temperature):
+    """Fails if t2mini.generate, t2mini.ask or the sampler itself takes a longest answer or a temperature that is none, calls the
+    weights damaged for it, leaves it to an error of torch, or asks for an expert first."""
+    model, tokenizer = loaded
+    doors = [lambda: t2mini.generate(model, tokenizer, "hi", max_tokens, temperature),
+             lambda: adapt.answer(model, tokenizer, ["hi"], experts={}, max_tokens=max_tokens, temperature=temperature),
+             lambda: generate(model, [[1, 2]], max_tokens, [], temperature)]
+    for door in doors:
+        with pytest.raises(ValueError, match=r"^(max_tokens|temperature) must be .*, not ") as e:
+            door()
+        assert "\n" not in str(e.value)
+    assert t2mini.generate(model, tokenizer, "hi", 1, 0.01) is not None and generate(model, [[1, 2]], 1, [], 100).lengths.tolist() == [1]
+
+
+@pytest.mark.parametrize("verb", ["ask", "chat"])
+def test_a_temperature_of_no_use_is_no_option(verb, call):     # noqa: F811
+    """Fails if a temperature so low that logits overflow is found after the model was loaded."""
+    status, _, err = call(verb, *["hi"] * (verb == "ask"), "--temperature=1e-40")
+    assert status == 2 and "--temperature: must be 0 or at least 0.01" in err
 
 
 def test_alpha_of_zeros_is_the_base_model(call, trained, home):     # noqa: F811

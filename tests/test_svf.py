@@ -657,8 +657,8 @@ def test_expert_of_another_base_is_refused(saved):
 
 
 def test_damaged_expert_files_are_refused_in_one_line(saved):
-    """Fails if a cut-off file, a model's own weights, z that is not finite, or a missing file is loaded as an expert or
-    reported by a library's traceback."""
+    """Fails if a cut-off file, a model's own weights, z that is not finite, not a vector or of no number at all, or a missing
+    file is loaded as an expert or reported by a library's traceback."""
     model, expert, path = saved
     name, whole = next(iter(expert)), path.read_bytes()
 
@@ -677,8 +677,9 @@ def test_damaged_expert_files_are_refused_in_one_line(saved):
     for bad in (float("nan"), float("inf")):
         experts.save_expert(path, expert | {name: torch.full((48,), bad)}, META)
         refused("not a vector of finite numbers")
-    experts.save_expert(path, expert | {name: torch.ones(4, 12)}, META)
-    refused("not a vector of finite numbers")
+    for odd in (torch.ones(4, 12), torch.zeros(0)):
+        experts.save_expert(path, expert | {name: odd}, META)
+        refused("not a vector of finite numbers")
     experts.save_expert(path, {}, META)
     refused("without any z")
     path.unlink()

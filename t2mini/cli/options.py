@@ -81,6 +81,14 @@ TOKENS = within(int, 1, 100_000)
 SEED = within(int, -2 ** 31, 2 ** 31)
 
 
+def warmth(text):
+    """argparse type: a temperature of sampling."""
+    value = within(float, *settings.RANGES["temperature"])(text)
+    if 0 < value < settings.COLDEST:
+        raise argparse.ArgumentTypeError(f"must be 0 or at least {settings.COLDEST}, not {text!r}")
+    return value
+
+
 def build_parser():
     """-> (parser, {verb: its parser})"""
     parser = Parser(prog=PROGRAM, description="Transformer-Squared: self-adaptive language models.",
@@ -162,7 +170,7 @@ def ask_options(p):
     p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
                    help=f"this expert answers, without a first pass: {EXPERT}")
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
-    p.add_argument("--temperature", type=within(float, 0, 100), default=0.0,
+    p.add_argument("--temperature", type=warmth, default=0.0,
                    help="0 always takes the likeliest token")
     p.add_argument("--seed", type=SEED, default=0, help="of sampling")
 
@@ -171,7 +179,7 @@ def chat_options(p):
     """What `chat` reads beside the shared options."""
     p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
-    p.add_argument("--temperature", type=within(float, 0, 100), default=0.0,
+    p.add_argument("--temperature", type=warmth, default=0.0,
                    help="0 always takes the likeliest token")
     p.add_argument("--seed", type=SEED, default=0, help="of sampling")
 

@@ -1,5 +1,6 @@
 """
-What the settings of a training run may be: recipe.py asks here before anything is loaded.
+What the settings of a training run may be: recipe.py asks here before anything is loaded. And what
+may be asked of a model: adapt.py asks before an expert is read, generate.py before a token is drawn.
 """
 # Choices of the released code that a run can go back to (--as-released). Each changes one thing, so
 # that its worth can be measured alone.
@@ -161,7 +162,7 @@ def check_layers(method, settings, largest_rank):
                          "rank, lora_alpha): damaged file?")
 
 
-def check_answer(questions, strategy, strategies, expert, max_tokens):
+def check_answer(questions, strategy, strategies, expert, max_tokens, temperature):
     """ValueError for questions that cannot be answered so: see adapt.answer."""
     if not all(isinstance(q, str) and q.strip() for q in questions):
         raise ValueError("a question is empty, or no text")
@@ -169,5 +170,27 @@ def check_answer(questions, strategy, strategies, expert, max_tokens):
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(strategies)}")
     if expert == "":
         raise ValueError("the expert's name is empty; none is the base model")
+    check_sampling(max_tokens, temperature)
+
+
+def check_sampling(max_tokens, temperature):
+    """ValueError for a longest answer or a temperature at which nothing can be drawn."""
     if type(max_tokens) is not int or max_tokens < 1:
         raise ValueError(f"max_tokens must be a whole number from 1 on, not {max_tokens!r}")
+    highest = RANGES["temperature"][1]
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not number or not (temperature == 0 or COLDEST <= temperature <= highest):
+        raise ValueError(f"temperature must be 0 (the likeliest token) or a number from {COLDEST} "
+                         f"to {highest:g}, not {temperature!r:.40}")
+
+
+def check_prompts(prompts, max_tokens, temperature, context):
+    """ValueError where nothing can be drawn so, for an empty prompt (a list of ids), or one that
+    leaves no room in the model's context."""
+    check_sampling(max_tokens, temperature)
+    if not prompts or not all(prompts):
+        raise ValueError("there is nothing to answer: a prompt is empty")
+    longest = max(map(len, prompts))
+    if longest + max_tokens > context:
+        raise ValueError(f"a prompt of {longest} tokens plus {max_tokens} new ones exceeds this "
+                         f"model's context of {context}; shorten it or lower --max-tokens")
