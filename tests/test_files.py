@@ -19,6 +19,7 @@ from t2mini import experts, svf, train
 from t2mini.machine import files
 from t2mini.machine.text import ending, first_line, one_line, printable
 from t2mini.recipe import TrainConfig
+from t2mini.sight import towers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -158,7 +159,7 @@ def test_all_that_is_printable_can_be_encoded_and_holds_no_control():
 
 # ---------------------------------------------------------------------------------------------- outputs
 EXPERT = {"format": "t2mini-svf-1", "base_sha256": "0" * 64}
-MINE = {"expert": "e.safetensors", "checkpoint": "e.ckpt", "log": "e.jsonl", "samples": "s.jsonl", "results": "r.json", "picture": "p.png"}
+MINE = {"expert": "e.safetensors", "checkpoint": "e.ckpt", "tower": "t.safetensors", "tower checkpoint": "t.ckpt", "log": "e.jsonl", "samples": "s.jsonl", "results": "r.json", "picture": "p.png"}
 
 
 def write_own(kind, path):
@@ -167,13 +168,17 @@ def write_own(kind, path):
         files.save_tensors(path, {"a": torch.ones(3)}, EXPERT)
     elif kind == "checkpoint":
         files.save_tensors(path, {"z/a": torch.ones(3)}, {"config": {}, "state": {}, "base_sha256": "0", "dtype": "x"})
+    elif kind == "tower":
+        files.save_tensors(path, {"a": torch.ones(3)}, {**EXPERT, "format": towers.FORMAT})
+    elif kind == "tower checkpoint":
+        files.save_tensors(path, {"p/a": torch.ones(3)}, {"config": {}, "images": 3, "base_sha256": "0", "rows": [{"step": 1}] * 80_000})
     elif kind == "picture":
         from t2mini.lab import plots
         plots.save(plots.pyplot().figure(), path.with_name("new.png"))
         path.with_name("new.png").rename(path)
     else:
         row = {"log": {"step": 0, "val": 0.5}, "samples": {"prompt": "p", "gold": "1", "text": "1", "reward": 1.0},
-               "results": {"name": "x", "rows": []}}[kind]
+               "results": {"name": "x", "rows": ["0" * 2_000_000]}}[kind]
         path.write_text(json.dumps(row) + "\n")
 
 

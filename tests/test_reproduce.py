@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import forked, wait_for, write_folder
+from conftest import forked, soon, wait_for, write_folder
+from test_fuzz import bounded
 from test_kill import killed_after, killed_at
 from test_ranks import launch
 
@@ -159,6 +160,19 @@ def test_a_file_that_is_not_results_is_kept(tiny, tmp_path, monkeypatch, content
     assert (tmp_path / "fake.json").read_text() == content
 
 
+@pytest.mark.parametrize("kind", ["pipe", "endless", "folder", "deep"])
+def test_what_is_no_results_file_is_told_at_once(capsys, tmp_path, kind):
+    """Fails if a pipe is waited for, a device or a text without end is read until the memory is full, or a folder is a
+    traceback."""
+    path = tmp_path / "tiny.json"
+    {"pipe": lambda: os.mkfifo(path), "endless": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir,
+     "deep": lambda: path.write_text("[" * 100_000)}[kind]()
+    with soon(), bounded(500):                              # were it read, the machine's memory would be gone before it is soon
+        assert cli.main(["reproduce", "tiny", "--draw", f"--out={tmp_path}"]) == 1
+    err = capsys.readouterr().err
+    assert "tiny.json is not a results file" in err and err.count("\n") == 1 and not list(tmp_path.glob("*.png"))
+
+
 def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypatch):
     """Fails if the results file is ever half written, or a kill leaves a lock that refuses the next run."""
     fake(monkeypatch, [])
@@ -282,7 +296,7 @@ def command(tiny, tmp_path, monkeypatch, capsys):
 
     def run(*more):
         capsys.readouterr()
-        status = cli.main(["reproduce", "fake", "--quick", "--allow-code", f"--out={tmp_path}/out", *more])
+        status = cli.main(["reproduce", "fake", "--quick", "--allow-code", f"--weights={tmp_path}/tiny", f"--out={tmp_path}/out", *more])
         err = capsys.readouterr().err
         assert "Traceback" not in err
         return status, [line for line in err.splitlines() if line.startswith("t2mini: ")]

@@ -313,7 +313,8 @@ def test_settings_that_are_not_those_of_the_numbers(tmp_path):
 
 
 def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
-    """Fails if a stopped training of the tower, taken up again, ends with other bits than one that was not stopped."""
+    """Fails if a stopped training of the tower, taken up again, ends with other bits than one that was not stopped, or its
+    own files are refused as if somebody else had written them."""
     model, tokenizer = loaded
     monkeypatch.setattr(captions, "EVERY", 2)
     known = {str(png(tmp_path / f"{n}.png", drawn.draw(c, s, random.Random(n)))): (c, s)
@@ -330,11 +331,13 @@ def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append, TINY_TOWER)
     monkeypatch.setattr(towers, "save_state", keep)
+    files.claim_run(tmp_path / "b.safetensors", tower=True)                 # what is to go on is no stranger's
     captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append, TINY_TOWER, resume=True)
     a, b = (towers.read(tmp_path / f"{n}.safetensors")[0].state_dict() for n in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a) and len(said) == 4
     rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [1, 2, 3, 4]
+    files.claim_run(tmp_path / "b.safetensors", tower=True)                 # nor is what may be trained anew
 
 
 def test_the_shipped_tower_is_small_and_of_the_shipped_base():

@@ -15,8 +15,10 @@ from test_cli import call, home, trained    # noqa: F401 (fixtures)
 
 import t2mini
 from t2mini import __main__ as cli
-from t2mini import experts, svf
+from t2mini import experts, svf, tasks
 from t2mini.cli import options, verbs
+from t2mini.formats.tokenizer import Tokenizer
+from t2mini.lab import reproduce
 from t2mini.machine import device, files
 
 
@@ -79,13 +81,23 @@ LOST = {    # what is named as an output and must not be one: verb, options; {w}
     "export on a file": ("export", "--expert=math", "--out={t}"),
     "picture on an expert": ("show", "{e}", "--picture={e}"),
     "picture on a photo": ("show", "{e}", "--picture={h}/photo.png"),
-    "picture on a folder": ("show", "{e}", "--picture={h}")}
+    "picture on a folder": ("show", "{e}", "--picture={h}"),
+    "train on a tower in use": ("train", "--task={t}", "--tower={h}/tower.safetensors", "--out={h}/tower.safetensors"),
+    "see on weights": ("see", "--data={v}", "--out={w}/model.safetensors"),
+    "see on an expert": ("see", "--data={v}", "--out={e}"),
+    "see into the data": ("see", "--data={v}", "--out={v}/tower.safetensors"),
+    "reproduce on a photo": ("reproduce", "tiny", "--allow-code", "--out={p}"),
+    "reproduce on somebody's rows": ("reproduce", "unseen", "--allow-code", "--out={p}"),
+    "reproduce on a file": ("reproduce", "tiny", "--allow-code", "--out={t}"),
+    "reproduce into the data": ("reproduce", "tiny", "--allow-code", "--data={v}", "--out={v}/new"),
+    "reproduce into weights": ("reproduce", "tiny", "--allow-code", "--out={w}"),
+    "reproduce --draw on a photo": ("reproduce", "tiny", "--draw", "--out={p}")}
 
 
 @pytest.mark.parametrize("name", LOST)
 def test_no_output_replaces_what_is_there(call, home, tiny_folder, monkeypatch, name):     # noqa: F811
-    """Fails if a verb overwrites what it reads or what it did not write, or finds a bad output after the model was loaded, that
-    is after hours of work (BREAKS rows 1 and 2)."""
+    """Fails if a verb overwrites what it reads or what it did not write, does not say which output that is, or finds a bad
+    output after the model was loaded, that is after hours of work (BREAKS rows 1 and 2)."""
     weights = Path(shutil.copytree(tiny_folder, home / "w"))
     (home / "rows.jsonl").write_text('{"prompt": "p", "answer": "a"}\n')
     (home / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n photo")
@@ -93,8 +105,20 @@ def test_no_output_replaces_what_is_there(call, home, tiny_folder, monkeypatch, 
     (home / "out").mkdir()
     for expert in ("math", "mine"):
         experts.save_expert(home / "out" / f"{expert}.safetensors", {"model.layers.0.mlp.up_proj": torch.ones(2)}, {"base_sha256": "0"})
-    places = {"h": home, "w": weights, "t": home / "mine.jsonl", "d": home / "d.safetensors", "e": home / "out" / "mine.safetensors"}
+    files.save_tensors(home / "tower.safetensors", {"a": torch.ones(2)}, {"format": "t2mini-tower-1", "base_sha256": "0"})
+    photos, seen = home / "p", home / "v"
+    for folder in (photos, seen):
+        folder.mkdir()
+    shutil.copy(reproduce.RESULTS / "tiny.json", photos)                # an experiment that was run, and a photo of its name
+    (photos / "tiny.png").write_bytes(b"\x89PNG\r\n\x1a\n photo")
+    (photos / "unseen.json").write_text('{"rows": 3}')
+    monkeypatch.setattr("t2mini.questions.easy_vqa.facts", lambda rows: {"0.png": ("red", "circle")})
+    monkeypatch.setattr(tasks, "get", lambda *given, real=tasks.get, **more: types.SimpleNamespace(make=dict)
+                        if given[0] == "easy-vqa" else real(*given, **more))
+    places = {"h": home, "w": weights, "t": home / "mine.jsonl", "d": home / "d.safetensors", "e": home / "out" / "mine.safetensors",
+              "p": photos, "v": seen}
     verb, *args = [word.format(**places) for word in LOST[name]]
+    output = str(Path(args[-1].partition("=")[2]).with_suffix(""))       # a log or a picture is named beside it
     before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
     monkeypatch.setattr(t2mini, "load", lambda *args: pytest.fail("the model was loaded first"))
     monkeypatch.setattr("t2mini.lab.plots.draw_expert", lambda *args: pytest.fail("it was drawn"))
@@ -102,7 +126,7 @@ def test_no_output_replaces_what_is_there(call, home, tiny_folder, monkeypatch, 
         args.append(f"--weights={weights}")
     status, _, err = call(verb, *args)
     told = [line for line in err.splitlines() if line.startswith("t2mini: ")]
-    assert status == 1 and len(told) == 1 and "Traceback" not in err, err
+    assert status == 1 and len(told) == 1 and "Traceback" not in err and output in told[0], err
     assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
 
 
@@ -222,6 +246,26 @@ def test_metadata_of_a_file_cannot_drive_a_terminal(call, home, capsys, verb):  
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*out, *err}
     if verb == "show":
         assert (home / "out" / "odd.png").is_file()
+
+
+ESCAPING = "\x1b[2J\x9b31m\u202e"
+WRITES = {  # verbs that show what a model wrote; `chat` is in test_chat.py
+    "ask two": [["ask", "one", "two", "--expert=math"]],
+    "ask one": [["ask", "one", "--expert=math"]],
+    "train": [["train", "--task={h}/mine.jsonl", "--out={h}/\x1b[2J.safetensors", *more] for more in ([], ["--resume"])],
+    "demo": [["demo", "--allow-code"]]}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_a_model_writes_cannot_drive_a_terminal(call, home, trained, monkeypatch, name):     # noqa: F811
+    """Fails if an escape sequence in an answer is printed as it is: of several questions, in the log of a training, which also
+    names its files, or in the demo (BREAKS row 9)."""
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: ESCAPING)
+    for args in WRITES[name]:
+        more = ["--steps=1", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"] if name == "train" else []
+        status, out, err = call(*[word.format(h=home) for word in args], *more)
+        assert status == 0 and "\\x1b[2J" in out, err
+        assert not {"\x1b", "\x9b", "\u202e"} & {*out, *err}
 
 
 def test_an_expert_that_the_page_leaves_out_cannot_drive_a_terminal(loaded, home, capsys):     # noqa: F811

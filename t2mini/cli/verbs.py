@@ -91,7 +91,8 @@ def shelf(args, model):
 
 def inputs(args):
     """The paths of everything that the command reads: no output may be one of them."""
-    read = [download.locate(args.weights), getattr(args, "data", None), getattr(args, "task", None)]
+    read = [download.locate(args.weights),
+            *(getattr(args, name, None) for name in ("data", "task", "tower"))]
     used = [getattr(args, "expert", None), *(getattr(args, "experts", None) or "").split(",")]
     for name in filter(None, used):
         read += [name, experts.OUT / f"{name}.safetensors"]
@@ -449,12 +450,15 @@ def reproduce_(args):
         guess = f"; did you mean {near[0]}?" if near else "."
         raise ValueError(f"unknown experiment {args.name!r}{guess} "
                          f"Choose from {', '.join(reproduce.ALL)}; `all` lists them")
-    out = Path(args.out) if args.out else None
-    if args.draw:
-        done = reproduce.read((out or reproduce.RESULTS) / f"{args.name}.json")
-        return reproduce.draw(done, out or reproduce.FIGURES, args.against)
-    if args.against:
+    if args.against and not args.draw:
         raise ValueError("--against is about a results file that is there: add --draw")
+    out = Path(args.out) if args.out else None
+    _, results, picture = reproduce.places(args.name, args.quick, out)
+    if args.draw:                                           # without any model
+        files.claim(picture, "picture", [results, args.data])
+        return reproduce.draw(reproduce.read(results), picture, args.against)
+    claim(args, results, "results")
+    claim(args, picture, "picture")
     agree(args.allow_code)
     model, tokenizer = open_model(args)
     if args.name == "sight":
@@ -470,7 +474,7 @@ def see(args):
                          "shape it shows")
     cfg = captions.StageOne(word_steps=args.word_steps, chat_steps=args.chat_steps, lr=args.lr,
                             chat_lr=args.chat_lr, seed=args.seed)
-    out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args))
+    out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args), tower=True)
     model, tokenizer = open_model(args)
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(out.with_suffix(".lock")), stopped(out.with_suffix(".ckpt")):

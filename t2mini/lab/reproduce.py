@@ -36,17 +36,25 @@ def listing():
     return "\n".join(lines)
 
 
+def places(name, quick=False, out=None):
+    """Where an experiment's files are: (folder of its experts, results file, picture). quick and
+    out: see `run`."""
+    folder = experts.OUT / "reproduce" / ("quick" if quick else "full")
+    results, pictures = (folder, folder) if quick else (RESULTS, FIGURES)
+    return folder, (out or results) / f"{name}.json", (out or pictures) / f"{name}.png"
+
+
 def read(path):
     """A results file. ValueError where it is not one."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(files.read_text(path))
         whole = all(k in found for k in (*SETTINGS, "rows"))
         if whole and all("seconds" in r and "arm" in r for r in found["rows"]):
             return found
     except FileNotFoundError:
         raise FileNotFoundError(f"no results at {path}; run "
                                 f"`python -m t2mini reproduce {path.stem}` first") from None
-    except (ValueError, TypeError, UnicodeDecodeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     raise ValueError(f"{path} is not a results file; move it away to start anew")
 
@@ -70,9 +78,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     only: of these, those whose key holds this text, as "cem" or "seed 0". out: folder of the file
     and the picture instead of the project's own.
     """
-    folder = experts.OUT / "reproduce" / ("quick" if quick else "full")
-    results = out or (folder if quick else RESULTS)
-    path = results / f"{name}.json"
+    folder, path, picture = places(name, quick, out)
     settings = dict(zip(SETTINGS, (model.base_sha256, str(model.dtype), quick, COMMON)))
     machine = {"device": str(model.device), "threads": torch.get_num_threads(),
                "torch": torch.__version__}
@@ -104,7 +110,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
                 minutes = (time.time() - started) / (i + 1) * (len(left) - i - 1) / 60
                 report(f"{name} {i + 1}/{len(left)}", row, key, minutes)
     if ranks.rank() == 0:
-        draw(done, out or (folder if quick else FIGURES))
+        draw(done, picture)
     return done
 
 
@@ -140,10 +146,9 @@ def report(where, row, key, minutes):
           flush=True)
 
 
-def draw(done, folder, against=None):
-    """The picture of a results file, and its table on the screen (against: see figures.table)."""
+def draw(done, picture, against=None):
+    """Draw a results file, and print its table (against: see figures.table)."""
     text = figures.table(done["rows"], against)
-    picture = folder / f"{done['name']}.png"
     getattr(figures, ALL[done["name"]].draw)(done, picture)
     print(printable(text))
     print(one_line(f"figure: {picture}"))

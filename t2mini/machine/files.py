@@ -173,11 +173,15 @@ KINDS = {
     "expert": ((".safetensors",), "an expert that t2mini wrote", {"format"}),
     "checkpoint": ((".ckpt",), "a checkpoint that t2mini wrote",
                    {"config", "state", "base_sha256"}),
+    "tower": ((".safetensors",), "a tower that t2mini wrote", {"format"}),
+    "tower checkpoint": ((".ckpt",), "a tower's checkpoint that t2mini wrote",
+                         {"config", "images", "base_sha256"}),
     "log": ((".jsonl",), "the log of a training run", {"step"}),
     "samples": ((), "a samples file that t2mini wrote", {"prompt", "text", "reward"}),
     "results": ((".json",), "a results file that t2mini wrote", {"name", "rows"}),
     "picture": ((".png", ".pdf", ".svg", ""), "a picture that t2mini drew", set()),
     "folder": ((), "an empty folder", set())}
+HEADED = ("expert", "checkpoint", "tower", "tower checkpoint")     # safetensors: their header tells
 
 
 def claim(path, kind, inputs=()):
@@ -207,11 +211,12 @@ def claim(path, kind, inputs=()):
     return path
 
 
-def claim_run(out, inputs=()):
-    """The expert file of a training run, once it and its log and checkpoint can be written (see `claim`)."""
-    out = claim(out, "expert", inputs)
+def claim_run(out, inputs=(), tower=False):
+    """The file of a training run, an expert or a tower, once it and its log and checkpoint can be
+    written (see `claim`)."""
+    out = claim(out, "tower" if tower else "expert", inputs)
     claim(out.with_suffix(".jsonl"), "log", inputs)
-    claim(out.with_suffix(".ckpt"), "checkpoint", inputs)
+    claim(out.with_suffix(".ckpt"), "tower checkpoint" if tower else "checkpoint", inputs)
     return out
 
 
@@ -256,26 +261,37 @@ def ours(path, kind):
     """Does this file hold what t2mini writes as an output of this kind, or nothing?"""
     if not path.is_file():
         return False
-    with open(path, "rb") as file:
-        head = file.read(1 << 20)
+    head = beginning(path, kind)
     if not head:
-        return True
+        return path.stat().st_size == 0
     if kind == "picture":
         return b"matplotlib" in head.lower()
     if kind == "log" and b"\n" not in head:                 # a kill cut the first row short
         return head.startswith(b'{"step": ')
-    if kind in ("expert", "checkpoint"):  # a safetensors header: its length, then JSON
-        head = head[8:8 + int.from_bytes(head[:8], "little")]
     if kind in ("log", "samples"):
         head = head.split(b"\n")[0]
     try:
         told = json.loads(head)
-        if kind in ("expert", "checkpoint"):
+        if kind in HEADED:
             told = told["__metadata__"]
         known = KINDS[kind][2] <= told.keys()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    return known and (kind != "expert" or str(told["format"]).startswith("t2mini-"))
+    if known and kind in ("expert", "tower"):
+        made = str(told["format"])
+        tower = made.startswith("t2mini-tower-")
+        return made.startswith("t2mini-") and tower == (kind == "tower")
+    return known
+
+
+def beginning(path, kind):
+    """The bytes of a file that tell of which kind it is: a header, all of a results file, else the
+    first MiB."""
+    with open(path, "rb") as file:
+        if kind in HEADED:                                  # its length, then JSON
+            size = int.from_bytes(file.read(8), "little")
+            return file.read(min(size, TEXT_LIMIT))
+        return file.read(TEXT_LIMIT if kind == "results" else 1 << 20)
 
 
 def try_out(path):
