@@ -1,12 +1,16 @@
-"""The tables of the results page (tutorials/tables.py)."""
+"""The tables of the results page (tutorials/tables.py), and what is measured for them (tutorials/foundation.py)."""
 import sys
 from pathlib import Path
 
 import pytest
+from test_datasets import data  # noqa: F401 (a fixture)
+
+from t2mini import tasks
 
 HERE = Path(__file__).resolve().parents[1] / "tutorials"
 sys.path.insert(0, str(HERE))
 
+import foundation  # noqa: E402
 import tables  # noqa: E402
 
 
@@ -28,3 +32,19 @@ def test_a_table(against, gains):
     assert f"minus {against or 'base model'}" in head and len(few) == 2
     shown = [line.split("|")[-2].strip(" *") for line in (a, b, few[1])]
     assert [s.split(" ")[0] for s in shown] == gains
+
+
+def test_real_questions_are_routed_as_eval_asks_them(data):     # noqa: F811
+    """Fails if published questions are routed in another form than `eval` asks them in, train questions are among them, or a
+    label has no questions written by hand."""
+    folder, _ = data
+    found = {name: (label, questions()) for name, label, questions in foundation.to_route(folder)}
+    for name, published in foundation.REAL.items():
+        task = tasks.get(published, folder)
+        label, questions = found.pop(name)
+        assert label == task.skill and questions == foundation.first(published, folder)
+        assert len(questions) >= 2 and {*questions} == {e.prompt for e in task.examples("test", 100)}
+        assert foundation.first(published, folder, 1) == questions[:1]
+    assert {name: label for name, (label, _) in found.items()} == {f"hand-{label}": label for label in tasks.LABELS}
+    assert all(questions and all(isinstance(q, str) for q in questions) for _, questions in found.values())
+    assert found.keys() == {name for name, *_ in foundation.to_route(None)}

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from test_cli import call, home, last_json, trained     # noqa: F401 (fixtures)
 
 HERE = Path(__file__).resolve().parents[1] / "tutorials"
 sys.path.insert(0, str(HERE))
@@ -249,6 +250,56 @@ def test_the_glossary_has_every_field_of_a_log():
     rows = (HERE / "results" / "math-0.jsonl").read_text().splitlines()
     assert not [k for k in sorted({k for row in rows for k in json.loads(row)}) if f"`{k}`" not in text]
     assert not [p.name for p in PAGES if f"({p.name})" not in text]
+
+
+def told_of(title):
+    """The words in backticks of the first column under a heading of the glossary."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
+    return {word for cell in re.findall(r"^\| ([^|]*) \|", section, re.M) for word in re.findall(r"`(\w+)`", cell)}
+
+
+def test_the_glossary_has_every_field_of_an_expert_and_of_a_result(call, trained, home):     # noqa: F811
+    """Fails if an expert's file, shipped, trained now or mixed, or what --json prints has a field that the glossary does not
+    explain; or it explains one that none of them has."""
+    from t2mini import experts
+    task, few, search = f"--task={home}/mine.jsonl", "--n=2", ["--shots=2", "--iterations=1", "--population=2"]
+    runs = [["ask", "one"], ["ask", "one", "two", "--expert=math"], ["eval", task, few, "--strategy=prompt"],
+            ["eval", "--task=dispatch", few, "--strategy=prompt"], ["eval", task, few, "--alpha=1,0,0"],
+            ["adapt", task, few, "--by=likelihood", *search], ["adapt", task, few, *search]]
+    fields = {*trained}
+    for args in runs:
+        status, out, err = call(*args, "--max-tokens=2", "--json")
+        assert status == 0, err
+        fields |= last_json(out).keys()
+    assert told_of("Every field of a result") == fields
+    files = [*experts.SHIPPED.glob("*/*.safetensors"), *(home / "out").glob("*.safetensors")]
+    assert any(path.stem == "mixture" for path in files) and len(files) >= 9
+    assert told_of("Every field of an expert file") == {field for path in files for field in experts.read_metadata(path)}
+
+
+def test_every_test_that_a_page_names_exists():
+    """Fails if a page names a test file, or a test, that is not there."""
+    sources = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "tests").glob("test_*.py")}
+    there = {*sources, *re.findall(r"^def (test_\w+)\(", "".join(sources.values()), re.M)}
+    named = {name: re.findall(r"(?:`|/|::)(test_\w+(?:\.py)?)", page.read_text(encoding="utf-8")) for name, page in zip(EVERY_ID, EVERY)}
+    assert sum(map(len, named.values())) >= 60
+    assert not {(name, test) for name, tests in named.items() for test in tests if test not in there}
+
+
+def test_the_promises_name_the_limits_of_the_sandbox():
+    """Fails if promises.md, to which README leads, gives another time or memory to a program than the sandbox does, or does not
+    say where nothing runs without a second agreement and that this is no virtual machine."""
+    from t2mini.questions import sandbox
+    given = inspect.signature(sandbox.call_function).parameters
+    promised = re.search(r"^## The sandbox\n(.*?)^## ", (HERE / "promises.md").read_text(encoding="utf-8"), re.M | re.S)[1]
+    promised = " ".join(promised.split())
+    assert inspect.signature(sandbox.call_many).parameters["seconds"].default == given["seconds"].default
+    assert f"{given['seconds'].default:g} seconds of processor time and {given['memory_mb'].default} MB of memory" in promised
+    for said in ("no files, no network and no other process", "x86-64 and ARM64", "macOS included, nothing runs", f"`{sandbox.UNLOCKED}=yes`",
+                 "not a virtual machine", "`--allow-code`"):
+        assert said in promised, said
+    assert "(tutorials/promises.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_differs_says_what_the_code_does():
