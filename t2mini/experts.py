@@ -35,7 +35,7 @@ def find(name, model):
         raise FileNotFoundError("there is no mixture yet; "
                                 "run `python -m t2mini adapt --task=TASK` first")
     there = ", ".join(sorted(p.stem for p in shipped.glob("*.safetensors")))
-    raise FileNotFoundError(f"no expert {name!r} for {model.name}: neither a file, nor in out/, "
+    raise FileNotFoundError(f"no expert {name!r} for {model.name}: no .safetensors, not in out/, "
                             f"nor shipped ({there or 'none are shipped for this model'})")
 
 

@@ -95,8 +95,8 @@ class Run:
         self.start = self.best = svf.get_z(model)
         self.idle = idle.Idle()
         self.pace = pace.Pace(cfg.steps, cfg.val_every)
-        self.state = {"step": 0, "best_val": -1.0, "best_step": 0, "stale": 0, "seconds": 0.0,
-                      "skipped": 0, "bad": 0}
+        self.state = {"step": 0, "first_val": -1.0, "best_val": -1.0, "best_step": 0, "stale": 0,
+                      "seconds": 0.0, "skipped": 0, "bad": 0}
         self.told = {"config": written(cfg), "base_sha256": model.base_sha256,
                      "dtype": str(model.dtype)}
 
@@ -116,9 +116,8 @@ class Run:
 
     def begin(self):
         """From nothing: killed before its first checkpoint, a run must not find another's."""
-        if ranks.rank() == 0:
-            self.ckpt.unlink(missing_ok=True)
-        self.log_file.truncate(0)
+        if checkpoint.begin(self.ckpt, self.log_file):
+            self.log(f"a new run: {self.log_path} of the last one starts anew (see --resume)")
         self.t0 = time.time()
 
     def resume(self):
@@ -160,6 +159,8 @@ class Run:
         self.pace.validation(time.time() - started)
         mark = cut_mark(counts["cut"], self.task.max_tokens)
         better = right / n > self.state["best_val"]
+        if step == 0:
+            self.state["first_val"] = right / n
         self.state["stale"] = 0 if better else self.state["stale"] + 1
         if right / n >= self.state["best_val"]:
             self.best = svf.get_z(self.model)
@@ -181,8 +182,7 @@ class Run:
         checkpoint.check_ours(self.log_file, self.log_path)
         self.log_file.flush()
         os.fsync(self.log_file.fileno())
-        if ranks.rank() == 0:
-            checkpoint.save(self.ckpt, self.told, self.z, self.optimizer, self.best, self.state)
+        checkpoint.save(self.ckpt, self.told, self.z, self.optimizer, self.best, self.state)
 
     # --- update ---
     def over(self):
@@ -220,6 +220,8 @@ class Run:
             now = svf.get_z(self.model)
             moved = any(not torch.equal(t, self.start[name]) for name, t in now.items())
             self.log(idle.nothing_learnt(moved))
+        elif self.state["best_val"] <= self.state["first_val"]:
+            self.log(idle.no_better(self.state["best_val"], len(self.val)))
         if self.state["bad"] >= BAD:
             self.log("stopped: five steps in a row had numbers that were not finite; the best "
                      "expert so far is kept")

@@ -26,7 +26,7 @@ def test_examples_repeat_and_splits_are_disjoint(name):
     assert len({e.prompt for e in task.examples("train", 60)}) == 60
     assert all(split_of(e) == s for s in tasks.SPLITS for e in task.examples(s, 5, 2)) and task.examples("val", 0) == []
     with pytest.raises(ValueError, match="unknown split"):
-        task.examples("all", 1)
+        task.examples("whole", 1)
 
 
 @pytest.mark.parametrize("name", [n for n in MADE if n != "dispatch"])
@@ -186,7 +186,7 @@ def test_your_own_file(tmp_path):
     assert task.examples("train", 5, 1) == task.examples("train", 5, 1) != task.examples("train", 5, 2)
     assert len(task.examples("val", 99)) == 8                       # as many as there are
     with pytest.raises(ValueError, match="unknown split"):
-        task.examples("all", 1)
+        task.examples("whole", 1)
 
 
 def test_files_as_people_have_them(tmp_path):
@@ -340,3 +340,14 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     write(tmp_path / "mine.jsonl", [{"prompt": "p", "answer": "a"}])
     assert len(tasks.get("~/mine.jsonl").examples("train", 3)) == 1
     assert published.folder_of("~") == str(tmp_path)
+
+
+def test_all_rows_of_a_file_are_a_split_of_their_own(tmp_path):
+    """Fails if a file that training never read can only be scored by the tenth of it, or another task has such a split."""
+    path = tmp_path / "held_out.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": str(i)}) + "\n" for i in range(12)))
+    task = tasks.get(str(path))
+    assert sorted(e.answer for e in task.examples("all", 99)) == sorted(map(str, range(12)))
+    assert len(task.examples("test", 99)) == 1
+    with pytest.raises(ValueError, match="unknown split 'all'; choose from train, val, test"):
+        tasks.get("math").examples("all", 3)

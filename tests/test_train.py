@@ -350,6 +350,22 @@ def test_equal_scores_keep_the_later_z_in_the_file(loaded, words, monkeypatch, t
     assert len(rows_of(tmp_path / "e.jsonl")) == 7
 
 
+@pytest.mark.parametrize("scores, told", [((0.0, 1.0), False), ((1.0, 1.0), True)])
+def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_an_earlier_one(
+        loaded, words, monkeypatch, tmp_path, scores, told):     # noqa: F811
+    """Fails if an expert that validation cannot tell from the base model ends like any other, or a new run empties the log
+    of an earlier one in silence."""
+    said, left = [], iter(scores * 2)
+    monkeypatch.setattr(evaluate, "score", lambda *a, **k: [next(left)])
+    for earlier in (False, True):
+        said.clear()
+        result = train(*loaded, replace(config(), steps=1), tmp_path / "e.safetensors", log=said.append)
+        svf.detach(loaded[0])
+        assert any("as many right" in line for line in said) == told and (result["first_val"] > 0) == (scores[0] > 0)
+        assert any("of the last one starts anew" in line for line in said) == earlier
+        assert len(rows_of(tmp_path / "e.jsonl")) == 3
+
+
 def test_forty_rows_end_in_an_expert_that_is_better_on_rows_it_has_not_seen(loaded, tmp_path):
     """Fails if a small file of yours, whose reward does rise, ends in the base model, or in an expert that only knows its
     own rows."""

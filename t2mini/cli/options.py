@@ -196,8 +196,8 @@ def eval_options(p):
                    help="examples; more than there are: all of a published set")
     p.add_argument("--max-tokens", type=TOKENS,
                    help="longest answer (default: the task's own limit)")
-    p.add_argument("--split", choices=("train", "val", "test"), default="test",
-                   help="which examples")
+    p.add_argument("--split", choices=("train", "val", "test", "all"), default="test",
+                   help="which examples; all: every row of a file of yours that no training read")
     p.add_argument("--seed", type=SEED, default=0,
                    help="which examples of the split (and, for cem, which shots)")
     p.add_argument("--choose", action="store_true",

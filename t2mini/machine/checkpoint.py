@@ -33,6 +33,16 @@ def output(out, log_path, ckpt):
         yield log_file
 
 
+def begin(ckpt, log_file):
+    """Take an earlier run's checkpoint and log away from a new run of the same files. -> had it a
+    log?"""
+    if ranks.rank() == 0:
+        ckpt.unlink(missing_ok=True)
+    earlier = log_file.tell() > 0
+    log_file.truncate(0)
+    return earlier
+
+
 def check_ours(log_file, path):
     """ValueError where `path` is no longer the log that this run holds the lock of: who deletes it
     lets a second run take the same files."""
@@ -82,11 +92,13 @@ def command():
 
 def save(path, told, z, optimizer, best, state):
     """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the
-    counters.
+    counters. The first rank writes it.
 
     told: what the run was started with, {config: dict, base_sha256, dtype}; z: name -> parameter;
     best: name -> tensor.
     """
+    if ranks.rank():
+        return
     tensors = {f"best/{name}": t for name, t in best.items()}
     for name, p in z.items():
         adam = optimizer.state.get(p, {})

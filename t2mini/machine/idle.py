@@ -56,6 +56,13 @@ def few(n):
             "which z is kept is mostly luck; give a task file more rows, or raise --val-n if it has more")
 
 
+def no_better(share, n):
+    """What to say of an expert that is not the z training began with, but scores the same."""
+    return (f"note: on the {n} validation questions this expert has as many right ({100 * share:.1f} %) as "
+            "before training; only questions that it has not seen can tell the two apart "
+            "(`python -m t2mini eval`, with --expert and without)")
+
+
 def nothing_learnt(moved):
     """What to say of an expert that is the z training began with. moved: did any update change z?"""
     why = ("no update changed it, as no question had answers that earned differently")

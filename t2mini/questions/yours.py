@@ -106,7 +106,7 @@ def names(text, word):
 
 def split(found):
     """Examples with different prompts, in the file's order -> {"train": tuple, "val": tuple,
-    "test": tuple}."""
+    "test": tuple, "all": tuple}."""
     wanted = math.ceil(10 * VAL_ROWS / max(len(found), 1))
     val = VAL_PLACES[:wanted]
     splits = {"train": [], "val": [], "test": []}
@@ -114,4 +114,4 @@ def split(found):
         place = i % 10
         name = {9: "test", **dict.fromkeys(val, "val")}.get(place, "train")
         splits[name].append(example)
-    return {name: tuple(rows) for name, rows in splits.items()}
+    return {name: tuple(rows) for name, rows in splits.items()} | {"all": tuple(found)}
