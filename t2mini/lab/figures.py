@@ -32,8 +32,8 @@ MESSAGE = {
                 "holds less than a third of their sum",
     "curves": "Twenty-four updates already lift math and code; in reasoning it is a matter of luck",
     "alphas": "Three searches, three mixtures: ten examples are too few to tell",
-    "dispatch": "Trained, the first pass learns to sort math and code; "
-                "only one training in three learnt reasoning",
+    "dispatch": "A short training teaches the first pass math and code, but not reasoning,\n"
+                "which the base model never says",
 }
 SURVIVES = ("An expert survives weights in 8 bits;\n"
             "where the base model itself breaks, so does the expert")
@@ -44,6 +44,7 @@ MIXTURES = ("base", "prompt", "classifier", "uniform alpha", "random alpha", "ce
 SHOWN = {"recipe": lambda r: r["task"] == "math",
          "unseen": lambda r: r["arm"] in MIXTURES,
          "transfer": lambda r: r["base"] == "the same",
+         "dispatch": lambda r: r["task"] == "unseen",
          "results": lambda r: "unseen" not in r["task"]}
 
 PAIRED = ("base", "svf", "lora", "always yes", "options hidden")
@@ -403,13 +404,13 @@ def curves(done, path):
 
 def confusion(done, path):
     """Rows: what a question needs; columns: what the first pass said; mean over seeds, per cent."""
-    plt, rows = pyplot(), done["rows"]
+    plt, rows = pyplot(), shown(done)
     kinds, arms = (list(dict.fromkeys(r[k] for r in rows)) for k in ("task", "arm"))
-    size = 4.6 * len(kinds), 0.8 + 2.9 * len(arms)
-    fig, axes = plt.subplots(len(arms), len(kinds), figsize=size, squeeze=False,
+    size = 5.2 * len(arms), 0.8 + 3 * len(kinds)
+    fig, axes = plt.subplots(len(kinds), len(arms), figsize=size, squeeze=False,
                              layout="constrained")
-    for line, arm in zip(axes, arms):
-        for ax, kind in zip(line, kinds):
+    for line, kind in zip(axes, kinds):
+        for ax, arm in zip(line, arms):
             mine = [r for r in rows if (r["task"], r["arm"]) == (kind, arm)]
             mine = [r for r in mine if "again" not in r] or mine        # old rows may lack a line
             if mine:
@@ -444,7 +445,7 @@ def draw_confusion(ax, tables):
         if right or share >= 0.5:
             ax.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=13,
                     color="white" if share > 55 else "black", weight="bold" if right else "normal")
-    ax.set_xticks(range(len(said)), said, rotation=20, ha="right")
+    ax.set_xticks(range(len(said)), said, fontsize=9.5)
     source = {name: f"\n({in_words(name)})" if name in NEEDS else "" for name in needs}
     ax.set_yticks(range(len(needs)), [skill[name] + source[name] for name in needs])
     ax.tick_params(length=0)
