@@ -16,17 +16,17 @@ ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in 
 # what each picture says, in its title
 MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
-    "unseen": "On kinds never trained on, no way to choose or mix experts is the best of all three",
+    "unseen": "On kinds never trained on, no way to choose or mix experts is best in all three",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
-    "shots": "Ten examples find as good a mixture as twenty, to within 4 points;\n"
-             "with three it is a matter of luck",
+    "shots": "Ten examples do as well as twenty, to within 4 points;\n"
+             "three are a matter of luck",
     "transfer": "With its dials shuffled, an expert is worth nothing",
     "recipe": "With all choices of the authors' code together,\ntraining learns nothing",
     "tiny": "At one learning rate, a dial per singular value learns most",
     "sight": "The SVF expert for images has 86.8 % right, and still 66.5 % with the image hidden:\n"
              "much of it is guessed from the words of the question",
-    "real": "Published questions: at this size experts gain little. ARC-Easy: +30 points\n"
-            "in picking an option, of which hiding the options alone gives 21",
+    "real": "On published questions experts of this size gain little,\n"
+            "but for picking one of ARC-Easy's options",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
@@ -262,7 +262,7 @@ def bars(done, path):
         drawn += [*axes]
         for ax, panel in zip(axes, panels):
             here = {arm: seeds for (*where, arm), seeds in groups.items() if (*where,) == panel}
-            ends.append(draw_arms(ax, here))
+            ends.append(draw_arms(ax, here, mark=done.get("name") == "unseen"))
             task, base = panel
             ax.set_title(in_words(task) + (base and f", {in_words(base)}"), fontsize=11)
             said = [counts.get(name, name) if ax is axes[0] else "" for name in names]
@@ -307,7 +307,8 @@ def pairs(done, path):
             ax.plot([GUESSING[task]] * 2, [y - 0.42, y + 0.42], color="black", ls=":")
     ax.set_yticks(range(len(lines)), [f"{in_words(task)}{WAYS[way]}" for task, way in lines])
     ax.tick_params(axis="y", length=0)
-    ax.set(ylim=(len(lines) - 0.4, -0.6), xlim=(-4, None))
+    ax.set(ylim=(len(lines) - 0.4, -0.6))
+    ax.margins(x=0.12)
     ax.grid(axis="x", alpha=0.3)
     guessed = "; dotted: by guessing" if any(task in GUESSING for task, _ in lines) else ""
     ax.set_xlabel(f"right answers, %  (line: 95 % interval{guessed})")
@@ -321,9 +322,13 @@ def draw_pair(ax, y, arms):
     """One line of `pairs`. arms: who -> (mean, low, high). Numbers of the base model and expert."""
     ends = sorted((*arms[who], OF[who]) for who in ("base", "svf"))
     ax.plot([100 * mean for mean, *_ in ends], [y, y], color=OF["svf"], lw=7, alpha=0.25)
-    for who, (mean, low, high) in arms.items():
+    for who, (mean, low, high) in sorted(arms.items(), key=lambda arm: arm[0] in ("base", "svf")):
         ax.plot([100 * low, 100 * high], [y, y], color=colour_of(who), lw=2)
-        ax.plot(100 * mean, y, "o", ms=9, color=colour_of(who), label=in_words(who))
+        size = 7 if who == "base" else 9
+        ax.plot(100 * mean, y, "o", ms=size, color=colour_of(who), label=in_words(who))
+        if who not in ("base", "svf"):
+            ax.annotate(f"{100 * mean:.1f}", (100 * mean, y), (0, 8), textcoords="offset points",
+                        ha="center", fontsize=10, color=colour_of(who))
     (left, low, _, at_left), (right, _, high, at_right) = ends
     numbers = (left, low, -9, "right", at_left), (right, high, 9, "left", at_right)
     for share, x, to, side, colour in numbers:
@@ -331,9 +336,13 @@ def draw_pair(ax, y, arms):
                     ha=side, va="center", weight="bold", color=DARK if colour == GREY else colour)
 
 
-def draw_arms(ax, here):
-    """One panel of `bars`. here: arm -> rewards of each seed. -> the highest end of a line."""
+def draw_arms(ax, here, mark):
+    """One panel of `bars`. here: arm -> rewards of each seed. -> the highest end of a line.
+
+    mark: is the largest number bold? Only where no claim hangs on which it is.
+    """
     ends = []
+    most = max(np.mean(seeds) for seeds in here.values())
     for y, (arm, seeds) in enumerate(here.items()):
         mean, low, high, _ = evaluate.over_seeds(seeds)
         ax.barh(y, 100 * mean, 0.7, color=colour_of(arm))
@@ -342,7 +351,8 @@ def draw_arms(ax, here):
             single = [100 * np.mean(s) for s in seeds]
             ax.plot(single, [y] * len(seeds), "o", ms=4, mfc="white", mec="black", mew=0.8)
         ax.annotate(f"{100 * mean:.1f}", (100 * high, y), (8, 0), textcoords="offset points",
-                    va="center", bbox={"fc": "white", "ec": "none", "pad": 0.5})
+                    va="center", weight="bold" if mark and np.mean(seeds) == most else "normal",
+                    bbox={"fc": "white", "ec": "none", "pad": 0.5})
         ends.append(high)
     ax.set_ylim(len(here) - 0.4, -0.6)
     return max(ends)
