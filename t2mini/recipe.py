@@ -26,7 +26,7 @@ class TrainConfig:
     max_tokens: int = 0         # longest sampled answer; 0 takes the task's own limit
     must_stop: bool = False     # an answer cut off at max_tokens earns nothing: no endless prose
     wrong: float = 0.0          # what a wrong answer earns; -1 in the paper, for vision -0.1 (A.1)
-    temperature: float = 0.8    # of sampling and scoring; at 1.0 a small model wanders off
+    temperature: float = 0.8    # of sampling and scoring; 1.0 explores more
     lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form, 256 prompts
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
     clip: float = 1.0           # largest gradient norm
