@@ -96,11 +96,11 @@ def use(model, expert):
         yield model
 
 
-def train_expert(task, out=None, weights=None, log=print, **settings):
+def train_expert(task, out=None, weights=None, log=print, resume=False, **settings):
     """Train an expert (paper 3.2, 4.2) and write it. -> dict of results; ["expert"] is its file.
 
     task: a task's name or a .jsonl file of yours; out: default out/TASK.safetensors; settings:
-    fields of recipe.TrainConfig, such as steps=40.
+    fields of recipe.TrainConfig, such as steps=40. resume: go on from the last checkpoint of out.
     """
     from pathlib import Path
 
@@ -112,7 +112,7 @@ def train_expert(task, out=None, weights=None, log=print, **settings):
     out = claim_run(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors",
                     [locate(weights), cfg.task])
     model, tokenizer = load(weights)
-    return train.train(model, tokenizer, cfg, out, cache=experts.SVD_CACHE, log=log)
+    return train.train(model, tokenizer, cfg, out, resume, experts.SVD_CACHE, log)
 
 
 class Door(ModuleType):

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import lora, svf
-from .machine import files, ranks
+from .machine import files, ranks, text
 from .machine.settings import check_layers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,9 +34,9 @@ def find(name, model):
     if name == "mixture":
         raise FileNotFoundError("there is no mixture yet; "
                                 "run `python -m t2mini adapt --task=TASK` first")
-    there = ", ".join(sorted(p.stem for p in shipped.glob("*.safetensors")))
-    raise FileNotFoundError(f"no expert {name!r} for {model.name}: no .safetensors, not in out/, "
-                            f"nor shipped ({there or 'none are shipped for this model'})")
+    there = sorted({p.stem for place in (OUT, shipped) for p in place.glob("*.safetensors")})
+    raise FileNotFoundError(f"no expert {name!r} for {model.name}{text.meant(str(name), there)}; "
+                            f"give a .safetensors file or one of: {', '.join(there) or 'none'}")
 
 
 def load(names, model, allow_other_base=False):

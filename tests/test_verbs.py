@@ -147,7 +147,9 @@ def test_a_result_is_told_before_files_are_written(call, home, trained, monkeypa
 def test_a_score_of_a_few_questions_says_that_it_shows_little(call, home):     # noqa: F811
     """Fails if a score of two questions stands there as if it could tell two experts apart."""
     _, out, _ = call("eval", f"--task={home}/mine.jsonl", "--n=2")
-    assert "only 2 questions" in out and "more rows" in out
+    assert "only 2 questions" in out and "more rows" in out and "--split=all" in out
+    _, out, _ = call("eval", "--task=math", "--n=2", "--max-tokens=2")
+    assert "raise --n" in out and "rows" not in out
     _, out, _ = call("eval", "--task=math", "--n=20", "--max-tokens=2")
     assert " of 20" in out and "only" not in out
 
@@ -332,3 +334,47 @@ def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noq
     log.write_bytes(log.read_bytes()[:25] + b"\nnot a row\n")
     status, out, err = call("show", home / "out" / "mine.safetensors")
     assert status == 0 and "mean |z - 1|" in out and err.count("no learning curve of") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("words, said", [
+    (["train", "mine.jsonl"], "did you mean --task=mine.jsonl?"), (["eval", "--task=math", "a.safetensors"], "did you mean --expert=a.safetensors?"),
+    (["ask", "--weights=qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b?"), (["ask", "--weights=zzz", "x"], "download NAME`: smollm2-135m"),
+    (["reproduce", "nothing"], "unknown experiment 'nothing'. Choose from"), (["reproduce", "timings"], "did you mean timing?"),
+    (["train", "--task=math", "--resume", "--out=none.safetensors"], "there is no checkpoint")])
+def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(home, monkeypatch, capsys, words, said):     # noqa: F811
+    """Fails if a file without its option, a half-known name or --resume without a checkpoint is found only after loading, or
+    a far-fetched name is proposed."""
+    monkeypatch.chdir(home)
+    if "ask" not in words:                                  # whose load looks for the weights
+        monkeypatch.setattr(t2mini, "load", lambda *a, **k: pytest.fail("a model was loaded"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["t2mini", *words])
+        try:
+            code = cli.main(words)
+        except SystemExit as e:
+            code = e.code
+    err = capsys.readouterr().err
+    assert code in (1, 2) and said in err and err.count("\n") == 1
+
+
+def test_an_unknown_expert_is_met_with_those_that_are_there(trained, call, home):     # noqa: F811
+    """Fails if an expert of one's own is not listed, or the nearest name is not proposed."""
+    shutil.copy(home / "out" / "mine.safetensors", home / "out" / "moods.safetensors")
+    status, out, err = call("ask", "--expert=mood", "x")
+    assert status == 1 and "did you mean moods?" in err and "mine" in err
+
+
+def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, home, monkeypatch):     # noqa: F811
+    """Fails if Ctrl-C in a search or an experiment does not say what is kept, or of several questions it is not told which
+    one the first pass speaks of."""
+    _, _, err = call("ask", "one", "two", "--max-tokens=2")
+    assert "first pass of question 1: " in err and "first pass of question 2: " in err
+
+    def stop(*args, **more):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(verbs.arms, "search", stop)
+    status, _, err = call("adapt", f"--task={home}/mine.jsonl", "--n=2")
+    assert status == 130 and "the search is lost" in err
+    monkeypatch.setattr(verbs.reproduce, "run", stop)
+    status, _, err = call("reproduce", "tiny", "--quick", f"--out={home}/r", "--allow-code")
+    assert status == 130 and "rows that were done are kept" in err

@@ -43,6 +43,9 @@ class Parser(argparse.ArgumentParser):
         known = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(word, known, 1)
         meant = f"did you mean {near[0]}?" if near else "see --help"
+        for suffix, option in ((".jsonl", "--task"), (".safetensors", "--expert")):
+            if word.endswith(suffix) and option in known:
+                meant = f"did you mean {option}={word}?"
         self.error(f"unknown option {word}; {meant}")
 
 
@@ -110,7 +113,8 @@ def model_options(p):
     p.add_argument("--weights", metavar="PATH", type=place,
                    help=".gguf file, Hugging Face folder or fetched name (default: SmolLM2-135M)")
     p.add_argument("--device", help="cpu, cuda, ... (default: CUDA when present)")
-    p.add_argument("--dtype", help="float32 or bfloat16 (default: the faster one here)")
+    p.add_argument("--dtype", help="float32, bfloat16 or float16 (default: what the processor or "
+                                   "card computes in)")
     p.add_argument("--threads", type=within(int, 1, 256),
                    help="CPU threads (default: one per core; ask, chat, demo and page take fewer "
                         "where other programs are busy)")
@@ -344,7 +348,8 @@ TRAIN_HELP = {
     "wrong": "what a wrong answer earns, 0 or less; under --baseline=group and batch it only scales "
              "all advantages alike",
     "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model",
-    "clip": "largest gradient norm", "method": "what is trained: z (svf), or a baseline",
+    "clip": "largest gradient norm", "method": "what is trained: z (svf), or LoRA or IA3, two other ways to change a model by "
+              "few numbers, to compare",
     "rank": "of LoRA", "lora_alpha": "LoRA's change is B A alpha / rank",
     "modules": "which matrices get a z", "layers": "which blocks: all or half (every second one)",
     "seed": "of data and sampling", "val_every": "updates between validations",
@@ -355,13 +360,13 @@ TRAIN_HELP = {
 
 MODEL = (model_options, expert_options)
 VERBS = {   # name: (what it does, examples, what adds its options)
-    "download": ("fetch open weights into weights/", (), (download_options,)),
+    "download": ("fetch open weights into weights/", ("", "qwen2.5-coder-0.5b"), (download_options,)),
     "datasets": ("list published questions: where they are, and what of them is in --data",
                  ("--data=DIR",), (data_options, json_options)),
     "ask": ("answer a question, or several, in two passes",
             ('"Raj plays 9 games every week. How many games does Raj play in 4 weeks?"',
              '--expert=none "What is the capital of France?"',
-             '--image=shape.png "what color is the shape?"'),
+             '--image=tutorials/figures/shape.png "what color is the shape?"'),
             (ask_options, *MODEL, sight_options, layer_options, json_options)),
     "chat": ("answer messages at a prompt that stays; each message stands alone, earlier ones are "
              "not remembered; /help there lists the commands",
@@ -395,6 +400,6 @@ VERBS = {   # name: (what it does, examples, what adds its options)
     "page": ("serve a page on which one turns the dials, for this machine alone",
              ("", "--port=8080 --weights=weights/SmolLM2-135M-Instruct.Q4_1.gguf --threads=2"),
              (page_options, *MODEL, layer_options)),
-    "doctor": ("tell what this machine offers, what is missing, and the command that mends it", (),
+    "doctor": ("tell what this machine offers, what is missing, and the command that mends it", ("", "--json"),
                (json_options,)),
 }

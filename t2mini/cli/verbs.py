@@ -4,7 +4,6 @@ What each verb does: read the options, call the library, print what came out.
 Every verb takes the parsed options and returns what --json prints. Only this folder knows them as a
 namespace; below it, functions have arguments of their own.
 """
-import difflib
 import json
 import os
 import sys
@@ -24,7 +23,7 @@ from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import checkpoint, cores, files, ranks
 from ..machine.idle import FEW
 from ..machine.batches import duration
-from ..machine.text import cut_note, one_line, printable
+from ..machine.text import cut_note, meant, one_line, printable
 from ..questions import easy_vqa, pictures, published, sandbox
 from ..sight import captions, towers
 from .chat import Chat
@@ -194,11 +193,12 @@ def how(strategy, expert):
 
 
 def print_routes(routes):
-    """What the first pass found out, on stderr."""
-    for r in routes:
+    """What the first pass found out, on stderr; of several questions with their number."""
+    for i, r in enumerate(routes, 1):
+        which = f" of question {i}" if len(routes) > 1 else ""
         shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in r.probabilities.items())
         doubt = "" if r.readable else f"  unreadable answer {r.said!r}, so no expert"
-        print(f"first pass: {r.label}  ({shares}){doubt}", file=sys.stderr)
+        print(f"first pass{which}: {r.label}  ({shares}){doubt}", file=sys.stderr)
 
 
 def chat(args):
@@ -239,9 +239,7 @@ def eval_(args):
     print(one_line(f"{args.task} {args.split}: {evaluate.percent(right, n)}  "
                    f"({who}{choosing}, {duration(result['seconds'])})"))
     say_cut(task, more["cut"], n)
-    if n < FEW:
-        print(f"only {n} questions: the interval above is what they can say, and two experts are "
-              "hardly told apart on so few; give a task file more rows")
+    say_few(args, n)
     if args.samples_file and ranks.rank() == 0:
         write_samples(args.samples_file, examples, texts, rewards)
     return result
@@ -251,6 +249,19 @@ def say_cut(task, cut, n):
     """A line about the answers that the limit ended; of a quotation nobody reads on."""
     if cut and not task.opener.endswith('"'):
         print(cut_note(cut, n, task.max_tokens))
+
+
+def say_few(args, n):
+    """A line about a score of few questions, and where more of them are."""
+    if n >= FEW:
+        return
+    more = "raise --n, if the task has more"
+    if args.task.endswith(".jsonl"):
+        more = "give the file more rows"
+        if args.verb == "eval":
+            more += ", or score all rows of a file that no training read with --split=all"
+    print(f"only {n} questions: the interval above is what they can say, and two experts are "
+          f"hardly told apart on so few; {more}")
 
 
 def limited(task, max_tokens):
@@ -280,9 +291,10 @@ def adapt_(args):
     names = args.experts.split(",")
     if len(set(names)) < len(names) or "" in names:
         raise ValueError(f"--experts must be different names, not {args.experts!r}")
-    mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
-                               args.iterations, args.population, args.per_matrix, args.seed,
-                               args.normalise, args.by)
+    with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
+        mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
+                                   args.iterations, args.population, args.per_matrix, args.seed,
+                                   args.normalise, args.by)
     print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
                    f"{found['shots']} shots"))
     if ranks.rank() == 0:                   # what was found is told, should the disk be full
@@ -300,6 +312,7 @@ def adapt_(args):
     points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain))
     print(one_line(f"{args.task} test, adapted: {evaluate.percent(right, n)}; "
                    f"base: {evaluate.percent(sum(base), n)}; gain {points}"))
+    say_few(args, n)
     say_cut(task, counts["cut"], n)
     return {"task": args.task, "split": "test", "n": n, "seed": args.seed, "strategy": "cem",
             "accuracy": right / n, "ci95": evaluate.wilson(right, n), "cut": counts["cut"],
@@ -323,8 +336,8 @@ def train_(args):
     out = args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors"
     out = files.claim_run(out, inputs(args))
     ckpt = out.with_suffix(".ckpt")
-    if args.resume and not args.dtype and ckpt.exists():    # as it began, whatever is usual here
-        args.dtype = checkpoint.told(ckpt)["dtype"]
+    if args.resume:                         # as it began, whatever is usual here
+        args.dtype = args.dtype or checkpoint.told(ckpt)["dtype"]
     model, tokenizer = open_task_model(args, task)
     talks = ranks.rank() == 0
 
@@ -332,7 +345,7 @@ def train_(args):
         if talks:
             print(printable(text), flush=True)
 
-    with stopped(ckpt):
+    with stopped(lambda: kept(ckpt)):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     print(one_line(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` "
                    f"scores it on test questions, and `python -m t2mini show {out}` draws its z"))
@@ -429,15 +442,19 @@ def adapter(model, expert, meta):
 
 
 @contextmanager
-def stopped(ckpt):
-    """Ctrl-C inside the block says what is kept of a training and how to go on."""
+def stopped(said):
+    """Ctrl-C inside the block says what is kept, and how to go on. said: that, or what tells it."""
     try:
         yield
     except KeyboardInterrupt:
-        if not ckpt.exists():
-            raise KeyboardInterrupt("it had learnt nothing yet") from None
-        raise KeyboardInterrupt("the last checkpoint is kept; "
-                                "add --resume to the same command to go on") from None
+        raise KeyboardInterrupt(said() if callable(said) else said) from None
+
+
+def kept(ckpt):
+    """What is kept of a training that was stopped."""
+    if not ckpt.exists():
+        return "it had learnt nothing yet"
+    return "the last checkpoint is kept; add --resume to the same command to go on"
 
 
 # ------------------------------------------------------------ the other verbs
@@ -446,8 +463,7 @@ def reproduce_(args):
     if args.name == "all":
         return print(reproduce.listing())
     if args.name not in reproduce.ALL:
-        near = difflib.get_close_matches(args.name, reproduce.ALL, 1)
-        guess = f"; did you mean {near[0]}?" if near else "."
+        guess = meant(args.name, reproduce.ALL) or "."
         raise ValueError(f"unknown experiment {args.name!r}{guess} "
                          f"Choose from {', '.join(reproduce.ALL)}; `all` lists them")
     if args.against and not args.draw:
@@ -463,7 +479,8 @@ def reproduce_(args):
     model, tokenizer = open_model(args)
     if args.name == "sight":
         towers.open_eye(model, tokenizer, args.tower)
-    return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out, args.only)
+    with stopped("the rows that were done are kept; the same command goes on"):
+        return reproduce.run(args.name, model, tokenizer, args.quick, args.data, out, args.only)
 
 
 def see(args):
@@ -477,7 +494,7 @@ def see(args):
     out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args), tower=True)
     model, tokenizer = open_model(args)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with files.only_one(out.with_suffix(".lock")), stopped(out.with_suffix(".ckpt")):
+    with files.only_one(out.with_suffix(".lock")), stopped(lambda: kept(out.with_suffix(".ckpt"))):
         captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
                        log=lambda text: print(text, flush=True))
     print(one_line(f"wrote {out}; try it with `ask --tower={out} --image=FILE`"))

@@ -7,7 +7,6 @@ installed or imported. Other models come over HTTPS from the Hugging Face hub. T
 checked, and every file's hash is written to SHA256SUMS at the first download and compared ever
 after.
 """
-import difflib
 import errno
 import os
 import re
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..machine import files
-from ..machine.text import printable
+from ..machine.text import meant, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = "https://huggingface.co"
@@ -100,10 +99,10 @@ def locate(weights=None):
         return path
     if str(weights) in MODELS:
         return find_weights(str(weights))
-    near = difflib.get_close_matches(str(weights), MODELS, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise FileNotFoundError(f"no weights at {path}{hint}; run `python -m t2mini download` or give "
-                            "--weights=PATH")
+    names = ", ".join(MODELS)
+    raise FileNotFoundError(f"no weights at {path}{meant(str(weights), MODELS)}; give "
+                            "--weights=PATH, or fetch some with "
+                            f"`python -m t2mini download NAME`: {names}")
 
 
 # ----------------------------------------------------------------------------------------- fetching
@@ -119,8 +118,7 @@ def download(name=DEFAULT, folder="weights", base_url=HUB, say=speak):
     broken download is resumed by the next call; a file under its final name is always whole.
     """
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, 1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = meant(name, MODELS) or "."
         raise DownloadError(f"unknown model {name!r}{hint} Known: {', '.join(MODELS)}")
     model, target, folder = MODELS[name], place(name, folder), ROOT / folder
     try:

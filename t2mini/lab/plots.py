@@ -45,7 +45,7 @@ WORDS = {
     "signed": "t2mini, but wrong answers cost 1", "sigmoid": "t2mini, but z is a sigmoid",
     "bf16": "t2mini, but z in bfloat16",
     "all": "all of these", "all, 64 updates": "all of these, 64 updates", "mixed z": "experts mixed by z",
-    "mixed logits": "mixed by logits (released)",
+    "mixed logits": "mixed by logits (released)", "one z per singular value": "one dial per singular value",
     "base, choosing": "base model, picking an option",
     "base, choosing, unlisted": "base model, picking, options hidden",
     "svf, choosing": "SVF expert, picking an option", "options hidden": "base model, options hidden",

@@ -3,6 +3,7 @@ Text that a model wrote: safe on a terminal, piece by piece while it is written,
 
 What a checkpoint, an expert or a model wrote may hold escape sequences (`printable`).
 """
+import difflib
 import re
 
 # C0 and C1 controls but for tab and newline, marks that turn the direction of writing, other line
@@ -27,6 +28,13 @@ def one_line(text, most=None):
         return line
     half = most // 2 - 3
     return f"{line[:half]} ... {line[-half:]}"
+
+
+def meant(word, known):
+    """'; did you mean math?' where a known word begins so or is near, or ''."""
+    near = [k for k in known if word and k.startswith(word)]
+    near += difflib.get_close_matches(word, known, 1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def first_line(e):
