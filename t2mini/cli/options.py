@@ -175,8 +175,8 @@ def ask_options(p):
                    help=f"this expert answers, without a first pass: {EXPERT}")
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
     p.add_argument("--temperature", type=warmth, default=0.0,
-                   help="0 always takes the likeliest token")
-    p.add_argument("--seed", type=SEED, default=0, help="of sampling")
+                   help="0, the default, always takes the likeliest token")
+    p.add_argument("--seed", type=SEED, default=0, help="of sampling (default: 0)")
 
 
 def chat_options(p):
@@ -184,8 +184,8 @@ def chat_options(p):
     p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
     p.add_argument("--temperature", type=warmth, default=0.0,
-                   help="0 always takes the likeliest token")
-    p.add_argument("--seed", type=SEED, default=0, help="of sampling")
+                   help="0, the default, always takes the likeliest token")
+    p.add_argument("--seed", type=SEED, default=0, help="of sampling (default: 0)")
 
 
 def eval_options(p):
@@ -345,14 +345,17 @@ TRAIN_HELP = {
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
     "max_tokens": "longest written answer (0: the task's own limit)",
     "must_stop": "an answer that was cut off earns nothing",
-    "wrong": "what a wrong answer earns, 0 or less; under --baseline=group and batch it only scales "
-             "all advantages alike",
-    "lr": "learning rate of z", "kl": "lambda of equation 1: pull towards the base model",
-    "clip": "largest gradient norm", "method": "what is trained: z (svf), or LoRA or IA3, two other ways to change a model by "
-              "few numbers, to compare",
+    "wrong": "what a wrong answer earns, 0 (the default) or less; under --baseline=group and batch "
+             "it only scales all advantages alike",
+    "lr": "learning rate of z",
+    "kl": "lambda of equation 1: pull towards the base model (default: 0, none)",
+    "clip": "largest gradient norm",
+    "method": "what is trained: z (svf), or LoRA or IA3, two other ways to change a model by few "
+              "numbers, to compare",
     "rank": "of LoRA", "lora_alpha": "LoRA's change is B A alpha / rank",
-    "modules": "which matrices get a z", "layers": "which blocks: all or half (every second one)",
-    "seed": "of data and sampling", "val_every": "updates between validations",
+    "modules": "which matrices are changed (default: of z all seven kinds)",
+    "layers": "which blocks: all or half (every second one)",
+    "seed": "of data and sampling (default: 0)", "val_every": "updates between validations",
     "val_n": "validation questions",
     "patience": "stop after so many validations without a new best",
     "as_released": "the released code's choices, to compare: "
