@@ -341,10 +341,13 @@ def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noq
     (["ask", "--weights=qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b?"), (["ask", "--weights=zzz", "x"], "download NAME`: smollm2-135m"),
     (["reproduce", "nothing"], "unknown experiment 'nothing'. Choose from"), (["reproduce", "timings"], "did you mean timing?"),
     (["train", "--task=math", "--resume", "--out=none.safetensors"], "there is no checkpoint")])
-def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(home, monkeypatch, capsys, words, said):     # noqa: F811
+def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(
+        home, tiny_folder, monkeypatch, capsys, words, said):     # noqa: F811
     """Fails if a file without its option, a half-known name or --resume without a checkpoint is found only after loading, or
     a far-fetched name is proposed."""
     monkeypatch.chdir(home)
+    if "--resume" in words:
+        words = [*words, f"--weights={tiny_folder}"]
     if "ask" not in words:                                  # whose load looks for the weights
         monkeypatch.setattr(t2mini, "load", lambda *a, **k: pytest.fail("a model was loaded"))
     with pytest.MonkeyPatch.context() as patch:
