@@ -100,19 +100,22 @@ def train_expert(task, out=None, weights=None, log=print, resume=False, **settin
     """Train an expert (paper 3.2, 4.2) and write it. -> dict of results; ["expert"] is its file.
 
     task: a task's name or a .jsonl file of yours; out: default out/TASK.safetensors; settings:
-    fields of recipe.TrainConfig, such as steps=40. resume: go on from the last checkpoint of out.
+    fields of recipe.TrainConfig, such as steps=40. resume: go on from the last checkpoint of out,
+    which Ctrl-C leaves there.
     """
     from pathlib import Path
 
     from . import experts, recipe, train
     from .formats.download import locate
+    from .machine.checkpoint import keeping
     from .machine.files import claim_run
 
     cfg = recipe.TrainConfig(task=str(task), **settings)
     out = claim_run(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors",
                     [locate(weights), cfg.task])
     model, tokenizer = load(weights)
-    return train.train(model, tokenizer, cfg, out, resume, experts.SVD_CACHE, log)
+    with keeping(out):
+        return train.train(model, tokenizer, cfg, out, resume, experts.SVD_CACHE, log)
 
 
 class Door(ModuleType):

@@ -35,8 +35,8 @@ def find(name, model):
         raise FileNotFoundError("there is no mixture yet; "
                                 "run `python -m t2mini adapt --task=TASK` first")
     there = sorted({p.stem for place in (OUT, shipped) for p in place.glob("*.safetensors")})
-    raise FileNotFoundError(f"no expert {name!r} for {model.name}{text.meant(str(name), there)}; "
-                            f"give a .safetensors file or one of: {', '.join(there) or 'none'}")
+    raise FileNotFoundError(f"no expert {name!r} for {model.name}{text.meant(str(name), there)} "
+                            f"Give a .safetensors file or one of: {', '.join(there) or 'none'}")
 
 
 def load(names, model, allow_other_base=False):

@@ -15,7 +15,6 @@ Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vq
 Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice,
           contains) and `options` is a task too (yours.py).
 """
-import difflib
 import math
 import random
 import re
@@ -25,6 +24,7 @@ from numbers import Real
 from typing import Callable
 
 from .grade import find_choice, find_code, find_number, find_quoted
+from .machine.text import meant
 from .questions import latex, published, yours
 from .questions.asserts import tested
 from .questions.code import make_code
@@ -206,10 +206,8 @@ def get(name, data=None, choose=False):
         task = from_jsonl(name)
     else:
         known = [*BUILT_IN, *published.SETS]
-        near = difflib.get_close_matches(name, known, 1)
-        meant = f"; did you mean {near[0]}?" if near else "."
-        raise ValueError(f"unknown task {name!r}{meant} Choose from {', '.join(known)} "
-                         "or give a .jsonl file")
+        raise ValueError(f"unknown task {name!r}{meant(str(name), known)} "
+                         f"Choose from {', '.join(known)} or give a .jsonl file")
     if choose:
         whole = isinstance(task, ListTask)
         for example in sum(task.make().values(), ()) if whole else [task.make(random.Random(0))]:

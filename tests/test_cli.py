@@ -166,6 +166,16 @@ def test_every_verb_has_help():
         assert e.value.code == 0
 
 
+def test_help_says_each_default_once_and_shows_examples():
+    """Fails if a verb has no example, or an option's help ends in two defaults."""
+    from t2mini.cli.options import Help, build_parser
+    for verb, parser in build_parser()[1].items():
+        assert "examples:" in parser.epilog, verb
+        for action in parser._actions:
+            text = Help(parser.prog)._expand_help(action) if action.help else ""
+            assert text.count("default") <= 1, (verb, text)
+
+
 BAD = [
     (["eval", "--task=mth"], "did you mean math"),
     (["eval", "--task=math", "--strategi=prompt"], "did you mean --strategy"),
@@ -245,7 +255,8 @@ def test_a_tower_without_an_image_is_refused(call, home):
 
 
 def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
-    """Fails if Ctrl-C in `see` does not say how to go on, or a second `see` writes into the first one's files."""
+    """Fails if Ctrl-C in `see` does not say how to go on, a second `see` writes into the first one's files, or
+    --resume without a checkpoint is told only when the model has loaded."""
     from t2mini.cli import verbs
 
     def align(model, tokenizer, known, cfg, out, **options):
@@ -260,6 +271,8 @@ def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
     monkeypatch.setattr(verbs.tasks, "get", lambda *args, **more: SimpleNamespace(make=dict))
     status, _, err = call("see", f"--data={home}/mine.jsonl", f"--out={home}/t.safetensors")
     assert status == 130 and "--resume" in err
+    status, _, err = call("see", f"--data={home}/mine.jsonl", f"--out={home}/other.safetensors", "--resume")
+    assert status == 1 and "there is no checkpoint" in err and "ready in" not in err
 
 
 def test_switches_are_checked_before_the_model_is_loaded(call, home):

@@ -189,7 +189,7 @@ def test_resume_takes_the_checkpoints_number_format(home, tiny_folder, capsys, m
 # ---------------------------------------------------------------------------------------------- what goes wrong
 @pytest.mark.parametrize("args, says", [
     (["adapt", "--task=math", "--n=0"], "--n: must be"), (["eval", "--task=math", "--device=meta"], "no device meta"),
-    (["ask", "hi", "--device=cpu:7"], "no device cpu:7"), (["ask", "hi", "--device=nonsense"], "unknown device"),
+    (["ask", "hi", "--expert=none", "--device=cpu:7"], "no device cpu:7"), (["ask", "hi", "--expert=none", "--device=nonsense"], "unknown device"),
     (["bench", "--device=cuda:99"], "cuda:99")])
 def test_odd_devices_and_counts_are_one_line(home, tiny_folder, capsys, args, says):     # noqa: F811
     """Fails if any of them ends in a traceback (BREAKS row 12)."""
@@ -340,7 +340,10 @@ def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noq
     (["train", "mine.jsonl"], "did you mean --task=mine.jsonl?"), (["eval", "--task=math", "a.safetensors"], "did you mean --expert=a.safetensors?"),
     (["ask", "--weights=qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b?"), (["ask", "--weights=zzz", "x"], "download NAME`: smollm2-135m"),
     (["reproduce", "nothing"], "unknown experiment 'nothing'. Choose from"), (["reproduce", "timings"], "did you mean timing?"),
-    (["train", "--task=math", "--resume", "--out=none.safetensors"], "there is no checkpoint")])
+    (["ask", "--weights=Qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b? Give"), (["train", "--task=MATH"], "did you mean math? Choose"),
+    (["eval", "mine.jsonl"], "did you mean --task=mine.jsonl?"), (["adapt", "--n=4", "math"], "did you mean --task=math?"),
+    (["train", "--task=math", "--resume", "--out=none.safetensors"], "there is no checkpoint"),
+    (["train", "--task=math", "--resume", "--dtype=float32", "--out=none.safetensors"], "there is no checkpoint")])
 def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(
         home, tiny_folder, monkeypatch, capsys, words, said):     # noqa: F811
     """Fails if a file without its option, a half-known name or --resume without a checkpoint is found only after loading, or
@@ -358,6 +361,31 @@ def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(
             code = e.code
     err = capsys.readouterr().err
     assert code in (1, 2) and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words, lacks", [
+    (["ask", "--expert=maths", "x"], "maths"), (["ask", "x"], "dispatcher"), (["ask", "--strategy=cem", "x"], "mixture"),
+    (["eval", "--task=math", "--expert=maths"], "maths"), (["eval", "--task=math", "--alpha=1,0,0"], "math"),
+    (["eval", "--task=math", "--strategy=classifier"], "dispatcher"), (["eval", "--task=math", "--strategy=cem"], "math"),
+    (["adapt", "--task=math", "--experts=mine,maths"], "maths"), (["export", "--expert=maths", "--out=merged"], "maths")])
+def test_an_expert_that_is_nowhere_is_told_before_a_model_loads(call, home, trained, monkeypatch, words, lacks):     # noqa: F811
+    """Fails if the reader waits for a model, only to hear that the expert, or one that the strategy needs, is not there."""
+    for name in ("math", "dispatcher"):
+        if name == lacks:
+            (home / "out" / f"{name}.safetensors").unlink()
+    monkeypatch.setattr(t2mini, "load", lambda *a, **k: pytest.fail("a model was loaded"))
+    monkeypatch.chdir(home)
+    status, _, err = call(*words)
+    assert status == 1 and lacks in err and err.count("\n") == 1
+    assert lacks != "maths" or "did you mean math? Give" in err
+
+
+def test_a_file_that_is_no_expert_is_told_before_a_model_loads(call, home, monkeypatch):     # noqa: F811
+    """Fails if a damaged expert is found only when the model has loaded."""
+    monkeypatch.setattr(t2mini, "load", lambda *a, **k: pytest.fail("a model was loaded"))
+    (home / "torn.safetensors").write_bytes(b"no expert")
+    status, _, err = call("ask", f"--expert={home}/torn.safetensors", "x")
+    assert status == 1 and "damaged expert file" in err
 
 
 def test_an_unknown_expert_is_met_with_those_that_are_there(trained, call, home):     # noqa: F811
@@ -381,3 +409,39 @@ def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, ho
     monkeypatch.setattr(verbs.reproduce, "run", stop)
     status, _, err = call("reproduce", "tiny", "--quick", f"--out={home}/r", "--allow-code")
     assert status == 130 and "rows that were done are kept" in err
+
+
+def test_a_stopped_score_says_that_the_mixture_is_kept(trained, call, home, monkeypatch):     # noqa: F811
+    """Fails if Ctrl-C after the search of `adapt` does not say where the mixture is, or a small score tells nothing of it."""
+    short = [f"--task={home}/mine.jsonl", "--n=2", "--shots=1", "--iterations=1", "--population=2", "--max-tokens=2"]
+    status, out, _ = call("adapt", *short)
+    assert status == 0 and "only 2 questions" in out and "--split" not in out
+
+    def stop(*args, **more):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(verbs.evaluate, "score", stop)
+    status, _, err = call("adapt", *short, f"--out={home}/mixed.safetensors")
+    assert status == 130 and f"is kept in {home}/mixed.safetensors" in err and (home / "mixed.safetensors").exists()
+
+
+def test_all_rows_are_not_advised_to_who_asked_for_them(call, home):     # noqa: F811
+    """Fails if a score with --split=all advises --split=all."""
+    _, out, _ = call("eval", f"--task={home}/mine.jsonl", "--n=2", "--max-tokens=2", "--split=all")
+    assert "only 2 questions" in out and "--split" not in out
+
+
+def test_a_training_in_python_says_what_is_kept_and_goes_on(home, tiny_folder, monkeypatch):     # noqa: F811
+    """Fails if Ctrl-C in t2mini.train_expert does not speak of the checkpoint, or resume=True does not go on from it."""
+    real, said = verbs.train.reinforce.update, []
+
+    def stop(model, tokenizer, task, cfg, step, optimizer):
+        if step == 1:
+            raise KeyboardInterrupt
+        return real(model, tokenizer, task, cfg, step, optimizer)
+    less = dict(weights=tiny_folder, log=said.append, steps=2, prompts=2, samples=2, val_every=2, val_n=2)
+    monkeypatch.setattr(verbs.train.reinforce, "update", stop)
+    with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        t2mini.train_expert(home / "mine.jsonl", **less)
+    monkeypatch.setattr(verbs.train.reinforce, "update", real)
+    t2mini.train_expert(home / "mine.jsonl", resume=True, **less)
+    assert any("after step 1" in line for line in said)

@@ -33,7 +33,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kw):
         super().__init__(**kw, allow_abbrev=False, formatter_class=Help)
 
+    def parse_known_args(self, args=None, namespace=None):
+        self.words = args or ()                             # those of this verb, for `error`
+        return super().parse_known_args(args, namespace)
+
     def error(self, message):
+        if message.startswith("the following arguments are required"):
+            hints = [self.without_option(w) for w in self.words if not w.startswith("-")]
+            message = "; ".join([message, *[hint for hint in hints if hint][:1]])
         text = one_line(message.removeprefix("argument "), 400)
         self.exit(2, f"t2mini: {text}\n")
 
@@ -43,10 +50,16 @@ class Parser(argparse.ArgumentParser):
         known = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(word, known, 1)
         meant = f"did you mean {near[0]}?" if near else "see --help"
-        for suffix, option in ((".jsonl", "--task"), (".safetensors", "--expert")):
-            if word.endswith(suffix) and option in known:
-                meant = f"did you mean {option}={word}?"
-        self.error(f"unknown option {word}; {meant}")
+        self.error(f"unknown option {word}; {self.without_option(word) or meant}")
+
+    def without_option(self, word):
+        """'did you mean --task=mine.jsonl?' of a word whose option was forgotten, or ''."""
+        kinds = {"--task": word.endswith(".jsonl") or word in (*tasks.BUILT_IN, *published.SETS),
+                 "--expert": word.endswith(".safetensors")}
+        for option, fits in kinds.items():
+            if fits and option in self._option_string_actions:
+                return f"did you mean {option}={word}?"
+        return ""
 
 
 class Once(argparse.Action):
@@ -128,7 +141,7 @@ def expert_options(p):
 
 def layer_options(p):
     """Which layers get their z as a whole."""
-    p.add_argument("--modules", default=svf.ALL, help=TRAIN_HELP["modules"])
+    p.add_argument("--modules", default=svf.ALL, help="which matrices get a z")
     p.add_argument("--layers", choices=("all", "half"), default="all", help=TRAIN_HELP["layers"])
 
 

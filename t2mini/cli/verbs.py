@@ -9,20 +9,21 @@ import os
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 import t2mini
 
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
-from ..formats import download, export
+from ..formats import download, export, load
 from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
 from ..machine import checkpoint, cores, files, ranks
 from ..machine.idle import FEW
 from ..machine.batches import duration
+from ..machine.checkpoint import keeping, stopped
 from ..machine.text import cut_note, meant, one_line, printable
 from ..questions import easy_vqa, pictures, published, sandbox
 from ..sight import captions, towers
@@ -33,8 +34,10 @@ TALKING = ("ask", "chat", "demo", "page")       # their answers are read, not me
 
 
 # ------------------------------------------------------------ what verbs share
-def open_model(args, text=True):
-    """Model and tokenizer as the options say, and a line that tells what runs."""
+def open_model(args, text=True, needed=()):
+    """Model and tokenizer as the options say, and a line that tells what runs. needed: experts that
+    must be there although no option names them."""
+    check_experts(args, needed)
     take_threads(args)
     started = time.time()
     model, tokenizer = t2mini.load(args.weights, ranks.start(args.device), args.dtype)
@@ -51,11 +54,25 @@ def open_model(args, text=True):
     return model, tokenizer
 
 
-def open_task_model(args, task):
+def check_experts(args, needed):
+    """FileNotFoundError or ValueError before the model loads, where one of its experts is nowhere or
+    its file is none."""
+    base = SimpleNamespace(name=load.model_name(download.locate(args.weights)))
+    for name in filter(lambda name: name != "none", [*named(args), *needed]):
+        experts.read_metadata(experts.find(name, base))
+
+
+def named(args):
+    """The experts that the options name: names, paths or "none"."""
+    given = [getattr(args, "expert", None), *(getattr(args, "experts", None) or "").split(",")]
+    return [name for name in given if name]
+
+
+def open_task_model(args, task, needed=()):
     """Model and tokenizer, with an eye where the task's questions are about images."""
     if args.tower and task.skill != "vision":
         raise ValueError(f"--tower is about images, and the questions of {task.name} have none")
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_model(args, needed=needed)
     if task.skill == "vision":
         towers.open_eye(model, tokenizer, args.tower)
     return model, tokenizer
@@ -92,8 +109,7 @@ def inputs(args):
     """The paths of everything that the command reads: no output may be one of them."""
     read = [download.locate(args.weights),
             *(getattr(args, name, None) for name in ("data", "task", "tower"))]
-    used = [getattr(args, "expert", None), *(getattr(args, "experts", None) or "").split(",")]
-    for name in filter(None, used):
+    for name in named(args):
         read += [name, experts.OUT / f"{name}.safetensors"]
     return [path for path in read if path and Path(path).suffix or path and Path(path).is_dir()]
 
@@ -141,7 +157,8 @@ def ask(args):
     strategy, expert, image = who_answers(args)
     if args.tower and image is None:
         raise ValueError("--tower is about images: add --image=FILE")
-    model, tokenizer = open_model(args)
+    needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(strategy, ())
+    model, tokenizer = open_model(args, needed=needed if expert is None else [expert])
     if image is not None:
         towers.open_eye(model, tokenizer, args.tower)
         asked = [pictures.Seen(question, image) for question in asked]
@@ -221,7 +238,8 @@ def eval_(args):
     examples = task.examples(args.split, args.n, args.seed)
     if args.samples_file:
         args.samples_file = claim(args, args.samples_file, "samples")
-    model, tokenizer = open_task_model(args, task)
+    needed = {"classifier": ["dispatcher"], "cem": adapt.MIXED}.get(args.strategy, ())
+    model, tokenizer = open_task_model(args, task, needed if alpha is None else adapt.MIXED)
     started = time.time()
     rewards, texts, more = arms.run(model, tokenizer, task, examples, args.strategy, args.expert,
                                     alpha, args.choose, shelf(args, model), args.seed)
@@ -258,7 +276,7 @@ def say_few(args, n):
     more = "raise --n, if the task has more"
     if args.task.endswith(".jsonl"):
         more = "give the file more rows"
-        if args.verb == "eval":
+        if args.verb == "eval" and args.split != "all":
             more += ", or score all rows of a file that no training read with --split=all"
     print(f"only {n} questions: the interval above is what they can say, and two experts are "
           f"hardly told apart on so few; {more}")
@@ -287,10 +305,10 @@ def adapt_(args):
     agree(args.allow_code, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
     out = claim(args, args.out or experts.OUT / "mixture.safetensors", "expert")
-    model, tokenizer = open_task_model(args, task)
     names = args.experts.split(",")
     if len(set(names)) < len(names) or "" in names:
         raise ValueError(f"--experts must be different names, not {args.experts!r}")
+    model, tokenizer = open_task_model(args, task)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                    args.iterations, args.population, args.per_matrix, args.seed,
@@ -303,9 +321,10 @@ def adapt_(args):
             "seed": args.seed, "alpha": found["alpha"], "kind": f"mixture by {args.by}"})
 
     counts = Counter()
-    with svf.using(model, mixed):
-        rewards = evaluate.score(model, tokenizer, task, examples, "adapted", counts=counts)
-    base = evaluate.score(model, tokenizer, task, examples, label="base")
+    with stopped(f"the mixture is kept in {out}; `eval` with --expert={out} scores it"):
+        with svf.using(model, mixed):
+            rewards = evaluate.score(model, tokenizer, task, examples, "adapted", counts=counts)
+        base = evaluate.score(model, tokenizer, task, examples, label="base")
     gain = evaluate.paired_difference(rewards, base)
     right, n = sum(rewards), len(rewards)
     print(one_line(f"wrote {out}"))
@@ -335,9 +354,9 @@ def train_(args):
     agree(args.allow_code, task.runs_code)
     out = args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors"
     out = files.claim_run(out, inputs(args))
-    ckpt = out.with_suffix(".ckpt")
     if args.resume:                         # as it began, whatever is usual here
-        args.dtype = args.dtype or checkpoint.told(ckpt)["dtype"]
+        begun = checkpoint.told(out.with_suffix(".ckpt"))
+        args.dtype = args.dtype or begun["dtype"]
     model, tokenizer = open_task_model(args, task)
     talks = ranks.rank() == 0
 
@@ -345,7 +364,7 @@ def train_(args):
         if talks:
             print(printable(text), flush=True)
 
-    with stopped(lambda: kept(ckpt)):
+    with keeping(out):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     print(one_line(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` "
                    f"scores it on test questions, and `python -m t2mini show {out}` draws its z"))
@@ -441,30 +460,13 @@ def adapter(model, expert, meta):
             "facts": meta}
 
 
-@contextmanager
-def stopped(said):
-    """Ctrl-C inside the block says what is kept, and how to go on. said: that, or what tells it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(said() if callable(said) else said) from None
-
-
-def kept(ckpt):
-    """What is kept of a training that was stopped."""
-    if not ckpt.exists():
-        return "it had learnt nothing yet"
-    return "the last checkpoint is kept; add --resume to the same command to go on"
-
-
 # ------------------------------------------------------------ the other verbs
 def reproduce_(args):
     """Run one experiment, or draw it again from its results."""
     if args.name == "all":
         return print(reproduce.listing())
     if args.name not in reproduce.ALL:
-        guess = meant(args.name, reproduce.ALL) or "."
-        raise ValueError(f"unknown experiment {args.name!r}{guess} "
+        raise ValueError(f"unknown experiment {args.name!r}{meant(args.name, reproduce.ALL)} "
                          f"Choose from {', '.join(reproduce.ALL)}; `all` lists them")
     if args.against and not args.draw:
         raise ValueError("--against is about a results file that is there: add --draw")
@@ -492,9 +494,11 @@ def see(args):
     cfg = captions.StageOne(word_steps=args.word_steps, chat_steps=args.chat_steps, lr=args.lr,
                             chat_lr=args.chat_lr, seed=args.seed)
     out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args), tower=True)
+    if args.resume:
+        checkpoint.check_there(out.with_suffix(".ckpt"))
     model, tokenizer = open_model(args)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with files.only_one(out.with_suffix(".lock")), stopped(lambda: kept(out.with_suffix(".ckpt"))):
+    with files.only_one(out.with_suffix(".lock")), keeping(out):
         captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
                        log=lambda text: print(text, flush=True))
     print(one_line(f"wrote {out}; try it with `ask --tower={out} --image=FILE`"))

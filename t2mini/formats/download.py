@@ -100,7 +100,7 @@ def locate(weights=None):
     if str(weights) in MODELS:
         return find_weights(str(weights))
     names = ", ".join(MODELS)
-    raise FileNotFoundError(f"no weights at {path}{meant(str(weights), MODELS)}; give "
+    raise FileNotFoundError(f"no weights at {path}{meant(str(weights), MODELS)} Give "
                             "--weights=PATH, or fetch some with "
                             f"`python -m t2mini download NAME`: {names}")
 
@@ -118,8 +118,8 @@ def download(name=DEFAULT, folder="weights", base_url=HUB, say=speak):
     broken download is resumed by the next call; a file under its final name is always whole.
     """
     if name not in MODELS:
-        hint = meant(name, MODELS) or "."
-        raise DownloadError(f"unknown model {name!r}{hint} Known: {', '.join(MODELS)}")
+        raise DownloadError(f"unknown model {name!r}{meant(name, MODELS)} "
+                            f"Known: {', '.join(MODELS)}")
     model, target, folder = MODELS[name], place(name, folder), ROOT / folder
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -109,6 +109,28 @@ def save(path, told, z, optimizer, best, state):
     files.save_tensors(path, tensors, {**told, "state": state})
 
 
+@contextmanager
+def stopped(said):
+    """Ctrl-C inside the block says what is kept, and how to go on. said: that, or what tells it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(said() if callable(said) else said) from None
+
+
+def keeping(out):
+    """`stopped` for a training that writes `out` (Path) and its checkpoint beside it."""
+    return stopped(lambda: kept(out.with_suffix(".ckpt")))
+
+
+def kept(ckpt):
+    """What is kept of a training that was stopped."""
+    if not ckpt.exists():
+        return "it had learnt nothing yet"
+    return ("the last checkpoint is kept; add --resume to the same command to go on "
+            "(in Python: resume=True)")
+
+
 def told(path):
     """What the run of a checkpoint was started with: {config: dict, base_sha256, dtype}.
 
@@ -117,10 +139,15 @@ def told(path):
     return opened(path)[0]
 
 
+def check_there(path):
+    """FileNotFoundError where there is no checkpoint to go on from."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"there is no checkpoint {path}; start without --resume")
+
+
 def opened(path, device="cpu"):
     """-> (what the run was started with, its counters, its tensors)."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+    check_there(path)
     try:
         with safe_open(path, "pt", device=str(device)) as f:
             meta = f.metadata() or {}

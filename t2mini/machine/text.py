@@ -31,10 +31,12 @@ def one_line(text, most=None):
 
 
 def meant(word, known):
-    """'; did you mean math?' where a known word begins so or is near, or ''."""
+    """The end of a sentence about an unknown word: '; did you mean math?' where a known one begins so
+    or is near, in capitals or not; else a full stop."""
+    word, known = word.casefold(), {k.casefold(): k for k in known}
     near = [k for k in known if word and k.startswith(word)]
     near += difflib.get_close_matches(word, known, 1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {known[near[0]]}?" if near else "."
 
 
 def first_line(e):
