@@ -9,7 +9,7 @@ from textwrap import fill
 import numpy as np
 
 from .. import evaluate
-from .plots import BLUE, DARK, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
+from .plots import BLUE, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
 
 ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in rows and columns
 
@@ -18,7 +18,7 @@ MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
     "unseen": "On kinds never trained on, no way to choose or mix experts is best in all three",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
-    "shots": "Ten examples do as well as twenty, to within 4 points;\n"
+    "shots": "Ten examples do about as well as twenty;\n"
              "three are a matter of luck",
     "transfer": "With its dials shuffled, an expert is worth nothing",
     "recipe": "With all choices of the authors' code together,\ntraining learns nothing",
@@ -26,14 +26,14 @@ MESSAGE = {
     "sight": "The SVF expert for images has 86.8 % right, and still 66.5 % with the image hidden:\n"
              "much of it is guessed from the words of the question",
     "real": "On published questions experts of this size gain little,\n"
-            "but for picking one of ARC-Easy's options",
+            "except when picking one of ARC-Easy's options",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
     "curves": "Twenty-four updates already lift math and code; in reasoning it is a matter of luck",
     "alphas": "Three searches, three mixtures: ten examples are too few to tell",
-    "dispatch": "A short training teaches the first pass math and code, but not reasoning,\n"
-                "which the base model never says",
+    "dispatch": "A short training teaches the first pass math and code,\n"
+                "but not reasoning, which it never says untrained",
 }
 SURVIVES = ("An expert survives weights in 8 bits;\n"
             "where the base model itself breaks, so does the expert")
@@ -333,7 +333,7 @@ def draw_pair(ax, y, arms):
     numbers = (left, low, -9, "right", at_left), (right, high, 9, "left", at_right)
     for share, x, to, side, colour in numbers:
         ax.annotate(f"{100 * share:.1f}", (100 * x, y), (to, 0), textcoords="offset points",
-                    ha=side, va="center", weight="bold", color=DARK if colour == GREY else colour)
+                    ha=side, va="center", weight="bold", color=colour)
 
 
 def draw_arms(ax, here, mark):
@@ -349,7 +349,8 @@ def draw_arms(ax, here, mark):
         ax.plot([100 * low, 100 * high], [y, y], color="black", lw=1.2)
         if len(seeds) > 1:
             single = [100 * np.mean(s) for s in seeds]
-            ax.plot(single, [y] * len(seeds), "o", ms=4, mfc="white", mec="black", mew=0.8)
+            spread = y + np.linspace(-0.2, 0.2, len(seeds))     # equal ones do not hide each other
+            ax.plot(single, spread, "o", ms=4, mfc="white", mec="black", mew=0.8)
         ax.annotate(f"{100 * mean:.1f}", (100 * high, y), (8, 0), textcoords="offset points",
                     va="center", weight="bold" if mark and np.mean(seeds) == most else "normal",
                     bbox={"fc": "white", "ec": "none", "pad": 0.5})
@@ -431,7 +432,7 @@ def confusion(done, path):
                 ax.set_title(f"{in_words(arm)}: {right:.0%} right\n({what})", fontsize=11.5)
             else:
                 ax.axis("off")
-    fig.supxlabel("what the first pass said, % of the questions of a row  (frame: right)",
+    fig.supxlabel("what the first pass said, % of the questions of a row  (frame: right; blank: below 0.5)",
                   fontsize=11)
     fig.supylabel("what the question needs", fontsize=11)
     headline(fig, done)
