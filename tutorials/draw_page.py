@@ -2,7 +2,8 @@
 Photograph the page of `make page`: `python tutorials/draw_page.py` writes tutorials/figures/page.png and its
 parts page_answers.png, page_mix.png and page_dials.png.
 
-Needs the weights and a Chromium on the PATH (tests/README.md says how to install one).
+Needs the weights, no experts of your own in out/ (they would be sliders too), and a Chromium on the PATH
+(tests/README.md says how to install one).
 """
 import re
 import subprocess
@@ -42,7 +43,6 @@ def photograph(browser, address):
         browser.run(f"document.getElementById('{step}-title').prepend(style(make('span', {{textContent: '{chr(0x2775 + number)} '}}), "
                     "{'font-size': '22px', 'line-height': '1', color: 'var(--adapted)'}))")
     browser.picture(figures / "page.png", "header", "main", margin=16)
-    browser.run("for (const title of document.querySelectorAll('h2 > span')) title.remove()")
     hide(browser, "#examples")
     say(browser, f"The page picks the math expert: {first} becomes {then}", "section")
     browser.picture(figures / "page_answers.png", "section", "section:nth-of-type(3)", margin=12)

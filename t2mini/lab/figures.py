@@ -9,9 +9,10 @@ from textwrap import fill
 import numpy as np
 
 from .. import evaluate
+from ..tasks import LABELS
 from .plots import BLUE, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
 
-ORDER = ("math", "code", "reasoning", "other", "unreadable")    # of labels, in rows and columns
+ORDER = (*LABELS, "unreadable")         # of labels, in rows and columns, as tables print them
 
 # what each picture says, in its title
 MESSAGE = {
