@@ -101,7 +101,8 @@ def paired_difference(a, b, draws=2000, seed=0):
     """
     d = [x - y for x, y in zip(a, b, strict=True)]
     pool = with_doubt(d)
-    rng, n = random.Random(seed), len(pool)
+    rng = random.Random(seed)
+    n = len(pool)
     means = sorted(sum(pool[rng.randrange(n)] for _ in range(n)) / n for _ in range(draws))
     return sum(d) / len(d), means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
 

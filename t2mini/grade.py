@@ -40,8 +40,8 @@ def find_number(text):
     minus = r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
     text = re.sub(minus, "-", text)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
-    # "3 boxes of 4 make 12" opens with a number that is not the answer
-    opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {ONE})", text)
+    # "3 boxes of 4 make 12" and "2 weeks = 14 days" open with a number that is not the answer
+    opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*(?:{VERB} |=\s*){ONE})", text)
     opening = opening.groups()[:1] if opening else ()
     equal = re.findall(rf"=\s*{ONE}", text)
     last = re.findall(ONE, text)
@@ -63,11 +63,9 @@ def find_choice(text, options):
     for _ in range(3):                                      # \boxed{\textbf{(B)}} says (B)
         text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
-    named = named_options(text, options)
-    if not named:
-        return by_letter
-    if len(named) == 1 and by_letter in (None, named[0]):
-        return named[0]
+    chosen = {by_letter, *named_options(text, options)} - {None}
+    if len(chosen) == 1:
+        return chosen.pop()
     return None
 
 
