@@ -429,7 +429,7 @@ def print_z(expert):
               "smallest z": lambda z: float(z.min()), "largest z": lambda z: float(z.max())}
     for title, value in tables.items():
         layers, modules, grid = plots.by_layer_and_module(expert, value)
-        print(f"\n{title:<14}" + "".join(f"{m:>11}" for m in modules))
+        print(f"\n{title:<14}" + "".join(f"{one_line(m):>11}" for m in modules))
         for layer, row in zip(layers, grid.tolist()):
             print(f"layer {layer:<8}" + "".join(f"{v:>11.4f}" for v in row))
 
