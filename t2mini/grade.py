@@ -20,6 +20,7 @@ BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
 CHAIN = rf"(?i)(?<![\w.,]){NUMBER}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
+NOT_DENIED = r"(?<![Nn]ot )(?<![Nn]ot an )(?<![Nn]ot a )(?<![Nn]ot the )(?<!n't )(?<!n't a )"
 VERB = r"\b(?:is|are|makes?|equals?|gives?)"
 
 
@@ -90,13 +91,13 @@ def chosen_letter(text, letters):
 
 def named_options(text, options):
     """Indices of the options that a text names, whole words. Case counts only where it tells two
-    options apart."""
+    options apart. "not positive" does not name "positive"."""
     differ = len({option.lower() for option in options}) == len(options)
     fold = str.lower if differ else str
     rest, named = fold(text), []
     # longest first, and taken out of the text: "hot dog" does not name "dog" as well
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
-        found = rf"(?<!\w){re.escape(fold(options[i]))}(?!\w)"
+        found = rf"(?<!\w){NOT_DENIED}{re.escape(fold(options[i]))}(?!\w)"
         if re.search(found, rest):
             named.append(i)
             rest = re.sub(found, "_", rest)

@@ -100,6 +100,8 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("C is nice", None), ("A cat is correct", None),
     ("Option C", 2), ("The right letter is C", 2), ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
     ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
+    # what is denied is not chosen
+    ("It is not sofa.", None), ("not a dog", None), ("Not the ice", None), ("It isn't a sofa", None), ("a hot dog, not a sofa", 1),
     # letter and words disagree, several are named, or an earlier choice is revised
     ("A) dog B) hot dog", None), ("dog, hot dog", None), ("hot dog or dog", None), ("A) dog, no: ice", None),
     ("The answer is A or B", None), ("The answer is A and C.", None), ("The answer is A, B", None), ("A or B", None),
@@ -117,6 +119,8 @@ def test_choices(text, want):
 
 @pytest.mark.parametrize("options, text, want", of(("5", "15", "25"), ("5", 0), ("15", 1), ("B", 1), ("5 or 15", None))
                          + of(("C++", "C#", ".net"), ("C++", 0), ("It is C#.", 1), (".net", 2))
+                         + of(("positive", "negative"), ("It is not positive.", None), ("negative, not positive", 1))
+                         + of(("guilty", "not guilty"), ("not guilty", 1), ("guilty", 0))
                          + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
                          + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8)))
 def test_choices_of_other_shapes(options, text, want):
