@@ -120,7 +120,7 @@ def over_seeds(seeds, minus=None):
     first = np.array(seeds, dtype=float)                                    # (S, n)
     spread = first.mean(1).std(ddof=1) if len(first) > 1 else None
     if minus is None:
-        mean = first.mean()
+        mean = first.mean().item()
         if len(first) == 1 or first.min() == first.max():
             return mean, *wilson(mean * first.shape[1], first.shape[1]), spread
         half = half_width([first], first.mean(0))
@@ -131,7 +131,7 @@ def over_seeds(seeds, minus=None):
         raise ValueError("a difference needs the same items: "
                          f"{first.shape[1]} and {second.shape[1]}")
     by_item = first.mean(0) - second.mean(0)
-    mean = by_item.mean()
+    mean = by_item.mean().item()
     half = half_width([first, second], by_item)
     return mean, max(-1.0, mean - half), min(1.0, mean + half), spread
 
