@@ -6,6 +6,7 @@ namespace; below it, functions have arguments of their own.
 """
 import json
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -311,7 +312,7 @@ def adapt_(args):
     model, tokenizer = open_task_model(args, task)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
-                                   args.iterations, args.population, args.per_matrix, args.seed,
+                                   args.iterations or 0, args.population, args.per_matrix, args.seed,
                                    args.normalise, args.by)
     print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
                    f"{found['shots']} shots"))
@@ -366,9 +367,19 @@ def train_(args):
 
     with keeping(out):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
-    print(one_line(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` "
-                   f"scores it on test questions, and `python -m t2mini show {out}` draws its z"))
+    print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out)}` scores it on test "
+                   f"questions, and `python -m t2mini show {out}` draws its z"))
     return result
+
+
+def scoring(args, expert):
+    """The `eval` that asks as the training of this expert did."""
+    words = ["eval", f"--task={args.task}", f"--expert={expert}"]
+    words += [f"--{name}={value}" for name in ("weights", "data", "tower")
+              if (value := getattr(args, name))]
+    if args.objective == "options":
+        words.append("--choose")
+    return shlex.join(words)
 
 
 def show(args):
