@@ -99,7 +99,7 @@ def test_eval(call, trained, home, how):
     assert said[option] in out and result["expert"] == (who if option == "--expert" else None)
 
 
-def test_an_expert_of_another_model_is_in_nobodys_way(trained, home, monkeypatch):
+def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monkeypatch):
     """Fails if yours hides the shipped expert of a model that it was not trained on, is hidden where it fits, or is offered to
     another model."""
     monkeypatch.setattr(experts, "SHIPPED", home / "shipped")
@@ -116,6 +116,11 @@ def test_an_expert_of_another_model_is_in_nobodys_way(trained, home, monkeypatch
         experts.find("none of these", SimpleNamespace(name="another"))
     with pytest.raises(FileNotFoundError, match="no expert 'vision' for a third: it has none yet.*--expert=none"):
         experts.find("vision", SimpleNamespace(name="a third"))
+    for name, line in ((ours.name, "from "), ("another", "")):
+        experts.save_expert(mine, expert, {**meta, "base_model": name})
+        status, out, err = call("ask", "hello?", "--expert=math", "--max-tokens=2", "--allow-other-base")
+        assert status == 0 and ("instead of the shipped: math" in err) == bool(line), err
+        assert "shipped" not in call("ask", "hello?", "--expert=none", "--max-tokens=2")[2]
     mine.unlink()
     mine.mkdir()
     assert experts.find("math", ours) == shipped

@@ -102,7 +102,14 @@ def take_threads(args):
 
 
 def shelf(args, model):
-    """The experts of the model, in layers as --modules and --layers say."""
+    """The experts of the model, in layers as --modules and --layers say; and a line that tells which
+    of yours stand for shipped ones."""
+    mine = [path for path in experts.OUT.glob("*.safetensors")
+            if (experts.SHIPPED / model.name / path.name).is_file()]
+    used = sorted(path.stem for path in mine if experts.find(path.stem, model) == path)
+    if used and named(args) != ["none"] and ranks.rank() == 0:
+        print(one_line(f"from {experts.OUT}, instead of the shipped: {', '.join(used)}"),
+              file=sys.stderr)
     return experts.Shelf(model, args.allow_other_base, args.modules, args.layers)
 
 
