@@ -28,6 +28,7 @@ MESSAGE = {
              "much of it is guessed from the words of the question",
     "real": "On published questions experts of this size gain little,\n"
             "except when picking one of ARC-Easy's options",
+    "forms": "A model of half a billion weights works best with the plain question",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
