@@ -16,7 +16,7 @@ from .generate import generate
 from .likelihood import likelihoods
 from .machine import ranks
 from .machine.batches import in_batches, ticking
-from .machine.student import half_width
+from .machine.student import half_width, with_doubt
 from .machine.text import streamed
 
 
@@ -95,11 +95,16 @@ def wilson(right, n, sigma=1.96):
 
 
 def paired_difference(a, b, draws=2000, seed=0):
-    """Mean of a - b over the same items, 95 % bootstrap interval: (difference, low, high)."""
-    rng, n = random.Random(seed), len(a)
+    """Mean of a - b over the same items, 95 % bootstrap interval: (difference, low, high).
+
+    Where hardly an item differs from the others, two more are drawn from (student.with_doubt).
+    """
     d = [x - y for x, y in zip(a, b, strict=True)]
-    means = sorted(sum(d[rng.randrange(n)] for _ in range(n)) / n for _ in range(draws))
-    return sum(d) / n, means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
+    pool = with_doubt(d)
+    rng = random.Random(seed)
+    n = len(pool)
+    means = sorted(sum(pool[rng.randrange(n)] for _ in range(n)) / n for _ in range(draws))
+    return sum(d) / len(d), means[int(0.025 * draws)], means[int(0.975 * draws) - 1]
 
 
 def over_seeds(seeds, minus=None):
@@ -113,7 +118,7 @@ def over_seeds(seeds, minus=None):
     number.
     """
     first = np.array(seeds, dtype=float)                                    # (S, n)
-    spread = first.mean(1).std(ddof=1).item() if len(first) > 1 else None
+    spread = first.mean(1).std(ddof=1) if len(first) > 1 else None
     if minus is None:
         mean = first.mean().item()
         if len(first) == 1 or first.min() == first.max():

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import lora, svf
-from .machine import files, ranks, text
+from .machine import files, ranks, shelves
 from .machine.settings import check_layers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,18 +25,8 @@ TEXTS = ("base_sha256", "command", "task")  # metadata that stay text, whatever 
 
 def find(name, model):
     """A path to an expert file, or a name: yours in out/NAME.safetensors, else the shipped one.
-    FileNotFoundError else."""
-    shipped = SHIPPED / model.name
-    file = f"{name}.safetensors"
-    for path in (Path(name).expanduser(), OUT / file, shipped / file):
-        if path.suffix == ".safetensors" and path.is_file():
-            return path
-    if name == "mixture":
-        raise FileNotFoundError("there is no mixture yet; "
-                                "run `python -m t2mini adapt --task=TASK` first")
-    there = sorted({p.stem for place in (OUT, shipped) for p in place.glob("*.safetensors")})
-    raise FileNotFoundError(f"no expert {name!r} for {model.name}{text.meant(str(name), there)} "
-                            f"Give a .safetensors file or one of: {', '.join(there) or 'none'}")
+    FileNotFoundError where neither is an expert of this model."""
+    return shelves.find(name, model.name, OUT, SHIPPED / model.name)
 
 
 def load(names, model, allow_other_base=False):

@@ -109,7 +109,8 @@ def draw(logits, u, temperature):
         token = logits.argmax(-1)
     else:
         c = p.cumsum(-1)
-        token = torch.searchsorted(c, u[:, None] * c[:, -1:]).clamp_(max=p.shape[1] - 1)[:, 0]
+        reached = torch.searchsorted(c, u[:, None] * c[:, -1:])                 # (n, 1)
+        token = reached[:, 0].clamp_(max=p.shape[1] - 1)
     return token, p.gather(1, token[:, None])[:, 0].log()
 
 

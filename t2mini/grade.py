@@ -20,6 +20,7 @@ BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
 CHAIN = rf"(?i)(?<![\w.,]){NUMBER}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
+NOT_DENIED = r"(?<![Nn]ot )(?<![Nn]ot an )(?<![Nn]ot a )(?<![Nn]ot the )(?<!n't )(?<!n't a )"
 VERB = r"\b(?:is|are|makes?|equals?|gives?)"
 
 
@@ -40,8 +41,8 @@ def find_number(text):
     minus = r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
     text = re.sub(minus, "-", text)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
-    # "3 boxes of 4 make 12" opens with a number that is not the answer
-    opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {ONE})", text)
+    # "3 boxes of 4 make 12" and "2 weeks = 14 days" open with a number that is not the answer
+    opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*(?:{VERB} |=\s*){ONE})", text)
     opening = opening.groups()[:1] if opening else ()
     equal = re.findall(rf"=\s*{ONE}", text)
     last = re.findall(ONE, text)
@@ -63,11 +64,9 @@ def find_choice(text, options):
     for _ in range(3):                                      # \boxed{\textbf{(B)}} says (B)
         text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
-    named = named_options(text, options)
-    if not named:
-        return by_letter
-    if len(named) == 1 and by_letter in (None, named[0]):
-        return named[0]
+    chosen = {by_letter, *named_options(text, options)} - {None}
+    if len(chosen) == 1:
+        return chosen.pop()
     return None
 
 
@@ -92,13 +91,13 @@ def chosen_letter(text, letters):
 
 def named_options(text, options):
     """Indices of the options that a text names, whole words. Case counts only where it tells two
-    options apart."""
+    options apart. "not positive" does not name "positive"."""
     differ = len({option.lower() for option in options}) == len(options)
     fold = str.lower if differ else str
     rest, named = fold(text), []
     # longest first, and taken out of the text: "hot dog" does not name "dog" as well
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
-        found = rf"(?<!\w){re.escape(fold(options[i]))}(?!\w)"
+        found = rf"(?<!\w){NOT_DENIED}{re.escape(fold(options[i]))}(?!\w)"
         if re.search(found, rest):
             named.append(i)
             rest = re.sub(found, "_", rest)

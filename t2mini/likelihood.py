@@ -22,7 +22,8 @@ def pack(groups, device):
     gets the state it had when it was sampled.
     """
     # nothing follows an answer's last token, so it is never an input
-    S = max(len(prompt) + sum(len(a) - 1 for a in answers) for prompt, answers in groups)
+    S = max(len(prompt) + sum(len(a) - 1 for a in answers)
+            for prompt, answers in groups)
     B = len(groups)
     ids = torch.zeros(B, S, dtype=torch.long)
     positions = torch.zeros_like(ids)
@@ -88,7 +89,8 @@ def likelihoods(model, groups, chunk=128):
         x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
         lp = torch.cat([logprobs(model, states, tokens, 1.0)[0]
                         for states, tokens in zip(x.split(chunk), target.split(chunk))])    # (N,)
-        by_answer = iter(lp.split([len(a) for i in part for a in groups[i][1]]))
+        lengths = [len(a) for i in part for a in groups[i][1]]
+        by_answer = iter(lp.split(lengths))
         for i in part:
             found[i] = torch.stack([next(by_answer).sum() for _ in groups[i][1]])
     return found

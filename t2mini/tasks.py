@@ -15,7 +15,6 @@ Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vq
 Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice,
           contains) and `options` is a task too (yours.py).
 """
-import math
 import random
 import re
 import sys
@@ -275,14 +274,14 @@ def rewards(examples, texts, counts=None):
 
 
 def judged(example, text):
-    """What one answer earns that needs no program to be run. Nothing but a finite number is a
-    reward."""
+    """What one answer earns that needs no program to be run. Nothing but a number from 0 to 1 is a
+    reward: scores are shares, and `wrong` counts from them."""
     judge = example.match if callable(example.match) else right
     try:
         earned = judge(example, text)
-        if isinstance(earned, Real) and math.isfinite(earned):
+        if isinstance(earned, Real) and 0 <= earned <= 1:
             return float(earned)
-        problem = f"gave {earned!r:.60}, which is not a finite number,"
+        problem = f"gave {earned!r:.60}, which is not a number from 0 to 1,"
     except Exception as e:
         problem = f"raised {type(e).__name__} ({str(e)[:80]})"
     raise RewardError(f"the reward {problem} for the answer {text[:80]!r} "

@@ -201,7 +201,8 @@ class Run:
             state["bad"] += 1
         elif numbers["grad_norm"] > 0:              # a step without any gradient says nothing
             state["bad"] = 0
-        self.write_row({"step": state["step"], **{k: round(v, 5) for k, v in numbers.items()}})
+        self.write_row({"step": state["step"],
+                        **{name: round(value, 5) for name, value in numbers.items()}})
         self.save()
         self.log(self.pace.update(state["step"], numbers))
         if state["step"] % 5 == 1 or numbers["skipped"]:

@@ -1,6 +1,8 @@
 """Every verb on a tiny random model, as a user would call it; bad input is one line, non-zero, and loses nothing."""
 import json
+import re
 import runpy
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -95,6 +97,47 @@ def test_eval(call, trained, home, how):
     option, _, who = how.partition("=")
     said = {"--expert": f"(expert {who}, ", "--strategy": f"({who}, ", "--alpha": "(mixture of 0.5 math + 0 code + -0.25 reasoning, "}
     assert said[option] in out and result["expert"] == (who if option == "--expert" else None)
+
+
+def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monkeypatch):
+    """Fails if yours hides the shipped expert of a model that it was not trained on, is hidden where it fits, or is offered to
+    another model."""
+    monkeypatch.setattr(experts, "SHIPPED", home / "shipped")
+    expert, meta = experts.read_expert(trained["expert"]), experts.read_metadata(trained["expert"])
+    ours = SimpleNamespace(name=meta["base_model"])
+    shipped = home / "shipped" / ours.name / "math.safetensors"
+    mine = home / "out" / "math.safetensors"
+    experts.save_expert(shipped, expert, meta)
+    assert experts.find("math", ours) == mine
+    experts.save_expert(mine, expert, {**meta, "base_model": "another"})
+    assert experts.find("math", ours) == shipped and experts.find(mine, ours) == mine
+    assert experts.find("math", SimpleNamespace(name="another")) == mine
+    with pytest.raises(FileNotFoundError, match="Give a .safetensors file or one of: math$"):
+        experts.find("none of these", SimpleNamespace(name="another"))
+    with pytest.raises(FileNotFoundError, match="no expert 'vision' for a third: it has none yet.*--expert=none"):
+        experts.find("vision", SimpleNamespace(name="a third"))
+    for name, line in ((ours.name, "from "), ("another", "")):
+        experts.save_expert(mine, expert, {**meta, "base_model": name})
+        status, out, err = call("ask", "hello?", "--expert=math", "--max-tokens=2", "--allow-other-base")
+        assert status == 0 and ("instead of the shipped: math" in err) == bool(line), err
+        assert "shipped" not in call("ask", "hello?", "--expert=none", "--max-tokens=2")[2]
+    mine.unlink()
+    mine.mkdir()
+    assert experts.find("math", ours) == shipped
+    shipped.write_bytes(b"torn")
+    assert experts.find("math", ours) == shipped                # whoever loads it says so
+
+
+def test_what_to_do_after_training_works_as_printed(call, home, tiny_folder):
+    """Fails if the line behind a training asks otherwise than the training did: of another model, without its options."""
+    rows = [{"prompt": f"say {i}", "answer": "red", "match": "choice", "options": ["blue", "red"]} for i in range(40)]
+    (home / "my rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    short = ["--steps=1", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"]
+    status, out, err = call("train", f"--task={home}/my rows.jsonl", "--objective=options", *short)
+    assert status == 0, err
+    line = shlex.split(re.search("next: `python -m t2mini ([^`]*)`", out)[1])
+    assert {"eval", "--choose", f"--weights={tiny_folder}", f"--task={home}/my rows.jsonl"} <= {*line}
+    assert call(line[0], *line[1:], "--n=2")[0] == 0
 
 
 def test_an_empty_alpha_is_no_base_model(call, home):

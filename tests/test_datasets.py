@@ -399,6 +399,9 @@ SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1
         # CASES row 9: units in words, or in \text{}
         ("3 cm", "3"), ("3km", "3km"), (r"3\text{ab}", "3"), (r"x=1 \lor x=-2", "1,-2"), (r"3 \mathrm{kg}", "3"), ("3 square feet", "3"), ("60 miles per hour", "60"), ("3degrees", "3"),
         (r"\frac{1}{2} hours", "0.5"), (r"10\,080", "10080"), ("3xy", "3yx"),
+        # signs with two names, currencies
+        (r"x \geq 3", r"x\ge 3"), (r"1 \le x \leqslant 2", r"1 \leq x \leq 2"), ("x \u2265 3", r"x \geq 3"), (r"x \neq 1", r"x\ne 1"),
+        ("\u20ac12", "12"), ("12\u20ac", r"\$12"), (r"\pounds 12", "12"),
         (r"2\cdot-3", "-6"), ("3^{1/2}", r"\sqrt{3}"), ("(" * 60 + "1" + ")" * 60, "1")]
 DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"), ("0.333333333", r"\frac{1}{3}"), ("80", "1,080"), ("-5", "5"),
              ("", "5"), ("?", "5"), ("(1,2)", "(2,1)"), ("[1,2)", "(1,2)"), ("1,2,2", "1,2,1"), ("1,2", "12"), ("3 4", "34"), ("3 4", "12"),
@@ -412,6 +415,8 @@ DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"
              # CASES row 9: letters that are no unit
              ("3", "3xy"), ("3ab", "3"), ("3xy", "3"), ("3", "3ab"), ("3 xy", "3"), ("3", "3 xy"), ("3abc", "3"), ("3", "3km"), ("3", "3 xkm"),
              (r"\frac{1}{2}ab", r"\frac{1}{2}"), ("2(x)yz", "2"), ("3 ab^2", "3"), ("3", "3ab^2"), ("3", "3 abc"), (r"3\sqrt{2}ab", r"3\sqrt{2}"),
+             # another letter has that value; another sign
+             ("x=5", "y=5"), ("$x = 5$", "y = 5"), (r"x \leq 3", r"x \geq 3"), (r"x < 3", r"x \le 3"),
              # BREAKS row 4: letters whose values lie on a line
              ("2y", "x+z"), ("x-y", "a-b"), ("a+d", "b+c"), ("2b", "a+c"), ("m", r"\frac{a+y}{2}"), ("x-a", "23"), ("z-x", "2(b-a)"), ("3b-2a", "d"),
              ("b-a", r"\frac{997}{1009}"), ("a", r"\frac{106716}{1009}"), ("x = y", "2x = y + z"), ("ab", "cd"), ("(y-x)^2", "(b-a)^2")]

@@ -29,14 +29,40 @@ def test_paired_difference():
     a, b = [1.0, 1.0, 0.0, 1.0] * 25, [1.0, 0.0, 0.0, 1.0] * 25
     mean, low, high = evaluate.paired_difference(a, b)
     assert mean == 0.25 and low < mean < high and 0.15 < low and high < 0.35
-    assert evaluate.paired_difference(a, a) == (0.0, 0.0, 0.0)
     assert evaluate.paired_difference(b, a)[0] == -0.25 and evaluate.paired_difference(a, b) == (mean, low, high)
     with pytest.raises(ValueError):
         evaluate.paired_difference(a, b[:-1])
-    # on the same items a steady difference is certain, however much the items differ; a mixed one is not
-    assert evaluate.paired_difference([1.0] * 30, [0.0] * 30) == (1.0, 1.0, 1.0)
     mean, low, high = evaluate.paired_difference([1.0, 0.0] * 50, [0.0, 1.0] * 50)
     assert mean == 0 and low == pytest.approx(-0.2, abs=0.05) and high == pytest.approx(0.2, abs=0.05)
+
+
+def test_where_no_item_differs_nothing_is_certain():
+    """Fails if a few items that all agree give an interval without width, or more of them do not narrow it."""
+    for difference in (evaluate.paired_difference, lambda a, b: evaluate.over_seeds([a], [b])[:3]):
+        widths = []
+        for n in (1, 5, 20, 100, 400):
+            mean, low, high = difference([1.0] * n, [1.0] * n)
+            assert mean == 0 and -1 <= low < 0 < high <= 1
+            widths.append(high - low)
+            mean, low, high = difference([1.0] * n, [0.0] * n)
+            assert mean == 1 and low < high <= 1
+        assert widths == sorted(widths, reverse=True) and widths[-1] < 0.04
+        # 4 items, all one way: a fair coin does that once in eight times (McNemar's exact test: p = 0.125)
+        mean, low, high = difference([0.0] * 200, [1.0] * 4 + [0.0] * 196)
+        assert mean == -0.02 and low < -0.03 and high >= 0
+
+
+@pytest.mark.parametrize("n", [20, 60, 200])
+@pytest.mark.parametrize("better, worse", [(0.02, 0.0), (0.0, 0.05), (0.02, 0.02), (0.97, 0.0)])
+def test_the_interval_of_a_difference_holds_where_few_items_differ(n, better, worse):
+    """Fails if fewer than 92 of 100 intervals hold the truth where two arms nearly always answer alike."""
+    rng, held, draws = np.random.default_rng(n), 0, 500
+    for _ in range(draws):
+        u = rng.random(n)
+        a, b = u < better, (u >= better) & (u < better + worse)
+        _, low, high, _ = evaluate.over_seeds([a], [b])
+        held += low <= better - worse <= high
+    assert held / draws >= 0.92
 
 
 @pytest.mark.parametrize("df, t", [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281), (30, 2.0423),
@@ -71,7 +97,6 @@ def test_the_interval_over_seeds_covers_what_it_says(points):
 def test_mean_and_interval_over_seeds():
     """Fails if the mean, the spread or the limits are wrong, a seed's luck is left out, or other items are compared."""
     base = [[1.0] * 80 + [0.0] * 120]
-    assert evaluate.over_seeds(base, base) == (0.0, 0.0, 0.0, None)
     assert evaluate.over_seeds(base) == (0.4, *evaluate.wilson(80, 200), None)
     apart = [[1.0] * 50 + [0.0] * 50, [1.0] * 90 + [0.0] * 10]
     mean, low, high, spread = evaluate.over_seeds(apart)
@@ -80,8 +105,9 @@ def test_mean_and_interval_over_seeds():
         evaluate.over_seeds([[1.0]], [[1.0, 0.0]])
 
 
-def test_the_interval_over_seeds_by_hand():
+def test_the_interval_over_seeds_by_hand(monkeypatch):
     """Fails if seeds get 1.96 where three of them need 4.303, or items that all seeds share are averaged away by seeds."""
+    monkeypatch.setattr(student, "RARE", 0)                 # no doubt where all items agree: only what is put in is uncertain
     few, many = [1.0] * 40 + [0.0] * 60, [1.0] * 60 + [0.0] * 40
     half = lambda a, b=None: (lambda r: (r[2] - r[1]) / 2)(evaluate.over_seeds(a, b))      # noqa: E731
     # the same answers three times: nothing but the items is uncertain, as if there were one seed

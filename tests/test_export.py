@@ -129,6 +129,22 @@ def test_nothing_is_overwritten_and_nothing_half_done(tmp_path, monkeypatch):
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
 
 
+def test_weights_that_are_not_finite_are_not_exported(tmp_path):
+    """Fails if an expert whose z are far too large becomes a folder of Inf, with exit code 0."""
+    model, expert = tuned(GOLDEN / "llama", "q")
+    svf.set_z(model, {name: torch.full_like(z, 3e38) for name, z in expert.items()})
+    with pytest.raises(ValueError, match="q_proj.weight would hold numbers that are not finite"):
+        export_file.export(tmp_path / "out", GOLDEN / "llama", svf.merged(model), model.cfg, model.dtype)
+    assert not list(tmp_path.iterdir())
+
+
+def test_facts_of_an_expert_stay_in_their_cell(tmp_path):
+    """Fails if metadata with a newline, an escape sequence or half a character breaks the adapter's page, or ends the export."""
+    model, expert = tuned(GOLDEN / "llama", "q")
+    written(model, GOLDEN / "llama", tmp_path / "out", expert, META | {"note": "a\n\x1b[2J\ud800"})
+    assert "| note | a\\n\\x1b[2J\\ud800 |" in (tmp_path / "out" / "adapter" / "README.md").read_text()
+
+
 def test_sentencepiece_vocabulary_of_a_gguf_file(tmp_path):
     """Fails if the merges written for a scored vocabulary, its space rule or its BOS differ from the scores' own order."""
     golden = json.loads((GOLDEN / "spm" / "golden.json").read_text(encoding="utf-8"))

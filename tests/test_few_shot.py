@@ -1,9 +1,11 @@
 """Mixtures found by likelihood and by gradient (lab/few_shot.py), on a tiny model."""
+from dataclasses import replace
+
 import pytest
 import torch
 
 from t2mini import svf, tasks
-from t2mini.lab import few_shot
+from t2mini.lab import arms, few_shot
 from t2mini.likelihood import likelihoods
 
 
@@ -76,3 +78,15 @@ def test_by_likelihood_is_no_worse_than_what_it_starts_from(mixed_from):
         return sum(lp.item() / len(a) for lp, (_, [a]) in zip(each, groups)) / len(groups)
     assert score(z) == pytest.approx(history[-1], abs=1e-5) and history == sorted(history) and alpha.shape == (2,)
     assert all(score(z) >= score(other) - 1e-5 for other in ({}, *experts))
+
+
+def test_the_number_of_steps_is_that_of_the_caller(mixed_from, monkeypatch):
+    """Fails if a search along the gradient takes other steps than it was given, or, given none, than
+    the usual ones."""
+    model, tokenizer, experts, task, _ = mixed_from
+    short = replace(task, max_tokens=3)
+    shelf = {str(k): expert for k, expert in enumerate(experts)}
+    for given, steps in ((2, 2), (0, 3)):
+        monkeypatch.setitem(arms.ITERATIONS, "gradient", 3)
+        _, found = arms.search(model, tokenizer, short, shelf, list(shelf), shots=2, iterations=given, by="gradient")
+        assert len(found["history"]) == steps

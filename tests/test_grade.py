@@ -27,7 +27,9 @@ SUMS = [("12 - 5 = 7\n7 - 2 = 5", 5), ("5 + 3 = 8 + 2 = 10", 10), ("8 = 5 + 3", 
         ("3 apples + 5 apples = 8 apples", 8), ("5kg + 3kg = 8kg", 8), ("5 \u00d7 3 = 15", 15), ("48/2 = 24", 24),
         ("**5** + **3** = **8**", 8), ("3 boxes of 4 marbles make 12 marbles", 12), ("5 and 3 make 8", 8),
         ("4 marbles in each of the 3 boxes", 4), ("8, which is 3 more than 5", 8), ("1) 5 + 3 = 8\n2) 8 - 2 = 6", 6),
-        ("1. Tom has 5.\n2. He buys 3.\nSo he has 8", 8)]
+        ("1. Tom has 5.\n2. He buys 3.\nSo he has 8", 8),
+        # a text that opens with a part of its sum
+        ("2(5+3) = 16", 16), ("3 weeks = 21 days", 21), ("12 : 4 = 3", 3), ("2 dozen = 24 eggs", 24), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8)]
 UNITS = [("8kg", 8), ("The answer is 8kg.", 8), ("100cm", 100), ("24 cm\u00b2", 24), ("24cm2", 24), ("5%", 5), ("8\u00b0", 8),
          ("\u20ac8", 8), ("8 USD", 8), ("7th", None), ("A1", None)]
 NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30", None), ("3-5", None), ("3\u20135", None),
@@ -43,7 +45,8 @@ BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12
          (r"\boxed{12 eggs}", 12), (r"\boxed{12.0}", 12), (r"\fbox{12}", 12), (r"\boxed {12}", 12), (r"**\boxed{12}**", 12),
          (r"\boxed{\text{12}}", 12), (r"\boxed{12^\circ}", 12), (r"The answer is 12. \boxed{}", None), (r"5 + 3 = 8, so \boxed{8", None),
          (r"It is 12, or \boxed{twelve}", None), (r"\boxed{8 \text{ or } 9}", None), (r"12 \boxed{8, 9}", None), (r"12 \boxed{2x}", None),
-         (r"12 \boxed{x + 3}", None), (r"12 \boxed{3ab}", None), (r"12 \boxed{3-5x}", None), (r"\boxed{2 + 2}", 4), (r"12 \boxed{?}", None)]
+         (r"12 \boxed{x + 3}", None), (r"12 \boxed{3ab}", None), (r"12 \boxed{3-5x}", None), (r"\boxed{2 + 2}", 4), (r"12 \boxed{?}", None),
+         ("\\boxed{\u20ac12}", 12), ("\\boxed{12\u20ac}", 12), ("\\boxed{\u00a312.50}", 12.5), (r"\boxed{\pounds 12}", 12)]
 SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12), ("9 - 2 = 7. The answer is $-7$.", -7),
            (r"Answer: \[12\]", 12), ("The answer is $12$", 12), (r"3 + 4 = 7\n#### \$12", 12)]
 
@@ -97,6 +100,8 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("C is nice", None), ("A cat is correct", None),
     ("Option C", 2), ("The right letter is C", 2), ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
     ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
+    # what is denied is not chosen
+    ("It is not sofa.", None), ("not a dog", None), ("Not the ice", None), ("It isn't a sofa", None), ("a hot dog, not a sofa", 1),
     # letter and words disagree, several are named, or an earlier choice is revised
     ("A) dog B) hot dog", None), ("dog, hot dog", None), ("hot dog or dog", None), ("A) dog, no: ice", None),
     ("The answer is A or B", None), ("The answer is A and C.", None), ("The answer is A, B", None), ("A or B", None),
@@ -114,6 +119,8 @@ def test_choices(text, want):
 
 @pytest.mark.parametrize("options, text, want", of(("5", "15", "25"), ("5", 0), ("15", 1), ("B", 1), ("5 or 15", None))
                          + of(("C++", "C#", ".net"), ("C++", 0), ("It is C#.", 1), (".net", 2))
+                         + of(("positive", "negative"), ("It is not positive.", None), ("negative, not positive", 1))
+                         + of(("guilty", "not guilty"), ("not guilty", 1), ("guilty", 0))
                          + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
                          + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8)))
 def test_choices_of_other_shapes(options, text, want):

@@ -107,7 +107,7 @@ class Rude:
     (raises, "raised KeyError"), (lambda e, t: None, "gave None"), (lambda e, t: "1", "gave '1'"),
     (lambda e, t: NAN, "gave nan"), (lambda e, t: INF, "gave inf"), (lambda e, t: [1.0], "gave [1.0]"),
     (lambda e, t: 1j, "gave 1j"), (lambda: 1.0, "raised TypeError"), (lambda e, t: Rude(), "raised RuntimeError"),
-    (lambda e, t: torch.ones(2), "gave tensor")])
+    (lambda e, t: torch.ones(2), "gave tensor"), (lambda e, t: -1.0, "gave -1.0"), (lambda e, t: 5, "gave 5")])
 def test_rewards_that_are_none_name_their_example(judge, says):
     """Fails if a user's judge ends in a traceback, or the line does not say for which question and answer."""
     good = Example("fine?", "x", "exact")

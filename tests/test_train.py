@@ -52,14 +52,15 @@ def test_every_number_has_a_range_and_its_ends_are_in_it():
 @pytest.mark.parametrize("changes, says", [
     ({"samples": 1}, "its own mean"), ({"temperature": 0.0}, "--temperature=0 teaches nothing"),
     ({"samples": 1, "prompts": 1, "baseline": "batch"}, "one answer"), ({"kl": 0.1, "objective": "options"}, "--kl"),
-    ({"kl": 0.1, "objective": "next-token"}, "--kl")])
+    ({"kl": 0.1, "objective": "next-token"}, "--kl"),
+    ({"samples": 1, "kl": 0.1}, "its own mean"), ({"temperature": 0.0, "kl": 0.1}, "--temperature=0 teaches nothing")])
 def test_settings_that_teach_nothing_are_refused(changes, says):
     """Fails if a run is started in which every advantage is 0, or whose KL is not that of equation 1."""
     with pytest.raises(ValueError, match=says) as e:
         settled(TrainConfig(**changes))
     assert "\n" not in str(e.value)
     for fine in ({"samples": 1, "baseline": "batch"}, {"samples": 1, "baseline": "none"}, {"as_released": "greedy"},
-                 {"samples": 1, "kl": 0.1}, {"samples": 1, "objective": "next-token"}):
+                 {"samples": 1, "baseline": "none", "kl": 0.1}, {"samples": 1, "objective": "next-token"}):
         settled(TrainConfig(**fine))
 
 

@@ -307,6 +307,7 @@ def test_what_differs_says_what_the_code_does():
     paper looks for has no row."""
     from t2mini.cem import cem
     from t2mini.cli import options
+    from t2mini.lab import arms
     from t2mini.recipe import Recipe
 
     text = (HERE / "differences.md").read_text(encoding="utf-8")
@@ -320,7 +321,7 @@ def test_what_differs_says_what_the_code_does():
     assert here["deviation"] == f"floor {search['std_floor'].default}"
     given = options.build_parser()[1]["adapt"].parse_args(["--task=math"])
     elites = round(given.population * search["elite_ratio"].default)
-    assert here["population, elites, iterations"].startswith(f"{given.population}, {elites}, {given.iterations} ")
+    assert here["population, elites, iterations"].startswith(f"{given.population}, {elites}, {arms.ITERATIONS['accuracy']} ")
     assert "--normalise" in here["sum of alpha"] and not given.normalise
 
 

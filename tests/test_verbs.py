@@ -250,6 +250,16 @@ def test_metadata_of_a_file_cannot_drive_a_terminal(call, home, capsys, verb):  
         assert (home / "out" / "odd.png").is_file()
 
 
+def test_the_names_in_an_expert_cannot_drive_a_terminal(call, home):     # noqa: F811
+    """Fails if `show` prints the name of a tensor as it is, or draws it as a formula."""
+    path = home / "out" / "odd.safetensors"
+    path.parent.mkdir()
+    experts.save_expert(path, {f"model.layers.0.mlp.{name}": torch.tensor([1.5, 1.0]) for name in ("a\x1b[2J\u202e", "$x^{$")},
+                        {"base_sha256": "0"})
+    status, out, err = call("show", path)
+    assert status == 0 and "a\\x1b[2J\\u202e" in out and not {"\x1b", "\u202e"} & {*out, *err} and (home / "out" / "odd.png").is_file()
+
+
 ESCAPING = "\x1b[2J\x9b31m\u202e"
 WRITES = {  # verbs that show what a model wrote; `chat` is in test_chat.py
     "ask two": [["ask", "one", "two", "--expert=math"]],

@@ -234,9 +234,10 @@ def adapt_options(p):
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
     p.add_argument("--shots", type=within(int, 1, 1000), default=10,
                    help="solved examples (val split)")
-    p.add_argument("--iterations", type=within(int, 1, 1000), default=6, help="of the search")
+    p.add_argument("--iterations", type=within(int, 1, 1000),
+                   help="of the search, or steps along the gradient (default: 6, or 15 steps)")
     p.add_argument("--population", type=within(int, 2, 1000), default=16,
-                   help="mixtures tried per iteration")
+                   help="mixtures tried per iteration; along the gradient there is one")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
     p.add_argument("--max-tokens", type=TOKENS,

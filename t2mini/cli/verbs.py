@@ -6,6 +6,7 @@ namespace; below it, functions have arguments of their own.
 """
 import json
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -101,7 +102,14 @@ def take_threads(args):
 
 
 def shelf(args, model):
-    """The experts of the model, in layers as --modules and --layers say."""
+    """The experts of the model, in layers as --modules and --layers say; and a line that tells which
+    of yours stand for shipped ones."""
+    mine = [path for path in experts.OUT.glob("*.safetensors")
+            if (experts.SHIPPED / model.name / path.name).is_file()]
+    used = sorted(path.stem for path in mine if experts.find(path.stem, model) == path)
+    if used and named(args) != ["none"] and ranks.rank() == 0:
+        print(one_line(f"from {experts.OUT}, instead of the shipped: {', '.join(used)}"),
+              file=sys.stderr)
     return experts.Shelf(model, args.allow_other_base, args.modules, args.layers)
 
 
@@ -311,7 +319,7 @@ def adapt_(args):
     model, tokenizer = open_task_model(args, task)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
-                                   args.iterations, args.population, args.per_matrix, args.seed,
+                                   args.iterations or 0, args.population, args.per_matrix, args.seed,
                                    args.normalise, args.by)
     print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
                    f"{found['shots']} shots"))
@@ -366,9 +374,19 @@ def train_(args):
 
     with keeping(out):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
-    print(one_line(f"wrote {out}; next: `python -m t2mini eval --task={args.task} --expert={out}` "
-                   f"scores it on test questions, and `python -m t2mini show {out}` draws its z"))
+    print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out)}` scores it on test "
+                   f"questions, and `python -m t2mini show {out}` draws its z"))
     return result
+
+
+def scoring(args, expert):
+    """The `eval` that asks as the training of this expert did."""
+    words = ["eval", f"--task={args.task}", f"--expert={expert}"]
+    words += [f"--{name}={value}" for name in ("weights", "data", "tower")
+              if (value := getattr(args, name))]
+    if args.objective == "options":
+        words.append("--choose")
+    return shlex.join(words)
 
 
 def show(args):
@@ -429,7 +447,7 @@ def print_z(expert):
               "smallest z": lambda z: float(z.min()), "largest z": lambda z: float(z.max())}
     for title, value in tables.items():
         layers, modules, grid = plots.by_layer_and_module(expert, value)
-        print(f"\n{title:<14}" + "".join(f"{m:>11}" for m in modules))
+        print(f"\n{title:<14}" + "".join(f"{one_line(m):>11}" for m in modules))
         for layer, row in zip(layers, grid.tolist()):
             print(f"layer {layer:<8}" + "".join(f"{v:>11.4f}" for v in row))
 

@@ -15,6 +15,7 @@ import shutil
 
 from . import tokenizer
 from ..machine.files import beside, expand, read_bytes, save_tensors
+from ..machine.text import one_line
 from .configs import config_to_json
 from .download import locate
 from .gguf import read_parts
@@ -102,6 +103,9 @@ def write_weights(tensors, folder):
     """One file, or shards and their index. Only one tensor at a time is copied to the CPU."""
     shards, size = [[]], 0
     for name, t in tensors.items():
+        if not bool(t.isfinite().all()):
+            raise ValueError(f"{name} would hold numbers that are not finite: damaged weights, or "
+                             "an expert whose z are far too large; nothing is exported")
         if shards[-1] and size + t.nbytes > SHARD:
             shards.append([])
             size = 0
@@ -135,7 +139,7 @@ def write_adapter(folder, name, base_sha256, z, sigma, facts):
     for key, value in sorted(facts.items()):
         if isinstance(value, (dict, list)):
             value = json.dumps(value)
-        rows += f"| {key} | {value} |\n"
+        rows += f"| {one_line(key)} | {one_line(value)} |\n"
     (folder / "README.md").write_text(
         f"# SVF expert for {name}\n\n{count:,} numbers z, one per singular value of {len(z)} "
         "weight matrices: W' = U diag(sigma * z) Vt, where U, sigma, Vt is the SVD of W in "

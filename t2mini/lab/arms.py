@@ -13,6 +13,8 @@ from ..experts import Shelf
 from ..machine import ranks
 from . import few_shot
 
+ITERATIONS = {"accuracy": 6, "likelihood": 6, "gradient": 15}       # of `search`, by what it goes
+
 
 def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=None, choose=False,
         experts=None, seed=0):
@@ -81,14 +83,16 @@ def confusion(examples, texts):
     return table
 
 
-def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterations=6,
+def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterations=0,
            population=16, per_matrix=False, seed=0, normalise=False, by="accuracy"):
     """Strategy C on examples of the val split, with progress. -> (mixed z, numbers for the result).
 
     names: which of `experts` are mixed. by: what a mixture is judged by, "accuracy" (the paper's),
-    "likelihood" or "gradient" (few_shot.py). The shots are never scored: scores are of the test
+    "likelihood" or "gradient" (few_shot.py). iterations: of the search, or steps along the
+    gradient; 0: the usual number (ITERATIONS). The shots are never scored: scores are of the test
     split.
     """
+    iterations = iterations or ITERATIONS[by]
     if shots < 1 or population < 2 or iterations < 1:
         raise ValueError("--shots and --iterations must be at least 1 and --population at least 2")
     mixed_from = [experts[name] for name in names]
@@ -100,7 +104,7 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
                              + (" or --per-matrix" if by == "likelihood" else ""))
         options = dict(iterations=iterations, population=population)
         if by == "gradient":                                # it searches nothing
-            options = dict(per_matrix=per_matrix)
+            options = dict(per_matrix=per_matrix, steps=iterations)
         return fitted(model, tokenizer, task, mixed_from, examples, names, by, options, seed)
 
     def report(i, found):

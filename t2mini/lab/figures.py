@@ -33,7 +33,8 @@ MESSAGE = {
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
     "curves": "Twenty-four updates already lift math and code; in reasoning it is a matter of luck",
-    "alphas": "Three searches, three mixtures: ten examples are too few to tell",
+    "alphas": "In code and reasoning each search finds another mixture:\n"
+              "ten examples are too few to tell",
     "dispatch": "A short training teaches the first pass math and code,\n"
                 "but not reasoning, which it never says untrained",
 }
@@ -465,7 +466,7 @@ def draw_confusion(ax, tables):
 
 
 def alphas(done, path):
-    """Where each search ended: a line per search over the experts, one panel per task."""
+    """The mixture that each search chose: a line per search over the experts, one panel per task."""
     plt, rows = pyplot(), done["rows"]
     names = list(dict.fromkeys(r["task"] for r in rows))
     size = 0.6 + 3.8 * len(names), 4
@@ -474,12 +475,12 @@ def alphas(done, path):
     for ax, task in zip(axes[0], names):
         mine = [r for r in rows if r["task"] == task]
         for i, (r, marker) in enumerate(zip(mine, "os^Dv*Ph<>"), 1):
-            ax.plot(r["experts"], r["history"][-1]["mean"], f"{marker}-", color=OF["search"], ms=9,
+            ax.plot(r["experts"], r["alpha"], f"{marker}-", color=OF["search"], ms=9,
                     lw=1.8, alpha=0.4 + 0.6 * i / len(mine), label=f"search {i}")
         ax.axhline(0, color=GREY, lw=0.8, ls=":")
         ax.set(title=in_words(task), xlim=(-0.3, len(mine[0]["experts"]) - 0.7))
         ax.grid(axis="x", alpha=0.3)
-    axes[0][0].set_ylabel("weight of the expert in the mixture")
+    axes[0][0].set_ylabel("weight α of the expert in the\nmixture that was chosen")
     axes[0][-1].legend(frameon=False)
     headline(fig, done)
     save(fig, path)

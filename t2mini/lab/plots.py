@@ -11,7 +11,7 @@ import torch
 
 from .. import evaluate
 from ..machine import files
-from ..machine.text import printable
+from ..machine.text import one_line
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 PINK, RED, SKY, YELLOW = "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"
@@ -122,12 +122,18 @@ def by_layer_and_module(expert, value):
     return layers, modules, grid
 
 
+def in_picture(text):
+    """What a file says, fit for a picture: no formula, and of the few letters that its font has."""
+    return one_line(text).encode("ascii", "backslashreplace").decode().replace("$", r"\$")
+
+
 def draw_expert(expert, meta, path):
     """Left: where an expert turned its dials (mean |z - 1| per layer and module). Right: all its z."""
     plt = pyplot()
     layers, modules, grid = by_layer_and_module(expert, lambda z: float((z - 1).abs().mean()))
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), gridspec_kw={"width_ratios": [1.2, 1]})
     image = left.imshow(grid.numpy(), aspect="auto", cmap="viridis", origin="lower")
+    modules = list(map(in_picture, modules))
     left.set_xticks(range(len(modules)), modules, rotation=35, ha="right")
     if layers != list(range(len(layers))):                  # every second block, for example
         left.set_yticks(range(len(layers)), layers)
@@ -142,8 +148,7 @@ def draw_expert(expert, meta, path):
     far = float((z - 1).abs().mean())
     right.set(xlabel="z (1 = base model)", ylabel="how many dials (log scale)",
               title=f"{len(z):,} dials, {far:.1%} away from 1 on average")
-    told = [printable(str(meta.get(key, "?"))).encode("ascii", "backslashreplace").decode().replace("$", r"\$")
-            for key in ("task", "base_model", "seed")]      # the font of pictures has few letters
+    told = [in_picture(meta.get(key, "?")) for key in ("task", "base_model", "seed")]
     fig.suptitle("where the expert '{}' of {} (seed {}) turned its dials".format(*told), weight="bold")
     save(fig, path)
 

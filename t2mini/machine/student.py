@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+RARE = 10           # of fewer items that differ from the others a variance knows too little
+
 
 def student_t(df):
     """t such that 95 % of Student's distribution are within +-t: 4.303 for df 2, 1.96 for many.
@@ -34,8 +36,22 @@ def seed_variance(rewards):
     return of_seeds.var(ddof=1) / S, chance / (S * n)
 
 
+def with_doubt(differences):
+    """Differences on the same items (n,) -> the same, or (n + 2,): with one item more that each arm
+    alone has right, where fewer than RARE items differ from all others.
+
+    20 of 20 against 0 of 20 has no variance, and yet is not certain: the next item may be another
+    one. Two more items are what Bonett and Price (2012) add to a paired difference.
+    """
+    counts = np.unique(differences, return_counts=True)[1]
+    if len(differences) - counts.max() >= RARE:
+        return list(differences)
+    return [*differences, 1.0, -1.0]
+
+
 def half_width(arms, by_item):
-    """Half of the 95 % interval around the mean of by_item (n,): one arm's, or a difference of two.
+    """Half of the 95 % interval around the mean of by_item (n,): one arm's, or a difference of two
+    (with_doubt).
 
     arms: their rewards, (S, n) each, S may be 1. All seeds share the items, so more seeds do not
     average the luck of the questions out:
@@ -53,6 +69,8 @@ def half_width(arms, by_item):
         each = [v ** 2 / (len(arm) - 1) for arm, (v, _) in zip(several, found)]
         square += student_t(v_seeds ** 2 / sum(each)) ** 2 * v_seeds
 
+    if len(arms) > 1:
+        by_item = np.array(with_doubt(by_item))
     n = len(by_item)
     if n > 1:
         v_items = by_item.var(ddof=1) / n - sum(chance for _, chance in found)

@@ -23,6 +23,7 @@ LONGEST, MOST_BITS = 300, 4096  # characters of an answer; size of a numerator o
 POINTS = 3  # sets of values for the letters, at which two formulas must agree
 NAMED = "text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname"
 PAIRS = {"(": ")", "[": "]"}
+CURRENCY = r"\\?\$|[\u20ac\u00a3\u00a5]|\\(?:pounds|euro)(?![a-zA-Z])"
 
 # A unit may be left away. Two letters glued to a number may be a product, so they need a space (or
 # \\text{}).
@@ -110,6 +111,8 @@ def same_answer(got, gold):
     have."""
     if not got.strip() or max(len(got), len(gold)) > LONGEST:
         return False
+    if len({*named_by(got), *named_by(gold)}) > 1:
+        return False
     gold = tidy(gold)
     # "3km" may be a length or a product: the gold answer tells
     return any(same_tidy(tidy(got, glued), gold) for glued in (False, True))
@@ -123,7 +126,7 @@ def same_tidy(got, gold):
 
 
 SPELLINGS = (("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e", "\\infty"),
-             ("{,}", ","))
+             ("{,}", ","), ("\u2264", "\\le "), ("\u2265", "\\ge "), ("\u2260", "\\ne "))
 
 
 def tidy(s, glued=False):
@@ -133,13 +136,14 @@ def tidy(s, glued=False):
         s = s.replace(sign, command)
     s = re.sub(r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|limits)(?![a-zA-Z])", "", s)
     s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
+    s = re.sub(r"\\(le|ge|ne)q(?:slant)?(?![a-zA-Z])", r"\\\1", s)
     s = re.sub(r",\s*\\!\s*(?=\d)", "", s)  # 10,\!080
     s = re.sub(r"(?<=\d)\s*\\[,!;]\s*(?=\d{3}(?!\d))", "", s)  # 10\,080
     s = re.sub(r"(?<!\\)\\[!,;: ]|\\q?quad\b|~|\\\\(?=\s*$)", " ", s)
     if not re.search(r"[(\[{]\s*-?\d+,", s):  # 58,500, no pair
         thousands = r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])"
         s = re.sub(thousands, lambda found: found[0].replace(",", ""), s)
-    s = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\u00b0|\\?%|\\?\$", "", s)
+    s = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\u00b0|\\?%|" + CURRENCY, "", s)
     s = AND.sub(" , ", s)
     words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
     # a unit, or the answer
@@ -150,6 +154,12 @@ def tidy(s, glued=False):
     s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)  # 1 4/5
     s = re.sub(r"_\{(\w+)\}", r"_\1", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
+
+
+def named_by(s):
+    """The letter of a text that gives one letter its value: ["x"] for x = 5; [] for anything else."""
+    found = re.fullmatch(r"[\s$]*([a-zA-Z])\s*=[^=,]+", s)
+    return [found[1]] if found else []
 
 
 def unnamed(s):
