@@ -53,9 +53,9 @@ train-math: weights
 	@$(PY) -m t2mini train --task=math --max-tokens=64 --must-stop --prompts=32 --samples=8 \
 	  --temperature=1.0 --steps=200 --val-every=15 --val-n=256 --patience=6 $(ARGS)
 
-## results: every score of the README again (30 minutes); DATA=folder adds the routing of real questions
+## results: every score of the README again, into out/results (30 minutes); DATA=folder adds the routing of real questions
 results: weights
-	@$(PY) tutorials/foundation.py --allow-code $(if $(DATA),--data=$(DATA)) $(ARGS)
+	@$(PY) tutorials/foundation.py --out=out/results --allow-code $(if $(DATA),--data=$(DATA)) $(ARGS)
 
 ## bench: how fast each part runs here, beside this machine's limits (run nothing else meanwhile)
 bench: weights

@@ -1,6 +1,7 @@
 """The tables of the results page (tutorials/tables.py), and what is measured for them (tutorials/foundation.py)."""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_datasets import data  # noqa: F401 (a fixture)
@@ -48,3 +49,21 @@ def test_real_questions_are_routed_as_eval_asks_them(data):     # noqa: F811
     assert {name: label for name, (label, _) in found.items()} == {f"hand-{label}": label for label in tasks.LABELS}
     assert all(questions and all(isinstance(q, str) for q in questions) for _, questions in found.values())
     assert found.keys() == {name for name, *_ in foundation.to_route(None)}
+
+
+def test_scores_measured_again_are_compared_with_the_committed(capsys, tmp_path, monkeypatch):
+    """Fails if a score that came out otherwise is not named, or a run that measures nothing says nothing."""
+    row = {"task": "math", "arm": "base", "n": 4, "accuracy": 0.25}
+    other = {**row, "arm": "math expert", "accuracy": 0.5}
+    assert foundation.as_committed([row, other], [row, {**other, "accuracy": 0.75}, {**row, "n": 9}]) == (
+        "1 of 2 scores are those of tutorials/results; math, math expert: 50.0, there 75.0 %")
+    (tmp_path / "foundation.jsonl").write_text(foundation.COMMITTED.read_text())
+    monkeypatch.setattr(foundation.t2mini, "load", lambda: (SimpleNamespace(base_sha256="", dtype=""), None))
+    monkeypatch.setattr(foundation, "agree", lambda allowed: None)
+    monkeypatch.setattr(foundation.svf, "attach", lambda model, cache: None)
+    monkeypatch.setattr(foundation.experts, "load", lambda names, model: {"dispatcher": {}})
+    monkeypatch.setattr(sys, "argv", ["foundation.py", f"--out={tmp_path}", "--allow-code"])
+    foundation.main()
+    said, count = capsys.readouterr().out, len(foundation.read(foundation.COMMITTED))
+    assert "nothing is left to measure" in said and f"{count} of {count} scores are those" in said
+    assert (tmp_path / "results.png").is_file()

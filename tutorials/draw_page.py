@@ -2,12 +2,13 @@
 Photograph the page of `make page`: `python tutorials/draw_page.py` writes tutorials/figures/page.png and its
 parts page_answers.png, page_mix.png and page_dials.png.
 
-Needs the weights, no experts of your own in out/ (they would be sliders too), and a Chromium on the PATH
-(tests/README.md says how to install one).
+Needs the weights and a Chromium on the PATH (tests/README.md says how to install one). Experts in out/ do not
+show: only the shipped ones have sliders here.
 """
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -99,8 +100,10 @@ def judged(browser):
 if __name__ == "__main__":
     if PATH is None:
         sys.exit("t2mini: no chromium, chromium-browser or google-chrome on the PATH; tests/README.md says how to install one")
-    command = [sys.executable, "-u", "-m", "t2mini", "page", "--port=0"]
-    with subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True) as program:
+    shipped_alone = ("import pathlib, sys; from t2mini import __main__, experts; experts.OUT = pathlib.Path(sys.argv[1]); "
+                     "sys.exit(__main__.main(['page', '--port=0']))")
+    with tempfile.TemporaryDirectory() as empty, subprocess.Popen(
+            [sys.executable, "-u", "-c", shipped_alone, empty], cwd=HERE.parent, stdout=subprocess.PIPE, text=True) as program:
         try:
             where = re.search(r"http://\S+", program.stdout.readline())[0]
             with Browser() as page:

@@ -1,9 +1,10 @@
 """
 Every number of the README's results, from one command:
 
-    python tutorials/foundation.py --data=PATH        (about 30 minutes on 2 CPU cores; stopped runs go on)
+    python tutorials/foundation.py --data=PATH --out=DIR       (about 30 minutes on 2 CPU cores; stopped runs go on)
 
-Writes tutorials/results/foundation.jsonl (one JSON object per score) and tutorials/figures/results.png. All scores are
+Writes foundation.jsonl (one JSON object per score) and results.png into DIR, and says how many scores are those of
+tutorials/results/. Without --out it adds to tutorials/results/ what is missing there. All scores are
 greedy and on the test split. Nothing here trains or selects; CEM takes its ten shots from the val split.
 The `hand-` rows are the routing of sixty questions written by hand (t2mini/questions/handwritten.txt). --data names a folder
 with gsm8k/test.jsonl, mbpp/mbpp.jsonl and arc/ARC-Challenge/*Test.jsonl for the routing of real questions, in the form in
@@ -26,7 +27,7 @@ from t2mini.lab.experiments import PROMPT     # noqa: E402
 from t2mini.questions import published, tables     # noqa: E402
 from t2mini.cli.verbs import agree     # noqa: E402
 
-OUT = HERE / "results" / "foundation.jsonl"
+COMMITTED = HERE / "results" / "foundation.jsonl"
 
 
 def todo():
@@ -81,14 +82,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the published question sets")
     parser.add_argument("--only", default="", help="only tasks whose name holds this")
+    parser.add_argument("--out", type=Path, help="folder of the scores and their picture (default: the committed ones)")
     parser.add_argument("--table", action="store_true", help="only print the scores so far as a table, and draw them")
     parser.add_argument("--allow-code", action="store_true", help="agree, once, that programs of the model run in the sandbox")
     args = parser.parse_args()
-    OUT.parent.mkdir(exist_ok=True)
-    done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
+    scores = args.out / COMMITTED.name if args.out else COMMITTED
+    picture = (args.out or HERE / "figures") / "results.png"
+    scores.parent.mkdir(parents=True, exist_ok=True)
+    done = read(scores)
     if args.table:
-        draw(done)
+        draw(done, picture)
         return table(done)
+    before = len(done)
     try:
         agree(args.allow_code)
     except ValueError as e:
@@ -98,7 +103,7 @@ def main():
 
     def record(row):
         done.append({**row, "base_sha256": model.base_sha256, "dtype": str(model.dtype)})
-        with open(OUT, "a") as f:
+        with open(scores, "a") as f:
             f.write(json.dumps(done[-1]) + "\n")
         print(f"{row['task']:<18} {row['arm']:<18} {evaluate.percent(sum(row['rewards']), row['n'])}  {row['seconds']} s",
               flush=True)
@@ -117,7 +122,29 @@ def main():
             started = time.time()
             routes = adapt.route(model, tokenizer, questions(), z, label="routing")
             record(scored(name, arm, [float(r.label == label and r.readable) for r in routes], started))
-    draw(done)
+    draw(done, picture)
+    if len(done) == before:
+        print(f"nothing is left to measure: {scores} has every score; another --out measures them again")
+    if scores != COMMITTED:
+        print(f"{scores}: {as_committed(done, read(COMMITTED))}")
+
+
+def read(path):
+    """The scores of a file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def as_committed(done, committed):
+    """'38 of 40 scores are those of tutorials/results; the others: ...'"""
+    def key(r):
+        return r["task"], r["arm"], r["n"]
+
+    known = {key(r): r["accuracy"] for r in committed}
+    shared = [r for r in done if key(r) in known]
+    other = [f"{r['task']}, {r['arm']}: {100 * r['accuracy']:.1f}, there {100 * known[key(r)]:.1f} %"
+             for r in shared if r["accuracy"] != known[key(r)]]
+    text = f"{len(shared) - len(other)} of {len(shared)} scores are those of tutorials/results"
+    return "; ".join([text, *other])
 
 
 def scored(task, arm, rewards, started, **extra):
@@ -127,7 +154,7 @@ def scored(task, arm, rewards, started, **extra):
             "ci95": evaluate.wilson(sum(rewards), n), "rewards": rewards, "seconds": round(time.time() - started, 1), **extra}
 
 
-def draw(done):
+def draw(done, picture):
     """The picture of the results page: each expert on its own task."""
     rows = []
     for r in done:
@@ -138,7 +165,7 @@ def draw(done):
         elif not r["arm"].endswith(" expert"):
             rows.append(r)
     if rows:
-        figures.results(rows, HERE / "figures" / "results.png")
+        figures.results(rows, picture)
 
 
 if __name__ == "__main__":

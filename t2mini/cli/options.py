@@ -357,7 +357,7 @@ TRAIN_HELP = {
                  "options, or imitate gold ones",
     "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
-    "max_tokens": "longest written answer (0: the task's own limit)",
+    "max_tokens": "longest answer of an update (0: the task's own limit, which validation has)",
     "must_stop": "an answer that was cut off earns nothing",
     "wrong": "what a wrong answer earns, 0 (the default) or less; under --baseline=group and batch "
              "it only scales all advantages alike",

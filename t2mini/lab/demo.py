@@ -51,8 +51,8 @@ def run(model, tokenizer, experts):
     seconds = time.time() - started
     print(f"\nfirst and second passes {seconds:.1f} s. A dozen questions show how it works, not how well: for that,\n"
           f"`.venv/bin/python -m t2mini eval --task=math --expert=math --n=400` (README has the results).\n"
-          f"This is a model of 135 million numbers. One of 500 million solves real word problems too:\n"
-          f"`.venv/bin/python -m t2mini download qwen2.5-coder-0.5b`, then `ask --weights=qwen2.5-coder-0.5b --expert=none`.")
+          f"This is a model of 135 million numbers. One of 500 million solves a quarter of real word problems:\n"
+          f"`.venv/bin/python -m t2mini download qwen2.5-coder-0.5b`, then `ask --weights=qwen2.5-coder-0.5b --expert=none --max-tokens=300`.")
     return {**counts, "seconds": seconds}
 
 

@@ -24,8 +24,8 @@ MESSAGE = {
     "transfer": "With its dials shuffled, an expert is worth nothing",
     "recipe": "With all choices of the authors' code together,\ntraining learns nothing",
     "tiny": "A dial per singular value learns in every run,\na shared one hardly ever",
-    "sight": "The SVF expert for images has 86.8 % right, and still 66.5 % with the image hidden:\n"
-             "much of it is guessed from the words of the question",
+    "sight": "Much of what the expert for images has right\n"
+             "it guesses from the words: 66.5 of 86.8 % with the image hidden",
     "real": "On published questions experts of this size gain little,\n"
             "except when picking one of ARC-Easy's options",
     "forms": "A model of half a billion weights works best with the plain question",
@@ -38,8 +38,8 @@ MESSAGE = {
     "dispatch": "A short training teaches the first pass math and code,\n"
                 "but not reasoning, which it never says untrained",
 }
-SURVIVES = ("An expert survives weights in 8 bits;\n"
-            "where the base model itself breaks, so does the expert")
+SURVIVES = ("An expert survives weights in 8 bits, not in 3;\n"
+            "on a model tuned for chat only that of reasoning still works")
 
 # of rows that are too many for one picture: those that its message is about (the table has all)
 MIXTURES = ("base", "prompt", "classifier", "uniform alpha", "random alpha", "cem",
@@ -48,7 +48,8 @@ SHOWN = {"recipe": lambda r: r["task"] == "math",
          "unseen": lambda r: r["arm"] in MIXTURES,
          "transfer": lambda r: r["base"] == "the same",
          "dispatch": lambda r: r["task"] == "unseen",
-         "results": lambda r: "unseen" not in r["task"]}
+         "results": lambda r: "unseen" not in r["task"],
+         "sight": lambda r: "unseen" not in r["task"] and "choosing" not in r["arm"]}
 
 PAIRED = ("base", "svf", "lora", "always yes", "options hidden")
 WAYS = {"": "", "choosing": ",\npicking an option", "blank image": ",\nimage hidden"}
@@ -298,7 +299,7 @@ def pairs(done, path):
     Other arms, and a task or way without both of them, are in the table only.
     """
     plt, lines = pyplot(), {}
-    for (task, _, arm), seeds in grouped(done["rows"]).items():
+    for (task, _, arm), seeds in grouped(shown(done)).items():
         who, _, way = BESIDE.get(arm, arm).partition(", ")
         if who in PAIRED:
             lines.setdefault((task, way), {})[who] = evaluate.over_seeds(seeds)[:3]
@@ -328,10 +329,12 @@ def draw_pair(ax, y, arms):
     for who, (mean, low, high) in sorted(arms.items(), key=lambda arm: arm[0] in ("base", "svf")):
         ax.plot([100 * low, 100 * high], [y, y], color=colour_of(who), lw=2)
         size = 7 if who == "base" else 9
-        ax.plot(100 * mean, y, "o", ms=size, color=colour_of(who), label=in_words(who))
-        if who not in ("base", "svf"):
-            ax.annotate(f"{100 * mean:.1f}", (100 * mean, y), (0, 8), textcoords="offset points",
-                        ha="center", fontsize=10, color=colour_of(who))
+        named = in_words(who) if who in ("base", "svf") else None
+        ax.plot(100 * mean, y, "o", ms=size, color=colour_of(who), label=named)
+        if not named:
+            ax.annotate(f"{in_words(who)}: {100 * mean:.1f}", (100 * mean, y), (0, 8),
+                        textcoords="offset points", ha="center", fontsize=9.5,
+                        color=colour_of(who))
     (left, low, _, at_left), (right, _, high, at_right) = ends
     numbers = (left, low, -9, "right", at_left), (right, high, 9, "left", at_right)
     for share, x, to, side, colour in numbers:
@@ -342,22 +345,24 @@ def draw_pair(ax, y, arms):
 def draw_arms(ax, here, mark):
     """One panel of `bars`. here: arm -> rewards of each seed. -> the highest end of a line.
 
-    mark: is the largest number bold? Only where no claim hangs on which it is.
+    mark: does the largest stand out? Only where no claim hangs on which it is.
     """
     ends = []
     most = max(np.mean(seeds) for seeds in here.values())
     for y, (arm, seeds) in enumerate(here.items()):
         mean, low, high, _ = evaluate.over_seeds(seeds)
-        ax.barh(y, 100 * mean, 0.7, color=colour_of(arm))
+        best = mark and np.mean(seeds) == most
+        ax.barh(y, 100 * mean, 0.7, color=colour_of(arm), alpha=1 if best or not mark else 0.4)
         ax.plot([100 * low, 100 * high], [y, y], color="black", lw=1.2)
         if len(seeds) > 1:
             single = [100 * np.mean(s) for s in seeds]
             spread = y + np.linspace(-0.2, 0.2, len(seeds))     # equal ones do not hide each other
             ax.plot(single, spread, "o", ms=4, mfc="white", mec="black", mew=0.8)
-        ax.annotate(f"{100 * mean:.1f}", (100 * high, y), (8, 0), textcoords="offset points",
-                    va="center", weight="bold" if mark and np.mean(seeds) == most else "normal",
+        end = max(high, np.mean(seeds, axis=1).max())           # behind the line and the circles
+        ax.annotate(f"{100 * mean:.1f}", (100 * end, y), (8, 0), textcoords="offset points",
+                    va="center", weight="bold" if best else "normal",
                     bbox={"fc": "white", "ec": "none", "pad": 0.5})
-        ends.append(high)
+        ends.append(end)
     ax.set_ylim(len(here) - 0.4, -0.6)
     return max(ends)
 
@@ -387,26 +392,27 @@ def dots(done, path):
 
 
 def curves(done, path):
-    """Over the updates: greedy answers right on validation and on test, over the runs."""
+    """Over the updates: greedy answers right on test, each run and their mean; and on validation,
+    which chooses the update, the mean."""
     plt, rows = pyplot(), done["rows"]
     names = list(dict.fromkeys(r["task"] for r in rows))
     size = 4 * len(names), 4.2
     fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for ax, task in zip(axes[0], names):
         mine = [r for r in rows if r["task"] == task]
-        lines = (("val", f"validation, {rows[0]['n_val']} questions", BLUE, "o-"),
-                 ("test", f"test, {rows[0]['n_test']} questions", ORANGE, "s--"))
-        for name, label, colour, style in lines:
+        for name in ("val", "test"):
             steps = [step for step, _ in mine[0][name]]
             shares = 100 * np.array([[v for _, v in r[name]][:len(steps)] for r in mine])
             mean = shares.mean(0)                               # over the trainings
-            ax.fill_between(steps, shares.min(0), shares.max(0), color=colour, alpha=0.12, lw=0)
-            ax.plot(steps, mean, style, color=colour, ms=6, lw=2.4, label=label)
-            ax.plot(steps, shares.T, color=colour, lw=0.8, alpha=0.6)
-            if name == "test":
-                ax.text(steps[-1] + 1, mean[-1], f"{mean[-1]:.0f} %", va="center", weight="bold")
-                ax.text(steps[0] - 1, mean[0], f"{mean[0]:.0f} %", va="top", ha="right",
-                        weight="bold")
+            if name == "val":
+                label = f"{rows[0]['n_val']} validation questions"
+                ax.plot(steps, mean, ":", color=GREY, lw=2, label=label)
+                continue
+            label = f"{rows[0]['n_test']} test questions"
+            ax.plot(steps, mean, "o-", color=BLUE, ms=6, lw=2.6, label=label)
+            ax.plot(steps, shares.T, color=BLUE, lw=0.9, alpha=0.5)
+            ax.text(steps[-1] + 1, mean[-1], f"{mean[-1]:.0f} %", va="center", weight="bold")
+            ax.text(steps[0] - 1, mean[0], f"{mean[0]:.0f} %", va="top", ha="right", weight="bold")
         ax.set(title=f"{task}, {len(mine)} trainings", xlabel="update", ylim=(0, 100),
                xlim=(-6, 30), xticks=steps)
     axes[0][0].set_ylabel("right answers, %")

@@ -22,6 +22,7 @@ from .. import adapt, evaluate, experts, svf, tasks
 from ..generate import generate
 from ..questions import pictures
 from ..sight import towers
+from ..machine.shelves import is_tower
 from ..machine.text import one_line
 
 LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
@@ -284,7 +285,7 @@ def names_of(model, shelf):
     """Experts of z for this base model: the dispatcher, the skills, then others by name."""
     paths = [*(experts.SHIPPED / model.name).glob("*.safetensors"),
              *experts.OUT.glob("*.safetensors")]
-    found = {path.stem: experts.find(path.stem, model) for path in paths}
+    found = {path.stem: experts.find(path.stem, model) for path in paths if not is_tower(path)}
     usable = [name for name, path in found.items() if belongs(name, path, model, shelf)]
     first = ("dispatcher", *adapt.MIXED)
     return [n for n in first if n in usable] + sorted({*usable} - {*first})

@@ -148,7 +148,10 @@ def draw_expert(expert, meta, path):
     far = float((z - 1).abs().mean())
     right.set(xlabel="z (1 = base model)", ylabel="how many dials (log scale)",
               title=f"{len(z):,} dials, {far:.1%} away from 1 on average")
-    told = [in_picture(meta.get(key, "?")) for key in ("task", "base_model", "seed")]
+    task = str(meta.get("task", "?"))
+    if task.endswith(".jsonl"):                             # a file of yours, wherever it is
+        task = Path(task).name
+    told = [in_picture(text) for text in (task, meta.get("base_model", "?"), meta.get("seed", "?"))]
     fig.suptitle("where the expert '{}' of {} (seed {}) turned its dials".format(*told), weight="bold")
     save(fig, path)
 
@@ -167,6 +170,9 @@ def draw_log(path_log, path):
     ax.errorbar([r["step"] for r in val], [r["val"] for r in val], error, color=BLUE, marker="o", capsize=3,
                 label=f"greedy accuracy, validation (n={val[0]['val_n'] if val else 0})")
     ax.set(xlabel="update", ylabel="share right", ylim=(0, 1))
+    if val:
+        ax.set_title(f"Validation questions right: {val[0]['val']:.0%} at the start, at best "
+                     f"{max(r['val'] for r in val):.0%}", weight="bold")
     ax.legend(frameon=False)
     save(fig, path)
 

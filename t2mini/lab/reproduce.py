@@ -98,6 +98,9 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
         cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
         left = missing(cells, done["rows"], only)
+        if not left and ranks.rank() == 0:
+            print(one_line(f"nothing is left to measure: {path} has every row; --out=DIR measures "
+                           "them again, into DIR"))
         started = time.time()
         for i, (key, make) in enumerate(left):
             t = time.time()

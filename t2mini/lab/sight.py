@@ -107,10 +107,10 @@ def looked(lab, arm=None, told=False):
     told: the base model is told colour and shape in words instead of shown the image. What it
     cannot answer then, no tower helps it to see.
     """
-    every = lab.examples(TASK, WHOLE)
+    every = tasks.get(TASK).examples("test", WHOLE, seed=0)    # few of a few would pass
     known = facts(every)
     examples = [e for e in every if e.kind == "yes/no" and e.prompt.image in known]
-    examples = balanced(examples)
+    examples = balanced(examples)[:lab.n(WHOLE)]
     if told:
         examples = [replace(e, prompt=in_words(e, *known[e.prompt.image])) for e in examples]
     z, meta = expert_of(lab, arm) if arm else ({}, None)

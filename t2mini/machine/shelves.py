@@ -32,7 +32,8 @@ def find(name, base, mine, shipped):
 def suggestion(name, base, mine, shipped):
     """The end of the sentence: what was meant, and what there is instead."""
     files = [path for folder in (mine, shipped) for path in Path(folder).glob("*.safetensors")]
-    known = sorted({path.stem for path in files if path.is_file() and fits(path, base)})
+    known = sorted({path.stem for path in files if told(path).get("base_model") == base
+                    and not is_tower(path)})
     if known:
         return f"{meant(name, known)} Give a .safetensors file or one of: {', '.join(known)}"
     return (": it has none yet, and others are of other models. `train --weights=...` makes one; "
@@ -42,8 +43,20 @@ def suggestion(name, base, mine, shipped):
 def fits(path, base):
     """Is it an expert of the model of that name? So is a file that cannot be read, or does not say:
     whoever loads it tells what is wrong."""
+    return told(path).get("base_model", base) == base
+
+
+def is_tower(path):
+    """Does the file hold what sees images (sight/towers.py), which lies in the same folder?"""
+    return "tower" in told(path)
+
+
+def told(path):
+    """The metadata of a safetensors file; {} where it is none or cannot be read."""
+    if not path.is_file():
+        return {}
     try:
         with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("base_model", base) == base
+            return file.metadata() or {}
     except (SafetensorError, OSError):
-        return True
+        return {}
