@@ -45,7 +45,7 @@ def cells(lab):
             yield {"seed": 0, "task": task, "arm": arm}, partial(asked, lab, task, form)
     for task, how in OPTIONS.items():
         for arm, choose in ((f"written, {how}", False), (f"chosen, {how}", True)):
-            yield {"seed": 0, "task": task, "arm": arm}, partial(asked, lab, task, "{}", choose)
+            yield {"seed": 0, "task": "arc-easy", "arm": arm}, partial(asked, lab, task, "{}", choose)
 
 
 def asked(lab, name, form, choose=False):
