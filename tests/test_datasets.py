@@ -4,6 +4,7 @@ import os
 import random
 import re
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from t2mini import __main__ as cli
 from t2mini import tasks
 from t2mini.questions import asserts, published, sandbox
 from t2mini.grade import find_quoted
+from t2mini.lab import forms
 from t2mini.questions.example import Example
 from t2mini.questions.latex import LONGEST, find_final, same_answer, value
 
@@ -508,3 +510,34 @@ if REAL:
     def value_of(text):
         """By its digits alone: what both spellings of one number share."""
         return "".join(c for c in text.replace("dfrac", "frac") if c.isdigit())
+
+
+def test_forms_are_compared_on_validation_questions(data, tmp_path, monkeypatch):
+    """Fails if a wording is chosen by a question that is scored later, leaves a part of the question away, or is another one
+    than the task asks in where it says so; or if options are not both written and chosen."""
+    monkeypatch.setenv(published.FOLDER, str(tmp_path))
+    seen = []
+
+    def score(model, tokenizer, task, examples, label, choose, counts):
+        seen.append((task, examples, choose))
+        counts["cut"] += 1
+        return [1.0] + [0.0] * (len(examples) - 1)
+
+    monkeypatch.setattr(forms.evaluate, "score", score)
+    lab = SimpleNamespace(data=str(tmp_path), model=None, tokenizer=None,
+                          examples=lambda name, n, split: tasks.get(name).examples(split, n, seed=0))
+    found = [(key, run()) for key, run in forms.cells(lab)]
+    assert {key["task"] for key, _ in found} == {*forms.FORMS, "arc-easy"}
+    names = [key["task"] for key, _ in found[:-4]] + ["arc-easy"] * 2 + ["arc-easy-letters"] * 2
+    as_asked = set()
+    for name, (_, row), (task, examples, choose) in zip(names, found, seen, strict=True):
+        val = tasks.get(name).examples("val", forms.QUESTIONS, seed=0)
+        assert row["split"] == "val" and row["n"] == len(val) and row["cut"] == round(1 / len(val), 4)
+        assert all(e.prompt in shown.prompt and e.answer == shown.answer for e, shown in zip(val, examples, strict=True))
+        assert task.max_tokens == (forms.LONGEST if name in forms.FORMS else tasks.get(name).max_tokens)
+        if [e.prompt for e in val] == [e.prompt for e in examples]:
+            as_asked.add((name, choose))
+    assert as_asked >= {(name, False) for name in [*forms.FORMS, *forms.OPTIONS]} | {(name, True) for name in forms.OPTIONS}
+    assert all(next(iter(ways.values())) == "{}" for ways in forms.FORMS.values())
+    with pytest.raises(ValueError, match="--data=DIR"):
+        next(forms.cells(SimpleNamespace(data=None)))

@@ -38,7 +38,9 @@ def table(rows, tasks=(), against=None):
     for (task, base, arm), seeds in groups.items():
         if against in (None, arm):
             first.setdefault((task, base), (arm, seeds))
-    lines = [f"| questions | who answers | runs x n | right, % [95 %] | minus {in_words(against or 'base')}, points [95 %] |",
+    against = against or next(iter(first.values()))[0]
+    what = in_words(against) if all(arm == against for arm, _ in first.values()) else "the first of each"
+    lines = [f"| questions | who answers | runs x n | right, % [95 %] | minus {what}, points [95 %] |",
              "|---|---|---|---|---|"]
     for (task, base, arm), seeds in groups.items():
         mean, low, high, _ = evaluate.over_seeds(seeds)

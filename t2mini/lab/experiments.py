@@ -20,6 +20,7 @@ from ..questions import math, tables
 from ..questions.other import make_other
 from ..recipe import TrainConfig
 from . import few_shot
+from . import forms as ways
 from . import sight as visual
 from .runs import LOOK, TIED_RATES, row, widened
 
@@ -514,6 +515,11 @@ def sight(lab):
     yield from visual.cells(lab)
 
 
+def forms(lab):
+    """Published questions in several forms, of validation splits (forms.py)."""
+    yield from ways.cells(lab)
+
+
 @dataclass(frozen=True)
 class Experiment:
     """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: see figures.py."""
@@ -537,4 +543,5 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("-", recipe, "bars", "what each departure of the released code costs"),
     Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen"),
     Experiment("-", tiny, "bars", "how few numbers suffice"),
+    Experiment("-", forms, "bars", "which wording suits a model, on validation questions"),
     Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets"))}

@@ -28,6 +28,7 @@ MESSAGE = {
              "it guesses from the words: 66.5 of 86.8 % with the image hidden",
     "real": "On published questions experts of this size gain little,\n"
             "except when picking one of ARC-Easy's options",
+    "forms": "Telling a model of 500 million numbers\nhow to answer is not seen to help it",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",

@@ -1,0 +1,59 @@
+"""
+Ways to ask the published questions: which wording suits a model?
+
+Validation questions tell. MATH-500 and HumanEval have test questions alone, so there it is the pool
+of solved examples that is never scored (published.py). The first form of each set is the one that
+its task uses.
+"""
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+
+from .. import evaluate, tasks
+from .runs import row
+
+# what stands around the question as its task asks it
+FORMS = {
+    "gsm8k": {
+        "the question alone": "{}",
+        "step by step": "{}\nThink step by step. End with a line \"#### \" and the number.",
+        "a few sentences": "{}\nSolve it in a few short sentences. The last one says the answer.",
+        "in a box": "Solve this problem step by step, then put the final number in \\boxed{{}}.\n{}"},
+    "mbpp": {
+        "a function in a code block": "{}",
+        "as an expert": "You are an expert Python programmer. {}",
+        "no explanations": "{}\nWrite no explanations and no example of its use."},
+    "math-500": {
+        "in a box": "{}",
+        "step by step": "{}\nReason step by step.",
+        "a few sentences": "{}\nReason in a few short sentences."},
+    "humaneval": {
+        "a function in a code block": "{}",
+        "no explanations": "{}\nWrite no explanations and no example of its use."}}
+OPTIONS = {"arc-easy": "in quotation marks", "arc-easy-letters": "with letters"}
+QUESTIONS = 128         # of the validation split, or all that there are
+LONGEST = 320           # tokens of an answer that is worked out
+
+
+def cells(lab):
+    """Every form of every set, asked of the base model. See experiments.py for what a cell is."""
+    if not lab.data:
+        raise ValueError("`reproduce forms` needs the published questions: --data=DIR "
+                         "(see `python -m t2mini datasets`)")
+    for task, ways in FORMS.items():
+        for arm, form in ways.items():
+            yield {"seed": 0, "task": task, "arm": arm}, partial(asked, lab, task, form)
+    for task, how in OPTIONS.items():
+        for arm, choose in ((f"written, {how}", False), (f"chosen, {how}", True)):
+            yield {"seed": 0, "task": "arc-easy", "arm": arm}, partial(asked, lab, task, "{}", choose)
+
+
+def asked(lab, name, form, choose=False):
+    """Validation questions in one form. -> row, with the share of answers that were cut off."""
+    task = tasks.get(name)
+    if not task.opener:
+        task = replace(task, max_tokens=LONGEST)
+    shown = [replace(e, prompt=form.format(e.prompt)) for e in lab.examples(name, QUESTIONS, "val")]
+    counts = Counter()
+    rewards = evaluate.score(lab.model, lab.tokenizer, task, shown, name, choose, counts)
+    return {**row(rewards), "split": "val", "cut": round(counts["cut"] / len(shown), 4)}
