@@ -30,7 +30,9 @@ def test_a_table(against, gains):
             {"task": "few", "arm": "a", "rewards": [0] * 5}, {"task": "few", "arm": "b", "rewards": [1] * 5},
             {"task": "left out", "arm": "a", "rewards": [0] * 40}]
     head, _, a, b, *few = tables.table(rows, ["t", "few"], against).splitlines()
-    assert f"minus {against or 'base model'}" in head and len(few) == 2
+    assert f"minus {against or 'a'}," in head and len(few) == 2
+    rows[0]["arm"] = "c"
+    assert ("minus b," if against else "minus the first of each,") in tables.table(rows, ["t", "few"], against)
     shown = [line.split("|")[-2].strip(" *") for line in (a, b, few[1])]
     assert [s.split(" ")[0] for s in shown] == gains
 
