@@ -26,7 +26,7 @@ TEXTS = ("base_sha256", "command", "task")  # metadata that stay text, whatever 
 def find(name, model):
     """A path to an expert file, or a name: yours in out/NAME.safetensors, else the shipped one.
     FileNotFoundError where neither is an expert of this model."""
-    return shelves.find(name, model.name, OUT, SHIPPED / model.name)
+    return shelves.find(name, model, OUT, SHIPPED / model.name)
 
 
 def load(names, model, allow_other_base=False):
@@ -91,7 +91,7 @@ def read_metadata(path):
         with safe_open(path, "pt") as f:
             told = f.metadata() or {}
     except FileNotFoundError:
-        raise FileNotFoundError(f"no expert file at {path}") from None
+        raise FileNotFoundError(f"no expert file at {path} that may be read") from None
     except (SafetensorError, OSError) as e:
         raise ValueError(f"{path}: damaged expert file ({e})") from None
     method = told.get("method", "svf")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
 from t2mini import experts, tasks
+from t2mini.lab import page_model
 from t2mini.machine import files
 from t2mini.machine.text import printable
 
@@ -112,18 +113,30 @@ def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monke
     experts.save_expert(mine, expert, {**meta, "base_model": "another"})
     assert experts.find("math", ours) == shipped and experts.find(mine, ours) == mine
     assert experts.find("math", SimpleNamespace(name="another")) == mine
+    loaded = SimpleNamespace(name=ours.name, base_sha256=meta["base_sha256"])
+    experts.save_expert(mine, expert, {**meta, "base_sha256": "of other weights, of the same name"})
+    assert experts.find("math", loaded) == shipped
+    experts.save_expert(mine, expert, {**meta, "base_model": "renamed"})
+    assert experts.find("math", loaded) == mine
+    experts.save_expert(mine, expert, {**meta, "base_model": "another"})
+    for nowhere in (home / "out" / "nope.safetensors", home / "out"):
+        with pytest.raises(FileNotFoundError, match=f"no expert (file at )?'?{nowhere}"):
+            experts.find(nowhere, ours)
     with pytest.raises(FileNotFoundError, match="Give a .safetensors file or one of: math$"):
         experts.find("none of these", SimpleNamespace(name="another"))
     with pytest.raises(FileNotFoundError, match="no expert 'vision' for a third: it has none yet.*--expert=none"):
         experts.find("vision", SimpleNamespace(name="a third"))
-    for name, line in ((ours.name, "from "), ("another", "")):
-        experts.save_expert(mine, expert, {**meta, "base_model": name})
+    for sha256, line in ((meta["base_sha256"], "from "), ("another", "")):
+        experts.save_expert(mine, expert, {**meta, "base_sha256": sha256})
         status, out, err = call("ask", "hello?", "--expert=math", "--max-tokens=2", "--allow-other-base")
         assert status == 0 and ("instead of the shipped: math" in err) == bool(line), err
         assert "shipped" not in call("ask", "hello?", "--expert=none", "--max-tokens=2")[2]
     mine.unlink()
     mine.mkdir()
+    (home / "out" / "x.safetensors").mkdir()
     assert experts.find("math", ours) == shipped
+    usual = SimpleNamespace(allow_other_base=False)
+    assert page_model.names_of(loaded, usual) == ["dispatcher", "math", "code", "reasoning", "mine"]
     shipped.write_bytes(b"torn")
     assert experts.find("math", ours) == shipped                # whoever loads it says so
 
@@ -138,6 +151,8 @@ def test_what_to_do_after_training_works_as_printed(call, home, tiny_folder):
     line = shlex.split(re.search("next: `python -m t2mini ([^`]*)`", out)[1])
     assert {"eval", "--choose", f"--weights={tiny_folder}", f"--task={home}/my rows.jsonl"} <= {*line}
     assert call(line[0], *line[1:], "--n=2")[0] == 0
+    line = shlex.split(re.search("and `python -m t2mini ([^`]*)` shows", out)[1])
+    assert line[0] == "show" and call(*line)[0] == 0
 
 
 def test_an_empty_alpha_is_no_base_model(call, home):

@@ -375,7 +375,7 @@ def train_(args):
     with keeping(out):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out)}` scores it on test "
-                   f"questions, and `python -m t2mini show {out}` draws its z"))
+                   f"questions, and `python -m t2mini show {shlex.quote(str(out))}` shows it"))
     return result
 
 

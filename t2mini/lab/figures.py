@@ -27,16 +27,15 @@ MESSAGE = {
     "sight": "Much of what the expert for images has right\n"
              "it guesses from the words: 66.5 of 86.8 % with the image hidden",
     "real": "On published questions experts of this size gain little,\n"
-            "except when picking one of ARC-Easy's options",
-    "forms": "Telling a model of 500 million numbers\nhow to answer is not seen to help it",
+            "most where one of ARC's options is picked",
+    "forms": "Telling the model more about how to answer\nis not seen to help it",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
-    "curves": "Twenty-four updates already lift math and code; in reasoning it is a matter of luck",
-    "alphas": "In code and reasoning each search finds another mixture:\n"
-              "ten examples are too few to tell",
-    "dispatch": "A short training teaches the first pass math and code,\n"
-                "but not reasoning, which it never says untrained",
+    "curves": "Twenty-four updates lift math and code; in reasoning three runs end far apart",
+    "alphas": "Ten other examples, another mixture",
+    "dispatch": "A short training teaches the first pass math and code;\n"
+                "it does not learn to say reasoning",
 }
 SURVIVES = ("An expert survives weights in 8 bits, not in 3;\n"
             "on a model tuned for chat only that of reasoning still works")
@@ -49,6 +48,7 @@ SHOWN = {"recipe": lambda r: r["task"] == "math",
          "transfer": lambda r: r["base"] == "the same",
          "dispatch": lambda r: r["task"] == "unseen",
          "results": lambda r: "unseen" not in r["task"],
+         "forms": lambda r: r["task"] != "arc-easy",
          "sight": lambda r: "unseen" not in r["task"] and "choosing" not in r["arm"]}
 
 PAIRED = ("base", "svf", "lora", "always yes", "options hidden")
@@ -85,6 +85,8 @@ def colour_of(arm):
 def headline(fig, done):
     """The message of the picture above its panels."""
     text = done.get("title") or MESSAGE.get(done.get("name"), "")
+    if done.get("quick"):
+        text = "A quick run: it shows that the experiment runs, and nothing else"
     fig.suptitle(text, fontsize=13, weight="bold")
 
 
@@ -392,32 +394,27 @@ def dots(done, path):
 
 
 def curves(done, path):
-    """Over the updates: greedy answers right on test, each run and their mean; and on validation,
-    which chooses the update, the mean."""
+    """Over the updates: greedy answers right on test, each run and their mean. What validation, which
+    chooses the update, said is in the table."""
     plt, rows = pyplot(), done["rows"]
     names = list(dict.fromkeys(r["task"] for r in rows))
     size = 4 * len(names), 4.2
     fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for ax, task in zip(axes[0], names):
         mine = [r for r in rows if r["task"] == task]
-        for name in ("val", "test"):
-            steps = [step for step, _ in mine[0][name]]
-            shares = 100 * np.array([[v for _, v in r[name]][:len(steps)] for r in mine])
-            mean = shares.mean(0)                               # over the trainings
-            if name == "val":
-                label = f"{rows[0]['n_val']} validation questions"
-                ax.plot(steps, mean, ":", color=GREY, lw=2, label=label)
-                continue
-            label = f"{rows[0]['n_test']} test questions"
-            ax.plot(steps, mean, "o-", color=BLUE, ms=6, lw=2.6, label=label)
-            ax.plot(steps, shares.T, color=BLUE, lw=0.9, alpha=0.5)
-            ax.text(steps[-1] + 1, mean[-1], f"{mean[-1]:.0f} %", va="center", weight="bold")
-            ax.text(steps[0] - 1, mean[0], f"{mean[0]:.0f} %", va="top", ha="right", weight="bold")
+        steps = [step for step, _ in mine[0]["test"]]
+        shares = 100 * np.array([[v for _, v in r["test"]][:len(steps)] for r in mine])
+        mean = shares.mean(0)                                   # over the trainings
+        ax.plot(steps, mean, "o-", color=BLUE, ms=6, lw=2.6, label="mean")
+        ax.plot(steps, shares[0], color=BLUE, lw=0.9, alpha=0.5, label="single trainings")
+        ax.plot(steps, shares[1:].T, color=BLUE, lw=0.9, alpha=0.5)
+        ax.text(steps[-1] + 1, mean[-1], f"{mean[-1]:.0f} %", va="center", weight="bold")
+        ax.text(steps[0] - 1, mean[0], f"{mean[0]:.0f} %", va="top", ha="right", weight="bold")
         ax.set(title=f"{task}, {len(mine)} trainings", xlabel="update", ylim=(0, 100),
                xlim=(-6, 30), xticks=steps)
     axes[0][0].set_ylabel("right answers, %")
     axes[0][-1].legend(frameon=False, fontsize=10, loc="upper left", alignment="left",
-                       title="thick: mean; thin: single trainings")
+                       title=f"{rows[0]['n_test']} test questions")
     headline(fig, done)
     save(fig, path)
 

@@ -15,21 +15,21 @@ from .runs import row
 # what stands around the question as its task asks it
 FORMS = {
     "gsm8k": {
-        "the question alone": "{}",
-        "step by step": "{}\nThink step by step. End with a line \"#### \" and the number.",
-        "a few sentences": "{}\nSolve it in a few short sentences. The last one says the answer.",
-        "in a box": "Solve this problem step by step, then put the final number in \\boxed{{}}.\n{}"},
+        "as it is asked: the question alone": "{}",
+        "told: step by step": "{}\nThink step by step. End with a line \"#### \" and the number.",
+        "told: a few sentences": "{}\nSolve it in a few short sentences. The last one says the answer.",
+        "told: in a box": "Solve this problem step by step, then put the final number in \\boxed{{}}.\n{}"},
     "mbpp": {
-        "a function in a code block": "{}",
-        "as an expert": "You are an expert Python programmer. {}",
-        "no explanations": "{}\nWrite no explanations and no example of its use."},
+        "as it is asked: a code block": "{}",
+        "told: you are an expert": "You are an expert Python programmer. {}",
+        "told: no explanations": "{}\nWrite no explanations and no example of its use."},
     "math-500": {
-        "in a box": "{}",
-        "step by step": "{}\nReason step by step.",
-        "a few sentences": "{}\nReason in a few short sentences."},
+        "as it is asked: in a box": "{}",
+        "told: step by step": "{}\nReason step by step.",
+        "told: a few sentences": "{}\nReason in a few short sentences."},
     "humaneval": {
-        "a function in a code block": "{}",
-        "no explanations": "{}\nWrite no explanations and no example of its use."}}
+        "as it is asked: a code block": "{}",
+        "told: no explanations": "{}\nWrite no explanations and no example of its use."}}
 OPTIONS = {"arc-easy": "in quotation marks", "arc-easy-letters": "with letters"}
 QUESTIONS = 128         # of the validation split, or all that there are
 LONGEST = 320           # tokens of an answer that is worked out

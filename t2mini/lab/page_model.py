@@ -285,7 +285,8 @@ def names_of(model, shelf):
     """Experts of z for this base model: the dispatcher, the skills, then others by name."""
     paths = [*(experts.SHIPPED / model.name).glob("*.safetensors"),
              *experts.OUT.glob("*.safetensors")]
-    found = {path.stem: experts.find(path.stem, model) for path in paths if not is_tower(path)}
+    found = {path.stem: experts.find(path.stem, model) for path in paths
+             if path.is_file() and not is_tower(path)}
     usable = [name for name, path in found.items() if belongs(name, path, model, shelf)]
     first = ("dispatcher", *adapt.MIXED)
     return [n for n in first if n in usable] + sorted({*usable} - {*first})

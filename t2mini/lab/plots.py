@@ -138,8 +138,11 @@ def draw_expert(expert, meta, path):
     if layers != list(range(len(layers))):                  # every second block, for example
         left.set_yticks(range(len(layers)), layers)
     i, j = divmod(int(grid.nan_to_num(-1).argmax()), len(modules))
-    left.plot(j, i, "o", ms=13, mfc="none", mec=RED, mew=2)
-    left.set(ylabel="layer", title=f"turned most (ring): {modules[j]} of layer {layers[i]}")
+    title = "no dial is turned"
+    if float(grid.nan_to_num(0).max()) > 1e-6:              # else it is rounding
+        left.plot(j, i, "o", ms=13, mfc="none", mec=RED, mew=2)
+        title = f"turned most (ring): {modules[j]} of layer {layers[i]}"
+    left.set(ylabel="layer", title=title)
     fig.colorbar(image, ax=left, label="mean distance of its dials from 1")
     z = torch.cat([z.flatten() for z in expert.values()])
     spread = None if z.max() - z.min() > 1e-3 else (float(z.min()) - 0.5, float(z.max()) + 0.5)     # rounding is no spread
@@ -168,7 +171,7 @@ def draw_log(path_log, path):
                 label="reward of sampled answers (train)")
     error = [1.96 * (r["val"] * (1 - r["val"]) / r["val_n"]) ** 0.5 for r in val]
     ax.errorbar([r["step"] for r in val], [r["val"] for r in val], error, color=BLUE, marker="o", capsize=3,
-                label=f"greedy accuracy, validation (n={val[0]['val_n'] if val else 0})")
+                label=f"right on validation (n={val[0]['val_n'] if val else 0})")
     ax.set(xlabel="update", ylabel="share right", ylim=(0, 1))
     if val:
         ax.set_title(f"Validation questions right: {val[0]['val']:.0%} at the start, at best "

@@ -93,8 +93,9 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             done = read(path)
             other = [k for k in SETTINGS if done[k] != settings[k]]
             if other:
-                raise ValueError(f"{path} was measured with another {other[0]}; "
-                                 "move it away to start anew")
+                raise ValueError(f"{path} was measured with another {other[0]}: take the --weights "
+                                 "and --dtype that it was measured with, or --out=DIR, or move it "
+                                 "away to start anew")
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
         cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
         left = missing(cells, done["rows"], only)
