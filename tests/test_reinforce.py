@@ -762,7 +762,7 @@ def test_next_token_training_lowers_the_loss(loaded, words, monkeypatch, tmp_pat
     shown = []
     monkeypatch.setattr(plots, "save", lambda fig, path: shown.extend(fig.axes[0].get_legend().get_texts()))
     plots.draw_log(tmp_path / "e.jsonl", tmp_path / "e.png")
-    assert [t.get_text()[:6] for t in shown] == ["greedy"]  # and no reward of answers that nobody sampled
+    assert [t.get_text()[:6] for t in shown] == ["right "]  # and no reward of answers that nobody sampled
     assert experts.read_metadata(tmp_path / "e.safetensors")["config"]["objective"] == "next-token"
 
 
