@@ -124,6 +124,9 @@ def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monke
             experts.find(nowhere, ours)
     with pytest.raises(FileNotFoundError, match="Give a .safetensors file or one of: math$"):
         experts.find("none of these", SimpleNamespace(name="another"))
+    with pytest.raises(FileNotFoundError, match="one of: math; with --expert=NAME or --expert=none `ask` needs none"):
+        (home / "out" / "dispatcher.safetensors").unlink()
+        experts.find("dispatcher", SimpleNamespace(name="another"))
     with pytest.raises(FileNotFoundError, match="no expert 'vision' for a third: it has none yet.*--expert=none"):
         experts.find("vision", SimpleNamespace(name="a third"))
     for sha256, line in ((meta["base_sha256"], "from "), ("another", "")):
@@ -136,7 +139,7 @@ def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monke
     (home / "out" / "x.safetensors").mkdir()
     assert experts.find("math", ours) == shipped
     usual = SimpleNamespace(allow_other_base=False)
-    assert page_model.names_of(loaded, usual) == ["dispatcher", "math", "code", "reasoning", "mine"]
+    assert page_model.names_of(loaded, usual) == ["math", "code", "reasoning", "mine"]
     shipped.write_bytes(b"torn")
     assert experts.find("math", ours) == shipped                # whoever loads it says so
 

@@ -38,7 +38,10 @@ def suggestion(name, model, mine, shipped):
     known = sorted({path.stem for path in files
                     if told(path) and fits(path, model) and not is_tower(path)})
     if known:
-        return f"{meant(name, known)} Give a .safetensors file or one of: {', '.join(known)}"
+        there = f"{meant(name, known)} Give a .safetensors file or one of: {', '.join(known)}"
+        if name == "dispatcher":                            # a first pass was asked for
+            there += "; with --expert=NAME or --expert=none `ask` needs none"
+        return there
     return (": it has none yet, and others are of other models. `train --weights=...` makes one; "
             "`ask --expert=none` asks the model as it is")
 
