@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
 from t2mini import experts, tasks
+from t2mini.formats import download
 from t2mini.lab import page_model
 from t2mini.machine import files
 from t2mini.machine.text import printable
@@ -98,6 +99,17 @@ def test_eval(call, trained, home, how):
     option, _, who = how.partition("=")
     said = {"--expert": f"(expert {who}, ", "--strategy": f"({who}, ", "--alpha": "(mixture of 0.5 math + 0 code + -0.25 reasoning, "}
     assert said[option] in out and result["expert"] == (who if option == "--expert" else None)
+
+
+def test_show_takes_the_default_models_expert_first(call, trained, home, monkeypatch):
+    """Fails if a name shows the expert of a model that comes earlier in the alphabet."""
+    monkeypatch.setattr(experts, "SHIPPED", home / "shipped")
+    (home / "out" / "math.safetensors").unlink()
+    expert, meta = experts.read_expert(trained["expert"]), experts.read_metadata(trained["expert"])
+    for base in (download.DEFAULT, "another"):
+        experts.save_expert(home / "shipped" / base / "math.safetensors", expert, {**meta, "base_model": base})
+    status, out, err = call("show", "math", f"--picture={home}/z.png")
+    assert status == 0 and download.DEFAULT in out and "another" not in out, err
 
 
 def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monkeypatch):

@@ -393,8 +393,9 @@ def show(args):
     """Print what an expert's file says and where its z are, and draw it."""
     path = Path(args.expert)
     if path.suffix != ".safetensors":
-        places = [experts.OUT / f"{args.expert}.safetensors",
-                  *sorted(experts.SHIPPED.glob(f"*/{args.expert}.safetensors"))]
+        file = f"{args.expert}.safetensors"
+        places = [experts.OUT / file, experts.SHIPPED / download.DEFAULT / file,
+                  *sorted(experts.SHIPPED.glob(f"*/{file}"))]
         path = next((p for p in places if p.is_file()), None)
         if path is None:
             raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
