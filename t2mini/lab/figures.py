@@ -27,13 +27,14 @@ MESSAGE = {
     "sight": "Much of what the expert for images has right\n"
              "it guesses from the words: 66.5 of 86.8 % with the image hidden",
     "real": "On published questions experts of this size gain little,\n"
-            "most where one of ARC's options is picked",
+            "but for ARC-Easy when they pick an option instead of writing it",
     "forms": "Telling the model more about how to answer\nis not seen to help it",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
     "curves": "Twenty-four updates lift math and code; in reasoning three runs end far apart",
-    "alphas": "Ten other examples, another mixture",
+    "alphas": "Searches on ten other examples each: in math they agree on little use\n"
+              "of reasoning, in code and reasoning on nothing",
     "dispatch": "A short training teaches the first pass math and code;\n"
                 "it does not learn to say reasoning",
 }
@@ -481,7 +482,7 @@ def alphas(done, path):
             ax.plot(r["experts"], r["alpha"], f"{marker}-", color=OF["search"], ms=9,
                     lw=1.8, alpha=0.4 + 0.6 * i / len(mine), label=f"search {i}")
         ax.axhline(0, color=GREY, lw=0.8, ls=":")
-        ax.set(title=in_words(task), xlim=(-0.3, len(mine[0]["experts"]) - 0.7))
+        ax.set(title=in_words(task), xlim=(-0.3, len(mine[0]["experts"]) - 0.7), xlabel="expert")
         ax.grid(axis="x", alpha=0.3)
     axes[0][0].set_ylabel("weight α of the expert in the\nmixture that was chosen")
     axes[0][-1].legend(frameon=False)
