@@ -48,7 +48,7 @@ WORDS = {
     "mixed logits": "mixed by logits (released)", "one z per singular value": "one dial per singular value",
     "base, choosing": "base model, picking an option",
     "base, choosing, unlisted": "base model, picking, options hidden",
-    "svf, choosing": "SVF expert, picking an option", "options hidden": "base model, options hidden",
+    "svf, choosing": "SVF expert, picking an option", "options hidden": "base model, options not in its prompt",
     "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
     "real-code": "the first 100 of MBPP", "real-reasoning": "the first 100 of ARC-Challenge",
     "hand-math": "math, by hand", "hand-code": "code, by hand",
@@ -130,32 +130,41 @@ def in_picture(text):
 def draw_expert(expert, meta, path):
     """Left: where an expert turned its dials (mean |z - 1| per layer and module). Right: all its z."""
     plt = pyplot()
-    layers, modules, grid = by_layer_and_module(expert, lambda z: float((z - 1).abs().mean()))
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), gridspec_kw={"width_ratios": [1.2, 1]})
-    image = left.imshow(grid.numpy(), aspect="auto", cmap="viridis", origin="lower")
+    layers, modules, grid = by_layer_and_module(expert, lambda z: 100 * float((z - 1).abs().mean()))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained", width_ratios=[1.2, 1])
+    turned = float(grid.nan_to_num(0).max()) > 1e-4         # less is rounding
+    image = left.imshow(grid.numpy(), aspect="auto", cmap="viridis", origin="lower", vmin=0, vmax=None if turned else 1)
     modules = list(map(in_picture, modules))
     left.set_xticks(range(len(modules)), modules, rotation=35, ha="right")
     if layers != list(range(len(layers))):                  # every second block, for example
         left.set_yticks(range(len(layers)), layers)
-    i, j = divmod(int(grid.nan_to_num(-1).argmax()), len(modules))
-    title = "no dial is turned"
-    if float(grid.nan_to_num(0).max()) > 1e-6:              # else it is rounding
-        left.plot(j, i, "o", ms=13, mfc="none", mec=RED, mew=2)
-        title = f"turned most (ring): {modules[j]} of layer {layers[i]}"
-    left.set(ylabel="layer", title=title)
-    fig.colorbar(image, ax=left, label="mean distance of its dials from 1")
+    left.set(ylabel="layer", title="how far, matrix by matrix")
+    fig.colorbar(image, ax=left, label="mean distance of its dials from 1, %")
     z = torch.cat([z.flatten() for z in expert.values()])
     spread = None if z.max() - z.min() > 1e-3 else (float(z.min()) - 0.5, float(z.max()) + 0.5)     # rounding is no spread
-    right.hist(z.numpy(), bins=120, range=spread, color=BLUE, log=True)
+    right.hist(z.numpy(), bins=80, range=spread, color=BLUE)
     right.axvline(1, color="black", lw=1, ls=":")
-    far = float((z - 1).abs().mean())
-    right.set(xlabel="z (1 = base model)", ylabel="how many dials (log scale)",
-              title=f"{len(z):,} dials, {far:.1%} away from 1 on average")
+    ordered = z.sort().values
+    low, high = float(ordered[len(z) // 20]), float(ordered[-1 - len(z) // 20])
+    right.axvspan(low, high, color=BLUE, alpha=0.12, lw=0)
+    right.set(xlabel="z of a dial (dotted: 1, the base model)", ylabel="how many dials",
+              title=f"90 % of {len(z):,} dials: {low:.2f} to {high:.2f} (shaded)")
     task = str(meta.get("task", "?"))
     if task.endswith(".jsonl"):                             # a file of yours, wherever it is
         task = Path(task).name
-    told = [in_picture(text) for text in (task, meta.get("base_model", "?"), meta.get("seed", "?"))]
-    fig.suptitle("where the expert '{}' of {} (seed {}) turned its dials".format(*told), weight="bold")
+    told = "The expert '{}' of {} (seed {})\n".format(
+        *(in_picture(text) for text in (task, meta.get("base_model", "?"), meta.get("seed", "?"))))
+    if turned:
+        most = int(grid.nan_to_num(-1).argmax())
+        i, j = divmod(most, len(modules))
+        for colour, width in ("white", 5), (RED, 2.5):
+            left.plot(j, i, "o", ms=16, mfc="none", mec=colour, mew=width)
+        far = float((z - 1).abs().mean())
+        told += (f"turned its dials by {far:.1%} on average, "
+                 f"by {float(grid.flatten()[most]):.1f}% at most ({modules[j]} of layer {layers[i]}, ring)")
+    else:
+        told += "turned no dial"
+    fig.suptitle(told, fontsize=13, weight="bold")
     save(fig, path)
 
 
