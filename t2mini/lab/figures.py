@@ -27,7 +27,7 @@ MESSAGE = {
     "sight": "Much of what the expert for images has right\n"
              "it guesses from the words: 66.5 of 86.8 % with the image hidden",
     "real": "On published questions experts of this size gain or lose a few points;\n"
-            "the one large rise is mostly there without any, if the prompt leaves out the options",
+            "most of ARC-Easy's large rise the base model has, too, if its prompt omits the options",
     "forms": "Telling the model more about how to answer\nis not seen to help it",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"

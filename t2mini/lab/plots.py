@@ -161,7 +161,7 @@ def draw_expert(expert, meta, path):
             left.plot(j, i, "o", ms=16, mfc="none", mec=colour, mew=width)
         far = float((z - 1).abs().mean())
         told += (f"turned its dials by {far:.1%} on average, "
-                 f"by {float(grid.flatten()[most]):.1f}% at most ({modules[j]} of layer {layers[i]}, ring)")
+                 f"most in {modules[j]} of layer {layers[i]}: {float(grid.flatten()[most]):.1f}% (ring)")
     else:
         told += "turned no dial"
     fig.suptitle(told, fontsize=13, weight="bold")
