@@ -31,7 +31,7 @@ from .generate import generate
 from .grade import graded_end
 from .likelihood import check_length, choose, logprobs, pack
 from .machine import ranks
-from .machine.batches import BUDGET, micro_batches, within
+from .machine.batches import BUDGET, at_once, micro_batches, within
 from .machine.memory import return_memory
 from .machine.text import ending
 from .questions.example import Example
@@ -282,7 +282,7 @@ def learn(model, cfg, step, optimizer, episodes, whole):
     for settings in optimizer.param_groups:
         settings["lr"] = learning_rate(cfg, step)
     if not whole["failed"]:
-        for part in micro_batches(groups):
+        for part in micro_batches(groups, at_once(model)):
             stats = policy_gradient(model, [groups[i] for i in part], [advantage[i] for i in part],
                                     temperature, norm, cfg.kl)
             sums["kl"] += stats["kl"] * stats["tokens"] / whole["credited"]

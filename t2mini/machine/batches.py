@@ -6,7 +6,7 @@ import time
 
 from . import ranks
 
-BUDGET = 512            # tokens of a batch that learns: more take more memory, for little time
+BUDGET = 512            # tokens of a batch that learns: more take more memory
 
 
 class Progress:
@@ -103,6 +103,12 @@ def in_batches(run, sizes, batch, label=""):
 
 
 # ------------------------------------------------------------------------ batches that learn
+def at_once(model):
+    """Tokens of a batch that learns: a small model has room for more, and meets its weights less
+    often then."""
+    return max(BUDGET, BUDGET * 1152 // model.cfg.hidden_size)
+
+
 def micro_batches(groups, budget=BUDGET):
     """Indices of groups of (prompt ids, [answer ids, ...]), sorted by packed length, in batches of at
     most `budget` padded tokens."""
