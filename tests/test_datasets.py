@@ -4,6 +4,7 @@ import os
 import random
 import re
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,10 @@ from t2mini import __main__ as cli
 from t2mini import tasks
 from t2mini.questions import asserts, published, sandbox
 from t2mini.grade import find_quoted
-from t2mini.lab import forms
+from t2mini.lab import forms, larger
 from t2mini.questions.example import Example
 from t2mini.questions.latex import LONGEST, find_final, same_answer, value
+from t2mini.recipe import TrainConfig
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -541,3 +543,46 @@ def test_forms_are_compared_on_validation_questions(data, tmp_path, monkeypatch)
     assert all(next(iter(ways.values())) == "{}" for ways in forms.FORMS.values())
     with pytest.raises(ValueError, match="--data=DIR"):
         next(forms.cells(SimpleNamespace(data=None)))
+
+
+def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
+    """Fails if a missing expert stops the others, a LoRA learns from other settings than the expert beside it, one chooses and
+    the other writes, or mixtures are asked for where an expert is missing."""
+    def meta(task, objective):
+        config = asdict(TrainConfig(task=task, steps=90, prompts=48, objective=objective, temperature=6.0, lr=4e-3, seed=3))
+        return {"task": task, "parameters": 7, "config": config}
+
+    there = {"reasoning": meta("arc-easy-letters", "options")}
+    monkeypatch.setattr(larger, "trained", lambda lab, name: there.get(name, {}))
+    asked, made = [], []
+
+    def expert(task, seed, **settings):
+        made.append((task, seed, settings))
+        return {"z": 1}, {"parameters": 50}
+
+    def score(task, n, z, meta=None, choose=False):
+        asked.append((task, n, z, choose))
+        return {"n": 4}
+
+    lab = SimpleNamespace(data=str(tmp_path), model=None, expert=expert, score=score, arm=print, in_context=print)
+    found = [(key["task"], key["arm"], run) for key, run in larger.cells(lab)]
+    chosen = [(task, f"{who}, choosing") for task in larger.SETS["reasoning"] for who in ("base", "svf", "lora")]
+    written = [(task, "base") for name in ("math", "code") for task in larger.SETS[name]]
+    assert [(task, arm) for task, arm, _ in found] == [*written, *chosen, ("published", "prompt")]
+
+    row = next(run for task, arm, run in found if arm == "lora, choosing")()
+    [(task, seed, settings)] = made
+    assert (task, seed) == ("arc-easy-letters", 0) and row == {"n": 4, "parameters": 50, "lr": 1e-3}
+    assert TrainConfig(task=task, **settings) == replace(
+        TrainConfig(**there["reasoning"]["config"]), method="lora", lr=1e-3, seed=0)
+    assert asked == [("arc-easy-letters", larger.WHOLE, {"z": 1}, True)]
+
+    there |= {name: meta(larger.SETS[name][0], "reward") for name in ("math", "code")} | {"dispatcher": meta("dispatch", "reward")}
+    arms = {}
+    for key, _ in larger.cells(lab):
+        arms.setdefault(key["task"], set()).add(key["arm"])
+    assert arms["published"] == {"prompt", "classifier"} and arms["gsm8k"] == {"base", "svf", "lora"}
+    for _, task in larger.SETS.values():
+        assert arms[task] >= {"prompt", "classifier", "uniform alpha", "cem", "best single expert", "10-shot in context"}
+    with pytest.raises(ValueError, match="--data=DIR"):
+        next(larger.cells(SimpleNamespace(data=None)))

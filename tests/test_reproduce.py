@@ -22,7 +22,7 @@ import t2mini
 from t2mini import __main__ as cli
 from t2mini import adapt, evaluate, experts, svf, tasks
 from t2mini.cli import verbs
-from t2mini.lab import experiments, figures, reproduce, runs
+from t2mini.lab import experiments, figures, mixing, reproduce, routing, runs
 from t2mini.machine import files, ranks
 from t2mini.questions import published, tables
 from t2mini.questions.example import Example, split_of
@@ -57,7 +57,7 @@ QUICKEST = ("spectrum", "tiny")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICKEST else pytest.mark.slow)
-                                  for n in reproduce.ALL if n not in ("real", "forms")])
+                                  for n in reproduce.ALL if n not in ("real", "real05", "forms")])
 def test_every_cell_runs_and_the_base_comes_back(tiny, tmp_path, name):
     """Fails if a cell raises, a row lacks what its picture needs, or a cell leaves an expert or other weights in the model."""
     model, tokenizer = tiny
@@ -204,7 +204,7 @@ def work(monkeypatch):
     def cells(lab_):
         yield {"task": "weights", "arm": "alone", "seed": 0}, lambda: runs.row([1.0])
         yield {"task": "math", "arm": "svf", "seed": 0}, lambda: experiments.trained(lab_, "math", 0, n=5, look=2, lr=0.1)
-        yield {"task": "math", "arm": "cem", "seed": 0}, lambda: experiments.searched(lab_, "math", 0, n=5, shots=2)
+        yield {"task": "math", "arm": "cem", "seed": 0}, lambda: mixing.searched(lab_, "math", 0, n=5, shots=2)
     monkeypatch.setitem(reproduce.ALL, "work", experiments.Experiment("-", cells, "bars", "a test"))
     monkeypatch.setattr(runs, "QUICK", SMALL | {"prompts": 4, "samples": 4, "steps": 3, "val_n": 8})
     monkeypatch.setattr(runs, "BUDGET", {})                  # no must_stop: a random model does not
@@ -442,8 +442,8 @@ def test_hand_written_questions_have_all_labels_and_no_template(tiny, tmp_path):
     assert not made & set(every)
     lab = runs.Lab(*tiny, tmp_path)
     lab.n = lambda full: full
-    assert experiments.to_route(lab, "handwritten", "code") == ("code", found["code"])
-    needs, questions = experiments.to_route(lab, "unseen", "other-unseen")
+    assert routing.to_route(lab, "handwritten", "code") == ("code", found["code"])
+    needs, questions = routing.to_route(lab, "unseen", "other-unseen")
     assert needs == "other" and len(questions) == 100
 
 
@@ -451,7 +451,7 @@ def test_routing_asks_in_the_form_that_eval_asks_in(tiny, tmp_path):
     """Fails if questions to be routed are rewritten into a form that the dispatcher knows better than the one in use."""
     lab = runs.Lab(*tiny, tmp_path)
     for name in ("reasoning", "math-unseen", "code-unseen", "other"):
-        needs, questions = experiments.to_route(lab, "seen", name)
+        needs, questions = routing.to_route(lab, "seen", name)
         assert needs == tasks.get(name).skill and questions == [e.prompt for e in tasks.get(name).examples("test", 2)]
 
 

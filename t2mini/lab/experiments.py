@@ -16,24 +16,21 @@ from typing import Callable
 import torch
 
 from .. import adapt, evaluate, experts, svf, tasks
-from ..questions import math, tables
-from ..questions.other import make_other
+from ..questions import math
 from ..recipe import TrainConfig
-from . import few_shot
 from . import forms as ways
+from . import larger
 from . import sight as visual
-from .runs import LOOK, TIED_RATES, row, widened
+from .mixing import FEW_SHOT, FIRST_PASSES, found_on_shots, random_alpha, searched
+from .routing import confusion
+from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
 
-SEEDS = (0, 1, 2)
 DRAWS = range(10)          # of random alpha: they cost no search, and they differ most
 LONG = dict(steps=64)       # of all that the release does, which learns slowly if it learns
 SHORT = dict(steps=16)      # of the controls that train many arms on math: a third less
 SEEN = tasks.MIXED
 UNSEEN = tuple(f"{task}-unseen" for task in SEEN)
 METHODS = ("svf", "lora", "ia3")
-WITHOUT_FIRST_PASS = ("cem", "none")
-FIRST_PASSES = [strategy for strategy in adapt.STRATEGIES if strategy not in WITHOUT_FIRST_PASS]
-
 
 # Said under the tables of every row that it is about.
 PROMPT = ("its wording was chosen for labels that are spread evenly, so that a dispatcher can "
@@ -41,13 +38,6 @@ PROMPT = ("its wording was chosen for labels that are spread evenly, so that a d
 BARE = "the examples show bare numbers, and an answer in their form leaves the working out"
 SHORT_LORA = "LoRA experts of 24 updates each, where the SVF experts had 144 to 195"
 RATE = TrainConfig().lr     # of z: the one that the sweep in `finetune` chose
-
-
-def cell(run, note="", **key):
-    """A row's key and what makes it; note: what a reader of the row must know."""
-    def noted():
-        return {**run(), "note": note}
-    return {"seed": 0, **key}, noted if note else run
 
 
 def trained(lab, task, seed, n=400, look=0, **changes):
@@ -146,67 +136,12 @@ def worked(example):
     return f"{math.worked(example)}. The answer is {example.answer}."
 
 
-def searched(lab, task, seed, n=200, **options):
-    expert, meta, found = lab.search(task, seed, **options)
-    scored = lab.score(task, n, expert, meta)
-    return {**scored, "alpha": found["alpha"], "shots_right": found["shots_right"]}
-
-
-def random_alpha(lab, task, seed):
-    """Three numbers drawn as CEM's first population draws them."""
-    g = torch.Generator().manual_seed(seed)
-    alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(-0.5, 1.5).tolist()
-    return lab.arm(task, 200, alpha=[round(a, 4) for a in alpha])
-
-
 def mixed_lora(lab, task, seed, arm):
     """The same strategies over the LoRA experts of `finetune`."""
     mixed = [lab.expert(t, seed, method="lora", lr=lab.best_lr("lora")[0]) for t in SEEN]
     if arm == "cem":
         return searched(lab, task, seed, mixed=mixed)
     return lab.score(task, 200, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), widened(mixed))
-
-
-def found_on_shots(lab, task, seed, way, n=200):
-    """way(model, tokenizer, task, experts, shots, seed) -> (mixed z, alpha): scored. -> row."""
-    started = perf_counter()
-    mixed = list(experts.load(adapt.MIXED, lab.model).values())
-    solved = lab.shots(task, seed, 4 if lab.quick else 10)
-    z, alpha = way(lab.model, lab.tokenizer, tasks.get(task), mixed, solved, seed=seed)
-    seconds = round(perf_counter() - started, 1)
-    mean = torch.as_tensor(alpha).view(-1, len(mixed)).float().mean(0)      # of all matrices
-    return {**lab.score(task, n, z), "alpha": mean.round(decimals=4).tolist(),
-            "search_seconds": seconds}
-
-
-def best_single(model, tokenizer, task, mixed, solved, seed):
-    """The expert, or the base model, that is best on the shots; of equals the likelier one."""
-    found = adapt.score_mixtures(model, tokenizer, task, solved, [{}, *mixed])
-    k = max(range(len(found)), key=found.__getitem__)
-    return [{}, *mixed][k], [float(k == i + 1) for i in range(len(mixed))]
-
-
-def by_accuracy(*given, normalise=False, **options):
-    z, found = adapt.adapt_cem(*given, normalise=normalise, **options)
-    return z, svf.normalised(found.best) if normalise else found.best
-
-
-def by_likelihood(*given, **options):
-    return few_shot.by_likelihood(*given, **options)[:2]
-
-
-def by_gradient(*given, **options):
-    return few_shot.by_gradient(*given, **options)[:2]
-
-
-FEW_SHOT = {
-    "best single expert": best_single,
-    "cem, alpha sums to 1": partial(by_accuracy, normalise=True),
-    "cem on likelihood": by_likelihood,
-    "gradient of likelihood": partial(by_gradient, goal="gold"),
-    "gradient of reward": partial(by_gradient, goal="reward"),
-    "gradient of reward, per matrix": partial(by_gradient, goal="reward", per_matrix=True),
-}
 
 
 def shots(lab):
@@ -241,42 +176,15 @@ def dispatch(lab):
     if lab.data:
         kinds["published"] = ("gsm8k", "mbpp", "arc-challenge")
     for kind, names in kinds.items():
-        yield cell(partial(confusion, lab, kind, names, None), PROMPT, task=kind, arm="prompt")
+        yield cell(partial(confusion, lab, kind, names), PROMPT, task=kind, arm="prompt")
         for seed in SEEDS:
-            run = partial(confusion, lab, kind, names, seed)
+            run = partial(trained_first_pass, lab, kind, names, seed)
             yield cell(run, task=kind, arm="classifier", seed=seed)
 
 
-def confusion(lab, kind, names, seed):
-    """Where the first pass sends test questions of each name. -> row.
-
-    seed: of the dispatcher trained for it; None asks the base model.
-    """
-    dispatcher = None
-    if seed is not None:
-        dispatcher = lab.expert("dispatch", seed)[0]
-    table, rewards = {}, []
-    for name in names:
-        needs, questions = to_route(lab, kind, name)
-        routes = adapt.route(lab.model, lab.tokenizer, questions, dispatcher, label=name)
-        said = [r.label if r.readable else "unreadable" for r in routes]
-        table[name] = {k: said.count(k) for k in (*tasks.LABELS, "unreadable")}
-        rewards += [float(label == needs) for label in said]
-    return {**row(rewards), "confusion": table}
-
-
-def to_route(lab, kind, name):
-    """-> (the right label, questions): 100 of a test split, or all that were written by hand."""
-    if kind == "handwritten":
-        questions = tables.handwritten()[name]
-        return name, questions[:lab.n(len(questions))]
-    if name == "other-unseen":
-        task = tasks.Task(name, tasks.unseen(make_other), 48, "other")
-        examples = task.examples("test", lab.n(100))
-    else:
-        task = tasks.get(name)
-        examples = lab.examples(name, 100)
-    return task.skill, [e.prompt for e in examples]
+def trained_first_pass(lab, kind, names, seed):
+    """The same of a dispatcher trained for it. -> row."""
+    return confusion(lab, kind, names, lab.expert("dispatch", seed)[0])
 
 
 def timing(lab):
@@ -465,7 +373,6 @@ def own_rate(lab, seed, tie):
 
 REAL = {"gsm8k": ("gsm8k", "math-500"), "mbpp": ("mbpp", "humaneval"),
         "arc-easy": ("arc-easy", "arc-challenge")}
-WHOLE = 10 ** 6             # more questions than any set has
 CHOOSING = dict(objective="options", prompts=48, samples=8, temperature=2.0, steps=60, val_every=20,
                 val_n=384)
 
@@ -515,6 +422,11 @@ def sight(lab):
     yield from visual.cells(lab)
 
 
+def real05(lab):
+    """Published questions and a base that can do them, with the experts that it has (larger.py)."""
+    yield from larger.cells(lab)
+
+
 def forms(lab):
     """Published questions in several forms, of validation splits (forms.py)."""
     yield from ways.cells(lab)
@@ -544,4 +456,5 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen"),
     Experiment("-", tiny, "bars", "how few numbers suffice"),
     Experiment("-", forms, "bars", "which wording suits a model, on validation questions"),
-    Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets"))}
+    Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets"),
+    Experiment("Tables 1, 2", real05, "pairs", "the same with --weights=qwen2.5-coder-0.5b"))}

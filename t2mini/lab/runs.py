@@ -25,6 +25,8 @@ BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=6
           "easy-vqa": dict(prompts=32, samples=8, temperature=1.0, steps=100, val_every=20, val_n=192, must_stop=True),
           "arc-easy": dict(prompts=24, samples=12, temperature=1.0, steps=100, val_every=20, val_n=192)}
 COMMON = dict(prompts=12, samples=6, steps=24, val_every=8, val_n=96)
+SEEDS = (0, 1, 2)
+WHOLE = 10 ** 6     # more questions than any set has
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
 LOOK = 100      # test questions beside every validation of SVF experts, for `curves`
 TIED_RATES = (1e-2, 3e-2, 1e-1)     # of few numbers that each move many singular values
@@ -203,3 +205,10 @@ def row(rewards):
     return {"split": "test", "n": len(rewards), "score": round(sum(rewards) / len(rewards), 4),
             "ci95": [round(x, 4) for x in evaluate.wilson(sum(rewards), len(rewards))],
             "rewards": "".join(str(int(r)) for r in rewards)}
+
+
+def cell(run, note="", **key):
+    """A row's key and what makes it; note: what a reader of the row must know."""
+    def noted():
+        return {**run(), "note": note}
+    return {"seed": 0, **key}, noted if note else run

@@ -1,0 +1,99 @@
+"""
+The paper's Tables 1 and 2 and Figure 6 on published questions, with a base model that can do them.
+
+Seen:    each expert on the whole test set of what it was trained on, beside the base model and a
+         LoRA that is trained here under the expert's own settings.
+Unseen:  the same experts on the set beside it that nobody was trained on; strategies and mixtures
+         where the base has all experts.
+Routed:  where the first pass sends test questions of all six sets.
+Experts: those that the base has, each with the settings that its file names. What is missing has
+         no rows.
+"""
+from functools import partial
+
+from .. import adapt, experts
+from .mixing import FIRST_PASSES, best_single, found_on_shots, searched
+from .routing import confusion
+from .runs import SEEDS, WHOLE, cell
+
+# expert -> the set that it is trained on, and the unseen one beside it
+SETS = {"math": ("gsm8k", "math-500"), "code": ("mbpp", "humaneval"),
+        "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
+LORA = dict(method="lora", lr=1e-3)     # the rate that validation chose for SmolLM2 (`finetune`)
+NOT_SHARED = ("task", "seed", "method", "lr", "modules")    # by an expert and its LoRA
+
+
+def cells(lab):
+    """Every row that the experts of lab.model allow. See experiments.py for what a cell is."""
+    if not lab.data:
+        raise ValueError("`reproduce real05` needs the published questions: --data=DIR "
+                         "(see `python -m t2mini datasets`)")
+    there = {name: meta for name in (*SETS, "dispatcher") if (meta := trained(lab, name))}
+    for name, sets in SETS.items():
+        for task in sets:
+            yield from alone(lab, task, name, there.get(name))
+    if there.keys() >= {*adapt.MIXED, "dispatcher"}:
+        for _, task in SETS.values():
+            yield from together(lab, task)
+    names = [task for sets in SETS.values() for task in sets]
+    for arm in FIRST_PASSES:
+        if arm == "prompt" or "dispatcher" in there:
+            yield cell(partial(routed, lab, names, arm), task="published", arm=arm)
+
+
+def trained(lab, name):
+    """The metadata of the base's own expert, {} where it has none."""
+    try:
+        return experts.read_metadata(experts.find(name, lab.model))
+    except FileNotFoundError:
+        return {}
+
+
+def alone(lab, task, name, meta):
+    """The base model, the expert and its LoRA, each for all questions of `task`.
+
+    An expert that was trained to choose among listed options is asked to choose, and so are they.
+    """
+    choose = bool(meta) and meta["config"]["objective"] == "options"
+    how = ", choosing" if choose else ""
+    yield cell(partial(lab.score, task, WHOLE, {}, choose=choose), task=task, arm=f"base{how}")
+    if meta:
+        run = partial(with_expert, lab, task, name, meta, choose)
+        yield cell(run, task=task, arm=f"svf{how}")
+        yield cell(partial(with_lora, lab, task, meta, choose), task=task, arm=f"lora{how}")
+
+
+def with_expert(lab, task, name, meta, choose):
+    z = experts.load([name], lab.model)[name]
+    return {**lab.score(task, WHOLE, z, choose=choose), "parameters": meta["parameters"]}
+
+
+def with_lora(lab, task, meta, choose):
+    """A LoRA of rank 16: the expert's questions, answers, updates and way to choose one of them."""
+    same = {k: v for k, v in meta["config"].items() if k not in NOT_SHARED}
+    found, told = lab.expert(meta["task"], 0, **{**same, **LORA})
+    scored = lab.score(task, WHOLE, found, told, choose=choose)
+    return {**scored, "parameters": told["parameters"], "lr": LORA["lr"]}
+
+
+def together(lab, task):
+    """Strategies, mixtures and examples in the prompt. Seeds: of the ten examples and the search."""
+    for arm in FIRST_PASSES:
+        yield cell(partial(lab.arm, task, WHOLE, strategy=arm), task=task, arm=arm)
+    uniform = [1 / len(adapt.MIXED)] * len(adapt.MIXED)
+    yield cell(partial(lab.arm, task, WHOLE, alpha=uniform), task=task, arm="uniform alpha")
+    for seed in SEEDS:
+        key = {"task": task, "seed": seed}
+        yield cell(partial(searched, lab, n=WHOLE, **key), arm="cem", **key)
+        run = partial(found_on_shots, lab, way=best_single, n=WHOLE, **key)
+        yield cell(run, arm="best single expert", **key)
+        run = partial(lab.in_context, task, WHOLE, seed)
+        yield cell(run, arm="10-shot in context", **key)
+
+
+def routed(lab, names, arm):
+    """-> row; the prompt asks the base model, the classifier its dispatcher."""
+    first = None
+    if arm == "classifier":
+        first = experts.load(["dispatcher"], lab.model)["dispatcher"]
+    return confusion(lab, "published", names, first, 200)

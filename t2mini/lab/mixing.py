@@ -1,0 +1,68 @@
+"""
+Ways to a mixture, each searched, fitted or drawn, and then scored: one row of an experiment each.
+"""
+from functools import partial
+from time import perf_counter
+
+import torch
+
+from .. import adapt, experts, svf, tasks
+from . import few_shot
+
+WITHOUT_FIRST_PASS = ("cem", "none")
+FIRST_PASSES = [strategy for strategy in adapt.STRATEGIES if strategy not in WITHOUT_FIRST_PASS]
+
+
+def searched(lab, task, seed, n=200, **options):
+    expert, meta, found = lab.search(task, seed, **options)
+    scored = lab.score(task, n, expert, meta)
+    return {**scored, "alpha": found["alpha"], "shots_right": found["shots_right"]}
+
+
+def random_alpha(lab, task, seed):
+    """Three numbers drawn as CEM's first population draws them."""
+    g = torch.Generator().manual_seed(seed)
+    alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(-0.5, 1.5).tolist()
+    return lab.arm(task, 200, alpha=[round(a, 4) for a in alpha])
+
+
+def found_on_shots(lab, task, seed, way, n=200):
+    """way(model, tokenizer, task, experts, shots, seed) -> (mixed z, alpha): scored. -> row."""
+    started = perf_counter()
+    mixed = list(experts.load(adapt.MIXED, lab.model).values())
+    solved = lab.shots(task, seed, 4 if lab.quick else 10)
+    z, alpha = way(lab.model, lab.tokenizer, tasks.get(task), mixed, solved, seed=seed)
+    seconds = round(perf_counter() - started, 1)
+    mean = torch.as_tensor(alpha).view(-1, len(mixed)).float().mean(0)      # of all matrices
+    return {**lab.score(task, n, z), "alpha": mean.round(decimals=4).tolist(),
+            "search_seconds": seconds}
+
+
+def best_single(model, tokenizer, task, mixed, solved, seed):
+    """The expert, or the base model, that is best on the shots; of equals the likelier one."""
+    found = adapt.score_mixtures(model, tokenizer, task, solved, [{}, *mixed])
+    k = max(range(len(found)), key=found.__getitem__)
+    return [{}, *mixed][k], [float(k == i + 1) for i in range(len(mixed))]
+
+
+def by_accuracy(*given, normalise=False, **options):
+    z, found = adapt.adapt_cem(*given, normalise=normalise, **options)
+    return z, svf.normalised(found.best) if normalise else found.best
+
+
+def by_likelihood(*given, **options):
+    return few_shot.by_likelihood(*given, **options)[:2]
+
+
+def by_gradient(*given, **options):
+    return few_shot.by_gradient(*given, **options)[:2]
+
+
+FEW_SHOT = {
+    "best single expert": best_single,
+    "cem, alpha sums to 1": partial(by_accuracy, normalise=True),
+    "cem on likelihood": by_likelihood,
+    "gradient of likelihood": partial(by_gradient, goal="gold"),
+    "gradient of reward": partial(by_gradient, goal="reward"),
+    "gradient of reward, per matrix": partial(by_gradient, goal="reward", per_matrix=True),
+}
