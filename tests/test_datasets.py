@@ -566,9 +566,11 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
 
     lab = SimpleNamespace(data=str(tmp_path), model=None, expert=expert, score=score, arm=print, in_context=print)
     found = [(key["task"], key["arm"], run) for key, run in larger.cells(lab)]
-    chosen = [(task, f"{who}, choosing") for task in larger.SETS["reasoning"] for who in ("base", "svf", "lora")]
+    arms = ["base, choosing", "svf, choosing", "base", "svf", "lora, choosing"]
+    easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
+    easy[4:4] = [("arc-easy", "base, choosing"), ("arc-easy", "base")]
     written = [(task, "base") for name in ("math", "code") for task in larger.SETS[name]]
-    assert [(task, arm) for task, arm, _ in found] == [*written, *chosen, ("published", "prompt")]
+    assert [(task, arm) for task, arm, _ in found] == [*written, *easy, *hard, ("published", "prompt")]
 
     row = next(run for task, arm, run in found if arm == "lora, choosing")()
     [(task, seed, settings)] = made

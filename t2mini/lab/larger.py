@@ -19,6 +19,7 @@ from .runs import SEEDS, WHOLE, cell
 # expert -> the set that it is trained on, and the unseen one beside it
 SETS = {"math": ("gsm8k", "math-500"), "code": ("mbpp", "humaneval"),
         "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
+OTHER_FORM = {"arc-easy-letters": "arc-easy"}           # with options in quotation marks
 LORA = dict(method="lora", lr=1e-3)     # the rate that validation chose for SmolLM2 (`finetune`)
 NOT_SHARED = ("task", "seed", "method", "lr", "modules")    # by an expert and its LoRA
 
@@ -53,13 +54,24 @@ def alone(lab, task, name, meta):
     """The base model, the expert and its LoRA, each for all questions of `task`.
 
     An expert that was trained to choose among listed options is asked to choose, and so are they.
+    What it does to answers that are written is a second pair of rows, and a third pair tells
+    whether its form is the better one for the base model.
     """
     choose = bool(meta) and meta["config"]["objective"] == "options"
-    how = ", choosing" if choose else ""
-    yield cell(partial(lab.score, task, WHOLE, {}, choose=choose), task=task, arm=f"base{how}")
+    for chosen in (True, False) if choose else (False,):
+        how = ", choosing" if chosen else ""
+        base = partial(lab.score, task, WHOLE, {}, choose=chosen)
+        yield cell(base, task=task, arm=f"base{how}")
+        if meta:
+            run = partial(with_expert, lab, task, name, meta, chosen)
+            yield cell(run, task=task, arm=f"svf{how}")
+    if task in OTHER_FORM:
+        other = OTHER_FORM[task]
+        for how, chosen in (", choosing", True), ("", False):
+            run = partial(lab.score, other, WHOLE, {}, choose=chosen)
+            yield cell(run, task=other, arm=f"base{how}")
     if meta:
-        run = partial(with_expert, lab, task, name, meta, choose)
-        yield cell(run, task=task, arm=f"svf{how}")
+        how = ", choosing" if choose else ""
         yield cell(partial(with_lora, lab, task, meta, choose), task=task, arm=f"lora{how}")
 
 
