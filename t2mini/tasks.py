@@ -157,8 +157,9 @@ def make_dispatch(rng):
     label = rng.choice(LABELS)
     skill = next(skill for skill in SKILL_TABLE if skill.label == label)
     example = either(rng, label, skill.make)
-    return replace(example, prompt=dispatch_prompt(example.prompt), answer=label, match="label",
-                   kind=label)
+    prompt = dispatch_prompt(example.prompt)
+    return replace(example, prompt=prompt, answer=label, match="label", kind=label,
+                   options=LABELS)
 
 
 def unseen(make):

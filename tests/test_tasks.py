@@ -107,6 +107,7 @@ def test_dispatch_is_balanced_and_uses_the_one_prompt():
         asked, example = problems_wide.either(rng, label, makers[label]), tasks.make_dispatch(random.Random(seed))
         assert example.prompt == tasks.dispatch_prompt(asked.prompt) and example.key == asked.key
         assert (example.answer, example.match, example.kind) == (label, "label", label)
+        assert tasks.option_texts(example) == list(tasks.LABELS)
         wide += example.key.startswith(f"wide/{label}/")
     assert 10 < wide < 30
     assert tasks.dispatch_prompt("a {b} {question}").count("a {b} {question}") == 1
