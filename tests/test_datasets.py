@@ -566,9 +566,9 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
 
     lab = SimpleNamespace(data=str(tmp_path), model=None, expert=expert, score=score, arm=print, in_context=print)
     found = [(key["task"], key["arm"], run) for key, run in larger.cells(lab)]
-    arms = ["base, choosing", "svf, choosing", "base", "svf", "lora, choosing"]
+    arms = ["base", "svf", "base, choosing", "svf, choosing", "lora, choosing"]
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
-    easy[4:4] = [("arc-easy", "base, choosing"), ("arc-easy", "base")]
+    easy[4:4] = [("arc-easy", "base"), ("arc-easy", "base, choosing")]
     written = [(task, "base") for name in ("math", "code") for task in larger.SETS[name]]
     assert [(task, arm) for task, arm, _ in found] == [*written, *easy, *hard, ("published", "prompt")]
 
@@ -588,3 +588,19 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         assert arms[task] >= {"prompt", "classifier", "uniform alpha", "cem", "best single expert", "10-shot in context"}
     with pytest.raises(ValueError, match="--data=DIR"):
         next(larger.cells(SimpleNamespace(data=None)))
+
+
+@pytest.mark.parametrize("change, whose", [({}, True), ({"base_sha256": "b"}, False), ({"method": "lora"}, False),
+                                           ({"task": "reasoning"}, False), ({"config": None}, False)])
+def test_real05_takes_no_expert_of_another_base_method_or_task(monkeypatch, change, whose):
+    """Fails if an expert in out/ that is something else stands for the one of the published set."""
+    meta = {"base_sha256": "a", "method": "svf", "task": "arc-easy-letters", "config": {}} | change
+    meta = {k: v for k, v in meta.items() if v is not None}
+    monkeypatch.setattr(larger.experts, "find", lambda name, model: name)
+    monkeypatch.setattr(larger.experts, "read_metadata", lambda path: meta)
+    assert larger.trained(SimpleNamespace(model=SimpleNamespace(base_sha256="a")), "reasoning") == (meta if whose else {})
+
+
+def test_answers_of_examples_in_the_prompt_are_in_the_form_that_is_asked_for():
+    """Fails if real05 shows MATH-500's examples without a box, or others not as next-token training writes them."""
+    assert larger.shown(Example("q", "36", "math")) == "\\boxed{36}" and larger.shown(Example("q", "36", "number")) == "36"

@@ -366,7 +366,7 @@ def test_micro_batches_hold_every_group_once_and_keep_the_budget():
     assert all(len(part) == 1 for part in micro_batches(groups, 1)) and micro_batches([]) == []
 
 
-@pytest.mark.parametrize("size, tokens", [(576, 1024), (896, 658), (4096, 512)])
+@pytest.mark.parametrize("size, tokens", [(32, 2048), (576, 1024), (896, 658), (4096, 512)])
 def test_a_small_model_learns_from_more_tokens_at_once(size, tokens):
     """Fails if a wide model gets batches whose activations do not fit beside it, or a narrow one small ones, which are slow."""
     assert at_once(SimpleNamespace(cfg=SimpleNamespace(hidden_size=size))) == tokens
@@ -424,7 +424,7 @@ def test_update_has_the_gradient_of_its_whole_batch(ready, words, monkeypatch, b
     sampled = []
     monkeypatch.setattr(reinforce, "generate", lambda *a, **kw: sampled.append((a[1], generate(*a, **kw))) or sampled[-1][1])
     plain = micro_batches
-    monkeypatch.setattr(reinforce, "micro_batches", lambda groups, tokens: plain(groups, 200))
+    monkeypatch.setattr(reinforce, "micro_batches", lambda groups, tokens: plain(groups, tokens // 10))
     cfg = config(prompts=8, samples=3, clip=1e9, baseline=baseline)
     numbers, text = reinforce.update(model, tokenizer, words, cfg, 0, optimizer)
     assert optimizer.param_groups[0]["lr"] == cfg.lr and words.asked == [("train", 8, "0/0")]

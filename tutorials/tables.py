@@ -20,7 +20,7 @@ from t2mini.lab.plots import in_words  # noqa: E402
 
 FEW = 30            # questions: of fewer the interval of a difference means little, and none is shown
 PAGE = HERE / "results" / "README.md"
-PLACE = re.compile(r"<!-- (?P<name>[a-z]+)(?P<tasks>(?: (?!minus)\S+)*)(?: minus (?P<arm>[^>]+?))? -->\n"
+PLACE = re.compile(r"<!-- (?P<name>[a-z0-9]+)(?P<tasks>(?: (?!minus)\S+)*)(?: minus (?P<arm>[^>]+?))? -->\n"
                    r".*?<!-- end -->", re.DOTALL)
 
 

@@ -183,7 +183,7 @@ def dispatch(lab):
 
 
 def trained_first_pass(lab, kind, names, seed):
-    """The same of a dispatcher trained for it. -> row."""
+    """Where a dispatcher that is trained here sends them. -> row."""
     return confusion(lab, kind, names, lab.expert("dispatch", seed)[0])
 
 

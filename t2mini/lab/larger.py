@@ -11,7 +11,7 @@ Experts: those that the base has, each with the settings that its file names. Wh
 """
 from functools import partial
 
-from .. import adapt, experts
+from .. import adapt, experts, tasks
 from .mixing import FIRST_PASSES, best_single, found_on_shots, searched
 from .routing import confusion
 from .runs import SEEDS, WHOLE, cell
@@ -21,7 +21,7 @@ SETS = {"math": ("gsm8k", "math-500"), "code": ("mbpp", "humaneval"),
         "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
 OTHER_FORM = {"arc-easy-letters": "arc-easy"}           # with options in quotation marks
 LORA = dict(method="lora", lr=1e-3)     # the rate that validation chose for SmolLM2 (`finetune`)
-NOT_SHARED = ("task", "seed", "method", "lr", "modules")    # by an expert and its LoRA
+NOT_SHARED = ("task", "seed", "method", "lr", "modules", "tie", "as_released")  # with a LoRA
 
 
 def cells(lab):
@@ -43,11 +43,15 @@ def cells(lab):
 
 
 def trained(lab, name):
-    """The metadata of the base's own expert, {} where it has none."""
+    """The metadata of the base's own SVF expert of that name, {} where it has none that was trained
+    on the set that is asked here."""
     try:
-        return experts.read_metadata(experts.find(name, lab.model))
+        meta = experts.read_metadata(experts.find(name, lab.model))
     except FileNotFoundError:
         return {}
+    own = meta.get("base_sha256") == lab.model.base_sha256 and meta.get("method") == "svf"
+    fits = name not in SETS or meta.get("task") == SETS[name][0]
+    return meta if own and fits and "config" in meta else {}
 
 
 def alone(lab, task, name, meta):
@@ -58,7 +62,7 @@ def alone(lab, task, name, meta):
     whether its form is the better one for the base model.
     """
     choose = bool(meta) and meta["config"]["objective"] == "options"
-    for chosen in (True, False) if choose else (False,):
+    for chosen in (False, True) if choose else (False,):
         how = ", choosing" if chosen else ""
         base = partial(lab.score, task, WHOLE, {}, choose=chosen)
         yield cell(base, task=task, arm=f"base{how}")
@@ -67,7 +71,7 @@ def alone(lab, task, name, meta):
             yield cell(run, task=task, arm=f"svf{how}")
     if task in OTHER_FORM:
         other = OTHER_FORM[task]
-        for how, chosen in (", choosing", True), ("", False):
+        for how, chosen in ("", False), (", choosing", True):
             run = partial(lab.score, other, WHOLE, {}, choose=chosen)
             yield cell(run, task=other, arm=f"base{how}")
     if meta:
@@ -99,8 +103,15 @@ def together(lab, task):
         yield cell(partial(searched, lab, n=WHOLE, **key), arm="cem", **key)
         run = partial(found_on_shots, lab, way=best_single, n=WHOLE, **key)
         yield cell(run, arm="best single expert", **key)
-        run = partial(lab.in_context, task, WHOLE, seed)
+        run = partial(lab.in_context, task, WHOLE, seed, show=shown)
         yield cell(run, arm="10-shot in context", **key)
+
+
+def shown(example):
+    """The answer that an example in the prompt has."""
+    if example.match == "math":
+        return f"\\boxed{{{example.answer}}}"
+    return tasks.gold(example)
 
 
 def routed(lab, names, arm):

@@ -65,8 +65,8 @@ WORDS = {
     "math-unseen": "math of unseen kinds", "code-unseen": "code of unseen kinds",
     "reasoning-unseen": "reasoning of unseen kinds", "gsm8k": "GSM8K", "math-500": "MATH-500",
     "mbpp": "MBPP", "humaneval": "HumanEval", "arc-easy": "ARC-Easy",
-    "arc-challenge": "ARC-Challenge", "arc-easy-letters": "ARC-Easy",
-    "arc-challenge-letters": "ARC-Challenge", "the same": "original weights", "fine-tuned on other": "model fine-tuned on chat answers",
+    "arc-challenge": "ARC-Challenge", "arc-easy-letters": "ARC-Easy, with letters",
+    "arc-challenge-letters": "ARC-Challenge, with letters", "the same": "original weights", "fine-tuned on other": "model fine-tuned on chat answers",
     "q": "query", "k": "key", "v": "value", "o": "attention out",
     "gate": "MLP gate", "up": "MLP up", "down": "MLP down",
 }

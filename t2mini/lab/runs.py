@@ -153,7 +153,7 @@ class Lab:
         before = "".join(f"Question: {e.prompt}\nAnswer: {show(e)}\n\n" for e in solved)
         asked = self.examples(task, n)
         texts = evaluate.answers(self.model, self.tokenizer, [f"{before}Question: {e.prompt}\nAnswer:" for e in asked],
-                                 t.max_tokens, label=f"{task} in context", batch=16)
+                                 t.max_tokens, label=f"{task} in context", batch=16, opener=t.opener)
         return row(tasks.rewards(asked, texts))
 
     def shots(self, task, seed, count=10):

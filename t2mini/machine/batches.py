@@ -106,7 +106,7 @@ def in_batches(run, sizes, batch, label=""):
 def at_once(model):
     """Tokens of a batch that learns: a small model has room for more, and meets its weights less
     often then."""
-    return max(BUDGET, BUDGET * 1152 // model.cfg.hidden_size)
+    return min(4 * BUDGET, max(BUDGET, BUDGET * 1152 // model.cfg.hidden_size))
 
 
 def micro_batches(groups, budget=BUDGET):
