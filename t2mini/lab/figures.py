@@ -24,10 +24,10 @@ MESSAGE = {
     "transfer": "With its dials shuffled, an expert is worth nothing",
     "recipe": "With all choices of the authors' code together,\ntraining learns nothing",
     "tiny": "A dial per singular value learns in every run,\na shared one hardly ever",
-    "sight": "Much of what the expert for images has right\n"
-             "it guesses from the words: 66.5 of 86.8 % with the image hidden",
+    "sight": "The expert for images has 86.8 % right, still 66.5 % with the image hidden,\n"
+             "and only chance where words give no hint",
     "real": "On published questions experts of this size gain or lose a few points;\n"
-            "most of ARC-Easy's large rise the base model has, too, if its prompt omits the options",
+            "most of ARC-Easy's big rise comes to the base model, too, if its prompt omits the options",
     "real05": "A larger model: its expert lifts ARC-Easy by 13 to 16 points",
     "forms": "Telling the model more about how to answer\nis not seen to help it",
     "timing": "The first pass costs less than the second",
