@@ -211,6 +211,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
     jobs = [(k, s) for k in range(len(mixed)) for s in range(len(shots))]
 
     def run(part):
+        """Some of the jobs in one generation. -> (reward, mean log-likelihood) of each."""
         rows_mixture = [jobs[j][0] for j in part]
         asked = [jobs[j][1] for j in part]
         with svf.per_row(model, mixed, rows_mixture) as rows:

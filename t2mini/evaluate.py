@@ -42,6 +42,7 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
     stops = tokenizer.stops(opener)
 
     def run(part):
+        """Some of the questions in one generation. -> (answer, did it end by itself?) of each."""
         chosen = None if which is None else [which[i] for i in part]
         on_token = ticking(max_tokens, on_text and streamed(tokenizer, part, on_text))
         with rows_of(model, experts, chosen) as rows:

@@ -590,6 +590,49 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         next(larger.cells(SimpleNamespace(data=None)))
 
 
+def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
+    """Fails if a row that says "choosing" is of written answers or the other way round, an expert's row is of the base model, a
+    LoRA runs on SVF's layers, or the classifier's row has no dispatcher."""
+    objectives = {"math": "reward", "code": "reward", "reasoning": "options", "dispatcher": "options"}
+    there = {name: {"task": larger.SETS.get(name, [name])[0], "parameters": 7,
+                    "config": asdict(TrainConfig(objective=objective))} for name, objective in objectives.items()}
+    lora = {"parameters": 50, "method": "lora"}
+    monkeypatch.setattr(larger, "trained", lambda lab, name: there[name])
+    monkeypatch.setattr(larger.experts, "load", lambda names, model: {name: name for name in names})
+    monkeypatch.setattr(larger, "confusion", lambda lab, kind, names, first, n: {"said": ("confusion", names, first, n)})
+    monkeypatch.setattr(larger, "searched", lambda lab, task, seed, n: {"said": ("cem", task, seed, n)})
+    monkeypatch.setattr(larger, "found_on_shots", lambda lab, task, seed, way, n: {"said": (way, task, seed, n)})
+    lab = SimpleNamespace(
+        data="there", model=None, expert=lambda task, seed, **settings: (f"lora of {task}", lora),
+        score=lambda task, n, z, meta=None, choose=False: {"said": (task, n, z, meta, choose)},
+        arm=lambda task, n, **options: {"said": ("arm", task, n, options)},
+        in_context=lambda task, n, seed, show: {"said": ("shots", task, seed, n)})
+    found = {(key["task"], key["arm"], key["seed"]): run() for key, run in larger.cells(lab)}
+    n, said = larger.WHOLE, {key: row["said"] for key, row in found.items()}
+    for name, (seen, unseen) in larger.SETS.items():
+        chosen = objectives[name] == "options"
+        for task in (seen, unseen):
+            for choose in (False, True) if chosen else (False,):
+                how = ", choosing" if choose else ""
+                assert said.pop((task, f"base{how}", 0)) == (task, n, {}, None, choose)
+                assert said.pop((task, f"svf{how}", 0)) == (task, n, name, None, choose)
+            how = ", choosing" if chosen else ""
+            assert said.pop((task, f"lora{how}", 0)) == (task, n, f"lora of {seen}", lora, chosen)
+        for arm in ("prompt", "classifier"):
+            assert said.pop((unseen, arm, 0)) == ("arm", unseen, n, {"strategy": arm})
+        assert said.pop((unseen, "uniform alpha", 0)) == ("arm", unseen, n, {"alpha": [1 / 3] * 3})
+        for seed in larger.SEEDS:
+            assert said.pop((unseen, "cem", seed)) == ("cem", unseen, seed, n)
+            assert said.pop((unseen, "best single expert", seed)) == (larger.best_single, unseen, seed, n)
+            assert said.pop((unseen, "10-shot in context", seed)) == ("shots", unseen, seed, n)
+    for choose in (False, True):
+        assert said.pop(("arc-easy", "base, choosing" if choose else "base", 0)) == ("arc-easy", n, {}, None, choose)
+    for arm, first in ("prompt", None), ("classifier", "dispatcher"):
+        assert said.pop(("published", arm, 0)) == ("confusion", [t for pair in larger.SETS.values() for t in pair], first, 200)
+    assert not said
+    assert all(bool(row.get("note")) == (arm == "prompt") for (_, arm, _), row in found.items())
+
+
 @pytest.mark.parametrize("change, whose", [({}, True), ({"base_sha256": "b"}, False), ({"method": "lora"}, False),
                                            ({"task": "reasoning"}, False), ({"config": None}, False)])
 def test_real05_takes_no_expert_of_another_base_method_or_task(monkeypatch, change, whose):

@@ -22,7 +22,7 @@ import t2mini
 from t2mini import __main__ as cli
 from t2mini import adapt, evaluate, experts, svf, tasks
 from t2mini.cli import verbs
-from t2mini.lab import experiments, figures, mixing, reproduce, routing, runs
+from t2mini.lab import experiments, figures, mixing, plots, reproduce, routing, runs
 from t2mini.machine import files, ranks
 from t2mini.questions import published, tables
 from t2mini.questions.example import Example, split_of
@@ -489,6 +489,64 @@ def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
     assert len(started) == 3 and [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
 
 
+def test_kept_experts_and_mixtures_are_of_one_base(tiny, tmp_path, monkeypatch):
+    """Fails if another base finds the expert or the mixture that was made with this one, or a mixture stays although an expert that
+    it mixes was trained again."""
+    made = runs.Lab(*tiny, tmp_path, quick=True)
+    parts = {name: tmp_path / name for name in runs.adapt.MIXED}
+    for path in parts.values():
+        path.write_text("an expert")
+    monkeypatch.setattr(runs.experts, "find", lambda name, model: parts[name])
+    monkeypatch.setattr(runs.train, "train", lambda model, tokenizer, cfg, path, *a, **k: asked.append(path))
+    monkeypatch.setattr(runs.experts, "load", lambda names, model: asked.append("load") or dict.fromkeys(names))
+    monkeypatch.setattr(runs.adapt, "adapt_cem", lambda *a: 1 / 0)
+    monkeypatch.setattr(runs.experts, "load_expert", lambda path, model: (path, {"found": {}}))
+    asked, kept = [], []
+    for base in "a", "b", "a":
+        monkeypatch.setattr(made.model, "base_sha256", base)
+        kept.append(made.expert("math", 0)[0])
+    assert kept[0] == kept[2] != kept[1] and asked == kept
+    mixtures = []
+    for change in {}, {"base": "b"}, {"base": "a"}, {"part": "trained again"}:
+        monkeypatch.setattr(made.model, "base_sha256", change.get("base", "a"))
+        if "part" in change:
+            parts["code"].write_text(change["part"])
+        with pytest.raises(ZeroDivisionError):              # it is searched
+            made.search("math", 0)
+        mixtures.append(made.file("cem-math-0", [10, 4, 2, False, runs.files.file_hash(parts.values())]))
+        mixtures[-1].write_text("a mixture")
+        assert made.search("math", 0)[0] == mixtures[-1]    # it is found
+        mixtures[-1].unlink()
+    assert mixtures[0] == mixtures[2] and len(set(mixtures)) == 3
+
+
+def test_names_of_cells_begin_with_the_task():
+    """Fails if --only needs the seed before the task, where its help says TASK, ARM, seed N."""
+    key, _ = runs.cell(dict, task="math", arm="svf")
+    assert reproduce.label_of(key) == "math, svf, seed 0" and reproduce.label_of({"task": "math"}) == "math"
+
+
+def test_bars_of_a_search_stand_around_its_name(tmp_path, monkeypatch):
+    """Fails if two or four experts make a group of bars that is off its label, or reaches into the next."""
+    seen = []
+    monkeypatch.setattr(figures, "save", lambda fig, path: seen.append(fig))
+    for count in 2, 3, 4:
+        rows = [{"task": "math-unseen", "arm": "cem", "seed": s, "experts": ["e"] * count, "alpha": [0.5] * count} for s in (0, 1)]
+        figures.alphas({"name": "alphas", "rows": rows}, tmp_path / "a.png")
+        boxes = [(b.get_x(), b.get_x() + b.get_width()) for b in seen[-1].axes[0].patches if b.get_x() < 0.5]
+        left, right = min(a for a, _ in boxes), max(b for _, b in boxes)
+        assert len(boxes) == count and abs(left + right) < 1e-6 and right < 0.5
+
+
+def test_the_title_of_an_absurd_expert_fits(tmp_path, monkeypatch):
+    """Fails if z of 1e20 are written out in a title."""
+    seen = []
+    monkeypatch.setattr(plots, "save", lambda fig, path: seen.append(f"{fig.get_suptitle()}\n{fig.axes[1].get_title()}"))
+    plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1e20)}, {}, tmp_path / "a.png")
+    plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1.02)}, {}, tmp_path / "a.png")
+    assert all(max(map(len, text.splitlines())) < 110 for text in seen) and "2.0% (ring)" in seen[1]
+
+
 def test_the_table_takes_gains_on_the_same_items():
     """Fails if the gain is against another task's base, or arms of other length get one."""
     rows = [{"task": t, "arm": a, "rewards": r} for t, a, r in (("m", "base", "0000"), ("m", "svf", "1111"), ("c", "base", "1111"))]
@@ -514,7 +572,11 @@ def test_the_table_against_another_arm(tmp_path, capsys):
     lines = figures.table(rows, "lora").splitlines()
     assert "minus lora" in lines[0] and "-50.0" in lines[2] and "+50.0" in lines[4]
     assert all(lines[i].endswith("|  |") for i in (3, 5, 6))
-    with pytest.raises(ValueError, match="no arm 'LoRA'.*choose from: base; lora; svf"):
+    forms = [r | {"task": {"m": "arc-easy", "c": "arc-easy-letters"}[r["task"]]} for r in rows] + [rows[0]]
+    lines = figures.table(forms, "arc-easy, lora").splitlines()
+    assert [("-50.0" in line, "+50.0" in line) for line in lines[2:8]] == [
+        (True, False), (False, False), (False, True), (True, False), (False, True), (False, False)]
+    with pytest.raises(ValueError, match="no arm 'LoRA'.*choose from: base; lora; svf; or write TASK, ARM"):
         figures.table(rows, "LoRA")
     done = {"name": "tiny", "paper": "-", **dict.fromkeys(reproduce.SETTINGS), "rows": rows}
     (tmp_path / "tiny.json").write_text(reproduce.pretty(done))

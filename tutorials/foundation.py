@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE.parent))
 import t2mini     # noqa: E402
 from t2mini import adapt, evaluate, experts, svf, tasks     # noqa: E402
 from t2mini.lab import arms, figures     # noqa: E402
-from t2mini.lab.experiments import PROMPT     # noqa: E402
+from t2mini.lab.routing import PROMPT     # noqa: E402
 from t2mini.questions import published, tables     # noqa: E402
 from t2mini.cli.verbs import agree     # noqa: E402
 

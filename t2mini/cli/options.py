@@ -81,6 +81,7 @@ def place(text):
 def within(kind, low, high):
     """argparse type: an int or a finite float from low to high."""
     def read(text):
+        """The number that `text` stands for."""
         try:
             value = kind(text)
         except ValueError:
@@ -272,7 +273,8 @@ def reproduce_options(p):
     p.add_argument("--only", metavar="TEXT", default="",
                    help="run only cells whose task, arm and seed hold this text, such as mixed")
     p.add_argument("--against", metavar="ARM",
-                   help="with --draw: what each arm is above this one, not above the first")
+                   help="with --draw: what each arm is above this one, not above the first; "
+                        "\"TASK, ARM\" compares other forms of the same questions with it")
     p.add_argument("--out", metavar="DIR", type=place,
                    help="write here instead of tutorials/results and tutorials/figures")
 

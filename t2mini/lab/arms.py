@@ -108,6 +108,7 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
         return fitted(model, tokenizer, task, mixed_from, examples, names, by, options, seed)
 
     def report(i, found):
+        """One line for an iteration of the search."""
         left = (time.time() - started) / (i + 1) * (iterations - i - 1)
         [alpha, *more] = adapt.as_mixed(found.best, len(names), normalise)
         alpha = " ".join(f"{a:.2f}" for a in alpha)

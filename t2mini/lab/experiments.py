@@ -22,7 +22,7 @@ from . import forms as ways
 from . import larger
 from . import sight as visual
 from .mixing import FEW_SHOT, FIRST_PASSES, found_on_shots, random_alpha, searched
-from .routing import confusion
+from .routing import PROMPT, confusion
 from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
 
 DRAWS = range(10)          # of random alpha: they cost no search, and they differ most
@@ -33,8 +33,6 @@ UNSEEN = tuple(f"{task}-unseen" for task in SEEN)
 METHODS = ("svf", "lora", "ia3")
 
 # Said under the tables of every row that it is about.
-PROMPT = ("its wording was chosen for labels that are spread evenly, so that a dispatcher can "
-          "learn, not for right ones")
 BARE = "the examples show bare numbers, and an answer in their form leaves the working out"
 SHORT_LORA = "LoRA experts of 24 updates each, where the SVF experts had 144 to 195"
 RATE = TrainConfig().lr     # of z: the one that the sweep in `finetune` chose

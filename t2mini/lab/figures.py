@@ -9,6 +9,7 @@ from textwrap import fill
 import numpy as np
 
 from .. import evaluate
+from ..questions import published
 from ..tasks import LABELS
 from .plots import BLUE, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
 
@@ -110,15 +111,16 @@ def grouped(rows):
 def table(rows, against=None):
     """Markdown: each arm's mean over seeds, its interval and spread, and its lead over another arm.
 
-    against: that arm; without it the task's first one. Where it is beyond its interval the
-    difference is bold. An arm of one seed is marked, as its interval is over questions only.
-    ValueError where no row is of the arm `against`.
+    against: that arm, or "TASK, ARM" where the same questions stand in another form; without it the
+    task's first one. Where it is beyond its interval the difference is bold. An arm of one seed is
+    marked, as its interval is over questions only. ValueError where no row is of the arm `against`.
     """
     groups = grouped(rows)
+    one = next((key for key in groups if against == f"{key[0]}, {key[2]}"), None)
     arms = list(dict.fromkeys(arm for _, _, arm in groups))
-    if against and against not in arms:
+    if against and not one and against not in arms:
         raise ValueError(f"there is no arm {against!r} in these results; "
-                         f"choose from: {'; '.join(arms) or 'none'}")
+                         f"choose from: {'; '.join(arms) or 'none'}; or write TASK, ARM")
     if not groups:
         return other_table(rows)
     lines = ["| task | arm | seeds x n | right, % [95 %] | sd of seeds "
@@ -129,6 +131,8 @@ def table(rows, against=None):
         start = first[task, base]
         if against:
             start = groups.get((task, base, against), seeds)
+        if one:
+            start = groups[one] if questions_of(task) == questions_of(one[0]) else seeds
         gain = ""
         if start is not seeds and len(start[0]) == len(seeds[0]):
             gain = difference(seeds, start)
@@ -143,6 +147,11 @@ def table(rows, against=None):
     lines.append("\nq: one seed, so the interval is over questions only. "
                  "Bold: zero is outside the interval.")
     return "\n".join([*lines, *remarks(rows)])
+
+
+def questions_of(task):
+    """The published set whose questions a task asks, in this form or another; else the task."""
+    return getattr(published.SETS.get(task), "form_of", "") or task
 
 
 def remarks(rows):
@@ -477,11 +486,12 @@ def alphas(done, path):
                              layout="constrained")
     for ax, task in zip(axes[0], names):
         mine = [r for r in rows if r["task"] == task]
+        count = len(mine[0]["experts"])
         for i, expert in enumerate(mine[0]["experts"]):
-            at = np.arange(len(mine)) + 0.27 * (i - 1)
+            at = np.arange(len(mine)) + 0.81 / count * (i - (count - 1) / 2)
             weights = [r["alpha"][i] for r in mine]
             colour = EXPERTS.get(expert, GREY)
-            bars = ax.bar(at, weights, 0.24, color=colour, label=f"{expert} expert")
+            bars = ax.bar(at, weights, 0.72 / count, color=colour, label=f"{expert} expert")
             said = [f"{w:.1f}" if any(r["alpha"]) else "" for w, r in zip(weights, mine)]
             ax.bar_label(bars, said, fontsize=9, padding=1)
         for x, r in enumerate(mine):

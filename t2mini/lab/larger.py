@@ -13,7 +13,7 @@ from functools import partial
 
 from .. import adapt, experts, tasks
 from .mixing import FIRST_PASSES, best_single, found_on_shots, searched
-from .routing import confusion
+from .routing import PROMPT, confusion
 from .runs import SEEDS, WHOLE, cell
 
 # expert -> the set that it is trained on, and the unseen one beside it
@@ -39,7 +39,8 @@ def cells(lab):
     names = [task for sets in SETS.values() for task in sets]
     for arm in FIRST_PASSES:
         if arm == "prompt" or "dispatcher" in there:
-            yield cell(partial(routed, lab, names, arm), task="published", arm=arm)
+            run = partial(routed, lab, names, arm)
+            yield cell(run, note_of(arm), task="published", arm=arm)
 
 
 def trained(lab, name):
@@ -95,7 +96,8 @@ def with_lora(lab, task, meta, choose):
 def together(lab, task):
     """Strategies, mixtures and examples in the prompt. Seeds: of the ten examples and the search."""
     for arm in FIRST_PASSES:
-        yield cell(partial(lab.arm, task, WHOLE, strategy=arm), task=task, arm=arm)
+        run = partial(lab.arm, task, WHOLE, strategy=arm)
+        yield cell(run, note_of(arm), task=task, arm=arm)
     uniform = [1 / len(adapt.MIXED)] * len(adapt.MIXED)
     yield cell(partial(lab.arm, task, WHOLE, alpha=uniform), task=task, arm="uniform alpha")
     for seed in SEEDS:
@@ -105,6 +107,11 @@ def together(lab, task):
         yield cell(run, arm="best single expert", **key)
         run = partial(lab.in_context, task, WHOLE, seed, show=shown)
         yield cell(run, arm="10-shot in context", **key)
+
+
+def note_of(arm):
+    """What a reader of the first pass's rows must know."""
+    return PROMPT if arm == "prompt" else ""
 
 
 def shown(example):

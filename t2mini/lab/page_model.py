@@ -126,6 +126,7 @@ class Lab:
         given = self.z_of(body)
 
         def run(say):
+            """The first pass, where it is asked for, and the answers of the second."""
             z = given
             label = "vision"
             if first != "skip" and not seen:
@@ -144,6 +145,7 @@ class Lab:
         z = self.z_of(body)
 
         def run(say):
+            """One step of both rows, side by side."""
             self.forget_images()
             prompt = self.prompt_of(question, text)
             stops = self.tokenizer.stops()

@@ -128,6 +128,11 @@ def in_picture(text):
     return one_line(text).encode("ascii", "backslashreplace").decode().replace("$", r"\$")
 
 
+def brief(number, digits):
+    """'0.98'; what no training makes has a power of ten, '3e+20', and still fits into a title."""
+    return f"{number:.{digits}f}" if abs(number) < 1e4 else f"{number:.0e}"
+
+
 def draw_expert(expert, meta, path):
     """Left: where an expert turned its dials (mean |z - 1| per layer and module). Right: all its z."""
     plt = pyplot()
@@ -142,14 +147,15 @@ def draw_expert(expert, meta, path):
     left.set(ylabel="layer", title="how far, matrix by matrix")
     fig.colorbar(image, ax=left, label="mean distance of its dials from 1, %")
     z = torch.cat([z.flatten() for z in expert.values()])
-    spread = None if z.max() - z.min() > 1e-3 else (float(z.min()) - 0.5, float(z.max()) + 0.5)     # rounding is no spread
+    least = 1e-3 * max(1.0, float(z.abs().max()))           # a smaller spread is rounding
+    spread = None if z.max() - z.min() > least else (float(z.min()) - 500 * least, float(z.max()) + 500 * least)
     right.hist(z.numpy(), bins=80, range=spread, color=BLUE)
     right.axvline(1, color="black", lw=1, ls=":")
     ordered = z.sort().values
     low, high = float(ordered[len(z) // 20]), float(ordered[-1 - len(z) // 20])
     right.axvspan(low, high, color=BLUE, alpha=0.12, lw=0)
     right.set(xlabel="z of a dial (dotted: 1, the base model)", ylabel="how many dials",
-              title=f"90 % of {len(z):,} dials: {low:.2f} to {high:.2f} (shaded)")
+              title=f"90 % of {len(z):,} dials: {brief(low, 2)} to {brief(high, 2)} (shaded)")
     task = str(meta.get("task", "?"))
     if task.endswith(".jsonl"):                             # a file of yours, wherever it is
         task = Path(task).name
@@ -160,9 +166,9 @@ def draw_expert(expert, meta, path):
         i, j = divmod(most, len(modules))
         for colour, width in ("white", 5), (RED, 2.5):
             left.plot(j, i, "o", ms=16, mfc="none", mec=colour, mew=width)
-        far = float((z - 1).abs().mean())
-        told += (f"turned its dials by {far:.1%} on average, "
-                 f"most in {modules[j]} of layer {layers[i]}: {float(grid.flatten()[most]):.1f}% (ring)")
+        far = 100 * float((z - 1).abs().mean())
+        told += (f"turned its dials by {brief(far, 1)}% on average, "
+                 f"most in {modules[j]} of layer {layers[i]}: {brief(float(grid.flatten()[most]), 1)}% (ring)")
     else:
         told += "turned no dial"
     fig.suptitle(told, fontsize=13, weight="bold")

@@ -124,7 +124,8 @@ def same(key, row):
 
 def label_of(key):
     """'math, svf, seed 0'"""
-    return ", ".join(f"seed {v}" if k == "seed" else f"{v}" for k, v in key.items())
+    last = sorted(key, key="seed".__eq__)                   # a stable sort: the seed goes last
+    return ", ".join(f"seed {key[name]}" if name == "seed" else f"{key[name]}" for name in last)
 
 
 def missing(cells, rows, only=""):

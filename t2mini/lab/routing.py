@@ -6,6 +6,10 @@ from ..questions import tables
 from ..questions.other import make_other
 from .runs import row
 
+# said under the tables of every row in which the base model is asked
+PROMPT = ("its wording was chosen for labels that are spread evenly, so that a dispatcher can "
+          "learn, not for right ones")
+
 
 def confusion(lab, kind, names, dispatcher=None, n=100):
     """Where the first pass sends n test questions of each name. -> row.

@@ -61,8 +61,7 @@ class Lab:
         """
         cfg = self.config(task, seed, **changes)
         settings = {k: v for k, v in asdict(cfg).items() if v != getattr(recipe.TrainConfig(), k)}
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-        path = self.folder / f"{Path(task).stem}-{cfg.method}-{seed}-{key}.safetensors"
+        path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", settings)
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
         seen = not look or looked.exists()
         there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(), ckpt.exists() and seen])
@@ -90,6 +89,11 @@ class Lab:
             ckpt.unlink(missing_ok=True)
         found, meta = experts.load_expert(path, self.model)
         return found, {**meta, "path": path}
+
+    def file(self, name, settings):
+        """The file of an expert of this base that was made with these settings, which are JSON values."""
+        told = json.dumps([self.model.base_sha256, settings], sort_keys=True)
+        return self.folder / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.safetensors"
 
     def curve(self, meta):
         """The logs of an expert's run: {train: [(step, mean reward)], val: [(step, share right)], test: likewise}."""
@@ -168,8 +172,8 @@ class Lab:
         meta = widened(mixed) if mixed else {}
         if self.quick:
             population, iterations = 4, 2
-        told = [task, seed, shots, population, iterations, per_matrix, [str(m["path"].name) for _, m in mixed or ()]]
-        path = self.folder / f"cem-{task}-{seed}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}.safetensors"
+        paths = [m["path"] for _, m in mixed] if mixed else [experts.find(name, self.model) for name in adapt.MIXED]
+        path = self.file(f"cem-{task}-{seed}", [shots, population, iterations, per_matrix, files.file_hash(paths)])
         if not ranks.agreed(path.exists()):
             experts_ = [e for e, _ in mixed] if mixed else list(experts.load(adapt.MIXED, self.model).values())
             with self.running({}, meta):
