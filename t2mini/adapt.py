@@ -50,8 +50,9 @@ class Route:
 class Answer:
     """One question's way through both passes.
 
-    answer: the text; route: the expert that wrote it, "other" or "none" for the base model;
-    probabilities: dict label -> share, None where there was no first pass; readable: see Route.
+    answer: the text; route: the expert that wrote it, "other" or "none" for the base model ("none"
+    also where the first pass chose an expert that the model does not have); probabilities: dict
+    label -> share, None where there was no first pass; readable: see Route.
     """
     question: str
     answer: str
@@ -83,7 +84,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     if expert is None and strategy in ("classifier", "prompt"):
         dispatcher = experts["dispatcher"] if strategy == "classifier" else None
         routes = route(model, tokenizer, questions, dispatcher, label and "first pass")
-        labels = [r.label for r in routes]
+        labels = [r.label if r.label in BASE or r.label in experts else "none"
+                  for r in routes]
         if on_route:
             on_route(routes)
     elif isinstance(expert, dict):

@@ -63,6 +63,12 @@ class Shelf:
         self.method = None                                  # of the layers that were attached here
         self.z = {}
 
+    def __contains__(self, name):
+        """Is there an expert of that name, and of this base?"""
+        with suppress(FileNotFoundError):
+            return self.allow_other_base or shelves.fits(find(name, self.model), self.model)
+        return False
+
     def __getitem__(self, name):
         if name not in self.z:
             z, meta = load_expert(find(name, self.model), self.model, self.allow_other_base)

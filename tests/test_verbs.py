@@ -1,6 +1,7 @@
 """What every verb does alike: with paths, numbers, streams, and text that others wrote. A tiny random model, as a user calls it."""
 import argparse
 import errno
+import io
 import json
 import shutil
 import sys
@@ -15,7 +16,7 @@ from test_cli import call, home, trained    # noqa: F401 (fixtures)
 
 import t2mini
 from t2mini import __main__ as cli
-from t2mini import experts, svf, tasks
+from t2mini import adapt, experts, svf, tasks
 from t2mini.cli import options, verbs
 from t2mini.formats.tokenizer import Tokenizer
 from t2mini.lab import reproduce
@@ -403,6 +404,32 @@ def test_an_unknown_expert_is_met_with_those_that_are_there(trained, call, home)
     shutil.copy(home / "out" / "mine.safetensors", home / "out" / "moods.safetensors")
     status, out, err = call("ask", "--expert=mood", "x")
     assert status == 1 and "did you mean moods?" in err and "mine" in err
+
+
+@pytest.mark.parametrize("why", ["there is no file", "it is of another base"])
+def test_a_route_without_an_expert_gets_the_base_model_and_says_so(trained, call, home, monkeypatch, why):     # noqa: F811
+    """Fails if a model that has no expert of the label that the first pass said stops there, stays silent about it, counts as
+    answered by that expert, or lets --expert=code pass as well."""
+    code, kept = home / "out" / "code.safetensors", {name: 0.2 + 0.2 * (name == "code") for name in reversed(tasks.LABELS)}
+    if why == "there is no file":
+        code.unlink()
+    else:
+        experts.save_expert(code, experts.read_expert(code), experts.read_metadata(code) | {"base_sha256": "f" * 64})
+    route = adapt.Route("code", "code", kept)
+    monkeypatch.setattr(adapt, "route", lambda model, tokenizer, questions, *a, **k: [route] * len(questions))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("add two numbers\n"))
+    status, out, err = call("ask", "add two numbers", "--max-tokens=6", "--json")
+    assert status == 0 and "this model has no code expert, so the base model answers" in err
+    told, base = (json.loads(text.splitlines()[-1]) for text in (
+        out, call("ask", "add two numbers", "--expert=none", "--max-tokens=6", "--json")[1]))
+    assert told["expert"] == "none" and told["answer"] == base["answer"] and told["probabilities"] == kept
+    assert "[code 40%, which has no expert: the base model] " in call("chat", "--max-tokens=4")[1]
+    status, out, _ = call("eval", f"--task={home}/mine.jsonl", "--strategy=classifier", "--n=2", "--json")
+    assert status == 0 and json.loads(out.splitlines()[-1])["routed"]["no expert"] == 2
+    assert call("ask", "add two numbers", "--expert=code")[0] == 1
+    status, out, _ = call("demo", "--allow-code")
+    assert status == 0 and "  needs    code   (" in out and "no code expert for this model" in out
+    assert "135 million" not in out                                     # it is another model
 
 
 def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, home, monkeypatch):     # noqa: F811

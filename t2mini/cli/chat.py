@@ -85,7 +85,9 @@ class Chat:
         """The label that the first pass gave, and how sure it was."""
         [route] = routes
         if route.readable:
-            self.show_name(f"{route.label} {100 * route.probabilities[route.label]:.0f}%")
+            lacks = route.label not in adapt.BASE and route.label not in self.shelf
+            self.show_name(f"{route.label} {100 * route.probabilities[route.label]:.0f}%"
+                           + ", which has no expert: the base model" * lacks)
         else:
             self.show_name(f"other: the first pass said {route.said!r}, which is no label")
 

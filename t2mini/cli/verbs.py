@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -176,10 +177,11 @@ def ask(args):
         print(printable(piece), end="", flush=True)
 
     counts = Counter()
+    there = shelf(args, model)
     found = adapt.answer(
-        model, tokenizer, asked, strategy, shelf(args, model), expert,
+        model, tokenizer, asked, strategy, there, expert,
         args.max_tokens, temperature=args.temperature, seed=args.seed,
-        label="" if alone else "second pass", on_route=print_routes, counts=counts,
+        label="" if alone else "second pass", on_route=partial(print_routes, there), counts=counts,
         on_text=on_text if alone and not args.json else None)
 
     if alone:
@@ -217,12 +219,15 @@ def how(strategy, expert):
     return f"{called.get(who, f'the {who} expert')}, without a first pass"
 
 
-def print_routes(routes):
-    """What the first pass found out, on stderr; of several questions with their number."""
+def print_routes(there, routes):
+    """What the first pass found out, on stderr; of several questions with their number. there: the
+    experts of the model."""
     for i, r in enumerate(routes, 1):
         which = f" of question {i}" if len(routes) > 1 else ""
         shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in r.probabilities.items())
         doubt = "" if r.readable else f"  unreadable answer {r.said!r}, so no expert"
+        if r.label not in adapt.BASE and r.label not in there:
+            doubt = f"  this model has no {r.label} expert, so the base model answers"
         print(f"first pass{which}: {r.label}  ({shares}){doubt}", file=sys.stderr)
 
 

@@ -58,8 +58,9 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
     if dispatches:
         numbers = {"confusion": confusion(examples, texts)}
     elif strategy in ("prompt", "classifier"):
-        routes = [a.route for a in found]
-        numbers = {"routed": {label: routes.count(label) for label in tasks.LABELS},
+        routes = [a.route for a in found]                   # "none": no expert of that label
+        lacking = {"no expert": routes.count("none")} if "none" in routes else {}
+        numbers = {"routed": {label: routes.count(label) for label in tasks.LABELS} | lacking,
                    "unreadable": sum(not a.readable for a in found)}
     return rewards, texts, numbers | {"cut": counts["cut"]}
 

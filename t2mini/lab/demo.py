@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 from .. import adapt, tasks
+from ..formats import download
 from ..machine.text import printable
 from ..questions.example import Example
 
@@ -50,21 +51,29 @@ def run(model, tokenizer, experts):
     counts = table(asked, adapted, right, base_right)
     seconds = time.time() - started
     print(f"\nfirst and second passes {seconds:.1f} s. A dozen questions show how it works, not how well: for that,\n"
-          f"`.venv/bin/python -m t2mini eval --task=math --expert=math --n=400` (README has the results).\n"
-          f"This is a model of 135 million numbers. One of 500 million solves a quarter of real word problems:\n"
-          f"`.venv/bin/python -m t2mini download qwen2.5-coder-0.5b`, then `ask --weights=qwen2.5-coder-0.5b --expert=none --max-tokens=300`.")
+          f"`.venv/bin/python -m t2mini eval --task=math --expert=math --n=400` (README has the results).")
+    if model.name == download.DEFAULT:
+        print("This is a model of 135 million numbers. One of 500 million solves a quarter of real word problems:\n"
+              "`.venv/bin/python -m t2mini download qwen2.5-coder-0.5b`, then `ask --weights=qwen2.5-coder-0.5b --max-tokens=300`.")
     return {**counts, "seconds": seconds}
 
 
 def show(example, adapted, right, base, base_right):
     """One question: where it went, and its answers."""
     shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in adapted.probabilities.items())
-    print(f"\n{'-' * 100}\n{example.prompt}\n  needs    {adapted.route}   ({shares})")
+    print(f"\n{'-' * 100}\n{example.prompt}\n  needs    {needs(adapted)}   ({shares})")
+    if adapted.route == "none":
+        print(f"  no {needs(adapted)} expert for this model: the base model answers")
     if adapted.route in adapt.BASE:
         print(f"  answer   [{mark(right)}] {indent(adapted.answer)}")
         return
     print(f"  adapted  [{mark(right)}] {indent(adapted.answer)}")
     print(f"  base     [{mark(base_right)}] {indent(base)}")
+
+
+def needs(answer):
+    """The label that the first pass gave, also where the model has no such expert."""
+    return answer.route if answer.route != "none" else max(answer.probabilities, key=answer.probabilities.get)
 
 
 def table(asked, adapted, right, base_right):
@@ -73,7 +82,7 @@ def table(asked, adapted, right, base_right):
     for skill in [*tasks.LABELS, "all"]:
         mine = [i for i, (s, _) in enumerate(asked) if skill in (s, "all")]
         counts = {"questions": len(mine),
-                  "routed_right": sum(adapted[i].route == asked[i][0] for i in mine),
+                  "routed_right": sum(needs(adapted[i]) == asked[i][0] for i in mine),
                   "adapted_right": sum(right[i] for i in mine),
                   "base_right": sum(base_right[i] for i in mine)}
         print(f"{skill:<12}{counts['questions']:>10}{counts['routed_right']:>14}"
