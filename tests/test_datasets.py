@@ -13,7 +13,7 @@ from t2mini import __main__ as cli
 from t2mini import tasks
 from t2mini.questions import asserts, published, sandbox
 from t2mini.grade import find_quoted
-from t2mini.lab import forms, larger
+from t2mini.lab import figures, forms, larger, signal
 from t2mini.questions.example import Example
 from t2mini.questions.latex import LONGEST, find_final, same_answer, value
 from t2mini.recipe import TrainConfig
@@ -543,6 +543,42 @@ def test_forms_are_compared_on_validation_questions(data, tmp_path, monkeypatch)
     assert all(next(iter(ways.values())) == "{}" for ways in forms.FORMS.values())
     with pytest.raises(ValueError, match="--data=DIR"):
         next(forms.cells(SimpleNamespace(data=None)))
+
+
+def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(loaded, data, tmp_path, monkeypatch):
+    """Fails if test or validation questions are asked, a shorter limit is not what sampling with it gives, an answer that was cut
+    off earns, or a question whose answers all earn the same counts as one that teaches."""
+    model, tokenizer = loaded
+    monkeypatch.setenv(published.FOLDER, str(tmp_path))
+    monkeypatch.setattr(signal, "LIMITS", (3, 8))
+    monkeypatch.setattr(signal, "PROMPTS", 4)
+    asked, kept, real = [], [], signal.reinforce.sample
+    monkeypatch.setattr(signal.reinforce, "sample", lambda *a, **k: kept.append(real(*a, **k)) or kept[-1])
+    monkeypatch.setattr(tasks.ListTask, "examples", lambda self, split, n, seed=0: asked.append(split) or [
+        Example(f"question {i}", "5", "number") for i in range(n)])
+    lab = SimpleNamespace(data=str(tmp_path), model=model, tokenizer=tokenizer, n=lambda n: n)
+    (key, run), *_ = signal.cells(lab)
+    row = run()
+    assert key == {"seed": 0, "task": "gsm8k", "arm": "temperature 0.4"} and asked == ["train"] and row["split"] == "train"
+    [(episodes, _)] = kept
+    config = TrainConfig(task="gsm8k", temperature=0.4, prompts=4, samples=6, max_tokens=3, must_stop=True)
+    short = real(model, tokenizer, tasks.get("gsm8k"), signal.recipe.settled(config), 1)[0]
+    assert [signal.cut(lab, e, 3) for e in episodes] == short and any(len(e.tokens) > 3 for e in episodes)
+    assert row["limits"]["3"]["cut"] == round(sum(not e.stopped for e in short) / 24, 4)
+
+    earned = [[0] * 6, [1] * 6, [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]]
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts: [float(r) for group in earned for r in group])
+    whole = [signal.replace(e, stopped=True) for e in episodes]
+    found = signal.learnable(lab, signal.recipe.settled(config), whole)
+    assert (found["teach"], found["earn"], found["cut"], found["right"]) == (0.5, 0.5, 0.0, "0615")
+    whole[6].stopped = False
+    assert signal.learnable(lab, signal.recipe.settled(config), whole)["right"] == "0515"
+    lines = figures.table([key | row]).splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| gsm8k | temperature 0.4 | 3 | 4 x 6 | ")
+    figures.signal({"name": "signal", "rows": [key | row]}, tmp_path / "signal.png")
+    assert (tmp_path / "signal.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="--data=DIR"):
+        next(signal.cells(SimpleNamespace(data=None)))
 
 
 def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):

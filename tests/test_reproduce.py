@@ -57,7 +57,7 @@ QUICKEST = ("spectrum", "tiny")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICKEST else pytest.mark.slow)
-                                  for n in reproduce.ALL if n not in ("real", "real05", "forms")])
+                                  for n in reproduce.ALL if n not in ("real", "real05", "forms", "signal")])
 def test_every_cell_runs_and_the_base_comes_back(tiny, tmp_path, name):
     """Fails if a cell raises, a row lacks what its picture needs, or a cell leaves an expert or other weights in the model."""
     model, tokenizer = tiny
@@ -145,9 +145,27 @@ def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
     reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
     with pytest.raises(ValueError, match="another quick"):
         reproduce.run("fake", *tiny, out=tmp_path / "out")
-    tiny[0].base_sha256 = "1" * 64
-    with pytest.raises(ValueError, match="another base_sha256"):
+    with monkeypatch.context() as m:
+        m.setattr(tiny[0], "base_sha256", "1" * 64)
+        with pytest.raises(ValueError, match="another base_sha256"):
+            reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "fake.json").read_text())
+    saved["rows"] = [r | {"dtype": "torch.float16"} for r in saved["rows"][:2]]
+    (tmp_path / "out" / "fake.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match="in torch.float16"):
         reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+
+
+def test_rows_of_one_task_share_a_dtype(tmp_path):
+    """Fails if scores in bfloat16 and float32 are compared, the old rows' dtype is not that of their file, or another task has
+    to wait for a machine of the other kind."""
+    done = {"dtype": "torch.bfloat16", "rows": [{"task": "math"}, {"task": "code", "dtype": "torch.float32"}, {"arm": "none"},
+                                                {"task": "vision", "again": "for a reason"}]}
+    reproduce.check_dtype(tmp_path, done, {"math", "vision"}, "torch.bfloat16")
+    reproduce.check_dtype(tmp_path, done, {"code", "vision"}, "torch.float32")      # that row will be replaced
+    for task, dtype, take in ("math", "float32", "bfloat16"), ("code", "bfloat16", "float32"):
+        with pytest.raises(ValueError, match=f"rows of {task} in torch.{take}.*take --dtype={take}, --only"):
+            reproduce.check_dtype(tmp_path, done, {task}, f"torch.{dtype}")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"rows": [', '{"rows": [{}]}', "\x00"])

@@ -20,6 +20,7 @@ from ..questions import math
 from ..recipe import TrainConfig
 from . import forms as ways
 from . import larger
+from . import signal as signals
 from . import sight as visual
 from .mixing import FEW_SHOT, FIRST_PASSES, found_on_shots, random_alpha, searched
 from .routing import PROMPT, confusion
@@ -425,6 +426,11 @@ def real05(lab):
     yield from larger.cells(lab)
 
 
+def signal(lab):
+    """Which settings leave an update something to learn from, of training questions (signal.py)."""
+    yield from signals.cells(lab)
+
+
 def forms(lab):
     """Published questions in several forms, of validation splits (forms.py)."""
     yield from ways.cells(lab)
@@ -454,5 +460,6 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen"),
     Experiment("-", tiny, "bars", "how few numbers suffice"),
     Experiment("-", forms, "bars", "which wording suits a model, on validation questions"),
+    Experiment("-", signal, "signal", "which settings leave training a signal, on training questions"),
     Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets"),
     Experiment("Tables 1, 2", real05, "pairs", "the same with --weights=qwen2.5-coder-0.5b"))}

@@ -31,6 +31,7 @@ MESSAGE = {
             "most of ARC-Easy's big rise comes to the base model, too, if its prompt omits the options",
     "real05": "A larger model: its expert lifts ARC-Easy by 13 to 16 points",
     "forms": "Telling the model more about how to answer\nis not seen to help it",
+    "signal": "Short answers and cool sampling leave training little to learn from",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
@@ -63,6 +64,7 @@ KINDS = {"seen": "kinds seen in training", "unseen": "kinds never trained on",
          "published": "published questions"}
 ASKED = {"batch of 32": "32 at once"}
 EXPERTS = {"math": "#0B3C6F", "code": BLUE, "reasoning": "#9CCBEB"}   # shades of the experts' blue
+HEAT = ("#0B3C6F", BLUE, ORANGE, RED)   # temperatures, from low to high
 APART = {"q": (BLUE, "query"), "k": (ORANGE, "key"), "o": (PINK, "attention out")}
 # what a circle is
 SINGLE = {"shots": "searches", "unseen": "draws of examples or weights", "transfer": "shuffles"}
@@ -167,7 +169,7 @@ def other_table(rows):
     if not rows:
         return "no rows yet"
     for key, build in (("seconds_per_question", timing_rows), ("mass", spectrum_rows),
-                       ("alpha", alpha_rows), ("val", curve_rows)):
+                       ("alpha", alpha_rows), ("val", curve_rows), ("limits", signal_rows)):
         if key in rows[0]:
             head, *lines = build(rows)
             rule = ["---"] * len(head)
@@ -219,6 +221,19 @@ def curve_rows(rows):
         start = min(val)
         shares = (f"{100 * scores[start]:.1f}, {100 * scores[best]:.1f}" for scores in (val, test))
         lines.append((r["task"], f"{r['seed']}", f"{best}", *shares))
+    return lines
+
+
+def signal_rows(rows):
+    """For each temperature and limit: questions that teach, answers that earn, answers cut off."""
+    lines = [("task", "arm", "longest answer", "questions", "of these teach, % [95 %]",
+              "answers that earn, %", "answers cut off, %")]
+    for r in rows:
+        for limit, f in r["limits"].items():
+            low, high = f["ci95"]
+            lines.append((r["task"], r["arm"], limit, f"{r['n']} x {r['samples']}",
+                          f"{100 * f['teach']:.0f} [{100 * low:.0f}, {100 * high:.0f}]",
+                          f"{100 * f['earn']:.0f}", f"{100 * f['cut']:.0f}"))
     return lines
 
 
@@ -504,6 +519,31 @@ def alphas(done, path):
         ax.margins(y=0.1)
     axes[0][0].set_ylabel("weight α of each expert\nin the mixture that was chosen")
     fig.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=len(names),
+               loc="outside lower center")
+    headline(fig, done)
+    save(fig, path)
+
+
+def signal(done, path):
+    """Over the longest answer: the share of questions that teach; a line per temperature."""
+    plt, rows = pyplot(), done["rows"]
+    names = list(dict.fromkeys(r["task"] for r in rows))
+    size = 1.2 + 4.2 * len(names), 4.6
+    fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False,
+                             layout="constrained")
+    for ax, task in zip(axes[0], names):
+        mine = [r for r in rows if r["task"] == task]
+        for r, colour in zip(mine, HEAT):
+            limits = [int(limit) for limit in r["limits"]]
+            found = list(r["limits"].values())
+            shares = [100 * f["teach"] for f in found]
+            ax.plot(limits, shares, "o-", color=colour, lw=2.2, ms=6, label=r["arm"])
+            low, high = (100 * v for v in found[-1]["ci95"])
+            ax.plot([limits[-1]] * 2, [low, high], color=colour, lw=1)
+        ax.set(title=in_words(task), xlabel="longest answer, tokens", xticks=limits, ylim=(0, 100))
+        ax.grid(alpha=0.3)
+    axes[0][0].set_ylabel("questions that teach, %\n(some of their answers earn, some do not)")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=len(HEAT),
                loc="outside lower center")
     headline(fig, done)
     save(fig, path)

@@ -3,7 +3,7 @@
 tutorials/figures/NAME.png.
 
 The file is written after every cell, so a stopped run goes on where it was; what differs in base
-weights, dtype or budget is not mixed into it. A row of the file with `again` is measured again. The
+weights or budget is not mixed into it, nor what differs in dtype into one task. A row of the file with `again` is measured again. The
 picture is drawn from the file alone (`--draw` does only that).
 """
 import json
@@ -80,8 +80,8 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     """
     folder, path, picture = places(name, quick, out)
     settings = dict(zip(SETTINGS, (model.base_sha256, str(model.dtype), quick, COMMON)))
-    machine = {"device": str(model.device), "threads": torch.get_num_threads(),
-               "torch": torch.__version__}
+    machine = {"device": str(model.device), "dtype": settings["dtype"],
+               "threads": torch.get_num_threads(), "torch": torch.__version__}
     done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, **machine,
             "rows": []}
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,14 +91,15 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
             done = read(path)
-            other = [k for k in SETTINGS if done[k] != settings[k]]
+            other = [k for k in SETTINGS if k != "dtype" and done[k] != settings[k]]
             if other:
                 raise ValueError(f"{path} was measured with another {other[0]}: take the --weights "
-                                 "and --dtype that it was measured with, or --out=DIR, or move it "
-                                 "away to start anew")
+                                 "that it was measured with, or --out=DIR, or move it away to "
+                                 "start anew")
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
         cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
         left = missing(cells, done["rows"], only)
+        check_dtype(path, done, {key["task"] for key, _ in left}, settings["dtype"])
         if not left and ranks.rank() == 0:
             print(one_line(f"nothing is left to measure: {path} has every row; --out=DIR measures "
                            "them again, into DIR"))
@@ -116,6 +117,17 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     if ranks.rank() == 0:
         draw(done, picture)
     return done
+
+
+def check_dtype(path, done, asked, dtype):
+    """Scores of one task are compared, so they are of one dtype. ValueError where rows of a task
+    that is asked have another one."""
+    for row in done["rows"]:
+        has = row.get("dtype", done["dtype"])
+        if row.get("task") in asked and has != dtype and "again" not in row:
+            raise ValueError(f"{path} has rows of {row['task']} in {has}, and they would be "
+                             f"compared: take --dtype={has.removeprefix('torch.')}, --only=TEXT "
+                             "that names other tasks, or --out=DIR")
 
 
 def same(key, row):
