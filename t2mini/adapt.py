@@ -6,9 +6,9 @@ Two passes (paper 3.2): the first finds out what a question needs, the second an
     C  cem          search, once per task, a mixture of experts on a few solved examples
 
 Changed:  the first pass always runs on the base weights or the dispatcher, never on what was
-          loaded last; "other" and unreadable answers get the base model itself; one dispatch prompt
-          is used everywhere. Shots come from the val split, scores from test (the release takes
-          both from test).
+          loaded last; "other", unreadable answers and labels without an expert get the base model
+          itself; one dispatch prompt is used everywhere. Shots come from the val split, scores
+          from test (the release takes both from test).
 Restores: whatever happens, the base model is back afterwards, bit for bit.
 """
 from dataclasses import asdict, dataclass
@@ -50,9 +50,9 @@ class Route:
 class Answer:
     """One question's way through both passes.
 
-    answer: the text; route: the expert that wrote it, "other" or "none" for the base model ("none"
-    also where the first pass chose an expert that the model does not have); probabilities: dict
-    label -> share, None where there was no first pass; readable: see Route.
+    answer: the text; route: the label that the first pass gave, or the expert that was asked for
+    ("none": the base model, which also answers "other" and labels without an expert);
+    probabilities: dict label -> share, None where there was no first pass; readable: see Route.
     """
     question: str
     answer: str
@@ -84,8 +84,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     if expert is None and strategy in ("classifier", "prompt"):
         dispatcher = experts["dispatcher"] if strategy == "classifier" else None
         routes = route(model, tokenizer, questions, dispatcher, label and "first pass")
-        labels = [r.label if r.label in BASE or r.label in experts else "none"
-                  for r in routes]
+        labels = [r.label for r in routes]
         if on_route:
             on_route(routes)
     elif isinstance(expert, dict):
@@ -95,7 +94,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
         labels = [always] * len(questions)
 
     # --- second pass: every question on the weights of its expert, read here at first use ---
-    needed = {name: experts[name] for name in sorted(set(labels) - {*BASE})}
+    needed = {name: experts[name] for name in sorted(set(labels) - {*BASE})
+              if routes[0] is None or name in experts}
     texts = second_pass(model, tokenizer, questions, labels, needed, max_tokens, label,
                         opener=opener, temperature=temperature, seed=seed, counts=counts,
                         on_text=on_text)
@@ -154,14 +154,14 @@ def read_routes(tokenizer, out, first):
 # ---------------------------------------------------------------------------------- second pass
 def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label="", on_text=None,
                 **options):
-    """Each question answered by the expert of its label, "other" and "none" by the base model.
+    """Each question answered by the expert of its label, or by the base model where there is none.
 
     experts: name -> z. The base model's questions are batches on its own weights, bit for bit;
     those of all experts share batches, in which every row has its expert's z. options: of
     evaluate.answers. -> list of texts.
     """
     texts = [None] * len(questions)
-    names = sorted(set(labels) - {*BASE})
+    names = sorted({*labels} & {*experts})
 
     def fill(asked, who, **how):
         """Answer the questions `asked` (indices) and put the texts in their places."""
@@ -173,8 +173,8 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
             texts[i] = text
 
     with svf.using(model, {}):
-        fill([i for i, name in enumerate(labels) if name in BASE], "base")
-    asked = [i for i, name in enumerate(labels) if name not in BASE]
+        fill([i for i, name in enumerate(labels) if name not in names], "base")
+    asked = [i for i, name in enumerate(labels) if name in names]
     if len(names) == 1:                             # one expert for all: its weights, folded
         with svf.using(model, experts[names[0]]):
             fill(asked, names[0])

@@ -64,9 +64,9 @@ class Shelf:
         self.z = {}
 
     def __contains__(self, name):
-        """Is there an expert of that name, and of this base?"""
+        """Is there an expert of that name, and of a base that may be?"""
         with suppress(FileNotFoundError):
-            return self.allow_other_base or shelves.fits(find(name, self.model), self.model)
+            return shelves.fits(find(name, self.model), self.model) or self.allow_other_base
         return False
 
     def __getitem__(self, name):

@@ -551,20 +551,28 @@ def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(loaded, da
     model, tokenizer = loaded
     monkeypatch.setenv(published.FOLDER, str(tmp_path))
     monkeypatch.setattr(signal, "LIMITS", (3, 8))
-    monkeypatch.setattr(signal, "PROMPTS", 4)
+    monkeypatch.setattr(signal, "PROMPTS", 5)
     asked, kept, real = [], [], signal.reinforce.sample
-    monkeypatch.setattr(signal.reinforce, "sample", lambda *a, **k: kept.append(real(*a, **k)) or kept[-1])
+    monkeypatch.setattr(signal.reinforce, "sample", lambda *a, **k: kept.append((*real(*a, **k), a[3])) or kept[-1][:2])
     monkeypatch.setattr(tasks.ListTask, "examples", lambda self, split, n, seed=0: asked.append(split) or [
         Example(f"question {i}", "5", "number") for i in range(n)])
-    lab = SimpleNamespace(data=str(tmp_path), model=model, tokenizer=tokenizer, n=lambda n: n)
-    (key, run), *_ = signal.cells(lab)
+    lab = SimpleNamespace(data=str(tmp_path), model=model, tokenizer=tokenizer, n=lambda n: n - 1)
+    (key, run), *others = signal.cells(lab)
+    judge, lengths = signal.learnable, []
+    monkeypatch.setattr(signal, "learnable", lambda lab, config, episodes: lengths.append(
+        max(len(e.tokens) for e in episodes)) or judge(lab, config, episodes))
     row = run()
+    assert lengths == [3, 8]
     assert key == {"seed": 0, "task": "gsm8k", "arm": "temperature 0.4"} and asked == ["train"] and row["split"] == "train"
-    [(episodes, _)] = kept
+    [(episodes, _, used)] = kept
+    assert used.must_stop and len(episodes) == 24 and used.temperature == 0.4
+    others[0][1]()
+    assert kept.pop()[2].temperature == 0.7
     config = TrainConfig(task="gsm8k", temperature=0.4, prompts=4, samples=6, max_tokens=3, must_stop=True)
     short = real(model, tokenizer, tasks.get("gsm8k"), signal.recipe.settled(config), 1)[0]
     assert [signal.cut(lab, e, 3) for e in episodes] == short and any(len(e.tokens) > 3 for e in episodes)
-    assert row["limits"]["3"]["cut"] == round(sum(not e.stopped for e in short) / 24, 4)
+    for limit, cut_there in (("3", short), ("8", episodes)):
+        assert row["limits"][limit]["cut"] == round(sum(not e.stopped for e in cut_there) / 24, 4)
 
     earned = [[0] * 6, [1] * 6, [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]]
     monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts: [float(r) for group in earned for r in group])
@@ -575,8 +583,14 @@ def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(loaded, da
     assert signal.learnable(lab, signal.recipe.settled(config), whole)["right"] == "0515"
     lines = figures.table([key | row]).splitlines()
     assert len(lines) == 4 and lines[2].startswith("| gsm8k | temperature 0.4 | 3 | 4 x 6 | ")
-    figures.signal({"name": "signal", "rows": [key | row]}, tmp_path / "signal.png")
-    assert (tmp_path / "signal.png").stat().st_size > 5000
+    known = key | row | {"limits": {"3": {"teach": 0.25, "ci95": [0.1, 0.5], "earn": 0.03, "cut": 0.96}}}
+    assert figures.table([known]).splitlines()[2].endswith("| 4 x 6 | 25 [10, 50] | 3 | 96 |")
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda fig, path: drawn.append({line.get_label(): line for line in fig.axes[0].lines}))
+    later = known | {"arm": "temperature 0.7", "limits": {"3": known["limits"]["3"] | {"teach": 0.5}}}
+    figures.signal({"name": "signal", "rows": [later, known]}, tmp_path / "signal.png")         # measured again, so behind
+    for arm, share in ("temperature 0.4", 25), ("temperature 0.7", 50):
+        assert drawn[0][arm].get_color() == figures.HEAT[arm] and drawn[0][arm].get_ydata()[0] == share
     with pytest.raises(ValueError, match="--data=DIR"):
         next(signal.cells(SimpleNamespace(data=None)))
 

@@ -150,22 +150,33 @@ def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="another base_sha256"):
             reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "fake.json").read_text())
-    saved["rows"] = [r | {"dtype": "torch.float16"} for r in saved["rows"][:2]]
+    assert {r["dtype"] for r in saved["rows"]} == {"torch.float32"}
+    saved["rows"] = [r | {"dtype": "torch.float16"} for r in saved["rows"]]
+    (tmp_path / "out" / "fake.json").write_text(json.dumps(saved))
+    reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")      # nothing is left to measure
+    saved["rows"].pop()
     (tmp_path / "out" / "fake.json").write_text(json.dumps(saved))
     with pytest.raises(ValueError, match="in torch.float16"):
         reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
 
 
 def test_rows_of_one_task_share_a_dtype(tmp_path):
-    """Fails if scores in bfloat16 and float32 are compared, the old rows' dtype is not that of their file, or another task has
-    to wait for a machine of the other kind."""
-    done = {"dtype": "torch.bfloat16", "rows": [{"task": "math"}, {"task": "code", "dtype": "torch.float32"}, {"arm": "none"},
-                                                {"task": "vision", "again": "for a reason"}]}
-    reproduce.check_dtype(tmp_path, done, {"math", "vision"}, "torch.bfloat16")
-    reproduce.check_dtype(tmp_path, done, {"code", "vision"}, "torch.float32")      # that row will be replaced
-    for task, dtype, take in ("math", "float32", "bfloat16"), ("code", "bfloat16", "float32"):
-        with pytest.raises(ValueError, match=f"rows of {task} in torch.{take}.*take --dtype={take}, --only"):
-            reproduce.check_dtype(tmp_path, done, {task}, f"torch.{dtype}")
+    """Fails if scores in bfloat16 and float32 are compared, also of the same questions in another form, the old rows' dtype is
+    not that of their file, a row that is replaced counts, or another task has to wait for a machine of the other kind."""
+    def asked(*names):
+        return [{"task": name, "arm": "svf"} for name in names]
+
+    done = {"dtype": "torch.bfloat16", "rows": [{"task": "arc-easy"}, {"task": "code", "dtype": "torch.float32"}, {"arm": "none"},
+                                                {"task": "vision", "arm": "svf", "again": "for a reason"}]}
+    reproduce.check_dtype(tmp_path, done, asked("arc-easy", "math"), "torch.bfloat16")
+    reproduce.check_dtype(tmp_path, done, asked("code", "vision"), "torch.float32")
+    for task, has, dtype, take in (("arc-easy", "arc-easy", "float32", "bfloat16"), ("code", "code", "bfloat16", "float32"),
+                                   ("arc-easy-letters", "arc-easy", "float32", "bfloat16")):
+        with pytest.raises(ValueError, match=f"rows of {has} in torch.{take}.*take --dtype={take}, --only"):
+            reproduce.check_dtype(tmp_path, done, asked(task), f"torch.{dtype}")
+    done["rows"].append({"task": "vision", "arm": "base"})              # stays, whatever becomes of the other one
+    with pytest.raises(ValueError, match="rows of vision"):
+        reproduce.check_dtype(tmp_path, done, asked("vision"), "torch.float32")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"rows": [', '{"rows": [{}]}', "\x00"])
@@ -508,8 +519,8 @@ def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
 
 
 def test_kept_experts_and_mixtures_are_of_one_base(tiny, tmp_path, monkeypatch):
-    """Fails if another base finds the expert or the mixture that was made with this one, or a mixture stays although an expert that
-    it mixes was trained again."""
+    """Fails if another base or dtype finds the expert or the mixture that was made with this one, or a mixture stays although an
+    expert that it mixes, a shipped or a given one, was trained again."""
     made = runs.Lab(*tiny, tmp_path, quick=True)
     parts = {name: tmp_path / name for name in runs.adapt.MIXED}
     for path in parts.values():
@@ -536,6 +547,16 @@ def test_kept_experts_and_mixtures_are_of_one_base(tiny, tmp_path, monkeypatch):
         assert made.search("math", 0)[0] == mixtures[-1]    # it is found
         mixtures[-1].unlink()
     assert mixtures[0] == mixtures[2] and len(set(mixtures)) == 3
+    given = [({}, {"path": parts["math"], "method": "lora", "config": {"rank": 1, "lora_alpha": 1}})]
+    was = runs.files.file_hash
+    monkeypatch.setattr(runs.files, "file_hash", lambda paths: seen.append(paths) or was(paths))
+    seen = []
+    with pytest.raises(Exception):                          # there is no such LoRA to attach
+        made.search("math", 0, mixed=given)
+    assert seen == [[parts["math"]]]
+    here = made.file("math", [])
+    made.model.to(torch.bfloat16)
+    assert made.file("math", []) != here
 
 
 def test_names_of_cells_begin_with_the_task():
@@ -562,7 +583,9 @@ def test_the_title_of_an_absurd_expert_fits(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda fig, path: seen.append(f"{fig.get_suptitle()}\n{fig.axes[1].get_title()}"))
     plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1e20)}, {}, tmp_path / "a.png")
     plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1.02)}, {}, tmp_path / "a.png")
-    assert all(max(map(len, text.splitlines())) < 110 for text in seen) and "2.0% (ring)" in seen[1]
+    assert "by 1e+22% on" in seen[0] and ": 1e+22% (ring)" in seen[0] and ": 1e+20 to 1e+20 (" in seen[0] and "2.0% (ring)" in seen[1]
+    for z in ([3e38] * 8, [3e38] + [1.0] * 7, [-3e38, 3e38]):
+        plots.draw_expert({"layers.0.mlp.up": torch.tensor(z)}, {}, tmp_path / "a.png")
 
 
 def test_the_table_takes_gains_on_the_same_items():
@@ -594,6 +617,10 @@ def test_the_table_against_another_arm(tmp_path, capsys):
     lines = figures.table(forms, "arc-easy, lora").splitlines()
     assert [("-50.0" in line, "+50.0" in line) for line in lines[2:8]] == [
         (True, False), (False, False), (False, True), (True, False), (False, True), (False, False)]
+    bases = [{"task": "m", "arm": a, "base": b, "rewards": r} for a, b, r in (
+        ("no z", "one", "0000"), ("z", "one", "0011"), ("no z", "two", "1111"), ("z", "two", "1110"))]
+    lines = figures.table(bases, "m, no z").splitlines()
+    assert "+50.0" in lines[3] and "-25.0" in lines[5] and not any(sign in lines[i] for i in (2, 4) for sign in "+-")
     with pytest.raises(ValueError, match="no arm 'LoRA'.*choose from: base; lora; svf; or write TASK, ARM"):
         figures.table(rows, "LoRA")
     done = {"name": "tiny", "paper": "-", **dict.fromkeys(reproduce.SETTINGS), "rows": rows}

@@ -422,11 +422,16 @@ def test_a_route_without_an_expert_gets_the_base_model_and_says_so(trained, call
     assert status == 0 and "this model has no code expert, so the base model answers" in err
     told, base = (json.loads(text.splitlines()[-1]) for text in (
         out, call("ask", "add two numbers", "--expert=none", "--max-tokens=6", "--json")[1]))
+    assert told["how"].endswith("; the base model where it chose code, which has no expert")
+    assert "[code, which has no expert: the base model] " in call("ask", "one", "two", "--max-tokens=2")[1]
     assert told["expert"] == "none" and told["answer"] == base["answer"] and told["probabilities"] == kept
     assert "[code 40%, which has no expert: the base model] " in call("chat", "--max-tokens=4")[1]
-    status, out, _ = call("eval", f"--task={home}/mine.jsonl", "--strategy=classifier", "--n=2", "--json")
-    assert status == 0 and json.loads(out.splitlines()[-1])["routed"]["no expert"] == 2
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--strategy=classifier", "--n=2", "--json")
+    assert status == 0 and json.loads(out.splitlines()[-1])["routed"]["code"] == 2
+    assert "the base model answers what was sent to code: this model has no such expert" in err
     assert call("ask", "add two numbers", "--expert=code")[0] == 1
+    status, out, err = call("ask", "one", "--max-tokens=2", "--allow-other-base")
+    assert status == 0 and ("so the base model answers" in err) == (why == "there is no file")
     status, out, _ = call("demo", "--allow-code")
     assert status == 0 and "  needs    code   (" in out and "no code expert for this model" in out
     assert "135 million" not in out                                     # it is another model

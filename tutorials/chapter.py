@@ -15,11 +15,12 @@ FIGURES = HERE.parent / "out" / "figures"                   # of a run; `make fi
 sys.path.insert(0, str(HERE.parent))                        # so that `import t2mini` works from a plain clone
 
 
-def start(doc, checks, script, runs_code=False):
+def start(doc, checks, script, runs_code=False, live=False):
     """Parse the chapter's options. `--check N` runs checks[N - 1] on your exercise file and ends; else print the title.
 
     checks: three functions, or none on a page without exercises; each takes the reader's module and raises AssertionError with a hint where it is wrong.
     runs_code: the chapter runs programs that the model writes, for which the reader must agree once.
+    live: the chapter has a part that needs a larger model and published questions: start.live is their folder, or None.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if checks:
@@ -29,7 +30,11 @@ def start(doc, checks, script, runs_code=False):
                         help="agree, once, that programs which the model writes run here in a sandbox")
     parser.add_argument("--figures", metavar="DIR", type=Path, default=FIGURES,
                         help="where the chapter's pictures go (default: out/figures)")
+    if live:
+        parser.add_argument("--live", metavar="DIR", type=Path,
+                            help="also ask the larger model, with the published questions in DIR")
     args = parser.parse_args()
+    start.live = args.live if live else None
     if checks and args.check:
         sys.exit(check(Path(script).stem, args.check, checks, "solutions" if args.solutions else "exercises"))
     from t2mini.cli.verbs import agree

@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .. import adapt
+from ..lab.arms import lacking
 from ..lab.page_model import names_of
 from ..machine.text import cut_note, one_line, printable
 
@@ -85,7 +86,7 @@ class Chat:
         """The label that the first pass gave, and how sure it was."""
         [route] = routes
         if route.readable:
-            lacks = route.label not in adapt.BASE and route.label not in self.shelf
+            lacks = bool(lacking([route.label], self.shelf))
             self.show_name(f"{route.label} {100 * route.probabilities[route.label]:.0f}%"
                            + ", which has no expert: the base model" * lacks)
         else:

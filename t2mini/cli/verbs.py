@@ -184,17 +184,23 @@ def ask(args):
         label="" if alone else "second pass", on_route=partial(print_routes, there), counts=counts,
         on_text=on_text if alone and not args.json else None)
 
+    missing = arms.lacking([a.route for a in found], there)
+    wrote = ["none" if a.route in missing else a.route for a in found]
     if alone:
         print(printable(found[0].answer) if args.json else "")
     else:
-        for a in found:
-            print(printable(f"\n{a.question}\n  [{a.route}] {a.answer}"))
+        for a, who in zip(found, wrote):
+            to = a.route if who == a.route else f"{a.route}, which has no expert: the base model"
+            print(printable(f"\n{a.question}\n  [{to}] {a.answer}"))
     if counts["cut"]:
         print(cut_note(counts["cut"], len(asked), args.max_tokens), file=sys.stderr)
-    rows = [{"question": a.question, "expert": a.route, "probabilities": a.probabilities,
-             "answer": a.answer} for a in found]
+    rows = [{"question": a.question, "expert": who, "probabilities": a.probabilities,
+             "answer": a.answer} for a, who in zip(found, wrote)]
     told = rows[0] if alone else {"answers": rows}
-    return {**told, "strategy": strategy if expert is None else None, "how": how(strategy, expert),
+    done = how(strategy, expert)
+    if missing:
+        done += f"; the base model where it chose {', '.join(missing)}, which has no expert"
+    return {**told, "strategy": strategy if expert is None else None, "how": done,
             "seed": args.seed, "base_sha256": model.base_sha256}
 
 
@@ -226,7 +232,7 @@ def print_routes(there, routes):
         which = f" of question {i}" if len(routes) > 1 else ""
         shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in r.probabilities.items())
         doubt = "" if r.readable else f"  unreadable answer {r.said!r}, so no expert"
-        if r.label not in adapt.BASE and r.label not in there:
+        if arms.lacking([r.label], there):
             doubt = f"  this model has no {r.label} expert, so the base model answers"
         print(f"first pass{which}: {r.label}  ({shares}){doubt}", file=sys.stderr)
 

@@ -58,11 +58,19 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
     if dispatches:
         numbers = {"confusion": confusion(examples, texts)}
     elif strategy in ("prompt", "classifier"):
-        routes = [a.route for a in found]                   # "none": no expert of that label
-        lacking = {"no expert": routes.count("none")} if "none" in routes else {}
-        numbers = {"routed": {label: routes.count(label) for label in tasks.LABELS} | lacking,
+        routes = [a.route for a in found]
+        routed = {label: routes.count(label) for label in tasks.LABELS}
+        if missing := lacking(routes, experts):
+            print(f"the base model answers what was sent to {', '.join(missing)}: this model has "
+                  "no such expert", file=sys.stderr)
+        numbers = {"routed": routed,
                    "unreadable": sum(not a.readable for a in found)}
     return rewards, texts, numbers | {"cut": counts["cut"]}
+
+
+def lacking(routes, experts):
+    """The labels of a first pass that need an expert which is not there, each once, in order."""
+    return sorted({label for label in routes if label not in adapt.BASE and label not in experts})
 
 
 def as_z(expert, experts):

@@ -11,6 +11,7 @@ from .. import adapt, tasks
 from ..formats import download
 from ..machine.text import printable
 from ..questions.example import Example
+from .arms import lacking
 
 BY_HAND = (Example("What is the capital of France?", "Paris", "contains"),
            Example("Hi! Who wrote Romeo and Juliet?", "Shakespeare", "contains"),
@@ -41,13 +42,14 @@ def run(model, tokenizer, experts):
         twice = adapt.answer(model, tokenizer, prompts, "classifier", experts, max_tokens=limit)
         for i, a, b in zip(mine, twice, plain):
             base[i] = b.answer
-            adapted[i] = replace(a, answer=b.answer) if a.route in adapt.BASE else a
+            alike = a.route in adapt.BASE or lacking([a.route], experts)
+            adapted[i] = replace(a, answer=b.answer) if alike else a
         print(f"... {skill} questions answered, {time.time() - started:.0f} s", flush=True)
     examples = [e for _, e in asked]
     right = tasks.rewards(examples, [a.answer for a in adapted])
     base_right = tasks.rewards(examples, base)
     for i, (_, e) in enumerate(asked):
-        show(e, adapted[i], right[i], base[i], base_right[i])
+        show(e, adapted[i], right[i], base[i], base_right[i], lacking([adapted[i].route], experts))
     counts = table(asked, adapted, right, base_right)
     seconds = time.time() - started
     print(f"\nfirst and second passes {seconds:.1f} s. A dozen questions show how it works, not how well: for that,\n"
@@ -58,22 +60,17 @@ def run(model, tokenizer, experts):
     return {**counts, "seconds": seconds}
 
 
-def show(example, adapted, right, base, base_right):
-    """One question: where it went, and its answers."""
+def show(example, adapted, right, base, base_right, missing):
+    """One question: where it went, and its answers. missing: is there no expert of that label?"""
     shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in adapted.probabilities.items())
-    print(f"\n{'-' * 100}\n{example.prompt}\n  needs    {needs(adapted)}   ({shares})")
-    if adapted.route == "none":
-        print(f"  no {needs(adapted)} expert for this model: the base model answers")
-    if adapted.route in adapt.BASE:
+    print(f"\n{'-' * 100}\n{example.prompt}\n  needs    {adapted.route}   ({shares})")
+    if missing:
+        print(f"  no {adapted.route} expert for this model: the base model answers")
+    if missing or adapted.route in adapt.BASE:
         print(f"  answer   [{mark(right)}] {indent(adapted.answer)}")
         return
     print(f"  adapted  [{mark(right)}] {indent(adapted.answer)}")
     print(f"  base     [{mark(base_right)}] {indent(base)}")
-
-
-def needs(answer):
-    """The label that the first pass gave, also where the model has no such expert."""
-    return answer.route if answer.route != "none" else max(answer.probabilities, key=answer.probabilities.get)
 
 
 def table(asked, adapted, right, base_right):
@@ -82,7 +79,7 @@ def table(asked, adapted, right, base_right):
     for skill in [*tasks.LABELS, "all"]:
         mine = [i for i, (s, _) in enumerate(asked) if skill in (s, "all")]
         counts = {"questions": len(mine),
-                  "routed_right": sum(needs(adapted[i]) == asked[i][0] for i in mine),
+                  "routed_right": sum(adapted[i].route == asked[i][0] for i in mine),
                   "adapted_right": sum(right[i] for i in mine),
                   "base_right": sum(base_right[i] for i in mine)}
         print(f"{skill:<12}{counts['questions']:>10}{counts['routed_right']:>14}"

@@ -31,7 +31,7 @@ MESSAGE = {
             "most of ARC-Easy's big rise comes to the base model, too, if its prompt omits the options",
     "real05": "A larger model: its expert lifts ARC-Easy by 13 to 16 points",
     "forms": "Telling the model more about how to answer\nis not seen to help it",
-    "signal": "Short answers and cool sampling leave training little to learn from",
+    "signal": "Cut answers off at 200 tokens,\nand few questions are left to learn from",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
@@ -64,7 +64,8 @@ KINDS = {"seen": "kinds seen in training", "unseen": "kinds never trained on",
          "published": "published questions"}
 ASKED = {"batch of 32": "32 at once"}
 EXPERTS = {"math": "#0B3C6F", "code": BLUE, "reasoning": "#9CCBEB"}   # shades of the experts' blue
-HEAT = ("#0B3C6F", BLUE, ORANGE, RED)   # temperatures, from low to high
+HEAT = {"temperature 0.4": "#0B3C6F", "temperature 0.7": BLUE, "temperature 1": ORANGE,
+        "temperature 1.3": RED}
 APART = {"q": (BLUE, "query"), "k": (ORANGE, "key"), "o": (PINK, "attention out")}
 # what a circle is
 SINGLE = {"shots": "searches", "unseen": "draws of examples or weights", "transfer": "shuffles"}
@@ -118,7 +119,7 @@ def table(rows, against=None):
     marked, as its interval is over questions only. ValueError where no row is of the arm `against`.
     """
     groups = grouped(rows)
-    one = next((key for key in groups if against == f"{key[0]}, {key[2]}"), None)
+    one = next(((task, arm) for task, _, arm in groups if against == f"{task}, {arm}"), None)
     arms = list(dict.fromkeys(arm for _, _, arm in groups))
     if against and not one and against not in arms:
         raise ValueError(f"there is no arm {against!r} in these results; "
@@ -133,8 +134,8 @@ def table(rows, against=None):
         start = first[task, base]
         if against:
             start = groups.get((task, base, against), seeds)
-        if one:
-            start = groups[one] if questions_of(task) == questions_of(one[0]) else seeds
+        if one and questions_of(task) == questions_of(one[0]):
+            start = groups.get((one[0], base, one[1]), seeds)
         gain = ""
         if start is not seeds and len(start[0]) == len(seeds[0]):
             gain = difference(seeds, start)
@@ -526,25 +527,23 @@ def alphas(done, path):
 
 def signal(done, path):
     """Over the longest answer: the share of questions that teach; a line per temperature."""
-    plt, rows = pyplot(), done["rows"]
-    names = list(dict.fromkeys(r["task"] for r in rows))
-    size = 1.2 + 4.2 * len(names), 4.6
-    fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False,
-                             layout="constrained")
-    for ax, task in zip(axes[0], names):
-        mine = [r for r in rows if r["task"] == task]
-        for r, colour in zip(mine, HEAT):
-            limits = [int(limit) for limit in r["limits"]]
-            found = list(r["limits"].values())
-            shares = [100 * f["teach"] for f in found]
-            ax.plot(limits, shares, "o-", color=colour, lw=2.2, ms=6, label=r["arm"])
-            low, high = (100 * v for v in found[-1]["ci95"])
-            ax.plot([limits[-1]] * 2, [low, high], color=colour, lw=1)
-        ax.set(title=in_words(task), xlabel="longest answer, tokens", xticks=limits, ylim=(0, 100))
-        ax.grid(alpha=0.3)
-    axes[0][0].set_ylabel("questions that teach, %\n(some of their answers earn, some do not)")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=len(HEAT),
-               loc="outside lower center")
+    plt, rows = pyplot(), {r["arm"]: r for r in done["rows"]}
+    fig, ax = plt.subplots(figsize=(7.6, 4.6), layout="constrained")
+    for i, arm in enumerate(arm for arm in HEAT if arm in rows):
+        limits = [int(limit) for limit in rows[arm]["limits"]]
+        found = list(rows[arm]["limits"].values())
+        shares = [100 * f["teach"] for f in found]
+        ax.plot(limits, shares, "o-", color=HEAT[arm], lw=2.2, ms=6, label=arm)
+        low, high = (100 * v for v in found[-1]["ci95"])
+        ax.plot([limits[-1] + 4 * (i + 1)] * 2, [low, high], color=HEAT[arm], lw=2.2)
+    first = done["rows"][0]
+    ax.set(title=f"{in_words(first['task'])}, training questions", ylim=(0, 60),
+           xticks=[int(limit) for limit in first["limits"]],
+           xlabel="longest answer, tokens  (lines at the right end: 95 % intervals)",
+           ylabel=f"questions that teach, % of {first['n']}\n"
+                  f"(of {first['samples']} answers some earn, some do not)")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, loc="upper left")
     headline(fig, done)
     save(fig, path)
 

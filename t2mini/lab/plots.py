@@ -117,7 +117,7 @@ def by_layer_and_module(expert, value):
         cells[int(layer[1]) if layer else 0, name.rpartition(".")[2]] = value(z)
     layers = sorted({i for i, _ in cells})
     modules = list(dict.fromkeys(m for _, m in cells))
-    grid = torch.full((len(layers), len(modules)), float("nan"))
+    grid = torch.full((len(layers), len(modules)), float("nan"), dtype=torch.float64)
     for (i, m), v in cells.items():
         grid[layers.index(i), modules.index(m)] = v
     return layers, modules, grid
@@ -136,6 +136,7 @@ def brief(number, digits):
 def draw_expert(expert, meta, path):
     """Left: where an expert turned its dials (mean |z - 1| per layer and module). Right: all its z."""
     plt = pyplot()
+    expert = {name: z.double() for name, z in expert.items()}       # sums of the largest floats, too
     layers, modules, grid = by_layer_and_module(expert, lambda z: 100 * float((z - 1).abs().mean()))
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained", width_ratios=[1.2, 1])
     turned = float(grid.nan_to_num(0).max()) > 1e-4         # less is rounding

@@ -3,8 +3,8 @@
 tutorials/figures/NAME.png.
 
 The file is written after every cell, so a stopped run goes on where it was; what differs in base
-weights or budget is not mixed into it, nor what differs in dtype into one task. A row of the file with `again` is measured again. The
-picture is drawn from the file alone (`--draw` does only that).
+weights or budget is not mixed into it, nor what differs in dtype into one task. A row of the file
+with `again` is measured again. The picture is drawn from the file alone (`--draw` does only that).
 """
 import json
 import subprocess
@@ -99,7 +99,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
         cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
         left = missing(cells, done["rows"], only)
-        check_dtype(path, done, {key["task"] for key, _ in left}, settings["dtype"])
+        check_dtype(path, done, [key for key, _ in left], settings["dtype"])
         if not left and ranks.rank() == 0:
             print(one_line(f"nothing is left to measure: {path} has every row; --out=DIR measures "
                            "them again, into DIR"))
@@ -119,12 +119,14 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     return done
 
 
-def check_dtype(path, done, asked, dtype):
-    """Scores of one task are compared, so they are of one dtype. ValueError where rows of a task
-    that is asked have another one."""
+def check_dtype(path, done, left, dtype):
+    """Scores on the same questions are compared, so they are of one dtype. ValueError where rows
+    that stay have another one than those that are left to measure (their keys)."""
+    asked = [figures.questions_of(key.get("task")) for key in left]
     for row in done["rows"]:
-        has = row.get("dtype", done["dtype"])
-        if row.get("task") in asked and has != dtype and "again" not in row:
+        has = str(row.get("dtype") or done["dtype"])
+        stays = not any(same(key, row) for key in left)
+        if stays and has != dtype and figures.questions_of(row.get("task")) in asked:
             raise ValueError(f"{path} has rows of {row['task']} in {has}, and they would be "
                              f"compared: take --dtype={has.removeprefix('torch.')}, --only=TEXT "
                              "that names other tasks, or --out=DIR")

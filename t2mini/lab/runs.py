@@ -91,8 +91,8 @@ class Lab:
         return found, {**meta, "path": path}
 
     def file(self, name, settings):
-        """The file of an expert of this base that was made with these settings, which are JSON values."""
-        told = json.dumps([self.model.base_sha256, settings], sort_keys=True)
+        """The file of an expert of this base and dtype that was made with these settings, which are JSON values."""
+        told = json.dumps([self.model.base_sha256, str(self.model.dtype), settings], sort_keys=True)
         return self.folder / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.safetensors"
 
     def curve(self, meta):

@@ -15,7 +15,7 @@ from .. import recipe, reinforce, tasks
 from ..evaluate import wilson
 from .runs import cell
 
-TASKS = ("gsm8k", "mbpp")
+TASK = "gsm8k"
 TEMPERATURES = (0.4, 0.7, 1.0, 1.3)
 LIMITS = (100, 150, 200, 250, 300)          # tokens of an answer
 PROMPTS, SAMPLES = 48, 6                    # questions, and answers to each
@@ -26,18 +26,17 @@ def cells(lab):
     if not lab.data:
         raise ValueError("`reproduce signal` needs the published questions: --data=DIR "
                          "(see `python -m t2mini datasets`)")
-    for task in TASKS:
-        for temperature in TEMPERATURES:
-            run = partial(one_update, lab, task, temperature)
-            yield cell(run, task=task, arm=f"temperature {temperature:g}")
+    for temperature in TEMPERATURES:
+        run = partial(one_update, lab, temperature)
+        yield cell(run, task=TASK, arm=f"temperature {temperature:g}")
 
 
-def one_update(lab, name, temperature):
+def one_update(lab, temperature):
     """Answers as an update samples them. -> row: for each limit, what they earn (`learnable`)."""
-    task, config = tasks.get(name), recipe.settled(recipe.TrainConfig(
-        task=name, temperature=temperature, prompts=lab.n(PROMPTS), samples=SAMPLES,
+    config = recipe.settled(recipe.TrainConfig(
+        task=TASK, temperature=temperature, prompts=lab.n(PROMPTS), samples=SAMPLES,
         max_tokens=LIMITS[-1], must_stop=True))
-    episodes, _ = reinforce.sample(lab.model, lab.tokenizer, task, config, step=1)
+    episodes, _ = reinforce.sample(lab.model, lab.tokenizer, tasks.get(TASK), config, step=1)
     limits = {str(limit): learnable(lab, config, [cut(lab, e, limit) for e in episodes])
               for limit in LIMITS}
     tokens = sum(len(e.tokens) for e in episodes) / len(episodes)
