@@ -53,7 +53,7 @@ def draw():
     for ax, name in zip(axes, NAMES):
         panel(ax, name)
     axes[0].set_ylabel("validation questions right, %")
-    lines = dict(zip(*reversed(axes[0].get_legend_handles_labels())))       # one of each name
+    lines = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels())}    # one of each name
     if len(lines) > 1:
         axes[0].legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
                        bbox_to_anchor=(0.97, 0.2))
