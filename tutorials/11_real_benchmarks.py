@@ -1,6 +1,7 @@
 """11: real benchmarks. The paper's three claims on published questions, with a model of half a billion numbers."""
 # %% the checkers of the three exercises
 import json
+import sys
 import time
 
 import chapter
@@ -106,13 +107,13 @@ for row in rows:
 
 # %% the picture: a line for each set, from one first pass to the other
 found = {row["arm"]: row["confusion"] for row in rows if "confusion" in row}
-fig, ax = plots.panel("A short training teaches the first pass to tell six published sets apart", (8.5, 4.2))
+fig, ax = plots.panel("A short training teaches the first pass to send published questions to the right skill", (8.5, 4.2))
 for y, name in enumerate(SKILL):
     at = {arm: 100 * said[name][SKILL[name]] / sum(said[name].values()) for arm, said in found.items()}
     ax.plot(list(at.values()), [y] * len(at), color="#cccccc", lw=4, zorder=1)
     for arm, colour in (("prompt", plots.GREY), ("classifier", plots.BLUE)):
         ax.scatter(at[arm], y, s=120, color=colour, zorder=2, label=None if y else plots.in_words(arm))
-        ax.annotate(f"{at[arm]:.0f}", (at[arm], y), (0, 9), textcoords="offset points", ha="center", color=colour)
+        ax.annotate(f"{at[arm]:.1f}", (at[arm], y), (0, 9), textcoords="offset points", ha="center", color=colour)
 ax.set_yticks(range(len(SKILL)), [f"{plots.in_words(name)}: {label}" for name, label in SKILL.items()])
 ax.set(ylim=(len(SKILL) - 0.5, -0.7), xlim=(-4, 104), xlabel="sent where it belongs, % of the questions of a set")
 ax.legend(frameon=False, loc="center left")
@@ -151,7 +152,11 @@ if chapter.start.live is None:
 else:
     import t2mini
     started, data = time.time(), chapter.start.live
-    model, tokenizer = t2mini.load(MODEL)
+    try:
+        questions = {name: tasks.get(name, data).examples("test", 2) for name in SKILL}
+        model, tokenizer = t2mini.load(MODEL)
+    except (OSError, ValueError) as e:
+        sys.exit(f"t2mini: --live={data}: {e}")
     svf.attach(model, cache=experts.SVD_CACHE)
     shelf = experts.Shelf(model)
     print(f"{model.name}, {str(model.dtype).removeprefix('torch.')}, ready")
@@ -161,8 +166,7 @@ else:
         right, *_ = arms.run(model, tokenizer, task, asked, expert=name, choose=True, experts=shelf)
         who = "base model" if name == "none" else f"{name} expert"
         print(f"ARC-Easy, choosing a letter, {who}: {evaluate.percent(sum(right), len(right))}")
-    questions = {name: tasks.get(name, data).examples("test", 2) for name in SKILL}
     for name, examples in questions.items():
-        routes = adapt.route(model, tokenizer, [e.prompt for e in examples], shelf["dispatcher"])
+        routes = adapt.route(model, tokenizer, [e.prompt for e in examples], shelf["dispatcher"], label="routing")
         print(f"{name:<24}is sent to {', '.join(r.label for r in routes)}")
     print(f"{time.time() - started:.0f} seconds")
