@@ -29,8 +29,7 @@ MESSAGE = {
              "and only chance where words give no hint",
     "real": "On published questions experts of this size gain or lose a few points;\n"
             "most of ARC-Easy's big rise comes to the base model, too, if its prompt omits the options",
-    "real05": "A larger model: its expert lifts ARC-Easy by 13 to 16 points,\n"
-              "by 10 above the base model's better form",
+    "real05": "A larger model: asked the same way, its expert lifts ARC-Easy by 13 to 16 points",
     "forms": "Telling the model more about how to answer\nis not seen to help it",
     "signal": "Cut answers off at 200 tokens,\nand few questions are left to learn from",
     "timing": "The first pass costs less than the second",
