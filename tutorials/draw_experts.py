@@ -55,8 +55,9 @@ def draw():
     axes[0].set_ylabel("validation questions right, %")
     lines = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels())}    # one of each name
     if len(lines) > 1:
-        axes[0].legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
-                       bbox_to_anchor=(0.97, 0.2))
+        fullest = max(axes, key=lambda ax: len(ax.lines))
+        fullest.legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
+                       bbox_to_anchor=(1.0, 0.2))
     fig.suptitle("Most is learnt in the first fifty updates",
                  fontsize=13, weight="bold")
     return fig
