@@ -7,7 +7,7 @@ import time
 import chapter
 
 from t2mini import adapt, evaluate, experts, svf, tasks
-from t2mini.lab import arms, figures, plots, reproduce
+from t2mini.lab import arms, figures, larger, plots, reproduce
 
 
 def check_1(reader):
@@ -92,8 +92,7 @@ table(("math-500", "humaneval", "arc-challenge-letters"))
 
 # %% where the first pass sends 200 test questions of each set
 chapter.section("routes")
-SKILL = {"gsm8k": "math", "math-500": "math", "mbpp": "code", "humaneval": "code",
-         "arc-easy-letters": "reasoning", "arc-challenge-letters": "reasoning"}
+SKILL = {task: skill for skill, sets in larger.SETS.items() for task in sets}
 print(f"{'first pass by':<15}{'questions':<24}{'n':>5}  sent to")
 for row in rows:
     for name, said in row.get("confusion", {}).items():

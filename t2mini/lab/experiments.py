@@ -23,7 +23,7 @@ from . import larger
 from . import signal as signals
 from . import sight as visual
 from .mixing import FEW_SHOT, FIRST_PASSES, found_on_shots, random_alpha, searched
-from .routing import PROMPT, confusion
+from .routing import PROMPT, confusion, note_of
 from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
 
 DRAWS = range(10)          # of random alpha: they cost no search, and they differ most
@@ -91,8 +91,8 @@ def unseen(lab):
     for task in UNSEEN:
         yield cell(partial(lab.arm, task, 200), task=task, arm="base")
         for arm in FIRST_PASSES:
-            note = PROMPT if arm == "prompt" else ""
-            yield cell(partial(lab.arm, task, 200, strategy=arm), note, task=task, arm=arm)
+            run = partial(lab.arm, task, 200, strategy=arm)
+            yield cell(run, note_of(arm), task=task, arm=arm)
         yield cell(partial(lab.arm, task, 200, alpha=[0.3333] * 3), task=task, arm="uniform alpha")
         for name in adapt.MIXED:
             yield cell(partial(lab.arm, task, 200, expert=name), task=task, arm=f"{name} expert")

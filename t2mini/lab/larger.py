@@ -13,7 +13,7 @@ from functools import partial
 
 from .. import adapt, experts, tasks
 from .mixing import FIRST_PASSES, best_single, found_on_shots, searched
-from .routing import PROMPT, confusion
+from .routing import confusion, note_of
 from .runs import SEEDS, WHOLE, cell
 
 # expert -> the set that it is trained on, and the unseen one beside it
@@ -107,11 +107,6 @@ def together(lab, task):
         yield cell(run, arm="best single expert", **key)
         run = partial(lab.in_context, task, WHOLE, seed, show=shown)
         yield cell(run, arm="10-shot in context", **key)
-
-
-def note_of(arm):
-    """What a reader of the first pass's rows must know."""
-    return PROMPT if arm == "prompt" else ""
 
 
 def shown(example):

@@ -11,6 +11,11 @@ PROMPT = ("its wording was chosen for labels that are spread evenly, so that a d
           "learn, not for right ones")
 
 
+def note_of(arm):
+    """What a reader of a first pass's row must know."""
+    return PROMPT if arm == "prompt" else ""
+
+
 def confusion(lab, kind, names, dispatcher=None, n=100):
     """Where the first pass sends n test questions of each name. -> row.
 

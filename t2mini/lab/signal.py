@@ -5,7 +5,6 @@ A question teaches where some of its answers earn and some do not; where all ear
 advantage is 0. Two settings decide how often that happens: the temperature, and how long an answer
 may get. Questions are of the train split, which is what an update asks.
 """
-from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -59,8 +58,8 @@ def learnable(lab, config, episodes):
     earned = torch.tensor([e.reward for e in episodes]).view(-1, config.samples)
     right = earned.sum(1)
     teach = int(((right > 0) & (right < config.samples)).sum())
-    counts = Counter(e.stopped for e in episodes)
+    unfinished = sum(not e.stopped for e in episodes)
     return {"teach": round(teach / len(right), 4),
             "ci95": [round(x, 4) for x in wilson(teach, len(right))],
-            "earn": round(float(earned.mean()), 4), "cut": round(counts[False] / len(episodes), 4),
+            "earn": round(float(earned.mean()), 4), "cut": round(unfinished / len(episodes), 4),
             "right": "".join(f"{int(r)}" for r in right), "timeouts": timeouts}
