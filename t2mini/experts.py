@@ -77,8 +77,8 @@ class Shelf:
                 attach(self.model, meta, self.modules, self.depth)
                 self.method = method
             if self.method not in (None, method):
-                raise ValueError(f"{name} is an expert of {method}, others are of {self.method}: "
-                                 "one model runs experts of one method at a time")
+                raise ValueError(f"{find(name, self.model)} is of method {method}, others are of "
+                                 f"{self.method}: move it away, or ask it alone (--expert={name})")
             self.z[name] = z
         return self.z[name]
 

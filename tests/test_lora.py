@@ -266,7 +266,9 @@ def test_a_baselines_expert_is_never_taken_for_z(call, home):     # noqa: F811
         assert call("eval", f"--task={home}/mine.jsonl", "--expert=math", "--n=2")[0] == 0
         assert call("train", f"--task={home}/mine.jsonl", *tiny, f"--out={home}/out/code.safetensors")[0] == 0
         status, _, err = call("eval", f"--task={home}/mine.jsonl", "--alpha=1,0,0", "--n=2")
-        assert status == 1 and "one method at a time" in err.splitlines()[-1] and "Traceback" not in err
+        last = err.splitlines()[-1]
+        assert status == 1 and f"code.safetensors is of method svf, others are of {method}" in last
+        assert "move it away" in last and "Traceback" not in err
 
 
 @pytest.mark.parametrize("args, says", [(["--rank=0"], "--rank must be"), (["--rank=1025"], "--rank must be"),

@@ -122,6 +122,17 @@ def test_the_trunk_stays_small_and_readable():
         assert m[3] <= columns and m[4] <= function, name
 
 
+@pytest.mark.parametrize("folder", ["t2mini", "tutorials"])
+def test_lines_fit_beside_a_page(folder):
+    """Fails if a line of the program or of a chapter's script is wider than the limit."""
+    scripts = sorted((ROOT / folder).rglob("*.py"))
+    assert len(scripts) > 20
+    wide = [f"{path.relative_to(ROOT)}:{number}" for path in scripts
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            if len(line) > LIMITS[3]]
+    assert not wide
+
+
 def test_the_door_is_light_and_its_names_are_functions(loaded_by):
     """Fails if `import t2mini` loads torch, or the file generate.py takes the place of the function of that name."""
     assert "torch" not in loaded_by["t2mini"] and loaded_by["status"] == 0

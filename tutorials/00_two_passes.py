@@ -1,4 +1,7 @@
-"""00: two passes, one minute. First find out what a question needs, then answer it with that expert (paper 3.2)."""
+"""
+00: two passes, one minute. First find out what a question needs, then answer it with that expert
+(paper 3.2).
+"""
 # %% the checkers of the three exercises
 import textwrap
 import time
@@ -15,12 +18,14 @@ def check_1(reader):
     got = reader.exercise_1(dict(p))
     assert set(got) == set(p), "one share for each of the four labels"
     assert abs(sum(got.values()) - 1) < 1e-6, "the four shares must add up to 1"
-    assert abs(got["math"] - 0.6) < 1e-6, f"math has 0.12 of the 0.20 of all labels, a share of 0.6, not {got['math']:.3f}"
+    assert abs(got["math"] - 0.6) < 1e-6, (
+        f"math has 0.12 of the 0.20 of all labels, a share of 0.6, not {got['math']:.3f}")
 
 
 def check_2(reader):
     z = {"code": "z of code", "math": "z of math", "reasoning": "z of reasoning"}
-    for said, want in (("math", "z of math"), ("Code.", "z of code"), ("other", None), ("I do not know", None)):
+    for said, want in (("math", "z of math"), ("Code.", "z of code"),
+                       ("other", None), ("I do not know", None)):
         calls = []
 
         def ask(text, expert):
@@ -28,29 +33,34 @@ def check_2(reader):
             return said if len(calls) == 1 else "the answer"
 
         got = reader.exercise_2("How much is 2 + 2?", ask, dict(z))
-        assert got == "the answer" and len(calls) == 2, "ask twice: what the question needs, then the question itself"
+        assert got == "the answer" and len(calls) == 2, (
+            "ask twice: what the question needs, then the question itself")
         assert calls[0] == (tasks.dispatch_prompt("How much is 2 + 2?"), None), (
             "the first pass asks tasks.dispatch_prompt(question), with no expert")
         assert calls[1][0] == "How much is 2 + 2?", "the second pass asks the question as it was"
-        assert calls[1][1] == want, f"the first pass said {said!r}: the second must run on {want}, not {calls[1][1]}"
+        assert calls[1][1] == want, (
+            f"the first pass said {said!r}: the second must run on {want}, not {calls[1][1]}")
 
 
 def check_3(reader):
     loaded = []
     labels, questions = ["math", "other", "code", "math", "other"], list("abcde")
-    got = reader.exercise_3(labels, questions, loaded.append, lambda qs: [f"{q} by {loaded[-1]}" for q in qs])
+    got = reader.exercise_3(labels, questions, loaded.append,
+                            lambda qs: [f"{q} by {loaded[-1]}" for q in qs])
     want = [f"{q} by {label}" for q, label in zip(questions, labels)]
     assert sorted(got) == sorted(want), f"some answers come from a wrong expert: {got}"
     assert got == want, f"the answers must come back in the order asked: {got}"
     assert loaded[-1] == "other", "the base model (label other) must be loaded when you are done"
-    assert len(loaded) <= 4, f"{len(loaded)} loads; each label needs one, and the base model one more at the end"
+    assert len(loaded) <= 4, (
+        f"{len(loaded)} loads; each label needs one, and the base model one more at the end")
 
 
 chapter.start(__doc__, [check_1, check_2, check_3], __file__, runs_code=True)
 
 # %% the first pass, on paper
 chapter.section("by-hand")
-p = {"code": 0.10, "math": 0.30, "reasoning": 0.05, "other": 0.05}      # of the token after: This is "
+# of the token after: This is "
+p = {"code": 0.10, "math": 0.30, "reasoning": 0.05, "other": 0.05}
 share = {label: p[label] / sum(p.values()) for label in p}
 print("shares:", "  ".join(f"{label} {100 * s:.0f}%" for label, s in share.items()))
 print("the question needs:", max(share, key=share.get))
@@ -60,7 +70,8 @@ model, tokenizer = chapter.load()
 skilled = experts.load(adapt.SKILLS, model)
 dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
 EACH = 8
-asked = [(skill, e) for skill in tasks.LABELS for e in tasks.get(skill).examples("test", EACH, seed=0)]
+asked = [(skill, e) for skill in tasks.LABELS
+         for e in tasks.get(skill).examples("test", EACH, seed=0)]
 examples, questions = [e for _, e in asked], [e.prompt for _, e in asked]
 ids = torch.tensor([tokenizer.encode("The capital of France is")])
 with torch.inference_mode():
@@ -90,14 +101,16 @@ def shown(text, width, most):
     if len(lines) <= most:
         return lines
     last = lines[most - 1]
-    return [*lines[:most - 1], (last if len(last) <= width - 4 else last[:width - 3].rpartition(" ")[0]) + " ..."]
+    return [*lines[:most - 1],
+            (last if len(last) <= width - 4 else last[:width - 3].rpartition(" ")[0]) + " ..."]
 
 
 for i in firsts:
     print(questions[i])
     shares = "  ".join(f"{k} {100 * s:.0f}%" for k, s in routes[i].probabilities.items())
     print(f"  first pass  {labels[i]}  ({shares})")
-    for name, texts in (("answer", base),) if unchanged[i] else (("base", base), ("adapted", adapted)):
+    for name, texts in ((("answer", base),) if unchanged[i]
+                        else (("base", base), ("adapted", adapted))):
         reward = right["base" if texts is base else "adapted"][i]
         print(f"  {name:<8}[{mark(reward)}] " + ("\n" + " " * 18).join(shown(texts[i], 90, 5)))
 
@@ -106,7 +119,8 @@ chapter.section("counts")
 print(f"{'skill':<11}{'questions':>10}{'routed right':>14}{'base right':>12}{'adapted right':>15}")
 for skill in (*tasks.LABELS, "all"):
     mine = [i for i, (s, _) in enumerate(asked) if skill in (s, "all")]
-    routed, *found = [sum(labels[i] == asked[i][0] for i in mine), *(sum(right[k][i] for i in mine) for k in right)]
+    routed, *found = [sum(labels[i] == asked[i][0] for i in mine),
+                      *(sum(right[k][i] for i in mine) for k in right)]
     print(f"{skill:<11}{len(mine):>10}{routed:>14}{found[1]:>12.0f}{found[0]:>15.0f}")
 
 # %% what it costs, and what is left behind
@@ -124,11 +138,14 @@ ax.set(xlim=(0, 3), ylim=(len(firsts), -0.2))
 
 
 def cell(column, row, text, beside="", reward=None):
-    """Text in a cell, at most four short lines, grey where the answer beside it has the same line; a reward marks it."""
-    lines, other = (shown(part.replace("```python", "").replace("```", ""), 35, 4) for part in (text, beside))
+    """Text in a cell, at most four short lines, grey where the answer beside it has the same line;
+    a reward marks it."""
+    lines, other = (shown(part.replace("```python", "").replace("```", ""), 35, 4)
+                    for part in (text, beside))
     for colour, grey in (("black", False), (plots.GREY, True)):
-        ax.text(0.04 + column, row + 0.1, "\n".join(line * ((line in other) == grey) for line in lines), va="top",
-                fontsize=9.5, family="monospace" if column else None, color=colour)
+        ax.text(0.04 + column, row + 0.1,
+                "\n".join(line * ((line in other) == grey) for line in lines),
+                va="top", fontsize=9.5, family="monospace" if column else None, color=colour)
     if reward is not None:
         colour = plots.GREEN if reward else plots.RED
         ax.plot([0.01 + column] * 2, [row + 0.06, row + 0.94], color=colour, lw=5)
@@ -143,8 +160,8 @@ for row, i in enumerate(firsts):
     ax.text(0.04, row + 0.92, f"→ {labels[i]}", fontsize=12, weight="bold")
     if unchanged[i]:
         cell(1, row, base[i], "", right["base"][i])
-        ax.text(2.04, row + 0.1, "No expert is needed, so the\nbase model's answer stays.", va="top", fontsize=11,
-                style="italic", color=plots.DARK)
+        ax.text(2.04, row + 0.1, "No expert is needed, so the\nbase model's answer stays.",
+                va="top", fontsize=11, style="italic", color=plots.DARK)
     else:
         cell(1, row, base[i], adapted[i], right["base"][i])
         cell(2, row, adapted[i], base[i], right["adapted"][i])

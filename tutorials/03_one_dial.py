@@ -1,4 +1,7 @@
-"""03: one dial per singular value. z turns the pieces of a weight matrix up and down (paper 3.1 and 3.2)."""
+"""
+03: one dial per singular value. z turns the pieces of a weight matrix up and down (paper 3.1 and
+3.2).
+"""
 # %% the checkers of the three exercises
 import textwrap
 
@@ -18,17 +21,24 @@ def factors(m, n, seed=0):
 
 def check_1(reader):
     W, U, S, Vt = factors(6, 4)
-    assert torch.allclose(reader.exercise_1(U, S, Vt, torch.ones(4)), W, atol=1e-5), "at z = 1 you must get W itself"
+    assert torch.allclose(reader.exercise_1(U, S, Vt, torch.ones(4)), W, atol=1e-5), (
+        "at z = 1 you must get W itself")
     z = torch.tensor([0.5, 1.0, 2.0, -1.0])
     want = sum(z[i] * S[i] * torch.outer(U[:, i], Vt[i]) for i in range(4))
-    assert torch.allclose(reader.exercise_1(U, S, Vt, z), want, atol=1e-5), "z must scale the pieces, not W's columns"
+    assert torch.allclose(reader.exercise_1(U, S, Vt, z), want, atol=1e-5), (
+        "z must scale the pieces, not W's columns")
 
 
 def check_2(reader):
-    for shapes, rank in (([(8, 6)], 2), ([(576, 576), (192, 576)], 16), ([(1536, 576), (576, 1536)], 1)):
-        want = (sum(min(m, n) for m, n in shapes), sum(rank * (m + n) for m, n in shapes), sum(m * n for m, n in shapes))
+    for shapes, rank in (([(8, 6)], 2),
+                         ([(576, 576), (192, 576)], 16),
+                         ([(1536, 576), (576, 1536)], 1)):
+        want = (sum(min(m, n) for m, n in shapes),
+                sum(rank * (m + n) for m, n in shapes),
+                sum(m * n for m, n in shapes))
         got = tuple(reader.exercise_2(shapes, rank))
-        assert got == want, f"for matrices {shapes} and LoRA rank {rank}: (svf, lora, full) is {want}, not {got}"
+        assert got == want, (
+            f"for matrices {shapes} and LoRA rank {rank}: (svf, lora, full) is {want}, not {got}")
 
 
 def check_3(reader):
@@ -37,8 +47,9 @@ def check_3(reader):
     (x @ ((U * (S * z)) @ Vt).T * g).sum().backward()
     got = reader.exercise_3(U, S, Vt, x, g)
     assert got.shape == (4,), "one number per singular value: sum over the tokens"
-    assert torch.allclose(got, z.grad, atol=1e-4), (f"dL/dz is {[round(v, 2) for v in z.grad.tolist()]}, not "
-                                                    f"{[round(v, 2) for v in got.tolist()]}: is S in it?")
+    assert torch.allclose(got, z.grad, atol=1e-4), (
+        f"dL/dz is {[round(v, 2) for v in z.grad.tolist()]}, not "
+        f"{[round(v, 2) for v in got.tolist()]}: is S in it?")
 
 
 chapter.start(__doc__, [check_1, check_2, check_3], __file__)
@@ -50,7 +61,8 @@ U, S, Vt = svf.decompose(W)
 print("S          ", " ".join(f"{s:.3f}" for s in S))
 for z in ((1.0, 1.0), (2.0, 1.0), (1.0, 0.0)):
     turned = (U * (S * torch.tensor(z))) @ Vt
-    print(f"z = ({z[0]:.0f}, {z[1]:.0f})  W' =", "  ".join("[" + " ".join(f"{abs(v):.1f}" for v in row) + "]" for row in turned))
+    print(f"z = ({z[0]:.0f}, {z[1]:.0f})  W' =",
+          "  ".join("[" + " ".join(f"{abs(v):.1f}" for v in row) + "]" for row in turned))
 
 # %% dials of the real model: every down_proj gets a z
 model, tokenizer = t2mini.load()
@@ -89,7 +101,8 @@ print(f"{'layer':>5}{'dial':>6}{'S':>9}" + "".join(f"{f'z={v:g}':>8}" for v in v
 for dial in DIALS:
     S = svf.layers(model)[f"model.layers.{dial[0]}.mlp.down_proj"].S
     curves[dial] = [chance(dial, v) for v in values]
-    print(f"{dial[0]:>5}{dial[1]:>6}{float(S[dial[1]]):>9.2f}" + "".join(f"{p:>8.3f}" for p in curves[dial]))
+    print(f"{dial[0]:>5}{dial[1]:>6}{float(S[dial[1]]):>9.2f}"
+          + "".join(f"{p:>8.3f}" for p in curves[dial]))
 
 # %% the same in words: what the model writes while the first of these dials is turned
 chapter.section("words")
@@ -113,24 +126,29 @@ arms = {name: svf.mix([math], [dose]) for name, dose in DOSES.items()} | {"shuff
 N = 40
 task = tasks.get("math")
 examples = task.examples("test", N, seed=0)
-which = [arm for arm in range(len(arms)) for _ in examples]                 # every arm answers every question
-texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * len(arms), 48, experts=list(arms.values()), which=which)
+# every arm answers every question
+which = [arm for arm in range(len(arms)) for _ in examples]
+texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * len(arms), 48,
+                         experts=list(arms.values()), which=which)
 right = [sum(tasks.rewards(examples, texts[N * arm:N * arm + N])) for arm in range(len(arms))]
 
 chapter.section("doses")
 print(examples[0].prompt)
 for arm, (name, dose) in enumerate(DOSES.items()):
     print(f"z = 1 + {dose:g} (z_math - 1), {name}:")
-    print(textwrap.fill(texts[N * arm].strip(), 96, initial_indent="    ", subsequent_indent="    "))
+    print(textwrap.fill(texts[N * arm].strip(), 96,
+                        initial_indent="    ", subsequent_indent="    "))
 
 chapter.section("doses-right")
 for name, found in zip(arms, right):
     print(f"{name:<10}{evaluate.percent(found, N)}")
-print(f"the expert's dials are {torch.cat(list(math.values())).sub(1).abs().mean():.1%} away from 1 on average")
+print(f"the expert's dials are {torch.cat(list(math.values())).sub(1).abs().mean():.1%} "
+      "away from 1 on average")
 chapter.section("verdict")
 gain = {name: found - right[0] for name, found in zip(arms, right)}
 print(f"the expert answers more questions right than the base model: {gain['expert'] > 0}")
-print(f"shuffled, its dials lose more than half of that gain: {gain['shuffled'] < gain['expert'] / 2}")
+print("shuffled, its dials lose more than half of that gain: "
+      f"{gain['shuffled'] < gain['expert'] / 2}")
 
 # %% how many numbers are trained
 chapter.section("counts")
@@ -138,14 +156,16 @@ chapter.section("counts")
 
 def shapes(layers, width, kv, mlp):
     """The matrices (out, in) of a Llama-type model, by module."""
-    one = {"q": (width, width), "k": (kv, width), "v": (kv, width), "o": (width, width), "gate": (mlp, width),
-           "up": (mlp, width), "down": (width, mlp)}
+    one = {"q": (width, width), "k": (kv, width), "v": (kv, width), "o": (width, width),
+           "gate": (mlp, width), "up": (mlp, width), "down": (width, mlp)}
     return {name: [shape] * layers for name, shape in one.items()}
 
 
 def counts(found, rank=16):
     """(SVF, LoRA of that rank, full tuning) for a list of matrices."""
-    return (sum(min(s) for s in found), rank * sum(sum(s) for s in found), sum(m * n for m, n in found))
+    return (sum(min(s) for s in found),
+            rank * sum(sum(s) for s in found),
+            sum(m * n for m, n in found))
 
 
 MODELS = {"SmolLM2-135M": shapes(30, 576, 192, 1536), "Llama-3-8B": shapes(32, 4096, 1024, 14336)}
@@ -160,7 +180,8 @@ for label, found in MODELS.items():
 
 # %% the pictures: all dials of an expert, at four strengths and in wrong places
 fig, ax = plots.panel("Small turns of all dials mend answers; in wrong places they do not")
-NAMES = ("no turn\n(base model)", "half as far", "the expert", "twice as far", "the expert's dials,\nshuffled")
+NAMES = ("no turn\n(base model)", "half as far", "the expert", "twice as far",
+         "the expert's dials,\nshuffled")
 colours = [plots.OF.get(name, plots.OF["expert"]) for name in arms]
 plots.score_bars(ax, list(zip(NAMES, right, colours)), N, "math questions")
 chapter.save(fig, "03_one_dial")
@@ -170,23 +191,33 @@ fig, ax = plots.panel("A dial stretches one direction and no other", (6.5, 4.6))
 angle = torch.linspace(0, 2 * torch.pi, 200)
 circle = torch.stack([angle.cos(), angle.sin()])
 U, S, Vt = svf.decompose(W)
-U, Vt = -U, -Vt                                             # the same pieces, arrows to the upper right
-for z, colour, style, label in ((1.5, plots.OF["expert"], "-", "dial 0 at 1.5"), (1, plots.OF["base"], "-", "both dials at 1: W"),
+# the same pieces, arrows to the upper right
+U, Vt = -U, -Vt
+for z, colour, style, label in ((1.5, plots.OF["expert"], "-", "dial 0 at 1.5"),
+                                (1, plots.OF["base"], "-", "both dials at 1: W"),
                                 (0.5, plots.OF["expert"], "--", "dial 0 at 0.5")):
-    ax.plot(*((U * (S * torch.tensor([z, 1.0]))) @ Vt @ circle), style, color=colour, lw=2.5, label=label)
-for i, z, colour, at in ((0, 1.5, plots.OF["expert"], (4.6, 9.2)), (0, 1, plots.OF["base"], None), (1, 1, plots.OF["base"], (3, -1.5))):
+    ax.plot(*((U * (S * torch.tensor([z, 1.0]))) @ Vt @ circle), style,
+            color=colour, lw=2.5, label=label)
+for i, z, colour, at in ((0, 1.5, plots.OF["expert"], (4.6, 9.2)),
+                         (0, 1, plots.OF["base"], None),
+                         (1, 1, plots.OF["base"], (3, -1.5))):
     tip = z * S[i] * U[:, i]
-    ax.annotate("", tip.tolist(), (0, 0), arrowprops={"arrowstyle": "-|>", "lw": 2.5, "color": colour, "shrinkA": 0, "shrinkB": 0})
+    ax.annotate("", tip.tolist(), (0, 0),
+                arrowprops={"arrowstyle": "-|>", "lw": 2.5, "color": colour,
+                            "shrinkA": 0, "shrinkB": 0})
     if at:
         ax.text(*at, f"direction {i}", fontsize=12)
 ax.set(aspect="equal", xlim=(-6, 16))
 ax.axis("off")
-ax.legend(frameon=False, fontsize=12, loc="lower right", title="a circle, after the matrix", title_fontsize=12, alignment="left")
+ax.legend(frameon=False, fontsize=12, loc="lower right",
+          title="a circle, after the matrix", title_fontsize=12, alignment="left")
 chapter.save(fig, "03_stretch")
 
 # %% one dial turned far
 fig, ax = plots.panel("Of four dials, turned one at a time, only one breaks the answer")
-WORDS = {(29, 0): ("largest, layer 29", 0.87), (1, 288): ("middle one, layer 1", 0.8), (29, 288): ("middle one, layer 29", 0.73),
+WORDS = {(29, 0): ("largest, layer 29", 0.87),
+         (1, 288): ("middle one, layer 1", 0.8),
+         (29, 288): ("middle one, layer 29", 0.73),
          (1, 0): ("largest, layer 1", 0.03)}
 for dial, (words, y) in WORDS.items():
     colour = plots.RED if curves[dial][-1] < 0.5 else plots.DARK
@@ -194,20 +225,23 @@ for dial, (words, y) in WORDS.items():
     ax.text(3.1, y, words, color=colour, va="center", weight="bold")
 ax.axvline(1, color=plots.GREY, lw=1, ls=":")
 ax.text(1.04, 0.05, "base model")
-ax.set(xlabel="z of that one dial, of the largest or a middle singular value", ylabel='chance of "Paris" after\n"The capital of France is"', ylim=(0, 1))
+ax.set(xlabel="z of that one dial, of the largest or a middle singular value",
+       ylabel='chance of "Paris" after\n"The capital of France is"', ylim=(0, 1))
 chapter.save(fig, "03_turned")
 
 # %% trained numbers
 fig, ax = plots.panel("SVF trains fifty times fewer numbers than LoRA")
 for x, name in enumerate(MODELS):
     row = bars[name, "all seven"]
-    for many, who, method in zip(row, ("svf", "lora", "full"), ("SVF", "LoRA, rank 16", "all weights")):
+    for many, who, method in zip(row, ("svf", "lora", "full"),
+                                 ("SVF", "LoRA, rank 16", "all weights")):
         size = f"{many / 1e3:,.0f} thousand" if many < 1e6 else f"{many / 1e6:,.0f} million"
         ax.plot(x, many, "o", ms=14, color=plots.OF[who])
         ax.text(x + 0.08, many, f"{method}: {size}", va="center", fontsize=11.5)
-    ax.annotate("", (x, row[0]), (x, row[1]), arrowprops={"arrowstyle": "-", "lw": 2, "color": plots.OF["svf"]})
-    ax.text(x - 0.06, (row[0] * row[1]) ** 0.5, f"{row[1] / row[0]:.0f} times\nfewer", ha="right", va="center", fontsize=13,
-            weight="bold", color=plots.OF["svf"])
+    ax.annotate("", (x, row[0]), (x, row[1]),
+                arrowprops={"arrowstyle": "-", "lw": 2, "color": plots.OF["svf"]})
+    ax.text(x - 0.06, (row[0] * row[1]) ** 0.5, f"{row[1] / row[0]:.0f} times\nfewer",
+            ha="right", va="center", fontsize=13, weight="bold", color=plots.OF["svf"])
 ax.set_yscale("log")
 ax.set_xticks(range(len(MODELS)), MODELS)
 ax.set(ylabel="trained numbers (log scale)", ylim=(3e4, 4e10), xlim=(-0.4, 1.8))

@@ -1,4 +1,7 @@
-"""06: ask the model what it needs. The base model routes by itself, and how it is asked matters (paper 3.2 A)."""
+"""
+06: ask the model what it needs. The base model routes by itself, and how it is asked matters (paper
+3.2 A).
+"""
 # %% the checkers of the three exercises
 import chapter
 import torch
@@ -9,10 +12,12 @@ from t2mini.generate import generate
 
 
 def check_1(reader):
-    for said, want in (("math", "math"), (" Code.", "code"), ("\\boxed{Reasoning}", "reasoning"), ("OTHER", "other"),
-                       ("mathematics", None), ("math or code", None), ("math, math", "math"), ("", None)):
+    for said, want in (("math", "math"), (" Code.", "code"), ("\\boxed{Reasoning}", "reasoning"),
+                       ("OTHER", "other"), ("mathematics", None), ("math or code", None),
+                       ("math, math", "math"), ("", None)):
         got = reader.exercise_1(said)
-        assert got == want, f"{said!r} means {want}, not {got}: whole words, any case, and two labels are none"
+        assert got == want, (
+            f"{said!r} means {want}, not {got}: whole words, any case, and two labels are none")
 
 
 def check_2(reader):
@@ -21,39 +26,50 @@ def check_2(reader):
     got = reader.exercise_2(needs, said)
     assert got["math"]["math"] == 1 and got["math"]["reasoning"] == 1, (
         f"of the math questions one was called math and one reasoning; you have {got['math']}")
-    assert got["math"]["unreadable"] == 1, "an answer that names no label (None) counts in the column unreadable"
-    assert got["other"]["other"] == 0, "the question that needs other got an unreadable answer, which is not right"
-    assert all(sum(row.values()) == needs.count(k) for k, row in got.items()), "each row must add up to its questions"
-    assert set(got) == set(tasks.LABELS) and all(set(row) == {*tasks.LABELS, "unreadable"} for row in got.values()), (
+    assert got["math"]["unreadable"] == 1, (
+        "an answer that names no label (None) counts in the column unreadable")
+    assert got["other"]["other"] == 0, (
+        "the question that needs other got an unreadable answer, which is not right")
+    assert all(sum(row.values()) == needs.count(k) for k, row in got.items()), (
+        "each row must add up to its questions")
+    assert (set(got) == set(tasks.LABELS)
+            and all(set(row) == {*tasks.LABELS, "unreadable"} for row in got.values())), (
         "four rows, five columns, and zeros where nothing is")
 
 
 def check_3(reader):
     prior = {"code": 0.1, "math": 0.6, "reasoning": 0.2, "other": 0.1}
     got = reader.exercise_3({"code": 0.15, "math": 0.5, "reasoning": 0.25, "other": 0.1}, prior)
-    assert isinstance(got, dict) and abs(sum(got.values()) - 1) < 1e-6, "return shares, and make them add up to 1 again"
+    assert isinstance(got, dict) and abs(sum(got.values()) - 1) < 1e-6, (
+        "return shares, and make them add up to 1 again")
     assert max(got, key=got.get) == "code", (
-        "against the model's habit of saying math, code rose by half: it must win now. Divide, do not subtract")
+        "against the model's habit of saying math, code rose by half: it must win now. "
+        "Divide, do not subtract")
     assert abs(got["code"] - 1.5 / (1.5 + 5 / 6 + 1.25 + 1)) < 1e-6, (
         f"code has 1.5 of 4.583, a share of 0.327, not {got['code']:.3f}")
     flat = reader.exercise_3(dict(prior), prior)
-    assert all(abs(v - 0.25) < 1e-6 for v in flat.values()), "a question that moves nothing must get four equal shares"
+    assert all(abs(v - 0.25) < 1e-6 for v in flat.values()), (
+        "a question that moves nothing must get four equal shares")
 
 
 chapter.start(__doc__, [check_1, check_2, check_3], __file__, runs_code=True)
 
 # %% from a routing table to a score, on paper
 chapter.section("by-hand")
-table = {"math": 6, "reasoning": 3, "other": 1}             # ten math questions, by what the first pass said
-chance = {"math": 0.6, "reasoning": 0.2, "other": 0.3}      # of a right answer, by expert (other: the base model)
+# ten math questions, by what the first pass said
+table = {"math": 6, "reasoning": 3, "other": 1}
+# of a right answer, by expert (other: the base model)
+chance = {"math": 0.6, "reasoning": 0.2, "other": 0.3}
 print(f"routed right: {table['math']} of {sum(table.values())}")
 print(f"answered right, expected: {sum(table[k] * chance[k] for k in table):.1f} of 10")
-print(f"with every question routed right: {10 * chance['math']:.1f}; with the base model: {10 * chance['other']:.1f}")
+print(f"with every question routed right: {10 * chance['math']:.1f}; "
+      f"with the base model: {10 * chance['other']:.1f}")
 
 # %% forty questions of every class, from the test split
 model, tokenizer = chapter.load()
 EACH = 40
-asked = [(skill, e) for skill in tasks.LABELS for e in tasks.get(skill).examples("test", EACH, seed=0)]
+asked = [(skill, e) for skill in tasks.LABELS
+         for e in tasks.get(skill).examples("test", EACH, seed=0)]
 needs, questions = [skill for skill, _ in asked], [e.prompt for _, e in asked]
 
 # %% strategy A: ask the base model
@@ -61,7 +77,8 @@ chapter.section("routing-table")
 routes = adapt.route(model, tokenizer, questions)
 COLUMNS = (*tasks.LABELS, "unreadable")
 said = [r.label if r.readable else "unreadable" for r in routes]
-counts = {k: [sum(n == k and s == c for n, s in zip(needs, said)) for c in COLUMNS] for k in tasks.LABELS}
+counts = {k: [sum(n == k and s == c for n, s in zip(needs, said)) for c in COLUMNS]
+          for k in tasks.LABELS}
 print(f"{'needs / said':<14}" + "".join(f"{c:>12}" for c in COLUMNS))
 for k, row in counts.items():
     print(f"{k:<14}" + "".join(f"{v:>12}" for v in row))
@@ -72,18 +89,20 @@ print(f"the answer begins: {tasks.DISPATCH_OPENER}")
 
 # %% the same questions, asked in other words
 chapter.section("wordings")
-BOXED = ('Which skill does the message above need: "code", "math", "reasoning" or "other"? Put one of these four words '
-         "into \\boxed{}.")
+BOXED = ('Which skill does the message above need: "code", "math", "reasoning" or "other"? '
+         "Put one of these four words into \\boxed{}.")
 
 
 def ask(build, opener, max_tokens):
-    """Labels that the base model names when each question is asked as build(question); None where it names none."""
+    """Labels that the base model names when each question is asked as build(question);
+    None where it names none."""
     found = [None] * len(questions)
     prompts = [tokenizer.prompt(build(q), opener=opener) for q in questions]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for at in range(0, len(order), 32):
         part = order[at:at + 32]
-        out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stop_ids, temperature=0)
+        out = generate(model, [prompts[i] for i in part], max_tokens, tokenizer.stop_ids,
+                       temperature=0)
         for n, i in enumerate(part):
             found[i] = tasks.find_label(tokenizer.decode(out.tokens(n)))
     return found
@@ -107,7 +126,8 @@ ways = {"the shipped wording": [r.label if r.readable else None for r in routes]
 print(f"{'asked how':<24}{'right':>7}{'unreadable':>12}   said most often")
 for name, labels in ways.items():
     most = max(tasks.LABELS, key=labels.count)
-    print(f"{name:<24}{sum(a == b for a, b in zip(labels, needs)):>7}{labels.count(None):>12}   {most}")
+    print(f"{name:<24}{sum(a == b for a, b in zip(labels, needs)):>7}"
+          f"{labels.count(None):>12}   {most}")
 print("habit: " + "  ".join(f"{k} {100 * v:.0f}%" for k, v in habit.items()))
 
 # %% what wrong routes cost: the second pass, on a quarter of the questions
@@ -116,25 +136,33 @@ few = [i for i in range(len(asked)) if i % EACH < EACH // 4]
 examples, texts = [asked[i][1] for i in few], [questions[i] for i in few]
 skilled = experts.load(adapt.SKILLS, model)
 answers = {"base": evaluate.answers(model, tokenizer, texts, 64),
-           "prompt": adapt.second_pass(model, tokenizer, texts, [routes[i].label for i in few], skilled, 64),
-           "told": adapt.second_pass(model, tokenizer, texts, [needs[i] for i in few], skilled, 64)}
+           "prompt": adapt.second_pass(model, tokenizer, texts,
+                                       [routes[i].label for i in few], skilled, 64),
+           "told": adapt.second_pass(model, tokenizer, texts,
+                                     [needs[i] for i in few], skilled, 64)}
 right = {arm: sum(tasks.rewards(examples, found)) for arm, found in answers.items()}
-NAMES = {"base": "base model, one pass", "prompt": "routed by the base model", "told": "told what is needed"}
+NAMES = {"base": "base model, one pass", "prompt": "routed by the base model",
+         "told": "told what is needed"}
 for arm, label in NAMES.items():
     print(f"{label:<26}{evaluate.percent(right[arm], len(few))}")
 
 # %% facts that should hold on any machine
 chapter.section("verdict")
 share_right = sum(a == b for a, b in zip(said, needs)) / len(needs)
-print(f"better than guessing one of four: {share_right > 0.25}; right on nine in ten: {share_right > 0.9}")
+print(f"better than guessing one of four: {share_right > 0.25}; "
+      f"right on nine in ten: {share_right > 0.9}")
 hits = {name: sum(a == b for a, b in zip(labels, needs)) for name, labels in ways.items()}
-print(f"the shipped wording is the best of the four: {max(hits, key=hits.get) == 'the shipped wording'}")
+print("the shipped wording is the best of the four: "
+      f"{max(hits, key=hits.get) == 'the shipped wording'}")
 print(f"knowing the need helps most: {right['told'] >= max(right['base'], right['prompt'])}")
 
 # %% the picture
-fig, (left, bars) = plots.panel("Asked what a question needs, the base model often errs, and that costs right answers", (10.5, 4.3), 2)
+fig, (left, bars) = plots.panel(
+    "Asked what a question needs, the base model often errs, and that costs right answers",
+    (10.5, 4.3), 2)
 figures.draw_confusion(left, [{need: dict(zip(COLUMNS, row)) for need, row in counts.items()}])
-left.set(xlabel=f"what the base model says, % of {EACH} questions a row\n(frame: right)", ylabel="what the question needs",
+left.set(xlabel=f"what the base model says, % of {EACH} questions a row\n(frame: right)",
+         ylabel="what the question needs",
          title=f"{hits['the shipped wording']} of {len(asked)} questions sorted right")
 left.spines[:].set_visible(False)
 COLOURS = plots.OF["base"], plots.OF["prompt"], plots.OF["expert"]

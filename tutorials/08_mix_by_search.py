@@ -1,4 +1,7 @@
-"""08: mix by search. The cross-entropy method finds weights for the experts from ten solved examples (paper 3.2 C)."""
+"""
+08: mix by search. The cross-entropy method finds weights for the experts from ten solved examples
+(paper 3.2 C).
+"""
 # %% the checkers of the three exercises
 import time
 
@@ -13,10 +16,13 @@ from t2mini.cem import cem
 def check_1(reader):
     x = np.array([[0.1], [0.3], [0.5], [0.6], [0.9]])
     mean, std = reader.exercise_1(x, [-0.49, -0.25, -0.09, -0.04, -0.01], 2)
-    assert abs(float(mean[0]) - 0.75) < 1e-6, f"the elites are 0.6 and 0.9, their mean is 0.75, not {float(mean[0]):.3f}"
-    assert abs(float(std[0]) - 0.15) < 1e-6, f"their deviation is 0.15, not {float(std[0]):.3f}: the root of the mean square"
+    assert abs(float(mean[0]) - 0.75) < 1e-6, (
+        f"the elites are 0.6 and 0.9, their mean is 0.75, not {float(mean[0]):.3f}")
+    assert abs(float(std[0]) - 0.15) < 1e-6, (
+        f"their deviation is 0.15, not {float(std[0]):.3f}: the root of the mean square")
     x = np.array([[0.0, 5.0], [1.0, 7.0], [9.0, 9.0]])
-    assert np.allclose(reader.exercise_1(x, [3.0, 2.0, 1.0], 2)[0], [0.5, 6.0]), "larger scores are better, entry by entry"
+    assert np.allclose(reader.exercise_1(x, [3.0, 2.0, 1.0], 2)[0], [0.5, 6.0]), (
+        "larger scores are better, entry by entry")
 
 
 def check_2(reader):
@@ -29,10 +35,13 @@ def check_2(reader):
 
 def check_3(reader):
     top = np.array([0.7, 0.1, 0.2])
-    mean = reader.exercise_3(lambda x: [(-float(((v - top) ** 2).sum()), 0.0) for v in x], [1 / 3] * 3, 0)
-    assert np.abs(np.asarray(mean) - top).max() < 0.08, f"the top is at 0.7, 0.1, 0.2; yours is at {np.round(mean, 2)}"
+    mean = reader.exercise_3(lambda x: [(-float(((v - top) ** 2).sum()), 0.0) for v in x],
+                             [1 / 3] * 3, 0)
+    assert np.abs(np.asarray(mean) - top).max() < 0.08, (
+        f"the top is at 0.7, 0.1, 0.2; yours is at {np.round(mean, 2)}")
     mean = reader.exercise_3(lambda x: [(0.5, -abs(float(v[0]) - 0.8)) for v in x], [0.2], 1)
-    assert abs(mean[0] - 0.8) < 0.1, f"ties in the first entry are broken by the second: 0.8, not {mean[0]:.2f}"
+    assert abs(mean[0] - 0.8) < 0.1, (
+        f"ties in the first entry are broken by the second: 0.8, not {mean[0]:.2f}")
     mean = reader.exercise_3(lambda x: [(0.4, -1.0) for _ in x], [1 / 3] * 3, 2)
     assert np.allclose(mean, 1 / 3), "on a flat score the mean must stay where it is"
 
@@ -46,12 +55,14 @@ score = -(x - 0.8) ** 2
 elite = x[np.argsort(score)[-2:]]
 print("candidate", "  ".join(f"{v:5.2f}" for v in x))
 print("score    ", "  ".join(f"{v:5.2f}" for v in score))
-print(f"the two best: {sorted(elite.tolist())}, next mean {elite.mean():.2f}, next deviation {elite.std():.2f}")
+print(f"the two best: {sorted(elite.tolist())}, next mean {elite.mean():.2f}, "
+      f"next deviation {elite.std():.2f}")
 
 # %% the library on a function whose top is known
 chapter.section("toy")
 TOP = np.array([0.7, 0.1, 0.2])
-found = cem(lambda c: [(-float(((v - TOP) ** 2).sum()), 0.0) for v in c], np.full(3, 1 / 3), iterations=20, population=24)
+found = cem(lambda c: [(-float(((v - TOP) ** 2).sum()), 0.0) for v in c], np.full(3, 1 / 3),
+            iterations=20, population=24)
 print(f"top {TOP}, start [0.33 0.33 0.33]")
 for step in (1, 5, 10, 20):
     now = found.history[step - 1]
@@ -63,11 +74,13 @@ chapter.section("ties")
 
 
 def cut_anywhere(seed, iterations=20, population=16, n_elite=4):
-    """A search that takes whatever sorting puts first among equals, as the release does. -> means, one per iteration."""
+    """A search that takes whatever sorting puts first among equals, as the release does.
+    -> means, one per iteration."""
     rng, mean, std, path = np.random.default_rng(seed), np.full(3, 1 / 3), np.full(3, 0.5), []
     for _ in range(iterations):
         x = np.clip(mean + std * rng.standard_normal((population, 3)), 0, 1)
-        elite = x[np.argsort(np.full(population, 0.4), kind="stable")[:n_elite]]            # all scores are 0.4
+        # all scores are 0.4
+        elite = x[np.argsort(np.full(population, 0.4), kind="stable")[:n_elite]]
         mean, std = elite.mean(0), elite.std(0)
         path.append(mean)
     return np.array(path)
@@ -78,13 +91,17 @@ def far(means):
     return np.linalg.norm(np.asarray(means) - 1 / 3, axis=-1)
 
 
-loose = np.array([far(cut_anywhere(seed)) for seed in range(20)])                           # (seeds, iterations)
-held = np.array([far([h["mean"] for h in cem(lambda c: [(0.4, -1.0)] * len(c), np.full(3, 1 / 3), iterations=20,
-                                            seed=seed).history]) for seed in range(20)])
-likelier = cem(lambda c: [(0.4, -abs(float(v[0]) - 0.8)) for v in c], np.full(3, 1 / 3), iterations=20)
-print(f"flat score, distance walked by the mean in 20 iterations: cut anywhere {loose[:, -1].mean():.2f}, "
-      f"t2mini {held[:, -1].max():.2f}")
-print(f"accuracy flat, likelihood best at alpha_0 = 0.8: the mean of alpha_0 ends at {likelier.mean[0]:.2f}")
+loose = np.array([far(cut_anywhere(seed)) for seed in range(20)])           # (seeds, iterations)
+held = np.array([
+    far([h["mean"] for h in cem(lambda c: [(0.4, -1.0)] * len(c), np.full(3, 1 / 3),
+                                iterations=20, seed=seed).history])
+    for seed in range(20)])
+likelier = cem(lambda c: [(0.4, -abs(float(v[0]) - 0.8)) for v in c], np.full(3, 1 / 3),
+               iterations=20)
+print("flat score, distance walked by the mean in 20 iterations: "
+      f"cut anywhere {loose[:, -1].mean():.2f}, t2mini {held[:, -1].max():.2f}")
+print("accuracy flat, likelihood best at alpha_0 = 0.8: "
+      f"the mean of alpha_0 ends at {likelier.mean[0]:.2f}")
 
 # %% a real search: ten solved examples of a task that no expert was trained on
 TASK, SHOTS, ITERATIONS, POPULATION, N = "reasoning-unseen", 10, 5, 12, 100
@@ -95,7 +112,8 @@ shots, test = task.examples("val", SHOTS), task.examples("test", N)
 assert not {e.prompt for e in shots} & {e.prompt for e in test}
 
 chapter.section("search")
-print(f"{'iteration':<11}{'best shots, %':>14}{'mean shots, %':>15}   mean alpha of " + ", ".join(adapt.MIXED))
+print(f"{'iteration':<11}{'best shots, %':>14}{'mean shots, %':>15}   mean alpha of "
+      + ", ".join(adapt.MIXED))
 
 
 def report(i, search):
@@ -104,43 +122,54 @@ def report(i, search):
           + " ".join(f"{a:+.2f}" for a in now["mean"]), flush=True)
 
 
-expert, search = adapt.adapt_cem(model, tokenizer, task, mixed, shots, iterations=ITERATIONS, population=POPULATION,
-                                 progress=report)
-print(f"found: {' '.join(f'{a:+.2f}' for a in search.best)}, right on {100 * search.best_score[0]:.0f} % of the shots")
+expert, search = adapt.adapt_cem(model, tokenizer, task, mixed, shots, iterations=ITERATIONS,
+                                 population=POPULATION, progress=report)
+print(f"found: {' '.join(f'{a:+.2f}' for a in search.best)}, "
+      f"right on {100 * search.best_score[0]:.0f} % of the shots")
 
 # %% scored on test questions, beside what needs no search
 chapter.section("test")
 arms = {"base": {}, "uniform alpha": adapt.mixture(mixed, [1 / 3] * 3), "found alpha": expert,
         "reasoning expert": mixed[adapt.MIXED.index("reasoning")]}
-asked = [e.prompt for e in test] * len(arms)                # all arms at once: every row of a batch has its own z
+# all arms at once: every row of a batch has its own z
+asked = [e.prompt for e in test] * len(arms)
 texts = evaluate.answers(model, tokenizer, asked, task.max_tokens, opener=task.opener, label="test",
                          experts=list(arms.values()), which=[n // N for n in range(len(asked))])
-rewards = dict(zip(arms, np.reshape(tasks.rewards(test * len(arms), texts), (len(arms), N)).tolist()))
+rewards = dict(zip(arms, np.reshape(tasks.rewards(test * len(arms), texts),
+                                    (len(arms), N)).tolist()))
 print(f"{TASK}, {N} test questions")
 for name, r in rewards.items():
     gain = [100 * v for v in evaluate.paired_difference(r, rewards["base"])]
     print(f"{name:<17}{evaluate.percent(sum(r), N):<32}" + ("" if name == "base" else
           "minus base {:+.1f} [{:+.1f}, {:+.1f}]".format(*gain)))
-gain = [100 * v for v in evaluate.paired_difference(rewards["found alpha"], rewards["uniform alpha"])]
+gain = [100 * v for v in evaluate.paired_difference(rewards["found alpha"],
+                                                    rewards["uniform alpha"])]
 print("found minus uniform {:+.1f} [{:+.1f}, {:+.1f}]".format(*gain))
 
 chapter.section("cost")
-print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient steps: 0; seconds: {time.time() - t0:.0f}")
+print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient steps: 0; "
+      f"seconds: {time.time() - t0:.0f}")
 
 # %% the pictures
-fig, ax = plots.panel("Ten examples find a mixture that beats the base model,\nbut not the one right expert", (8, 4.4))
-WHO = {"base": "base model", "uniform alpha": "all three experts,\nmixed equally", "found alpha": "mixture found\nby search",
-       "reasoning expert": "right expert\nalone"}
+fig, ax = plots.panel("Ten examples find a mixture that beats the base model,\n"
+                      "but not the one right expert", (8, 4.4))
+WHO = {"base": "base model", "uniform alpha": "all three experts,\nmixed equally",
+       "found alpha": "mixture found\nby search", "reasoning expert": "right expert\nalone"}
 colours = plots.OF["base"], plots.OF["uniform alpha"], plots.OF["search"], plots.OF["expert"]
-plots.score_bars(ax, [(WHO[arm], sum(rewards[arm]), colour) for arm, colour in zip(WHO, colours)], N)
+plots.score_bars(ax, [(WHO[arm], sum(rewards[arm]), colour)
+                      for arm, colour in zip(WHO, colours)], N)
 chapter.save(fig, "08_mix_by_search")
 
 fig, ax = plots.panel("Where all tries score the same, a search should stand still")
-for paths, colour, said, height in ((loose, plots.RED, "released code keeps any of the equal tries:\nthe search walks away", 0.5),
-                                    (held, plots.OF["search"], "t2mini keeps none of them: it stays", 0.03)):
+for paths, colour, said, height in (
+        (loose, plots.RED,
+         "released code keeps any of the equal tries:\nthe search walks away", 0.5),
+        (held, plots.OF["search"], "t2mini keeps none of them: it stays", 0.03)):
     ends = paths.mean(0)
     ax.plot(range(1, 21), ends, color=colour, lw=3, clip_on=False)
-    ax.text(20.3, ends[-1], f"{ends[-1]:.2f}", color=colour, fontsize=13, weight="bold", va="center")
+    ax.text(20.3, ends[-1], f"{ends[-1]:.2f}", color=colour, fontsize=13, weight="bold",
+            va="center")
     ax.text(4, height, said, color=colour, fontsize=12, weight="bold")
-ax.set(xlabel="iteration", ylabel=f"distance from the start\n(mean of {len(loose)} searches)", ylim=(0, 0.6), xlim=(0, 20), xticks=range(0, 21, 5))
+ax.set(xlabel="iteration", ylabel=f"distance from the start\n(mean of {len(loose)} searches)",
+       ylim=(0, 0.6), xlim=(0, 20), xticks=range(0, 21, 5))
 chapter.save(fig, "08_ties")

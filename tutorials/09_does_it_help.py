@@ -62,7 +62,8 @@ needed = math.ceil(1.96 ** 2 * 2 * 0.5 * (1 - 0.5) / 0.1 ** 2)
 print(f"to see a gain of 10 points near 50 %: {needed} questions for each arm")
 three = np.array([60.0, 64.0, 68.0])
 t, error = student.student_t(len(three) - 1), three.std(ddof=1) / math.sqrt(len(three))
-print(f"three seeds, 60, 64 and 68 %: {three.mean():.0f} ± {t * error:.1f}, not ± {1.96 * error:.1f}")
+print(f"three seeds, 60, 64 and 68 %: {three.mean():.0f} ± {t * error:.1f}, "
+      f"not ± {1.96 * error:.1f}")
 
 
 # %% one comparison from start to end: the math expert against the base model
@@ -85,9 +86,11 @@ for name, rewards in (("base model", base), ("math expert", tuned)):
     right = sum(rewards)
     print(f"{name:<12}{right:.0f} of {n} right: "
           f"{percent((right / n, *evaluate.wilson(right, n)))} %")
-both = [sum((x, y) == pair for x, y in zip(base, tuned)) for pair in ((1, 1), (0, 1), (1, 0), (0, 0))]
+both = [sum((x, y) == pair for x, y in zip(base, tuned))
+        for pair in ((1, 1), (0, 1), (1, 0), (0, 0))]
 kept, fixed, broken, missed = both
-print(f"question by question: both right {kept}, fixed {fixed}, broken {broken}, both wrong {missed}")
+print(f"question by question: both right {kept}, fixed {fixed}, broken {broken}, "
+      f"both wrong {missed}")
 gain = evaluate.paired_difference(tuned, base)
 print(f"expert minus base: {points(gain)} points, on the same questions")
 alone = 1.96 * math.sqrt(sum(p * (1 - p) for p in (sum(base) / n, sum(tuned) / n)) / n)
@@ -96,7 +99,8 @@ print(f"verdict: {verdict(gain)}")
 
 # %% the same training three times
 chapter.section("seeds")
-print(f"{'task':<11}{'three seeds, %':<18}{'minus base, questions only':>28}{'questions and seeds':>22}")
+print(f"{'task':<11}{'three seeds, %':<18}{'minus base, questions only':>28}"
+      f"{'questions and seeds':>22}")
 runs = figures.grouped(json.loads((RESULTS / "finetune.json").read_text())["rows"])
 for task in ("math", "code", "reasoning"):
     seeds, start = runs[task, "", "svf"], runs[task, "", "base"]
@@ -114,14 +118,16 @@ for y, (name, count, colour) in enumerate(ORDER):
     ax.text(count + n / 100, y, count, va="center", weight="bold", fontsize=12)
 ax.set_yticks(range(4), [name for name, _, _ in ORDER])
 ax.text(max(both) / 2, 2.5, f"these {kept + missed} do not change the difference", va="center")
-ax.set(ylim=(3.6, -0.6), xlim=(0, 1.1 * max(both)), xlabel=f"of {n} test questions, asked of both models")
+ax.set(ylim=(3.6, -0.6), xlim=(0, 1.1 * max(both)),
+       xlabel=f"of {n} test questions, asked of both models")
 chapter.save(fig, "09_does_it_help")
 
 fig, ax = plots.panel("The more questions, the surer the gain")
 SIZES = [size for size in (10, 25, 50, 100, 200, 400) if size <= n]
 for x, size in enumerate(SIZES):
     mean, low, high = (100 * v for v in evaluate.paired_difference(tuned[:size], base[:size]))
-    ax.errorbar(x, mean, [[mean - low], [high - mean]], color=plots.OF["expert"], marker="o", ms=9, capsize=6, lw=2.5)
+    ax.errorbar(x, mean, [[mean - low], [high - mean]], color=plots.OF["expert"],
+                marker="o", ms=9, capsize=6, lw=2.5)
     ax.text(x + 0.12, mean, f"{mean:+.0f} ± {(high - low) / 2:.0f}", va="center", weight="bold")
 ax.axhline(0, color="black", lw=1, ls=":")
 ax.text(len(SIZES) - 0.4, 2, "no difference", ha="right")

@@ -1,4 +1,7 @@
-"""11: real benchmarks. The paper's three claims on published questions, with a model of half a billion numbers."""
+"""
+11: real benchmarks. The paper's three claims on published questions, with a model of half a billion
+numbers.
+"""
 # %% the checkers of the three exercises
 import json
 import sys
@@ -11,26 +14,31 @@ from t2mini.lab import arms, figures, larger, plots, reproduce
 
 
 def check_1(reader):
-    for shapes, rank in (([(4, 6)], 2), ([(896, 896), (896, 128)], 16), ([(10, 10), (3, 7), (7, 3)], 1)):
+    for shapes, rank in (([(4, 6)], 2), ([(896, 896), (896, 128)], 16),
+                         ([(10, 10), (3, 7), (7, 3)], 1)):
         want = sum(min(m, n) for m, n in shapes) / sum(rank * (m + n) for m, n in shapes)
         got = reader.exercise_1(shapes, rank)
-        assert abs(got - want) < 1e-9, (f"for {shapes} and rank {rank} the share is {want:.4f}, not {got:.4f}: an m x n matrix has "
-                                        "min(m, n) singular values, and its LoRA an r x n and an m x r matrix")
+        assert abs(got - want) < 1e-9, (
+            f"for {shapes} and rank {rank} the share is {want:.4f}, not {got:.4f}: an m x n matrix "
+            "has min(m, n) singular values, and its LoRA an r x n and an m x r matrix")
 
 
 def check_2(reader):
     for p, G in ((0.3, 6), (0.02, 4), (0.5, 2), (1.0, 8)):
         want = 1 - p ** G - (1 - p) ** G
         got = reader.exercise_2(p, G)
-        assert abs(got - want) < 1e-9, (f"with p = {p} and {G} answers it is {want:.4f}, not {got:.4f}: take away that all are "
-                                        "right and that all are wrong")
+        assert abs(got - want) < 1e-9, (
+            f"with p = {p} and {G} answers it is {want:.4f}, not {got:.4f}: "
+            "take away that all are right and that all are wrong")
 
 
 def check_3(reader):
-    for rights, samples, want in (("0615", 6, 0.5), ("000", 6, 0.0), ("12340", 4, 0.6), ("66", 6, 0.0)):
+    for rights, samples, want in (("0615", 6, 0.5), ("000", 6, 0.0),
+                                  ("12340", 4, 0.6), ("66", 6, 0.0)):
         got = reader.exercise_3(rights, samples)
-        assert abs(got - want) < 1e-9, (f"of questions with {', '.join(rights)} of {samples} answers right {want:g} teach, not "
-                                        f"{got:g}: where all earn the same, each advantage is 0")
+        assert abs(got - want) < 1e-9, (
+            f"of questions with {', '.join(rights)} of {samples} answers right {want:g} teach, "
+            f"not {got:g}: where all earn the same, each advantage is 0")
 
 
 chapter.start(__doc__, [check_1, check_2, check_3], __file__, live=True)
@@ -67,13 +75,15 @@ def table(names):
                 n = len(scores[task, "", base][0])
                 there = (task, "", tuned) in scores
                 better = gain(task, tuned, (task, base)) if there else "no expert yet"
-                print(f"{task + how:<34}{n:>6}{share(task, base):>9}{share(task, tuned):>9}   {better}")
+                print(f"{task + how:<34}{n:>6}{share(task, base):>9}{share(task, tuned):>9}"
+                      f"   {better}")
 
 
 chapter.section("seen")
 table(("gsm8k", "mbpp", "arc-easy-letters"))
 print("against the base model's better form, options in quotation marks, "
-      f"{share('arc-easy', 'base')}: {gain('arc-easy-letters', 'svf, choosing', ('arc-easy', 'base'))}")
+      f"{share('arc-easy', 'base')}: "
+      f"{gain('arc-easy-letters', 'svf, choosing', ('arc-easy', 'base'))}")
 
 # %% claim 2: with fewer than a tenth of LoRA's numbers
 chapter.section("numbers")
@@ -84,7 +94,8 @@ print(f"SVF:  one z for each singular value of {blocks} x {len(BLOCK)} matrices:
 print(f"LoRA: rank {RANK} on the same matrices: {lora:,}")
 print(f"SVF / LoRA: {100 * z / lora:.1f} %")
 told = experts.read_metadata(FOLDER / "reasoning.safetensors")
-print(f"the shipped expert has {told['parameters']:,}: {'the same' if told['parameters'] == z else 'another number'}")
+print(f"the shipped expert has {told['parameters']:,}: "
+      f"{'the same' if told['parameters'] == z else 'another number'}")
 
 # %% claim 3: it carries over to questions beside it
 chapter.section("unseen")
@@ -106,15 +117,22 @@ for row in rows:
 
 # %% the picture: a line for each set, from one first pass to the other
 found = {row["arm"]: row["confusion"] for row in rows if "confusion" in row}
-fig, ax = plots.panel("A short training teaches the first pass to send published questions to the right skill", (8.5, 4.2))
+fig, ax = plots.panel(
+    "A short training teaches the first pass to send published questions to the right skill",
+    (8.5, 4.2))
 for y, name in enumerate(SKILL):
-    at = {arm: 100 * said[name][SKILL[name]] / sum(said[name].values()) for arm, said in found.items()}
+    at = {arm: 100 * said[name][SKILL[name]] / sum(said[name].values())
+          for arm, said in found.items()}
     ax.plot(list(at.values()), [y] * len(at), color="#cccccc", lw=4, zorder=1)
     for arm, colour in (("prompt", plots.GREY), ("classifier", plots.BLUE)):
-        ax.scatter(at[arm], y, s=120, color=colour, zorder=2, label=None if y else plots.in_words(arm))
-        ax.annotate(f"{at[arm]:.1f}", (at[arm], y), (0, 9), textcoords="offset points", ha="center", color=colour)
-ax.set_yticks(range(len(SKILL)), [f"{plots.in_words(name)}: {label}" for name, label in SKILL.items()])
-ax.set(ylim=(len(SKILL) - 0.5, -0.7), xlim=(-4, 104), xlabel="sent where it belongs, % of the questions of a set")
+        ax.scatter(at[arm], y, s=120, color=colour, zorder=2,
+                   label=None if y else plots.in_words(arm))
+        ax.annotate(f"{at[arm]:.1f}", (at[arm], y), (0, 9), textcoords="offset points",
+                    ha="center", color=colour)
+ax.set_yticks(range(len(SKILL)),
+              [f"{plots.in_words(name)}: {label}" for name, label in SKILL.items()])
+ax.set(ylim=(len(SKILL) - 0.5, -0.7), xlim=(-4, 104),
+       xlabel="sent where it belongs, % of the questions of a set")
 ax.legend(frameon=False, loc="center left")
 chapter.save(fig, "11_real_benchmarks")
 
@@ -128,7 +146,8 @@ for row in first:
     for limit, found in row["limits"].items():
         if int(limit) in (100, 200, 300):
             low, high = (100 * v for v in found["ci95"])
-            print(f"{row['arm'].split()[-1]:<13}{limit:>15}{100 * found['cut']:>7.0f} %{100 * found['earn']:>5.0f} %"
+            print(f"{row['arm'].split()[-1]:<13}{limit:>15}"
+                  f"{100 * found['cut']:>7.0f} %{100 * found['earn']:>5.0f} %"
                   f"{100 * found['teach']:>7.0f} % [{low:.0f}, {high:.0f}]")
 
 teaches = {(row["arm"], limit): [0 < int(k) < G for k in found["right"]]
@@ -142,7 +161,8 @@ for what, other in (("200 tokens instead of 300", teaches["temperature 0.7", "20
 # %% by hand: how often six answers to one question differ
 chapter.section("by-hand")
 for p in (0.02, 0.16, 0.5, 0.98):
-    print(f"chance {p:.2f} to be right: 6 answers teach with chance {1 - p ** 6 - (1 - p) ** 6:.2f}")
+    print(f"chance {p:.2f} to be right: "
+          f"6 answers teach with chance {1 - p ** 6 - (1 - p) ** 6:.2f}")
 
 # %% the same here, on 32 questions
 chapter.section("live")
@@ -166,6 +186,7 @@ else:
         who = "base model" if name == "none" else f"{name} expert"
         print(f"ARC-Easy, choosing a letter, {who}: {evaluate.percent(sum(right), len(right))}")
     for name, examples in questions.items():
-        routes = adapt.route(model, tokenizer, [e.prompt for e in examples], shelf["dispatcher"], label="routing")
+        routes = adapt.route(model, tokenizer, [e.prompt for e in examples], shelf["dispatcher"],
+                             label="routing")
         print(f"{name:<24}is sent to {', '.join(r.label for r in routes)}")
     print(f"{time.time() - started:.0f} seconds")

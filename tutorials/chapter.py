@@ -1,7 +1,8 @@
 """
 What every chapter's script shares: sections, figures, the loaded model and the exercise checker.
 
-A chapter prints its output in named sections. The page shows some of them; `pages.py` holds the two together.
+A chapter prints its output in named sections. The page shows some of them; `pages.py` holds the
+two together.
 """
 import argparse
 import importlib.util
@@ -11,23 +12,33 @@ import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FIGURES = HERE.parent / "out" / "figures"                   # of a run; `make figures` draws the pages'
-sys.path.insert(0, str(HERE.parent))                        # so that `import t2mini` works from a plain clone
+# of a run; `make figures` draws the pages'
+FIGURES = HERE.parent / "out" / "figures"
+# so that `import t2mini` works from a plain clone
+sys.path.insert(0, str(HERE.parent))
 
 
 def start(doc, checks, script, runs_code=False, live=False):
-    """Parse the chapter's options. `--check N` runs checks[N - 1] on your exercise file and ends; else print the title.
+    """Parse the chapter's options. `--check N` runs checks[N - 1] on your exercise file and ends;
+    else print the title.
 
-    checks: three functions, or none on a page without exercises; each takes the reader's module and raises AssertionError with a hint where it is wrong.
-    runs_code: the chapter runs programs that the model writes, for which the reader must agree once.
-    live: the chapter has a part that needs a larger model and published questions: start.live is their folder, or None.
+    checks: three functions, or none on a page without exercises; each takes the reader's module
+        and raises AssertionError with a hint where it is wrong.
+    runs_code: the chapter runs programs that the model writes, for which the reader must agree
+        once.
+    live: the chapter has a part that needs a larger model and published questions: start.live is
+        their folder, or None.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=doc,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     if checks:
-        parser.add_argument("--check", type=int, choices=(1, 2, 3), help="check exercise 1, 2 or 3 and stop")
-        parser.add_argument("--solutions", action="store_true", help="check the solution instead of your own file")
+        parser.add_argument("--check", type=int, choices=(1, 2, 3),
+                            help="check exercise 1, 2 or 3 and stop")
+        parser.add_argument("--solutions", action="store_true",
+                            help="check the solution instead of your own file")
     parser.add_argument("--allow-code", action="store_true",
-                        help="agree, once, that programs which the model writes run here in a sandbox")
+                        help="agree, once, that programs which the model writes "
+                             "run here in a sandbox")
     parser.add_argument("--figures", metavar="DIR", type=Path, default=FIGURES,
                         help="where the chapter's pictures go (default: out/figures)")
     if live:
@@ -36,7 +47,8 @@ def start(doc, checks, script, runs_code=False, live=False):
     args = parser.parse_args()
     start.live = args.live if live else None
     if checks and args.check:
-        sys.exit(check(Path(script).stem, args.check, checks, "solutions" if args.solutions else "exercises"))
+        sys.exit(check(Path(script).stem, args.check, checks,
+                       "solutions" if args.solutions else "exercises"))
     from t2mini.cli.verbs import agree
     try:
         agree(args.allow_code, runs_code)
@@ -44,7 +56,12 @@ def start(doc, checks, script, runs_code=False, live=False):
         sys.exit(f"t2mini: {e}")
     sys.excepthook = quiet_where_nobody_reads
     save.folder = args.figures
-    print(doc.strip().splitlines()[0])
+    print(title(doc))
+
+
+def title(doc):
+    """The first paragraph of a docstring, as one line."""
+    return " ".join(doc.strip().split("\n\n")[0].split())
 
 
 def quiet_where_nobody_reads(kind, error, trace):
@@ -63,9 +80,11 @@ def check(name, number, checks, folder):
         spec.loader.exec_module(module)
         checks[number - 1](module)
     except NotImplementedError:
-        print(f"exercise {number}: not started. Fill in exercise_{number} in {path.relative_to(HERE.parent)}")
+        print(f"exercise {number}: not started. "
+              f"Fill in exercise_{number} in {path.relative_to(HERE.parent)}")
         return 1
-    except Exception as e:                                  # a reader's code may raise anything: that is a hint, too
+    # a reader's code may raise anything: that is a hint, too
+    except Exception as e:
         print(f"exercise {number}: not yet. {hint(e, number, path)}")
         return 1
     print(f"exercise {number}: right")
@@ -73,15 +92,16 @@ def check(name, number, checks, folder):
 
 
 def hint(e, number, path):
-    """What to say of an error: the check's own hint, where the reader's code went wrong, or that the check could not read
-    what it returned."""
+    """What to say of an error: the check's own hint, where the reader's code went wrong, or that
+    the check could not read what it returned."""
     if isinstance(e, AssertionError) and e.args:
         return e
-    lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == str(path)]
+    lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__)
+             if frame.filename == str(path)]
     if lines:
         return f"{e!r} in line {lines[-1]} of {path.name}"
-    return (f"The check cannot read what exercise_{number} returned ({e!r}); the words under its name say what it should "
-            "return.")
+    return (f"The check cannot read what exercise_{number} returned ({e!r}); "
+            "the words under its name say what it should return.")
 
 
 def section(name):
@@ -90,7 +110,8 @@ def section(name):
 
 
 def load():
-    """The default model and its tokenizer, every linear layer seen through its singular values (cached on disk)."""
+    """The default model and its tokenizer, every linear layer seen through its singular values
+    (cached on disk)."""
     import t2mini
     from t2mini import experts, svf
     model, tokenizer = t2mini.load()
@@ -99,11 +120,13 @@ def load():
 
 
 def save(figure, name):
-    """Write a picture to out/figures (or --figures), without dates: the same picture, the same file."""
+    """Write a picture to out/figures (or --figures), without dates:
+    the same picture, the same file."""
     from t2mini.machine import files
     path = (save.folder / f"{name}.png").resolve()
     with files.replacing(path) as file:
-        figure.savefig(file, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(file, format="png", dpi=120, bbox_inches="tight",
+                       metadata={"Software": None})
     shown = path.relative_to(HERE.parent) if path.is_relative_to(HERE.parent) else path
     print(f"figure: {shown}", file=sys.stderr)
 

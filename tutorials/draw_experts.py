@@ -2,8 +2,8 @@
 Draw how the shipped experts were learnt: `python tutorials/draw_experts.py` writes
 tutorials/figures/experts.png from the logs tutorials/results/NAME-SEED.jsonl.
 
-One panel for each expert: greedy answers to validation questions over the updates, one line for each
-seed, and how many updates the paper's curves of such a task have.
+One panel for each expert: greedy answers to validation questions over the updates, one line for
+each seed, and how many updates the paper's curves of such a task have.
 """
 import json
 import sys
@@ -31,11 +31,13 @@ def panel(ax, name):
     for seed, log in reversed(list(enumerate(logs))):
         updates, right, n = validation(log)
         shipped = seed == 0
-        ax.plot(updates, right, color=plots.BLUE if shipped else plots.SKY, marker="o" if shipped else "",
-                ms=4, lw=2 if shipped else 1.4, label="shipped" if shipped else "other seeds")
+        ax.plot(updates, right, color=plots.BLUE if shipped else plots.SKY,
+                marker="o" if shipped else "", ms=4, lw=2 if shipped else 1.4,
+                label="shipped" if shipped else "other seeds")
     best = right.index(max(right))
-    ax.annotate(f"best: {right[best]:.1f} %", (updates[best], right[best]), (0, 10), textcoords="offset points",
-                ha="center", weight="bold", color=plots.BLUE, bbox={"fc": "white", "ec": "none", "pad": 1})
+    ax.annotate(f"best: {right[best]:.1f} %", (updates[best], right[best]), (0, 10),
+                textcoords="offset points", ha="center", weight="bold", color=plots.BLUE,
+                bbox={"fc": "white", "ec": "none", "pad": 1})
     ax.annotate(f"{right[0]:.0f} %", (updates[0], right[0]), (6, -12), textcoords="offset points",
                 color=plots.DARK)
     if name in PAPER:
@@ -53,7 +55,8 @@ def draw():
     for ax, name in zip(axes, NAMES):
         panel(ax, name)
     axes[0].set_ylabel("validation questions right, %")
-    lines = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels())}    # one of each name
+    # one of each name
+    lines = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels())}
     if len(lines) > 1:
         fullest = max(axes, key=lambda ax: len(ax.lines))
         fullest.legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",

@@ -56,7 +56,8 @@ def draw_first_pass(ax):
     matrix(ax, 31, 31.7, 8, 8, "white", INK)
     ax.text(35, 35.7, "W", fontsize=16, ha="center", va="center", style="italic")
     ax.text(35, 30.3, "a weight matrix", fontsize=10, ha="center", va="center")
-    ax.text(45.7, 35.7, "first pass:\nby prompt,\nor trained", fontsize=11, ha="center", va="center")
+    ax.text(45.7, 35.7, "first pass:\nby prompt,\nor trained",
+            fontsize=11, ha="center", va="center")
     arrow(ax, (53, 33.2), (63, 31.2))
     ax.text(57.8, 34.4, "“math”", fontsize=14, ha="center", weight="bold", color=INK)
 
@@ -105,8 +106,8 @@ def draw():
     fig.subplots_adjust(0.01, 0.01, 0.99, 0.99)
     ax.axis("off")
     ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 53.5))
-    ax.text(50, 52, "First find out what a question needs, then answer it with that expert", fontsize=16, weight="bold",
-            color=INK, ha="center", va="center")
+    ax.text(50, 52, "First find out what a question needs, then answer it with that expert",
+            fontsize=16, weight="bold", color=INK, ha="center", va="center")
     ax.text(11, 33.5, "Question", fontsize=14, weight="bold", color=INK, ha="center", va="center")
     box(ax, 0, 15, 22, 16)
     ax.text(11, 23, QUESTION, fontsize=12, ha="center", va="center")

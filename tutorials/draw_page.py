@@ -1,9 +1,9 @@
 """
-Photograph the page of `make page`: `python tutorials/draw_page.py` writes tutorials/figures/page.png and its
-parts page_answers.png, page_mix.png and page_dials.png.
+Photograph the page of `make page`: `python tutorials/draw_page.py` writes
+tutorials/figures/page.png and its parts page_answers.png, page_mix.png and page_dials.png.
 
-Needs the weights and a Chromium on the PATH (tests/README.md says how to install one). Experts in out/ do not
-show: only the shipped ones have sliders here.
+Needs the weights and a Chromium on the PATH (tests/README.md says how to install one). Experts in
+out/ do not show: only the shipped ones have sliders here.
 """
 import re
 import subprocess
@@ -17,10 +17,12 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from browser import PATH, Browser  # noqa: E402
 
-STEPS = ("ask", "first", "second", "mix", "dials")        # in the order of use; their headings end in -title
+# in the order of use; their headings end in -title
+STEPS = ("ask", "first", "second", "mix", "dials")
 QUESTION = "Raj plays 9 games every week. How many games does Raj play in 4 weeks?"
 GOLD = "36"
-ANSWERED = "document.getElementById('stop').disabled && document.querySelectorAll('.word').length === 20"
+ANSWERED = ("document.getElementById('stop').disabled "
+            "&& document.querySelectorAll('.word').length === 20")
 
 
 def photograph(browser, address):
@@ -41,7 +43,8 @@ def photograph(browser, address):
     first, then = judged(browser)
     say(browser, f"Ask: the page picks the math expert, and {first} becomes {then}")
     for number, step in enumerate(STEPS, 1):
-        browser.run(f"document.getElementById('{step}-title').prepend(style(make('span', {{textContent: '{chr(0x2775 + number)} '}}), "
+        browser.run(f"document.getElementById('{step}-title').prepend("
+                    f"style(make('span', {{textContent: '{chr(0x2775 + number)} '}}), "
                     "{'font-size': '22px', 'line-height': '1', color: 'var(--adapted)'}))")
     browser.picture(figures / "page.png", "header", "main", margin=16)
     hide(browser, "#examples")
@@ -51,10 +54,12 @@ def photograph(browser, address):
     # --- the dials of one matrix ---
     browser.run("document.querySelectorAll('.cell')[189].click()")
     browser.until("!document.getElementById('matrix').hidden")
-    browser.run("document.getElementById('index').value = 200; pick(); document.activeElement.blur()")
+    browser.run("document.getElementById('index').value = 200; pick(); "
+                "document.activeElement.blur()")
     say(browser, "Click a matrix, and turn any of its dials z (1 is the base model)",
         "main > :nth-child(2) > section:nth-of-type(2)")
-    browser.picture(figures / "page_dials.png", "main > :nth-child(2) > section:nth-of-type(2)", margin=12)
+    browser.picture(figures / "page_dials.png", "main > :nth-child(2) > section:nth-of-type(2)",
+                    margin=12)
 
     # --- a mixture by hand ---
     browser.run("state.matrix = null; document.getElementById('matrix').hidden = true")
@@ -73,16 +78,20 @@ def photograph(browser, address):
 
 def hide(browser, *selectors):
     """Parts of the page that a picture does without."""
-    browser.run(f"for (const part of document.querySelectorAll({', '.join(selectors)!r})) part.style.display = 'none'")
+    browser.run(f"for (const part of document.querySelectorAll({', '.join(selectors)!r})) "
+                "part.style.display = 'none'")
 
 
 def say(browser, text, inside="header"):
     """A headline, instead of the page's own or at the top of another part."""
     browser.run("document.querySelectorAll('#said').forEach(said => said.remove())")
     if inside == "header":
-        browser.run("for (const part of document.querySelectorAll('header > *')) part.style.display = 'none'")
-    browser.run(f"document.querySelector({inside!r}).prepend(style(make('div', {{id: 'said', textContent: {text!r}}}), "
-                "{'font-size': '21px', 'font-weight': 'bold', 'margin-bottom': '12px', color: 'var(--text)'}))")
+        browser.run("for (const part of document.querySelectorAll('header > *')) "
+                    "part.style.display = 'none'")
+    browser.run(f"document.querySelector({inside!r}).prepend("
+                f"style(make('div', {{id: 'said', textContent: {text!r}}}), "
+                "{'font-size': '21px', 'font-weight': 'bold', 'margin-bottom': '12px', "
+                "color: 'var(--text)'}))")
 
 
 def judged(browser):
@@ -99,11 +108,14 @@ def judged(browser):
 
 if __name__ == "__main__":
     if PATH is None:
-        sys.exit("t2mini: no chromium, chromium-browser or google-chrome on the PATH; tests/README.md says how to install one")
-    shipped_alone = ("import pathlib, sys; from t2mini import __main__, experts; experts.OUT = pathlib.Path(sys.argv[1]); "
+        sys.exit("t2mini: no chromium, chromium-browser or google-chrome on the PATH; "
+                 "tests/README.md says how to install one")
+    shipped_alone = ("import pathlib, sys; from t2mini import __main__, experts; "
+                     "experts.OUT = pathlib.Path(sys.argv[1]); "
                      "sys.exit(__main__.main(['page', '--port=0']))")
     with tempfile.TemporaryDirectory() as empty, subprocess.Popen(
-            [sys.executable, "-u", "-c", shipped_alone, empty], cwd=HERE.parent, stdout=subprocess.PIPE, text=True) as program:
+            [sys.executable, "-u", "-c", shipped_alone, empty], cwd=HERE.parent,
+            stdout=subprocess.PIPE, text=True) as program:
         try:
             where = re.search(r"http://\S+", program.stdout.readline())[0]
             with Browser() as page:

@@ -42,8 +42,8 @@ def draw():
     fig.subplots_adjust(0.01, 0.01, 0.99, 0.99)
     ax.axis("off")
     ax.set(xlim=(-0.5, 100.5), ylim=(-0.5, 66))
-    ax.text(50, 63.6, "The method stands in the middle; six folders use it or serve it", fontsize=15, weight="bold",
-            color=INK, ha="center", va="center")
+    ax.text(50, 63.6, "The method stands in the middle; six folders use it or serve it",
+            fontsize=15, weight="bold", color=INK, ha="center", va="center")
     for i, (name, text) in enumerate(ABOVE):
         room(ax, 2 + 32.5 * i, 50, 31, name, text)
         arrow(ax, (17.5 + 32.5 * i, 49.5), (17.5 + 32.5 * i, 45.5))

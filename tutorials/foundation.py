@@ -1,14 +1,16 @@
 """
 Every number of the README's results, from one command:
 
-    python tutorials/foundation.py --data=PATH --out=DIR       (about 30 minutes on 2 CPU cores; stopped runs go on)
+    python tutorials/foundation.py --data=PATH --out=DIR
+        (about 30 minutes on 2 CPU cores; stopped runs go on)
 
-Writes foundation.jsonl (one JSON object per score) and results.png into DIR, and says how many scores are those of
-tutorials/results/. Without --out it adds to tutorials/results/ what is missing there. All scores are
-greedy and on the test split. Nothing here trains or selects; CEM takes its ten shots from the val split.
-The `hand-` rows are the routing of sixty questions written by hand (t2mini/questions/handwritten.txt). --data names a folder
-with gsm8k/test.jsonl, mbpp/mbpp.jsonl and arc/ARC-Challenge/*Test.jsonl for the routing of real questions, in the form in
-which `eval` asks them; without it that part is left out.
+Writes foundation.jsonl (one JSON object per score) and results.png into DIR, and says how many
+scores are those of tutorials/results/. Without --out it adds to tutorials/results/ what is missing
+there. All scores are greedy and on the test split. Nothing here trains or selects; CEM takes its
+ten shots from the val split. The `hand-` rows are the routing of sixty questions written by hand
+(t2mini/questions/handwritten.txt). --data names a folder with gsm8k/test.jsonl, mbpp/mbpp.jsonl and
+arc/ARC-Challenge/*Test.jsonl for the routing of real questions, in the form in which `eval` asks
+them; without it that part is left out.
 """
 import argparse
 import json
@@ -32,12 +34,14 @@ COMMITTED = HERE / "results" / "foundation.jsonl"
 
 def todo():
     """[(task, n, arm name, options)] in the order of the README."""
-    found = [(t, 400, arm, o) for t in ("math", "code", "reasoning") for arm, o in (("base", {}), (f"{t} expert", {"expert": t}))]
+    found = [(t, 400, arm, o) for t in ("math", "code", "reasoning")
+             for arm, o in (("base", {}), (f"{t} expert", {"expert": t}))]
     found += [("dispatch", 400, arm, {"strategy": arm}) for arm in ("prompt", "classifier")]
     for t in ("math-unseen", "code-unseen", "reasoning-unseen"):
         found += [(t, 200, "base", {}), (t, 200, "prompt", {"strategy": "prompt"}),
-                 (t, 200, "classifier", {"strategy": "classifier"}), (t, 200, "CEM", {"strategy": "cem"}),
-                 (t, 200, "uniform alpha", {"alpha": [0.3333] * 3})]
+                  (t, 200, "classifier", {"strategy": "classifier"}),
+                  (t, 200, "CEM", {"strategy": "cem"}),
+                  (t, 200, "uniform alpha", {"alpha": [0.3333] * 3})]
         found += [(t, 200, f"{e} expert", {"expert": e}) for e in adapt.MIXED]
     return found
 
@@ -46,14 +50,16 @@ REAL = {"real-math": "gsm8k", "real-code": "mbpp", "real-reasoning": "arc-challe
 
 
 def to_route(data):
-    """[(task, right label, function that gives its questions)]; nothing here trained on them or chose by them.
+    """[(task, right label, function that gives its questions)]; nothing here trained on them or
+    chose by them.
 
     Those written by hand, and where there is `data` the first 100 of each published test set.
     """
     by_hand = tables.handwritten()
     found = [(f"hand-{label}", label, partial(by_hand.get, label)) for label in by_hand]
     if data:
-        found += [(task, task.removeprefix("real-"), partial(first, name, data)) for task, name in REAL.items()]
+        found += [(task, task.removeprefix("real-"), partial(first, name, data))
+                  for task, name in REAL.items()]
     return found
 
 
@@ -62,8 +68,10 @@ def first(name, data, n=100):
 
 
 def table(done):
-    """The scores as Markdown, differences to the base model on the same items with a paired 95 % interval."""
-    print("| task (test split) | arm | n | right, % [95 %] | minus base, points [95 %] |\n|---|---|---|---|---|")
+    """The scores as Markdown, differences to the base model on the same items with a paired 95 %
+    interval."""
+    print("| task (test split) | arm | n | right, % [95 %] | minus base, points [95 %] |\n"
+          "|---|---|---|---|---|")
     for r in done:
         base = next((b for b in done if b["task"] == r["task"] and b["arm"] == "base"), r)
         against = ""
@@ -74,17 +82,23 @@ def table(done):
         if arm == "CEM":
             arm += " (alpha " + " ".join(f"{v:.2f}" for v in r["alpha"].values()) + ")"
         low, high = r["ci95"]
-        print(f"| {r['task']} | {arm} | {r['n']} | {100 * r['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {against} |")
-    print(f"\nOne training seed of each expert and one search: intervals are over questions only.\nprompt: {PROMPT}.")
+        print(f"| {r['task']} | {arm} | {r['n']} "
+              f"| {100 * r['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {against} |")
+    print("\nOne training seed of each expert and one search: intervals are over questions only.\n"
+          f"prompt: {PROMPT}.")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the published question sets")
     parser.add_argument("--only", default="", help="only tasks whose name holds this")
-    parser.add_argument("--out", type=Path, help="folder of the scores and their picture (default: the committed ones)")
-    parser.add_argument("--table", action="store_true", help="only print the scores so far as a table, and draw them")
-    parser.add_argument("--allow-code", action="store_true", help="agree, once, that programs of the model run in the sandbox")
+    parser.add_argument("--out", type=Path, help="folder of the scores and their picture "
+                                                 "(default: the committed ones)")
+    parser.add_argument("--table", action="store_true",
+                        help="only print the scores so far as a table, and draw them")
+    parser.add_argument("--allow-code", action="store_true",
+                        help="agree, once, that programs of the model run in the sandbox")
     args = parser.parse_args()
     scores = args.out / COMMITTED.name if args.out else COMMITTED
     picture = (args.out or HERE / "figures") / "results.png"
@@ -105,14 +119,16 @@ def main():
         done.append({**row, "base_sha256": model.base_sha256, "dtype": str(model.dtype)})
         with open(scores, "a") as f:
             f.write(json.dumps(done[-1]) + "\n")
-        print(f"{row['task']:<18} {row['arm']:<18} {evaluate.percent(sum(row['rewards']), row['n'])}  {row['seconds']} s",
-              flush=True)
+        print(f"{row['task']:<18} {row['arm']:<18} "
+              f"{evaluate.percent(sum(row['rewards']), row['n'])}  {row['seconds']} s", flush=True)
 
     for task_name, n, arm, options in todo():
-        if args.only not in task_name or any((r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done):
+        if args.only not in task_name or any(
+                (r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done):
             continue
         started, task = time.time(), tasks.get(task_name)
-        rewards, _, extra = arms.run(model, tokenizer, task, task.examples("test", n, seed=0), **options)
+        rewards, _, extra = arms.run(model, tokenizer, task, task.examples("test", n, seed=0),
+                                     **options)
         record(scored(task_name, arm, rewards, started, **extra))
     dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
     for name, label, questions in to_route(args.data):
@@ -121,10 +137,12 @@ def main():
                 continue
             started = time.time()
             routes = adapt.route(model, tokenizer, questions(), z, label="routing")
-            record(scored(name, arm, [float(r.label == label and r.readable) for r in routes], started))
+            record(scored(name, arm, [float(r.label == label and r.readable) for r in routes],
+                          started))
     draw(done, picture)
     if len(done) == before:
-        print(f"nothing is left to measure: {scores} has every score; another --out measures them again")
+        print(f"nothing is left to measure: {scores} has every score; "
+              "another --out measures them again")
     if scores != COMMITTED:
         print(f"{scores}: {as_committed(done, read(COMMITTED))}")
 
@@ -141,7 +159,8 @@ def as_committed(done, committed):
 
     known = {key(r): r["accuracy"] for r in committed}
     shared = [r for r in done if key(r) in known]
-    other = [f"{r['task']}, {r['arm']}: {100 * r['accuracy']:.1f}, there {100 * known[key(r)]:.1f} %"
+    other = [f"{r['task']}, {r['arm']}: {100 * r['accuracy']:.1f}, "
+             f"there {100 * known[key(r)]:.1f} %"
              for r in shared if r["accuracy"] != known[key(r)]]
     text = f"{len(shared) - len(other)} of {len(shared)} scores are those of tutorials/results"
     return "; ".join([text, *other])
@@ -150,8 +169,9 @@ def as_committed(done, committed):
 def scored(task, arm, rewards, started, **extra):
     """One line of the results file."""
     n = len(rewards)
-    return {"task": task, "arm": arm, "n": n, "seed": 0, "split": "test", "accuracy": sum(rewards) / n,
-            "ci95": evaluate.wilson(sum(rewards), n), "rewards": rewards, "seconds": round(time.time() - started, 1), **extra}
+    return {"task": task, "arm": arm, "n": n, "seed": 0, "split": "test",
+            "accuracy": sum(rewards) / n, "ci95": evaluate.wilson(sum(rewards), n),
+            "rewards": rewards, "seconds": round(time.time() - started, 1), **extra}
 
 
 def draw(done, picture):

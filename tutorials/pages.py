@@ -1,14 +1,19 @@
 """
-Hold pages and scripts together: `python tutorials/pages.py` runs every chapter and compares what it prints with its page.
+Hold pages and scripts together: `python tutorials/pages.py` runs every chapter and compares what it
+prints with its page.
 
 A page NN_name.md belongs to the script NN_name.py, and how_sure.md to how_sure.py. In it
-    ```python            is code that stands, line for line, in the script (or in the file named after the word python)
-    ```text NAME         is the section NAME of the script's output; numbers may differ by 2 %, or by what is stated, as
+    ```python            is code that stands, line for line, in the script
+                         (or in the file named after the word python)
+    ```text NAME         is the section NAME of the script's output; numbers may differ
+                         by 2 %, or by what is stated, as
     ```text NAME ±20%    in this line; "±any" where a number is a time or a random draw
-    ```text NAME ±text   is text that a model wrote, which may differ on another machine: only the section must be there
+    ```text NAME ±text   is text that a model wrote, which may differ on another machine:
+                         only the section must be there
     ```bash              is a command; every path in it exists and every option is known
---write puts the sections just printed into the pages, after which the change is read with `git diff`; --figures draws the
-pictures of the pages again. Without them a run changes nothing here: its pictures go to out/figures.
+--write puts the sections just printed into the pages, after which the change is read with
+`git diff`; --figures draws the pictures of the pages again. Without them a run changes nothing
+here: its pictures go to out/figures.
 """
 import argparse
 import re
@@ -28,18 +33,21 @@ def chapters():
 
 
 def checked():
-    """The pages that a script stands behind: [Path], the chapters and the statistics behind them."""
+    """The pages that a script stands behind: [Path], the chapters and the statistics behind
+    them."""
     return [*chapters(), HERE / "how_sure.md"]
 
 
 def sections(output):
     """A script's output -> {section name: its lines}."""
     parts = re.split(r"^--- (\S+) ---$", output, flags=re.M)
-    return {name: [line.rstrip() for line in text.strip("\n").splitlines()] for name, text in zip(parts[1::2], parts[2::2])}
+    return {name: [line.rstrip() for line in text.strip("\n").splitlines()]
+            for name, text in zip(parts[1::2], parts[2::2])}
 
 
 def same_line(promised, printed, tolerance):
-    """Equal words, and numbers that differ by at most `tolerance` (a share; None: by any amount)."""
+    """Equal words, and numbers that differ by at most `tolerance`
+    (a share; None: by any amount)."""
     if NUMBER.sub("#", promised).split() != NUMBER.sub("#", printed).split():
         return False
     for a, b in zip(NUMBER.findall(promised), NUMBER.findall(printed)):
@@ -50,7 +58,8 @@ def same_line(promised, printed, tolerance):
 
 
 def outputs(page):
-    """The output blocks of a page: [(section name, tolerance (a share, None for any, "text"), promised lines)]."""
+    """The output blocks of a page:
+    [(section name, tolerance (a share, None for any, "text"), promised lines)]."""
     found = []
     for kind, info, body in FENCE.findall(page.read_text(encoding="utf-8")):
         if kind == "text" and info.strip():
@@ -73,7 +82,8 @@ def differences(page, printed):
             wrong += [] if any(lines) else [f"{page.name}, {name}: the script prints nothing"]
             continue
         if len(lines) != len(promised):
-            wrong.append(f"{page.name}, {name}: {len(promised)} lines promised, {len(lines)} printed")
+            wrong.append(f"{page.name}, {name}: {len(promised)} lines promised, "
+                         f"{len(lines)} printed")
         for want, got in zip(promised, lines):
             if not same_line(want, got, tolerance):
                 wrong.append(f"{page.name}, {name}:\n    promised  {want}\n    printed   {got}")
@@ -93,11 +103,15 @@ def write(page, printed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("only", nargs="*", help="chapter numbers such as 03 or 00b, or how; default: all")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="*",
+                        help="chapter numbers such as 03 or 00b, or how; default: all")
     parser.add_argument("--write", action="store_true", help="put what was printed into the pages")
-    parser.add_argument("--allow-code", action="store_true", help="agree, once, that programs of the model run in the sandbox")
-    parser.add_argument("--figures", action="store_true", help="draw the pages' pictures again, in tutorials/figures")
+    parser.add_argument("--allow-code", action="store_true",
+                        help="agree, once, that programs of the model run in the sandbox")
+    parser.add_argument("--figures", action="store_true",
+                        help="draw the pages' pictures again, in tutorials/figures")
     args = parser.parse_args()
     options = ["--allow-code"] * args.allow_code
     options += [f"--figures={HERE / 'figures'}"] * args.figures
@@ -105,7 +119,8 @@ def main():
     pages = [p for p in checked() if not args.only or p.stem.partition("_")[0] in args.only]
     for done, page in enumerate(pages):
         t = time.time()
-        print(f"{page.stem} ({done + 1} of {len(pages)}, {time.time() - t0:.0f} s so far)", flush=True)
+        print(f"{page.stem} ({done + 1} of {len(pages)}, {time.time() - t0:.0f} s so far)",
+              flush=True)
         command = [sys.executable, str(page.with_suffix(".py")), *options]
         run = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
         if run.returncode:
@@ -115,7 +130,8 @@ def main():
         else:
             wrong += differences(page, run.stdout)
         print(f"    {time.time() - t:.0f} s", flush=True)
-    print("\n".join(wrong) if wrong else f"all {len(pages)} pages say what their scripts print ({time.time() - t0:.0f} s)")
+    print("\n".join(wrong) if wrong else
+          f"all {len(pages)} pages say what their scripts print ({time.time() - t0:.0f} s)")
     return 1 if wrong else 0
 
 

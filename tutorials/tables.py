@@ -1,10 +1,11 @@
 """
-Fill in the tables of results/README.md from the results files beside it: `python tutorials/tables.py`.
+Fill in the tables of results/README.md from the results files beside it:
+`python tutorials/tables.py`.
 
-On the page, a table stands between two comments: `<!-- unseen math-unseen -->`, the name of an experiment
-and, where it has too many rows, of the tasks to show, and `<!-- end -->`. Arms are differences to the
-first one, or to the one after `minus`: `<!-- unseen minus uniform alpha -->`. Of `foundation` the rows
-are those of `make results`.
+On the page, a table stands between two comments: `<!-- unseen math-unseen -->`, the name of an
+experiment and, where it has too many rows, of the tasks to show, and `<!-- end -->`. Arms are
+differences to the first one, or to the one after `minus`: `<!-- unseen minus uniform alpha -->`. Of
+`foundation` the rows are those of `make results`.
 """
 import json
 import re
@@ -18,16 +19,19 @@ from t2mini import evaluate  # noqa: E402
 from t2mini.lab import figures  # noqa: E402
 from t2mini.lab.plots import in_words  # noqa: E402
 
-FEW = 30            # questions: of fewer the interval of a difference means little, and none is shown
+# questions: of fewer the interval of a difference means little, and none is shown
+FEW = 30
 PAGE = HERE / "results" / "README.md"
-PLACE = re.compile(r"<!-- (?P<name>[a-z0-9]+)(?P<tasks>(?: (?!minus)\S+)*)(?: minus (?P<arm>[^>]+?))? -->\n"
+PLACE = re.compile(r"<!-- (?P<name>[a-z0-9]+)(?P<tasks>(?: (?!minus)\S+)*)"
+                   r"(?: minus (?P<arm>[^>]+?))? -->\n"
                    r".*?<!-- end -->", re.DOTALL)
 
 
 def rows_of(name):
     """The rows of a results file."""
     if name == "foundation":
-        return [json.loads(line) for line in (HERE / "results" / "foundation.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in
+                (HERE / "results" / "foundation.jsonl").read_text().splitlines()]
     return json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))["rows"]
 
 
@@ -39,8 +43,10 @@ def table(rows, tasks=(), against=None):
         if against in (None, arm):
             first.setdefault((task, base), (arm, seeds))
     against = against or next(iter(first.values()))[0]
-    what = in_words(against) if all(arm == against for arm, _ in first.values()) else "the first of each"
-    lines = [f"| questions | who answers | runs x n | right, % [95 %] | minus {what}, points [95 %] |",
+    what = (in_words(against) if all(arm == against for arm, _ in first.values())
+            else "the first of each")
+    lines = ["| questions | who answers | runs x n | right, % [95 %] "
+             f"| minus {what}, points [95 %] |",
              "|---|---|---|---|---|"]
     for (task, base, arm), seeds in groups.items():
         mean, low, high, _ = evaluate.over_seeds(seeds)
@@ -58,7 +64,8 @@ def filled(text):
     """The page with every table written anew."""
     def fill(place):
         head = place[0].split("\n", 1)[0]
-        return f"{head}\n{table(rows_of(place['name']), place['tasks'].split(), place['arm'])}\n<!-- end -->"
+        return (f"{head}\n{table(rows_of(place['name']), place['tasks'].split(), place['arm'])}\n"
+                "<!-- end -->")
 
     return PLACE.sub(fill, text)
 

@@ -181,8 +181,8 @@ def ask_options(p):
     p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch; "
                    "- reads questions from standard input, one per line")
     p.add_argument("--image", metavar="FILE", type=place, action=Once,
-                   help="a PNG file that the questions are about; the vision expert answers, without "
-                        "a first pass, unless --strategy or --expert says otherwise")
+                   help="a PNG file that the questions are about; the vision expert answers, "
+                        "without a first pass, unless --strategy or --expert says otherwise")
     p.add_argument("--strategy", choices=adapt.STRATEGIES,
                    help=f"{STRATEGY} (default: classifier; none of them with --image)")
     p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
@@ -379,7 +379,8 @@ TRAIN_HELP = {
 
 MODEL = (model_options, expert_options)
 VERBS = {   # name: (what it does, examples, what adds its options)
-    "download": ("fetch open weights into weights/", ("", "qwen2.5-coder-0.5b"), (download_options,)),
+    "download": ("fetch open weights into weights/", ("", "qwen2.5-coder-0.5b"),
+                 (download_options,)),
     "datasets": ("list published questions: where they are, and what of them is in --data",
                  ("--data=DIR",), (data_options, json_options)),
     "ask": ("answer a question, or several, in two passes",
@@ -392,7 +393,8 @@ VERBS = {   # name: (what it does, examples, what adds its options)
              ("", "--max-tokens=256 < messages.txt"),
              (chat_options, *MODEL, layer_options)),
     "train": ("train an expert with REINFORCE",
-              ("--task=math --max-tokens=64 --must-stop --prompts=32 --samples=8 --temperature=1.0 --steps=200",
+              ("--task=math --max-tokens=64 --must-stop --prompts=32 --samples=8 "
+               "--temperature=1.0 --steps=200",
                "--task=mine.jsonl --max-tokens=16 --must-stop --lr=1e-3 --temperature=1.0"),
               (train_options, *MODEL, sight_options, code_options, data_options, json_options)),
     "eval": ("measure the accuracy on a split",
@@ -419,6 +421,6 @@ VERBS = {   # name: (what it does, examples, what adds its options)
     "page": ("serve a page on which one turns the dials, for this machine alone",
              ("", "--port=8080 --weights=weights/SmolLM2-135M-Instruct.Q4_1.gguf --threads=2"),
              (page_options, *MODEL, layer_options)),
-    "doctor": ("tell what this machine offers, what is missing, and the command that mends it", ("", "--json"),
-               (json_options,)),
+    "doctor": ("tell what this machine offers, what is missing, and the command that mends it",
+               ("", "--json"), (json_options,)),
 }

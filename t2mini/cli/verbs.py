@@ -57,8 +57,8 @@ def open_model(args, text=True, needed=()):
 
 
 def check_experts(args, needed):
-    """FileNotFoundError or ValueError before the model loads, where one of its experts is nowhere or
-    its file is none."""
+    """FileNotFoundError or ValueError before the model loads, where one of its experts is nowhere
+    or its file is none."""
     base = SimpleNamespace(name=load.model_name(download.locate(args.weights)))
     for name in filter(lambda name: name != "none", [*named(args), *needed]):
         experts.read_metadata(experts.find(name, base))
@@ -103,8 +103,8 @@ def take_threads(args):
 
 
 def shelf(args, model):
-    """The experts of the model, in layers as --modules and --layers say; and a line that tells which
-    of yours stand for shipped ones."""
+    """The experts of the model, in layers as --modules and --layers say; and a line that tells
+    which of yours stand for shipped ones."""
     mine = [path for path in experts.OUT.glob("*.safetensors")
             if (experts.SHIPPED / model.name / path.name).is_file()]
     used = sorted(path.stem for path in mine if experts.find(path.stem, model) == path)
@@ -330,8 +330,8 @@ def adapt_(args):
     model, tokenizer = open_task_model(args, task)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
-                                   args.iterations or 0, args.population, args.per_matrix, args.seed,
-                                   args.normalise, args.by)
+                                   args.iterations or 0, args.population, args.per_matrix,
+                                   args.seed, args.normalise, args.by)
     print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
                    f"{found['shots']} shots"))
     if ranks.rank() == 0:                   # what was found is told, should the disk be full
@@ -567,6 +567,6 @@ def datasets_(args):
     return published.report(args.data)
 
 
-VERBS = {"ask": ask, "chat": chat, "train": train_, "see": see, "eval": eval_, "adapt": adapt_, "show": show,
-         "export": export_, "demo": demo_, "page": page_, "reproduce": reproduce_, "bench": bench_,
-         "doctor": doctor_, "download": download_, "datasets": datasets_}
+VERBS = {"ask": ask, "chat": chat, "train": train_, "see": see, "eval": eval_, "adapt": adapt_,
+         "show": show, "export": export_, "demo": demo_, "page": page_, "reproduce": reproduce_,
+         "bench": bench_, "doctor": doctor_, "download": download_, "datasets": datasets_}

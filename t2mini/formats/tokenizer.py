@@ -8,8 +8,8 @@ Left out: every other splitting rule, which stops the load.
 Safety:   control tokens are written by id only. tiktoken never learns their text, so `<|im_end|>`
           typed by a user becomes ordinary pieces and can never end a turn. A byte that the
           vocabulary lacks is dropped, or becomes an unknown token that ends nothing.
-Images:   a question that carries one (questions/pictures.Seen) gets its image tokens in front of its
-          words, where the model has an eye (sight/eye.py).
+Images:   a question that carries one (questions/pictures.Seen) gets its image tokens in front of
+          its words, where the model has an eye (sight/eye.py).
 """
 import json
 import unicodedata

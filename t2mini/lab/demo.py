@@ -1,8 +1,9 @@
 """
 `make demo`: two-pass adaptation on built-in questions, each beside the base model's answer.
 
-The questions are the first three of each expert's test split, in the order in which every score takes them (nothing was
-trained or tuned on these), and three that were written by hand for "other". None was picked by its result.
+The questions are the first three of each expert's test split, in the order in which every score
+takes them (nothing was trained or tuned on these), and three that were written by hand for "other".
+None was picked by its result.
 """
 import time
 from dataclasses import replace
@@ -19,7 +20,8 @@ BY_HAND = (Example("What is the capital of France?", "Paris", "contains"),
 
 
 def questions():
-    """[(skill, Example)]: the first three test questions of each expert and three that need none."""
+    """[(skill, Example)]: the first three test questions of each expert
+    and three that need none."""
     picked = [(name, e) for name in adapt.SKILLS for e in tasks.get(name).examples("test", 3)]
     return picked + [("other", e) for e in BY_HAND]
 
@@ -27,15 +29,19 @@ def questions():
 def run(model, tokenizer, experts):
     """Print every question with its route and answers, and a closing table. -> dict of the counts.
 
-    experts: name -> z (experts.Shelf). A question that needs no expert has one answer, the base model's.
+    experts: name -> z (experts.Shelf).
+    A question that needs no expert has one answer, the base model's.
     """
-    print("Twelve questions, each answered by the base model and in two passes. Three of them are answered by\n"
-          "programs that the model writes. These run here, each in a process of its own that cannot open files,\n"
-          "connect, or start others, for at most 2 seconds and in 256 MB (t2mini/questions/sandbox.py).",
-          flush=True)
+    print("Twelve questions, each answered by the base model and in two passes. "
+          "Three of them are answered by\n"
+          "programs that the model writes. These run here, each in a process of its own "
+          "that cannot open files,\n"
+          "connect, or start others, for at most 2 seconds and in 256 MB "
+          "(t2mini/questions/sandbox.py).", flush=True)
     started, asked = time.time(), questions()
     adapted, base = [None] * len(asked), [None] * len(asked)
-    for skill in tasks.LABELS:                              # answers of one task may be of one length
+    # answers of one task may be of one length
+    for skill in tasks.LABELS:
         mine = [i for i, (s, _) in enumerate(asked) if s == skill]
         prompts, limit = [asked[i][1].prompt for i in mine], tasks.get(skill).max_tokens
         plain = adapt.answer(model, tokenizer, prompts, "none", experts, max_tokens=limit)
@@ -52,11 +58,15 @@ def run(model, tokenizer, experts):
         show(e, adapted[i], right[i], base[i], base_right[i], lacking([adapted[i].route], experts))
     counts = table(asked, adapted, right, base_right)
     seconds = time.time() - started
-    print(f"\nfirst and second passes {seconds:.1f} s. A dozen questions show how it works, not how well: for that,\n"
-          f"`.venv/bin/python -m t2mini eval --task=math --expert=math --n=400` (README has the results).")
+    print(f"\nfirst and second passes {seconds:.1f} s. "
+          "A dozen questions show how it works, not how well: for that,\n"
+          "`.venv/bin/python -m t2mini eval --task=math --expert=math --n=400` "
+          "(README has the results).")
     if model.name == download.DEFAULT:
-        print("This is a model of 135 million numbers. One of 500 million solves a quarter of real word problems:\n"
-              "`.venv/bin/python -m t2mini download qwen2.5-coder-0.5b`, then `ask --weights=qwen2.5-coder-0.5b --max-tokens=300`.")
+        print("This is a model of 135 million numbers. "
+              "One of 500 million solves a quarter of real word problems:\n"
+              "`.venv/bin/python -m t2mini download qwen2.5-coder-0.5b`, "
+              "then `ask --weights=qwen2.5-coder-0.5b --max-tokens=300`.")
     return {**counts, "seconds": seconds}
 
 
@@ -75,7 +85,8 @@ def show(example, adapted, right, base, base_right, missing):
 
 def table(asked, adapted, right, base_right):
     """Right routes and answers by skill. -> the counts of all."""
-    print(f"\n{'skill':<12}{'questions':>10}{'routed right':>14}{'adapted right':>15}{'base right':>12}")
+    print(f"\n{'skill':<12}{'questions':>10}{'routed right':>14}"
+          f"{'adapted right':>15}{'base right':>12}")
     for skill in [*tasks.LABELS, "all"]:
         mine = [i for i, (s, _) in enumerate(asked) if skill in (s, "all")]
         counts = {"questions": len(mine),

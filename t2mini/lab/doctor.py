@@ -1,5 +1,6 @@
 """
-`t2mini doctor`: what this machine offers, what is here, and for everything that is missing the command that mends it.
+`t2mini doctor`: what this machine offers, what is here, and for everything that is missing the
+command that mends it.
 """
 import os
 import platform
@@ -25,7 +26,8 @@ def run():
 
     def fact(name, value):
         found[name] = value
-        print(one_line(f"{name:>10}  {value}"))        # names and metadata of files that others made
+        # names and metadata of files that others made
+        print(one_line(f"{name:>10}  {value}"))
 
     def lack(what, command):
         missing.append({"what": what, "command": command})
@@ -33,14 +35,17 @@ def run():
     packages(fact, lack)
     machine(fact, lack)
     locked = sandbox.features()
-    fact("sandbox", ", ".join(f"{name} {'locked' if on else 'NOT locked'}" for name, on in locked.items()))
+    fact("sandbox", ", ".join(f"{name} {'locked' if on else 'NOT locked'}"
+                              for name, on in locked.items()))
     if not all(locked.values()):
         lack("a full sandbox: this system cannot lock everything (Linux on x86-64 or ARM64 can)",
              "do not give --allow-code for models that you do not trust")
     agreed = (experts.OUT / "allow-code").exists()
-    fact("consent", "model-written code may run in the sandbox" if agreed else "model-written code has not been allowed")
+    fact("consent", "model-written code may run in the sandbox" if agreed
+         else "model-written code has not been allowed")
     if not agreed:
-        lack("your consent to run model-written code (only code tasks need it)", "add --allow-code to one command")
+        lack("your consent to run model-written code (only code tasks need it)",
+             "add --allow-code to one command")
     bases = weight_files(fact, lack)
     expert_files(fact, lack, bases)
     count, size = svd_cache.listing(experts.SVD_CACHE)
@@ -69,28 +74,34 @@ def machine(fact, lack):
     threads = torch.get_num_threads()
     got = cores.free(threads)
     better = cores.advised(threads, got)
-    fact("cores", f"{os.cpu_count()}, {usable} of them usable; torch takes {threads} threads (--threads)")
+    fact("cores", f"{os.cpu_count()}, {usable} of them usable; "
+         f"torch takes {threads} threads (--threads)")
     busy = "quiet" if got >= cores.ENOUGH * threads else "busy: other programs take the cores"
     if better != threads:
         busy += f"; --threads={better} is faster as long as that lasts"
     fact("load", f"{busy} ({threads} threads get {got:.1f} cores)")
     page = os.sysconf("SC_PAGE_SIZE") / 1e9
-    free = f", {os.sysconf('SC_AVPHYS_PAGES') * page:.1f} free" if "SC_AVPHYS_PAGES" in os.sysconf_names else ""
+    free = (f", {os.sysconf('SC_AVPHYS_PAGES') * page:.1f} free"
+            if "SC_AVPHYS_PAGES" in os.sysconf_names else "")
     fact("memory", f"{os.sysconf('SC_PHYS_PAGES') * page:.1f} GB{free}")
     fact("disk", f"{shutil.disk_usage(experts.ROOT).free / 1e9:.1f} GB free at {experts.ROOT}")
     if not os.access(experts.ROOT, os.W_OK):
-        lack(f"the right to write to {experts.ROOT}", f"chmod u+w {experts.ROOT}, or copy the project to a folder of yours")
+        lack(f"the right to write to {experts.ROOT}",
+             f"chmod u+w {experts.ROOT}, or copy the project to a folder of yours")
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    fact("cuda", ", ".join(f"{c.name} ({c.total_memory / 1e9:.0f} GB)" for c in cards) or "none, so the CPU is used")
+    fact("cuda", ", ".join(f"{c.name} ({c.total_memory / 1e9:.0f} GB)" for c in cards)
+         or "none, so the CPU is used")
     ways = [name for name, on in (("gloo", dist.is_available() and dist.is_gloo_available()),
                                   ("nccl", dist.is_available() and dist.is_nccl_available())) if on]
-    fact("processes", f"torchrun can use {' and '.join(ways)}" if ways else "this torch cannot run several")
+    fact("processes", f"torchrun can use {' and '.join(ways)}" if ways
+         else "this torch cannot run several")
     dtype, why = device.native("cuda" if cards else "cpu")
     fact("dtype", f"{str(dtype).removeprefix('torch.')} (--dtype): {why}")
 
 
 def weight_files(fact, lack):
-    """Every model under weights/ with its hash. -> {base_sha256: name}, what experts may belong to."""
+    """Every model under weights/ with its hash.
+    -> {base_sha256: name}, what experts may belong to."""
     bases, root = {}, download.ROOT / "weights"
     default = download.MODELS[download.DEFAULT]
     for path in sorted([*root.glob("[!.]*.gguf"), *(p.parent for p in root.glob("*/config.json"))]):
@@ -100,7 +111,8 @@ def weight_files(fact, lack):
             continue
         sha = disk.file_hash(files)
         bases[sha] = path.name
-        fact(path.name, f"sha256 {sha[:16]}..., {sum(f.stat().st_size for f in files) / 1e6:.0f} MB")
+        fact(path.name, f"sha256 {sha[:16]}..., "
+             f"{sum(f.stat().st_size for f in files) / 1e6:.0f} MB")
         if path.name == Path(default.member).name and sha != default.sha256:
             lack(f"the real {path.name}: this one is damaged or another file", "make weights")
     if not any(name == Path(default.member).name for name in bases.values()):
@@ -110,7 +122,8 @@ def weight_files(fact, lack):
 
 def expert_files(fact, lack, bases):
     """Every expert, shipped or yours, with its hash and the base that it belongs to."""
-    for path in sorted([*experts.SHIPPED.glob("*/*.safetensors"), *experts.OUT.glob("*.safetensors")]):
+    for path in sorted([*experts.SHIPPED.glob("*/*.safetensors"),
+                        *experts.OUT.glob("*.safetensors")]):
         mine = path.parent == experts.OUT
         name = f"out/{path.name}" if mine else f"{path.parent.name}/{path.name}"
         try:
@@ -122,4 +135,3 @@ def expert_files(fact, lack, bases):
         base = bases.get(str(meta.get("base_sha256")))
         fact(name, f"sha256 {sha[:16]}..., task {meta.get('task')}, base "
              + (base or f"{str(meta.get('base_sha256'))[:16]}... which is not here"))
-

@@ -357,7 +357,8 @@ def tiny(lab):
     for seed in SEEDS:
         run = partial(trained, lab, "math", seed, 200, lr=RATE, **SHORT)
         yield cell(run, task="math", arm="one z per singular value", seed=seed)
-    arms = {"matrix": "one per matrix", "layer": "one per layer", "module": "one per kind of matrix"}
+    arms = {"matrix": "one per matrix", "layer": "one per layer",
+            "module": "one per kind of matrix"}
     for tie, arm in arms.items():
         for seed in SEEDS:
             yield cell(partial(own_rate, lab, seed, tie), task="math", arm=arm, seed=seed)
@@ -460,6 +461,7 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen"),
     Experiment("-", tiny, "bars", "how few numbers suffice"),
     Experiment("-", forms, "bars", "which wording suits a model, on validation questions"),
-    Experiment("-", signal, "signal", "which settings leave training a signal, on training questions"),
+    Experiment("-", signal, "signal",
+               "which settings leave training a signal, on training questions"),
     Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets"),
     Experiment("Tables 1, 2", real05, "pairs", "the same with --weights=qwen2.5-coder-0.5b"))}

@@ -28,7 +28,8 @@ MESSAGE = {
     "sight": "The expert for images has 86.8 % right, still 66.5 % with the image hidden,\n"
              "and only chance where words give no hint",
     "real": "On published questions experts of this size gain or lose a few points;\n"
-            "most of ARC-Easy's big rise comes to the base model, too, if its prompt omits the options",
+            "most of ARC-Easy's big rise comes to the base model, too, "
+            "if its prompt omits the options",
     "real05": "A larger model: asked the same way, its expert lifts ARC-Easy by 13 to 16 points",
     "forms": "Telling the model more about how to answer\nis not seen to help it",
     "signal": "Cut answers off at 200 tokens,\nand few questions are left to learn from",
@@ -419,8 +420,8 @@ def dots(done, path):
 
 
 def curves(done, path):
-    """Over the updates: greedy answers right on test, each run and their mean. What validation, which
-    chooses the update, said is in the table."""
+    """Over the updates: greedy answers right on test, each run and their mean. What validation,
+    which chooses the update, said is in the table."""
     plt, rows = pyplot(), done["rows"]
     names = list(dict.fromkeys(r["task"] for r in rows))
     size = 4 * len(names), 4.2
@@ -463,8 +464,8 @@ def confusion(done, path):
                 ax.set_title(f"{in_words(arm)}: {right:.0%} right\n({what})", fontsize=11.5)
             else:
                 ax.axis("off")
-    fig.supxlabel("what the first pass said, % of the questions of a row  (frame: right; blank: below 0.5)",
-                  fontsize=11)
+    fig.supxlabel("what the first pass said, % of the questions of a row  "
+                  "(frame: right; blank: below 0.5)", fontsize=11)
     fig.supylabel("what the question needs", fontsize=11)
     headline(fig, done)
     save(fig, path)

@@ -17,8 +17,10 @@ FORMS = {
     "gsm8k": {
         "as it is asked: the question alone": "{}",
         "told: step by step": "{}\nThink step by step. End with a line \"#### \" and the number.",
-        "told: a few sentences": "{}\nSolve it in a few short sentences. The last one says the answer.",
-        "told: in a box": "Solve this problem step by step, then put the final number in \\boxed{{}}.\n{}"},
+        "told: a few sentences":
+            "{}\nSolve it in a few short sentences. The last one says the answer.",
+        "told: in a box":
+            "Solve this problem step by step, then put the final number in \\boxed{{}}.\n{}"},
     "mbpp": {
         "as it is asked: a code block": "{}",
         "told: you are an expert": "You are an expert Python programmer. {}",
@@ -45,7 +47,8 @@ def cells(lab):
             yield {"seed": 0, "task": task, "arm": arm}, partial(asked, lab, task, form)
     for task, how in OPTIONS.items():
         for arm, choose in ((f"written, {how}", False), (f"chosen, {how}", True)):
-            yield {"seed": 0, "task": "arc-easy", "arm": arm}, partial(asked, lab, task, "{}", choose)
+            yield ({"seed": 0, "task": "arc-easy", "arm": arm},
+                   partial(asked, lab, task, "{}", choose))
 
 
 def asked(lab, name, form, choose=False):

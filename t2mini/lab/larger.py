@@ -94,7 +94,8 @@ def with_lora(lab, task, meta, choose):
 
 
 def together(lab, task):
-    """Strategies, mixtures and examples in the prompt. Seeds: of the ten examples and the search."""
+    """Strategies, mixtures and examples in the prompt.
+    Seeds: of the ten examples and the search."""
     for arm in FIRST_PASSES:
         run = partial(lab.arm, task, WHOLE, strategy=arm)
         yield cell(run, note_of(arm), task=task, arm=arm)

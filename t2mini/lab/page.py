@@ -86,7 +86,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self, lab, port):
         self.lab = lab
         self.line = Line()
-        self.errands = queue.SimpleQueue()                  # (Future, function) for `work`: one at most
+        # (Future, function) for `work`: one at most
+        self.errands = queue.SimpleQueue()
         self.over = threading.Event()                       # `work` has ended
         self.page = PAGE.read_bytes()
         self.policy = policy(self.page.decode())
@@ -101,7 +102,8 @@ class Server(ThreadingHTTPServer):
             self.hosts.update(names)
 
     def work(self):
-        """Run what handlers ask of the model, until Ctrl-C, which ends the answer in progress too."""
+        """Run what handlers ask of the model, until Ctrl-C,
+        which ends the answer in progress too."""
         try:
             while not self.line.closed:
                 with suppress(queue.Empty):
@@ -116,7 +118,8 @@ class Server(ThreadingHTTPServer):
             result = errand()
         except (KeyboardInterrupt, SystemExit):
             raise                                           # `work` is over, and says so
-        except BaseException as e:                          # a library may raise one that is no Exception
+        # a library may raise one that is no Exception
+        except BaseException as e:
             done.set_exception(e if isinstance(e, Exception) else RuntimeError(repr(e)))
         else:
             done.set_result(result)
@@ -232,7 +235,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.on_model(lambda: run(self.say))
         except ValueError as e:                             # such as a prompt beyond the context
             self.say("error", {"message": str(e)})
-        except (ConnectionError, TimeoutError):             # the client is gone, or the program ends
+        # the client is gone, or the program ends
+        except (ConnectionError, TimeoutError):
             raise
         except Exception as e:
             self.say("error", {"message": f"the model failed: {type(e).__name__}: {e}"})

@@ -19,8 +19,8 @@ DARK = "#444444"
 
 # one colour for one thing, in every picture
 OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORANGE, "full": DARK,
-      "shuffled": PINK, "ia3": SKY, "prompt": SKY, "classifier": BLUE, "CEM": GREEN, "search": GREEN,
-      "uniform alpha": YELLOW, "random alpha": YELLOW, "in context": DARK,
+      "shuffled": PINK, "ia3": SKY, "prompt": SKY, "classifier": BLUE, "CEM": GREEN,
+      "search": GREEN, "uniform alpha": YELLOW, "random alpha": YELLOW, "in context": DARK,
       "best single expert": PINK, "options hidden": DARK}
 
 # arms and tasks in words, where a name in a results file is short
@@ -32,7 +32,8 @@ WORDS = {
     "cem": "mixture found by search", "CEM": "mixture found by search",
     "own expert": "its own expert", "cem per matrix": "searched, per matrix",
     "cem, alpha sums to 1": "searched, weights add up to 1",
-    "cem on likelihood": "searched by likelihood", "gradient of likelihood": "likelihood, by gradient",
+    "cem on likelihood": "searched by likelihood",
+    "gradient of likelihood": "likelihood, by gradient",
     "gradient of reward": "reward, by gradient",
     "gradient of reward, per matrix": "the same, per matrix",
     "best single expert": "best expert on the examples",
@@ -40,15 +41,20 @@ WORDS = {
     "lora, uniform alpha": "LoRA, mixed equally", "lora, cem": "LoRA, searched",
     "10-shot in context": "ten examples in the prompt",
     "10-shot in context, bare numbers": "ten examples in the prompt",
-    "10 shots, 8 x 3": "10 examples, 8 tries in 3 rounds", "10 shots, 16 x 12": "10 examples, 16 tries in 12 rounds",
-    "ours": "t2mini", "greedy": "t2mini, but one greedy answer each", "no-baseline": "t2mini, but no baseline",
+    "10 shots, 8 x 3": "10 examples, 8 tries in 3 rounds",
+    "10 shots, 16 x 12": "10 examples, 16 tries in 12 rounds",
+    "ours": "t2mini", "greedy": "t2mini, but one greedy answer each",
+    "no-baseline": "t2mini, but no baseline",
     "signed": "t2mini, but wrong answers cost 1", "sigmoid": "t2mini, but z is a sigmoid",
     "bf16": "t2mini, but z in bfloat16",
-    "all": "all of these", "all, 64 updates": "all of these, 64 updates", "mixed z": "experts mixed by z",
-    "mixed logits": "mixed by logits (released)", "one z per singular value": "one dial per singular value",
+    "all": "all of these", "all, 64 updates": "all of these, 64 updates",
+    "mixed z": "experts mixed by z",
+    "mixed logits": "mixed by logits (released)",
+    "one z per singular value": "one dial per singular value",
     "base, choosing": "base model, picking an option",
     "base, choosing, unlisted": "base model, picking, options hidden",
-    "svf, choosing": "SVF expert, picking an option", "options hidden": "base model, options not in its prompt",
+    "svf, choosing": "SVF expert, picking an option",
+    "options hidden": "base model, options not in its prompt",
     "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
     "real-code": "the first 100 of MBPP", "real-reasoning": "the first 100 of ARC-Challenge",
     "hand-math": "math, by hand", "hand-code": "code, by hand",
@@ -66,7 +72,8 @@ WORDS = {
     "reasoning-unseen": "reasoning of unseen kinds", "gsm8k": "GSM8K", "math-500": "MATH-500",
     "mbpp": "MBPP", "humaneval": "HumanEval", "arc-easy": "ARC-Easy",
     "arc-challenge": "ARC-Challenge", "arc-easy-letters": "ARC-Easy, with letters",
-    "arc-challenge-letters": "ARC-Challenge, with letters", "the same": "original weights", "fine-tuned on other": "model fine-tuned on chat answers",
+    "arc-challenge-letters": "ARC-Challenge, with letters",
+    "the same": "original weights", "fine-tuned on other": "model fine-tuned on chat answers",
     "q": "query", "k": "key", "v": "value", "o": "attention out",
     "gate": "MLP gate", "up": "MLP up", "down": "MLP down",
 }
@@ -74,7 +81,8 @@ WORDS = {
 
 def in_words(name):
     """An arm or a task as a reader would say it."""
-    for short, word in (("svf", "SVF"), ("lora", "LoRA"), ("next-token", "copying"), ("shots", "examples")):
+    for short, word in (("svf", "SVF"), ("lora", "LoRA"),
+                        ("next-token", "copying"), ("shots", "examples")):
         name = name if name in WORDS else name.replace(short, word)
     return WORDS.get(name, name)
 
@@ -84,30 +92,35 @@ def pyplot():
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "figure.dpi": 120})
+    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False,
+                         "font.size": 11, "figure.dpi": 120})
     return plt
 
 
 def panel(title, size=(8, 4.2), panels=1):
-    """-> figure and axes (one, or a list of `panels` side by side) under a title that says what they show."""
+    """-> figure and axes (one, or a list of `panels` side by side)
+    under a title that says what they show."""
     fig, axes = pyplot().subplots(1, panels, figsize=size, layout="constrained")
     fig.suptitle(title, fontsize=13, weight="bold")
     return fig, axes
 
 
 def score_bars(ax, bars, n, what="questions"):
-    """A bar per score, its value on it and its 95 % interval as a line. bars: [(label, right answers of n, colour)]."""
+    """A bar per score, its value on it and its 95 % interval as a line.
+    bars: [(label, right answers of n, colour)]."""
     for x, (_, right, colour) in enumerate(bars):
         low, high = evaluate.wilson(right, n)
         ax.bar(x, 100 * right / n, 0.7, color=colour)
         ax.plot([x, x], [100 * low, 100 * high], color="black", lw=1.2)
-        ax.text(x + 0.04, 100 * right / n + 2, f"{100 * right / n:.3g} %", weight="bold", fontsize=12)
+        ax.text(x + 0.04, 100 * right / n + 2, f"{100 * right / n:.3g} %",
+                weight="bold", fontsize=12)
     ax.set_xticks(range(len(bars)), [label for label, _, _ in bars])
     ax.set(ylim=(0, 102), ylabel=f"right of {n} {what}, %\n(line: 95 % interval)")
 
 
 def by_layer_and_module(expert, value):
-    """expert: dict name -> z. -> (layer numbers, module names, matrix (layers, modules) of value(z); NaN where there is no z).
+    """expert: dict name -> z. -> (layer numbers, module names,
+    matrix (layers, modules) of value(z); NaN where there is no z).
 
     Layers without any z have no row.
     """
@@ -134,13 +147,17 @@ def brief(number, digits):
 
 
 def draw_expert(expert, meta, path):
-    """Left: where an expert turned its dials (mean |z - 1| per layer and module). Right: all its z."""
+    """Left: where an expert turned its dials (mean |z - 1| per layer and module).
+    Right: all its z."""
     plt = pyplot()
-    expert = {name: z.double() for name, z in expert.items()}       # sums of the largest floats, too
+    # sums of the largest floats, too
+    expert = {name: z.double() for name, z in expert.items()}
     layers, modules, grid = by_layer_and_module(expert, lambda z: 100 * float((z - 1).abs().mean()))
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained", width_ratios=[1.2, 1])
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained",
+                                      width_ratios=[1.2, 1])
     turned = float(grid.nan_to_num(0).max()) > 1e-4         # less is rounding
-    image = left.imshow(grid.numpy(), aspect="auto", cmap="viridis", origin="lower", vmin=0, vmax=None if turned else 1)
+    image = left.imshow(grid.numpy(), aspect="auto", cmap="viridis", origin="lower",
+                        vmin=0, vmax=None if turned else 1)
     modules = list(map(in_picture, modules))
     left.set_xticks(range(len(modules)), modules, rotation=35, ha="right")
     if layers != list(range(len(layers))):                  # every second block, for example
@@ -149,7 +166,8 @@ def draw_expert(expert, meta, path):
     fig.colorbar(image, ax=left, label="mean distance of its dials from 1, %")
     z = torch.cat([z.flatten() for z in expert.values()])
     least = 1e-3 * max(1.0, float(z.abs().max()))           # a smaller spread is rounding
-    spread = None if z.max() - z.min() > least else (float(z.min()) - 500 * least, float(z.max()) + 500 * least)
+    spread = (None if z.max() - z.min() > least
+              else (float(z.min()) - 500 * least, float(z.max()) + 500 * least))
     right.hist(z.numpy(), bins=80, range=spread, color=BLUE)
     right.axvline(1, color="black", lw=1, ls=":")
     ordered = z.sort().values
@@ -169,7 +187,8 @@ def draw_expert(expert, meta, path):
             left.plot(j, i, "o", ms=16, mfc="none", mec=colour, mew=width)
         far = 100 * float((z - 1).abs().mean())
         told += (f"turned its dials by {brief(far, 1)}% on average, "
-                 f"most in {modules[j]} of layer {layers[i]}: {brief(float(grid.flatten()[most]), 1)}% (ring)")
+                 f"most in {modules[j]} of layer {layers[i]}: "
+                 f"{brief(float(grid.flatten()[most]), 1)}% (ring)")
     else:
         told += "turned no dial"
     fig.suptitle(told, fontsize=13, weight="bold")
@@ -187,7 +206,8 @@ def draw_log(path_log, path):
         ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=GREY, lw=1.2,
                 label="reward of sampled answers (train)")
     error = [1.96 * (r["val"] * (1 - r["val"]) / r["val_n"]) ** 0.5 for r in val]
-    ax.errorbar([r["step"] for r in val], [r["val"] for r in val], error, color=BLUE, marker="o", capsize=3,
+    ax.errorbar([r["step"] for r in val], [r["val"] for r in val], error,
+                color=BLUE, marker="o", capsize=3,
                 label=f"right on validation (n={val[0]['val_n'] if val else 0})")
     ax.set(xlabel="update", ylabel="share right", ylim=(0, 1))
     if val:

@@ -1,9 +1,11 @@
 """
-What every experiment needs: experts trained once and found again, answers scored on one split, rows that carry n and an interval.
+What every experiment needs: experts trained once and found again, answers scored on one split,
+rows that carry n and an interval.
 
-Splits:   train trains, val selects a checkpoint, a learning rate or a mixture, test is scored and nothing more. Each use below
-          says which it is.
-Resume:   an expert that out/reproduce/ holds whole is not trained again, and one that was stopped goes on from its checkpoint.
+Splits:   train trains, val selects a checkpoint, a learning rate or a mixture, test is scored and
+          nothing more. Each use below says which it is.
+Resume:   an expert that out/reproduce/ holds whole is not trained again, and one that was stopped
+          goes on from its checkpoint.
 """
 import hashlib
 import json
@@ -17,13 +19,20 @@ from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from . import arms
 from ..machine import files, ranks
 
-# One budget for every method and seed: so many rollouts, in so many updates. Shorter than the shipped experts' own runs.
-BUDGET = {"math": dict(max_tokens=40, must_stop=True), "code": dict(max_tokens=64, must_stop=True),
-          "reasoning": dict(max_tokens=16), "dispatch": dict(prompts=24, samples=4, temperature=1.0, steps=30, val_n=128),
-          # published questions: long answers, so fewer of them; short ones behind long questions, so many of each
-          "gsm8k": dict(max_tokens=128, samples=4, steps=16), "mbpp": dict(max_tokens=96, must_stop=True),
-          "easy-vqa": dict(prompts=32, samples=8, temperature=1.0, steps=100, val_every=20, val_n=192, must_stop=True),
-          "arc-easy": dict(prompts=24, samples=12, temperature=1.0, steps=100, val_every=20, val_n=192)}
+# One budget for every method and seed: so many rollouts, in so many updates. Shorter than the
+# shipped experts' own runs.
+BUDGET = {
+    "math": dict(max_tokens=40, must_stop=True),
+    "code": dict(max_tokens=64, must_stop=True),
+    "reasoning": dict(max_tokens=16),
+    "dispatch": dict(prompts=24, samples=4, temperature=1.0, steps=30, val_n=128),
+    # published questions: long answers, so fewer of them;
+    # short ones behind long questions, so many of each
+    "gsm8k": dict(max_tokens=128, samples=4, steps=16),
+    "mbpp": dict(max_tokens=96, must_stop=True),
+    "easy-vqa": dict(prompts=32, samples=8, temperature=1.0, steps=100, val_every=20, val_n=192,
+                     must_stop=True),
+    "arc-easy": dict(prompts=24, samples=12, temperature=1.0, steps=100, val_every=20, val_n=192)}
 COMMON = dict(prompts=12, samples=6, steps=24, val_every=8, val_n=96)
 SEEDS = (0, 1, 2)
 WHOLE = 10 ** 6     # more questions than any set has
@@ -34,13 +43,16 @@ LEARNING_RATES = {"svf": (2e-3, 5e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3), "ia3": 
 
 
 class Lab:
-    """The base model with the experts trained on it so far. Between calls the model is the base model, SVF attached.
+    """The base model with the experts trained on it so far.
+    Between calls the model is the base model, SVF attached.
 
-    folder: of the experts and their logs. quick: two updates and few questions, to see that everything runs.
+    folder: of the experts and their logs.
+    quick: two updates and few questions, to see that everything runs.
     """
 
     def __init__(self, model, tokenizer, folder, quick=False, data=None):
-        self.model, self.tokenizer, self.folder, self.quick, self.data = model, tokenizer, folder, quick, data
+        self.model, self.tokenizer, self.folder, self.quick, self.data = (
+            model, tokenizer, folder, quick, data)
         if not svf.layers(model):
             svf.attach(model, cache=experts.SVD_CACHE)
 
@@ -50,39 +62,50 @@ class Lab:
 
     # --- experts ---
     def config(self, task, seed, **changes):
-        """The TrainConfig of a run: the common budget, the task's own limits, and what this arm changes."""
+        """The TrainConfig of a run:
+        the common budget, the task's own limits, and what this arm changes."""
         quick = QUICK if self.quick else {}
-        return recipe.TrainConfig(**{"task": task, "seed": seed, **COMMON, **BUDGET.get(task, {}), **changes, **quick})
+        return recipe.TrainConfig(**{"task": task, "seed": seed, **COMMON, **BUDGET.get(task, {}),
+                                     **changes, **quick})
 
     def expert(self, task, seed, look=0, **changes):
-        """-> (expert, its metadata with `path`), trained on `task` if out/reproduce/ does not have it yet.
+        """-> (expert, its metadata with `path`),
+        trained on `task` if out/reproduce/ does not have it yet.
 
-        look: also score so many test questions at every validation, for a picture; they decide nothing.
+        look: also score so many test questions at every validation,
+        for a picture; they decide nothing.
         """
         cfg = self.config(task, seed, **changes)
         settings = {k: v for k, v in asdict(cfg).items() if v != getattr(recipe.TrainConfig(), k)}
         path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", settings)
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
         seen = not look or looked.exists()
-        there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(), ckpt.exists() and seen])
+        there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(),
+                                      ckpt.exists() and seen])
         if not there:
             for old in (path, looked) if ranks.rank() == 0 and not resume else ():
-                old.unlink(missing_ok=True)                 # else a kill could leave it beside the new run's first files
+                # else a kill could leave it beside the new run's first files
+                old.unlink(missing_ok=True)
 
             def watch(step):
                 """Test questions under the z of this step, for the picture; they decide nothing."""
-                score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, look),
-                                       choose=cfg.objective == "options")
+                score = evaluate.score(self.model, self.tokenizer, tasks.get(task),
+                                       self.examples(task, look), choose=cfg.objective == "options")
                 if ranks.rank() == 0:
                     rows = looked.read_text().splitlines(True) if looked.exists() else []
-                    rows = [r for r in rows if json.loads(r)["step"] < step]            # a stopped run does some again
+                    # a stopped run does some again
+                    rows = [r for r in rows if json.loads(r)["step"] < step]
                     files.sweep(looked)
                     with files.replacing(looked) as f:
-                        f.write("".join([*rows, json.dumps({"step": step, "test": sum(score) / len(score)}) + "\n"]).encode())
-            print(f"\ntraining {path.name}: " + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
+                        f.write("".join(
+                            [*rows, json.dumps({"step": step, "test": sum(score) / len(score)})
+                             + "\n"]).encode())
+            print(f"\ntraining {path.name}: "
+                  + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
             svf.detach(self.model)
             try:
-                train.train(self.model, self.tokenizer, cfg, path, resume, experts.SVD_CACHE, watch=watch if look else None)
+                train.train(self.model, self.tokenizer, cfg, path, resume, experts.SVD_CACHE,
+                            watch=watch if look else None)
             finally:
                 self.attach("svf")
             ranks.agreed(0)                                 # the first rank has written it
@@ -91,26 +114,31 @@ class Lab:
         return found, {**meta, "path": path}
 
     def file(self, name, settings):
-        """The file of an expert of this base and dtype that was made with these settings, which are JSON values."""
+        """The file of an expert of this base and dtype
+        that was made with these settings, which are JSON values."""
         told = json.dumps([self.model.base_sha256, str(self.model.dtype), settings], sort_keys=True)
         return self.folder / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.safetensors"
 
     def curve(self, meta):
-        """The logs of an expert's run: {train: [(step, mean reward)], val: [(step, share right)], test: likewise}."""
+        """The logs of an expert's run:
+        {train: [(step, mean reward)], val: [(step, share right)], test: likewise}."""
         rows = [json.loads(line) for suffix in (".jsonl", ".test.jsonl")
                 for line in meta["path"].with_suffix(suffix).read_text().splitlines()]
         return {name: sorted({r["step"]: r[key] for r in rows if key in r}.items())
                 for name, key in (("train", "reward"), ("val", "val"), ("test", "test"))}
 
     def best_lr(self, method="svf", objective="reward", rates=None, **changes):
-        """The learning rate with the best accuracy on validation questions of math, seed 0. -> (lr, {lr: accuracy}).
+        """The learning rate with the best accuracy on validation questions of math, seed 0.
+        -> (lr, {lr: accuracy}).
 
-        These are whole runs of `finetune`, so the chosen one is not trained again there. rates: instead of the method's.
+        These are whole runs of `finetune`, so the chosen one is not trained again there.
+        rates: instead of the method's.
         """
         if objective != "reward":
             changes["objective"] = objective
         look = LOOK if method == "svf" and not changes else 0
-        found = {lr: self.expert("math", 0, look, method=method, lr=lr, **changes)[1]["val_accuracy"]
+        found = {lr: self.expert("math", 0, look, method=method, lr=lr,
+                                 **changes)[1]["val_accuracy"]
                  for lr in rates or LEARNING_RATES[method]}
         return max(found, key=found.get), found
 
@@ -122,7 +150,8 @@ class Lab:
     # --- scores ---
     @contextmanager
     def running(self, expert, meta=None):
-        """The model runs on an expert of any method; afterwards it is the base model with SVF layers."""
+        """The model runs on an expert of any method;
+        afterwards it is the base model with SVF layers."""
         other = bool(meta) and meta.get("method", "svf") != "svf"
         if other:
             self.attach(meta["method"], meta)
@@ -134,13 +163,16 @@ class Lab:
                 self.attach("svf")
 
     def examples(self, task, n, split="test"):
-        """The same questions for every arm and seed. Of `test` unless a caller says, and there says why."""
+        """The same questions for every arm and seed.
+        Of `test` unless a caller says, and there says why."""
         return tasks.get(task).examples(split, self.n(n), seed=0)
 
     def score(self, task, n, expert, meta=None, choose=False):
-        """Answers of an expert ({}: the base model) to test questions, greedy or (choose) out of the options. -> row."""
+        """Answers of an expert ({}: the base model) to test questions,
+        greedy or (choose) out of the options. -> row."""
         with self.running(expert, meta):
-            return row(evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, n), task, choose))
+            return row(evaluate.score(self.model, self.tokenizer, tasks.get(task),
+                                      self.examples(task, n), task, choose))
 
     def arm(self, task, n, **options):
         """A strategy, an expert by name or a fixed alpha on test questions (arms.run). -> row."""
@@ -149,63 +181,80 @@ class Lab:
         return {**row(rewards), **numbers}
 
     def in_context(self, task, n, seed, shots=10, show=tasks.gold):
-        """Test questions behind the solved examples that CEM would search with, in one message; no weight changes. -> row.
+        """Test questions behind the solved examples that CEM would search with,
+        in one message; no weight changes. -> row.
 
         show(example): the answer that an example is shown with.
         """
         t, solved = tasks.get(task), self.shots(task, seed, shots)
         before = "".join(f"Question: {e.prompt}\nAnswer: {show(e)}\n\n" for e in solved)
         asked = self.examples(task, n)
-        texts = evaluate.answers(self.model, self.tokenizer, [f"{before}Question: {e.prompt}\nAnswer:" for e in asked],
-                                 t.max_tokens, label=f"{task} in context", batch=16, opener=t.opener)
+        texts = evaluate.answers(self.model, self.tokenizer,
+                                 [f"{before}Question: {e.prompt}\nAnswer:" for e in asked],
+                                 t.max_tokens, label=f"{task} in context", batch=16,
+                                 opener=t.opener)
         return row(tasks.rewards(asked, texts))
 
     def shots(self, task, seed, count=10):
-        """Solved examples for adaptation: of the val split, so that no test question is ever among them."""
+        """Solved examples for adaptation:
+        of the val split, so that no test question is ever among them."""
         return tasks.get(task).examples("val", count, seed)
 
-    def search(self, task, seed, shots=10, population=16, iterations=6, per_matrix=False, mixed=None):
-        """CEM (strategy C) over `mixed` (default: the shipped experts). -> (mixture, {alpha, history, ...}), kept in a file.
+    def search(self, task, seed, shots=10, population=16, iterations=6, per_matrix=False,
+               mixed=None):
+        """CEM (strategy C) over `mixed` (default: the shipped experts).
+        -> (mixture, {alpha, history, ...}), kept in a file.
 
         mixed: [(expert, metadata)] of one method.
         """
         meta = widened(mixed) if mixed else {}
         if self.quick:
             population, iterations = 4, 2
-        paths = [m["path"] for _, m in mixed] if mixed else [experts.find(name, self.model) for name in adapt.MIXED]
-        path = self.file(f"cem-{task}-{seed}", [shots, population, iterations, per_matrix, files.file_hash(paths)])
+        paths = ([m["path"] for _, m in mixed] if mixed
+                 else [experts.find(name, self.model) for name in adapt.MIXED])
+        path = self.file(f"cem-{task}-{seed}", [shots, population, iterations, per_matrix,
+                                                files.file_hash(paths)])
         if not ranks.agreed(path.exists()):
-            experts_ = [e for e, _ in mixed] if mixed else list(experts.load(adapt.MIXED, self.model).values())
+            experts_ = ([e for e, _ in mixed] if mixed
+                        else list(experts.load(adapt.MIXED, self.model).values()))
             with self.running({}, meta):
                 mixture, found = adapt.adapt_cem(
-                    self.model, self.tokenizer, tasks.get(task), experts_, self.shots(task, seed, shots), per_matrix,
-                    iterations, population, seed, lambda i, s: print(f"  cem {task} seed {seed}: iteration {i + 1} of "
-                                                                     f"{iterations}, best {s.best_score[0]:.2f}", flush=True))
+                    self.model, self.tokenizer, tasks.get(task), experts_,
+                    self.shots(task, seed, shots), per_matrix, iterations, population, seed,
+                    lambda i, s: print(f"  cem {task} seed {seed}: iteration {i + 1} of "
+                                       f"{iterations}, best {s.best_score[0]:.2f}", flush=True))
             K = len(experts_)
-            keep = {"alpha": found.best.reshape(-1, K).mean(0).round(4).tolist(), "shots_right": found.best_score[0],
-                    "history": [{**h, "mean": np.reshape(h["mean"], (-1, K)).mean(0).round(4).tolist(),
-                                 "std": np.reshape(h["std"], (-1, K)).mean(0).round(4).tolist()} for h in found.history]}
+            keep = {"alpha": found.best.reshape(-1, K).mean(0).round(4).tolist(),
+                    "shots_right": found.best_score[0],
+                    "history": [{**h,
+                                 "mean": np.reshape(h["mean"], (-1, K)).mean(0).round(4).tolist(),
+                                 "std": np.reshape(h["std"], (-1, K)).mean(0).round(4).tolist()}
+                                for h in found.history]}
             told = {"method": meta["method"], "config": meta["config"]} if meta else {}
             if ranks.rank() == 0:
-                with files.only_one(self.folder, wait=True):            # another experiment may want the same mixture
+                # another experiment may want the same mixture
+                with files.only_one(self.folder, wait=True):
                     files.sweep(path)
                     experts.save_expert(path, mixture, {
-                        "base_model": self.model.name, "base_sha256": self.model.base_sha256, "task": task, "seed": seed,
-                        "kind": "cem mixture", "found": keep, **told})
+                        "base_model": self.model.name, "base_sha256": self.model.base_sha256,
+                        "task": task, "seed": seed, "kind": "cem mixture", "found": keep, **told})
             ranks.agreed(0)
         mixture, meta = experts.load_expert(path, self.model)
         return mixture, meta, meta["found"]
 
 
 def widened(mixed):
-    """Metadata for the layers that run a mixture of LoRA experts [(expert, metadata)]: K times the rank (lora.mix)."""
+    """Metadata for the layers that run a mixture of LoRA experts [(expert, metadata)]:
+    K times the rank (lora.mix)."""
     meta, K = mixed[0][1], len(mixed)
     config = meta["config"]
-    return {**meta, "config": {**config, "rank": K * config["rank"], "lora_alpha": K * config["lora_alpha"]}}
+    return {**meta, "config": {**config, "rank": K * config["rank"],
+                               "lora_alpha": K * config["lora_alpha"]}}
 
 
 def row(rewards):
-    """What is kept of one test score: share right with its 95 % interval, and each question's reward, for paired differences."""
+    """What is kept of one test score: share right with its 95 % interval,
+    and each question's reward, for paired differences."""
     return {"split": "test", "n": len(rewards), "score": round(sum(rewards) / len(rewards), 4),
             "ci95": [round(x, 4) for x in evaluate.wilson(sum(rewards), len(rewards))],
             "rewards": "".join(str(int(r)) for r in rewards)}

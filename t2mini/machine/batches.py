@@ -110,8 +110,8 @@ def at_once(model):
 
 
 def micro_batches(groups, budget=BUDGET):
-    """Indices of groups of (prompt ids, [answer ids, ...]), sorted by packed length, in batches of at
-    most `budget` padded tokens."""
+    """Indices of groups of (prompt ids, [answer ids, ...]), sorted by packed length, in batches of
+    at most `budget` padded tokens."""
     size = [len(prompt) + sum(map(len, answers)) for prompt, answers in groups]
     batches = []
     for i in sorted(range(len(size)), key=size.__getitem__):
@@ -122,8 +122,8 @@ def micro_batches(groups, budget=BUDGET):
 
 
 def within(items, budget, fixed, size):
-    """The items in lists, in order, in each of which `fixed` and the sizes of its items, size(item),
-    add up to at most `budget`; an item larger than that is alone."""
+    """The items in lists, in order, in each of which `fixed` and the sizes of its items,
+    size(item), add up to at most `budget`; an item larger than that is alone."""
     lists, room = [], -1
     for item in items:
         room -= size(item)

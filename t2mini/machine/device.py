@@ -30,7 +30,8 @@ def pick(device=None, dtype=None):
     if device.type == "meta" or (device.type == "cpu" and device.index):
         raise ValueError(f"there is no device {device} to compute on; try cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no {device} here ({torch.cuda.device_count()} CUDA cards); try cpu")
+        raise ValueError(f"there is no {device} here ({torch.cuda.device_count()} CUDA cards); "
+                         "try cpu")
     if dtype is not None:
         known = DTYPES.get(str(dtype).removeprefix("torch."))
         if known is None:

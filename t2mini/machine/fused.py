@@ -5,8 +5,8 @@ Why:      autograd keeps what every step of a formula needs, and its backward re
           again: several float32 copies of tokens x vocabulary, for which memory takes longer than
           the processor for the product that made the logits. The formula's own derivative needs one
           copy, and a few rows of it stay in the processor's cache.
-Kept:     the values and the precision: float32 inside, one rounding at the end. Each function has its
-          plain form beside it, which is what it computes.
+Kept:     the values and the precision: float32 inside, one rounding at the end. Each function has
+          its plain form beside it, which is what it computes.
 Trades:   a hundred lines for a tenth to a fifth of a training pass (tutorials/speed.md).
 """
 import torch
@@ -17,8 +17,8 @@ MANY = 1 << 18                  # where one is: 1 MB of float32
 
 
 def blocks(x, numbers):
-    """Slices over the rows of x (n, size), so many numbers in each, for every thread; on a GPU, whose
-    memory is quick, one of all rows."""
+    """Slices over the rows of x (n, size), so many numbers in each, for every thread; on a GPU,
+    whose memory is quick, one of all rows."""
     rows = max(1, numbers * torch.get_num_threads() // x.shape[1])
     if x.device.type != "cpu":
         rows = max(1, len(x))
@@ -26,8 +26,8 @@ def blocks(x, numbers):
 
 
 def by_rows(work, logits, u, *settings):
-    """work(logits, u, *settings), some rows of logits (n, V) and u (n,) at a time: the same bits, as
-    long as `work` does not mix rows. It gives a tuple of tensors with as many rows."""
+    """work(logits, u, *settings), some rows of logits (n, V) and u (n,) at a time: the same bits,
+    as long as `work` does not mix rows. It gives a tuple of tensors with as many rows."""
     found = [work(logits[rows], u[rows], *settings) for rows in blocks(logits, MANY)]
     return [torch.cat(parts) for parts in zip(*found)]
 
@@ -92,8 +92,8 @@ def in_float32(logits, temperature):
 
 # ------------------------------------------------------------------------ RMSNorm
 def plain_rms_norm(x, weight, eps):
-    """x (..., size) -> x / sqrt(mean(x^2) + eps) * weight, in x's dtype; the mean square is taken in
-    float32."""
+    """x (..., size) -> x / sqrt(mean(x^2) + eps) * weight, in x's dtype; the mean square is taken
+    in float32."""
     x32 = x.float()
     mean_square = x32.pow(2).mean(-1, keepdim=True)
     normed = x32 * torch.rsqrt(mean_square + eps)
@@ -108,8 +108,8 @@ def rms_norm(x, weight, eps):
 
 
 class RMSNorm(torch.autograd.Function):
-    """y = n * weight with n = r x and r = 1 / sqrt(mean(x^2) + eps), one number per row. r depends on
-    x as well: dr/dx = -r^3 x / size. So, with a = dL/dn = g * weight,
+    """y = n * weight with n = r x and r = 1 / sqrt(mean(x^2) + eps), one number per row. r depends
+    on x as well: dr/dx = -r^3 x / size. So, with a = dL/dn = g * weight,
 
         dL/dx = r (a - n mean(a * n))
     """

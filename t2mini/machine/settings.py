@@ -1,6 +1,7 @@
 """
-What the settings of a training run may be: recipe.py asks here before anything is loaded. And what
-may be asked of a model: adapt.py asks before an expert is read, generate.py before a token is drawn.
+What the settings of a training run may be: recipe.py asks here before anything is loaded.
+And what may be asked of a model: adapt.py asks before an expert is read, generate.py before a
+token is drawn.
 """
 # Choices of the released code that a run can go back to (--as-released). Each changes one thing, so
 # that its worth can be measured alone.
@@ -78,7 +79,8 @@ def implied(named):
 
 
 def overridden(given, used, defaults):
-    """One line for each setting that was given and that another one replaces: dicts name -> value."""
+    """One line for each setting that was given and that another one replaces:
+    dicts name -> value."""
     said = []
     under = f"--objective={given['objective']}"
     if given["as_released"]:

@@ -31,8 +31,8 @@ def one_line(text, most=None):
 
 
 def meant(word, known):
-    """The end of a sentence about an unknown word: '; did you mean math?' where a known one begins so
-    or is near, in capitals or not; else a full stop."""
+    """The end of a sentence about an unknown word: '; did you mean math?' where a known one begins
+    so or is near, in capitals or not; else a full stop."""
     word, known = word.casefold(), {k.casefold(): k for k in known}
     near = [k for k in known if word and k.startswith(word)]
     near += difflib.get_close_matches(word, known, 1, cutoff=0.7)
@@ -71,7 +71,8 @@ def streamed(tokenizer, part, on_text):
 
 
 def ending(text, most=90):
-    """The last words of a text, at most so many characters of them, behind a mark where it is cut."""
+    """The last words of a text, at most so many characters of them,
+    behind a mark where it is cut."""
     if len(text) <= most:
         return text
     return f"… {text[-most:].split(maxsplit=1)[-1]}"

@@ -42,7 +42,8 @@ def draw(color, shape, rng):
     elif shape == "triangle":
         inside = (v < 1) & (abs(u - 0.5) < v / 2)
     else:
-        flat = rng.choice((0.6, 0.8, 1.0))                  # a rectangle, wider than high or a square
+        # a rectangle, wider than high or a square
+        flat = rng.choice((0.6, 0.8, 1.0))
         inside = (u > 0) & (u < 1) & (v > 0) & (v < flat)
     image = np.empty((SIDE, SIDE, 3), np.uint8)
     image[:] = ground

@@ -18,7 +18,8 @@ QUESTIONS = "easy_vqa/data/{split}/questions.json"
 
 
 def make(row, path):
-    """[question, answer, number of its image], and the path of the file that it is in -> Example."""
+    """[question, answer, number of its image],
+    and the path of the file that it is in -> Example."""
     question, answer, number = row
     if answer in ("yes", "no"):
         answer = answer.capitalize()                        # as a chat model writes it

@@ -1,7 +1,9 @@
 """
-What an example is: a question, its gold answer and how the two are compared; which split it belongs to.
+What an example is: a question, its gold answer and how the two are compared;
+which split it belongs to.
 
-The values that a gold answer may be are here too: one number as people write it, and what a program returns.
+The values that a gold answer may be are here too:
+one number as people write it, and what a program returns.
 """
 import hashlib
 import math
@@ -16,15 +18,20 @@ class Example:
     """One question with its verifiable answer.
 
     prompt   what the user says, verbatim
-    answer   the gold answer: a number, a text, the right option's text, or (code) a reference solution
-    match    how to judge: one of MATCHES; "open" cannot be judged and is used for routing only; or, from Python, your own
-             function (example, answer text) -> reward
+    answer   the gold answer: a number, a text, the right option's text, or (code) a reference
+             solution
+    match    how to judge: one of MATCHES; "open" cannot be judged and is used for routing only; or,
+             from Python, your own function (example, answer text) -> reward
     kind     the template or family that made it, for break-downs
-    key      what the question is about, without its wording; the split is a hash of this (see `split_of`)
-    options  the texts of the choices, in the order shown (choice; quoted, where the answer goes on behind an opened ")
-    calls    hidden tests (code): a tuple of (arguments, expected value); `name` is the function's name
-    check    how the values that come back are judged: "" close and of like type, "==" as Python does, or a program whose
-             verdict(*values) is run in a sandbox of its own; before and after: program text around the answer's (code)
+    key      what the question is about, without its wording; the split is a hash of this (see
+             `split_of`)
+    options  the texts of the choices, in the order shown (choice; quoted, where the answer goes on
+             behind an opened ")
+    calls    hidden tests (code): a tuple of (arguments, expected value); `name` is the function's
+             name
+    check    how the values that come back are judged: "" close and of like type, "==" as Python
+             does, or a program whose verdict(*values) is run in a sandbox of its own; before and
+             after: program text around the answer's (code)
     """
     prompt: str
     answer: str
@@ -40,12 +47,14 @@ class Example:
 
 
 def split_of(example):
-    """'train', 'val' or 'test' (80/10/10) from a hash of the key: splits cannot overlap, whatever the seed."""
-    bucket = int.from_bytes(hashlib.sha256((example.key or example.prompt).encode()).digest()[:4], "big") % 10
+    """'train', 'val' or 'test' (80/10/10) from a hash of the key:
+    splits cannot overlap, whatever the seed."""
+    bucket = int.from_bytes(hashlib.sha256((example.key or example.prompt).encode()).digest()[:4],
+                            "big") % 10
     return "val" if bucket == 8 else "test" if bucket == 9 else "train"
 
 
-# ------------------------------------------------------------------------------------------------ gold values
+# -------------------------------------------------------------------------------------- gold values
 NUMBER = r"(?:[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+\u2212]?\$?\.\d+)"
 
 
@@ -65,13 +74,16 @@ def normal(text):
 
 
 def same_value(a, b):
-    """Equal values of like type: True is not 1, [1] is not (1,), and floats are close rather than equal."""
+    """Equal values of like type: True is not 1, [1] is not (1,),
+    and floats are close rather than equal."""
     if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
         return a is b
-    if isinstance(a, int) and isinstance(b, int):           # exact, and never turned into a float that overflows
+    # exact, and never turned into a float that overflows
+    if isinstance(a, int) and isinstance(b, int):
         return a == b
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return a == b or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) if max(abs(a), abs(b)) < 1e300 else a == b
+        return (a == b or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+                if max(abs(a), abs(b)) < 1e300 else a == b)
     if type(a) is not type(b):
         return False
     if isinstance(a, (list, tuple)):

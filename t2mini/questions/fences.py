@@ -14,7 +14,8 @@ PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
 @dataclass(frozen=True)
 class Block:
     """A fenced block of an answer: its language ("" if none is said), its text, where it starts and
-    ends with its fences, and whether it is closed whatever follows: its fence's line is complete."""
+    ends with its fences, and whether it is closed whatever follows:
+    its fence's line is complete."""
     language: str
     text: str
     start: int

@@ -157,7 +157,8 @@ def tidy(s, glued=False):
 
 
 def named_by(s):
-    """The letter of a text that gives one letter its value: ["x"] for x = 5; [] for anything else."""
+    """The letter of a text that gives one letter its value:
+    ["x"] for x = 5; [] for anything else."""
     found = re.fullmatch(r"[\s$]*([a-zA-Z])\s*=[^=,]+", s)
     return [found[1]] if found else []
 

@@ -1,16 +1,20 @@
 """
 Arithmetic word problems of one and two steps, for the math expert (stand-in for the paper's GSM8K).
 
-What:  `make_math(rng)` draws one problem; `unseen=True` draws from other situations, told in other words.
-Drill: of the train questions, and of no others, DRILL are exchanged for what is hard to come by: two steps or a division,
-       half of them with SMALL numbers. One answer in twenty-five of the base model to such a problem is right, and a model
-       that has learnt to add and to stop does not find the second step any more. Val and test questions stay as drawn.
-Why:   a 135M model is rewarded only where it is sometimes right, so numbers are small (RANGES, TWO_STEP and the
-       constraints tune the difficulty): what is hard is to see which operation, or which two, the story asks for.
-       Differences stay below 10: this model is right about 9 + 8 and 6 x 7 long before it is right about 13 - 9.
+What:  `make_math(rng)` draws one problem;
+       `unseen=True` draws from other situations, told in other words.
+Drill: of the train questions, and of no others, DRILL are exchanged for what is hard to come by:
+       two steps or a division, half of them with SMALL numbers. One answer in twenty-five of the
+       base model to such a problem is right, and a model that has learnt to add and to stop does
+       not find the second step any more. Val and test questions stay as drawn.
+Why:   a 135M model is rewarded only where it is sometimes right, so numbers are small (RANGES,
+       TWO_STEP and the constraints tune the difficulty): what is hard is to see which operation, or
+       which two, the story asks for. Differences stay below 10: this model is right about 9 + 8 and
+       6 x 7 long before it is right about 13 - 9.
 
-Tables: questions/math.txt. A line is "kind | answer | constraint | wording ~ other wording". {a} {b} {c} are numbers, {n} {m} names,
-        {x} a thing. The answer is arithmetic on a, b, c; only that file is ever evaluated.
+Tables: questions/math.txt. A line is "kind | answer | constraint | wording ~ other wording".
+        {a} {b} {c} are numbers, {n} {m} names, {x} a thing. The answer is arithmetic on a, b, c;
+        only that file is ever evaluated.
 """
 import random
 import re
@@ -21,13 +25,17 @@ from .tables import read
 RANGES = {"a": (3, 15), "b": (2, 10), "c": (2, 6)}       # small sums, and products of at most 60
 SMALL = {"a": (3, 8), "b": (2, 5), "c": (2, 3)}
 TWO_STEP = 0.2                                           # share of two-step problems
-DRILL = 0.45                                             # share of the train questions that are exchanged
+# share of the train questions that are exchanged
+DRILL = 0.45
 DIVISIONS = ("1step/share", "1step/fill")
 
-NAMES = ("Tom Anna Ben Lisa Omar Mia Sam Nora Leo Emma Raj Kate Max Zoe Ivan Ella Hugo Lucy Adam Sara Paul Rosa Finn Jane",
-         "Yuki Pedro Greta Amir Olga Kofi Ingrid Tariq Bella Mateo Freya Dmitri Aisha Felix Chen Marta")
-THINGS = "apples pencils marbles stickers books balls stamps shells buttons coins cards flowers stones toys beads cups " \
-         "hats candies ribbons keys oranges crayons badges spoons".replace("coins", "medals").split()
+NAMES = ("Tom Anna Ben Lisa Omar Mia Sam Nora Leo Emma Raj Kate "
+         "Max Zoe Ivan Ella Hugo Lucy Adam Sara Paul Rosa Finn Jane",
+         "Yuki Pedro Greta Amir Olga Kofi Ingrid Tariq "
+         "Bella Mateo Freya Dmitri Aisha Felix Chen Marta")
+THINGS = ("apples pencils marbles stickers books balls stamps shells buttons medals "
+          "cards flowers stones toys beads cups hats candies ribbons keys "
+          "oranges crayons badges spoons").split()
 
 
 def _table(text):
@@ -41,12 +49,14 @@ POOLS = {False: _table(read("math")["SEEN"]), True: _table(read("math")["UNSEEN"
 
 
 def make_math(rng, unseen=False):
-    """One word problem. The key is the kind with its numbers, so a split holds situations that no other split has."""
+    """One word problem. The key is the kind with its numbers,
+    so a split holds situations that no other split has."""
     step = "2step/" if rng.random() < TWO_STEP else "1step/"
     example = _told(rng, rng.choice([t for t in POOLS[unseen] if t[0].startswith(step)]), unseen)
     if unseen or split_of(example) != "train":
         return example
-    own = random.Random(example.prompt)         # so that `rng`, and what it draws next, is as without a drill
+    # so that `rng`, and what it draws next, is as without a drill
+    own = random.Random(example.prompt)
     return _drilled(own) if own.random() < DRILL else example
 
 
@@ -77,7 +87,7 @@ def _told(rng, row, unseen=False, ranges=RANGES):
     return Example(text, str(eval(answer, {}, v)), "number", kind, f"{kind} {used}")
 
 
-# ---------------------------------------------------------------------------------- worked solutions
+# --------------------------------------------------------------------------------- worked solutions
 ROWS = [row.split(" | ") for text in read("math").values() for row in text.splitlines()]
 WAYS = {kind: answer for kind, answer, *_ in ROWS}
 # where the table's answer is not what a reader of the question would work out

@@ -71,7 +71,8 @@ def decode(data, name, most=MOST_PIXELS):
 
 
 def scaled(decoded):
-    """Numbers from 0 to 1 as a decoder gives them, (h, w) or (h, w, 1 to 4) -> (64, 64, 3) uint8."""
+    """Numbers from 0 to 1 as a decoder gives them,
+    (h, w) or (h, w, 1 to 4) -> (64, 64, 3) uint8."""
     image = decoded if decoded.ndim == 3 else decoded[..., None]
     channels = image.shape[2]
     alpha = 1.0

@@ -37,7 +37,7 @@ FOLDER = "T2MINI_DATA"                  # the environment variable that --data s
 
 @dataclass(frozen=True)
 class File:
-    """A line of FILES; `other` is the path's other name."""
+    """Two lines of FILES; `other` is the path's other name."""
     split: str
     rows: int
     sha256: str
@@ -111,27 +111,33 @@ def mbpp(row):
     """The prompt shows the first of the three asserts, which names the function; all three are the
     test."""
     defined = {n.name for n in ast.parse(row["code"]).body if isinstance(n, ast.FunctionDef)}
-    named = [n.id for n in ast.walk(ast.parse(row["test_list"][0])) if isinstance(n, ast.Name) and n.id in defined]
+    named = [n.id for n in ast.walk(ast.parse(row["test_list"][0]))
+             if isinstance(n, ast.Name) and n.id in defined]
     if not named:
         raise ValueError("the first test calls no function that `code` defines")
-    check = f"def check({named[0]}):\n" + "".join(f"    {line.strip()}\n" for line in row["test_list"])
+    check = (f"def check({named[0]}):\n"
+             + "".join(f"    {line.strip()}\n" for line in row["test_list"]))
     way, tests = tests_of(check, named[0], row["code"], row["test_setup_code"])
-    return Example(MBPP.format(text=row["text"].strip(), test=row["test_list"][0].strip()), row["code"], "code", way,
-                   row["text"].strip(), **tests)
+    return Example(MBPP.format(text=row["text"].strip(), test=row["test_list"][0].strip()),
+                   row["code"], "code", way, row["text"].strip(), **tests)
 
 
-MBPP = "{text}\nThe function must pass this test: `{test}`\nAnswer with the Python function in a code block."
+MBPP = ("{text}\nThe function must pass this test: `{test}`\n"
+        "Answer with the Python function in a code block.")
 
 
 def humaneval(row):
     """Signature and docstring are shown and also precede the answer's program, which may use their
     imports and helpers."""
-    way, tests = tests_of(row["test"], row["entry_point"], row["prompt"] + row["canonical_solution"])
-    return Example(HUMANEVAL.format(prompt=row["prompt"].strip()), row["prompt"] + row["canonical_solution"], "code", way,
+    way, tests = tests_of(row["test"], row["entry_point"],
+                          row["prompt"] + row["canonical_solution"])
+    return Example(HUMANEVAL.format(prompt=row["prompt"].strip()),
+                   row["prompt"] + row["canonical_solution"], "code", way,
                    row["prompt"], before=row["prompt"] + "\n", **tests)
 
 
-HUMANEVAL = "Complete this Python function. Answer with the whole function in a code block.\n```python\n{prompt}\n```"
+HUMANEVAL = ("Complete this Python function. Answer with the whole function in a code block.\n"
+             "```python\n{prompt}\n```")
 
 
 def math500(row):
@@ -143,48 +149,74 @@ def math500(row):
 
 MATH = "\nPut the final answer in \\boxed{}."
 
-# task, split (* where a row's number tells it), rows, sha256 of the content, path below the data
-# folder or another | path
+# a set, the split (* where a row's number tells it), rows, sha256 of the content;
+# and below, where it is in the data folder (path, or path|another path)
 FILES = """
-gsm8k          train 7473 937e90ecc5698135a95d098621de3388f3b63bec4dbd8fc1b349adf8612890aa gsm8k/train.jsonl
-gsm8k          test  1319 5b736e25f3d1e6cdeef6b3d89e3dc71a7e3c20288f93f1bda635f6fbeb4f41b5 gsm8k/test.jsonl
-mbpp           *      974 88d6c9528082d64e117875a947d56845f4e8adc4770cfbd947ab764045e83c0b mbpp/mbpp.jsonl
-arc-easy       train 2251 0eeb309dff8d3301f5b7e16baebcfecd68ade022221a48da8d863c0af7d1b2ff arc/ARC-Easy/ARC-Easy-Train.jsonl
-arc-easy       val    570 495db971d3c24a4fbe8182f30f6f4ee471f0851a0e9f688efe34b7c23272e02e arc/ARC-Easy/ARC-Easy-Dev.jsonl
-arc-easy       test  2376 80ddd16daecff27ea6d2970f0be22bf0147bd99dafc162444c744fce34d2e274 arc/ARC-Easy/ARC-Easy-Test.jsonl
-arc-challenge  train 1119 39754a6f27b69abb233c6d15b8605c9c85f567d260856e4b19e8e995fa7f74eb arc/ARC-Challenge/ARC-Challenge-Train.jsonl
-arc-challenge  val    299 c61d9b6681864f1785dd0250463184e9af9f275ac548cc4ecf396946b887d64a arc/ARC-Challenge/ARC-Challenge-Dev.jsonl
-arc-challenge  test  1172 7ee1f703d1bbacd1f16a296e7fc619663544653e308a3585d8f696e619a77685 arc/ARC-Challenge/ARC-Challenge-Test.jsonl
-math-500       test   500 5d3f11d3881b89452cbc837f43ea368162be8f321b41a3cdc5610d18876533d7 math500/test.jsonl|math500/math500_test.json
-easy-vqa       train 38575 6df7a170af4f867ce74d9d20f0c933e3fa58555eeae6fe4fcdce4bce82ace3ef easy_vqa/data/train/questions.json
-easy-vqa       test  9673 725c24ccafceb1f110dfc6b13d3e440ee09132cea9e923eb674c2afe64a82849 easy_vqa/data/test/questions.json
-humaneval      test   164 5adfd180c42a17d557f30d6ef3022e6605ac4b2e77067add7697f1bb8ab2436a humaneval/HumanEval.jsonl
+gsm8k          train  7473 937e90ecc5698135a95d098621de3388f3b63bec4dbd8fc1b349adf8612890aa
+    gsm8k/train.jsonl
+gsm8k          test   1319 5b736e25f3d1e6cdeef6b3d89e3dc71a7e3c20288f93f1bda635f6fbeb4f41b5
+    gsm8k/test.jsonl
+mbpp           *       974 88d6c9528082d64e117875a947d56845f4e8adc4770cfbd947ab764045e83c0b
+    mbpp/mbpp.jsonl
+arc-easy       train  2251 0eeb309dff8d3301f5b7e16baebcfecd68ade022221a48da8d863c0af7d1b2ff
+    arc/ARC-Easy/ARC-Easy-Train.jsonl
+arc-easy       val     570 495db971d3c24a4fbe8182f30f6f4ee471f0851a0e9f688efe34b7c23272e02e
+    arc/ARC-Easy/ARC-Easy-Dev.jsonl
+arc-easy       test   2376 80ddd16daecff27ea6d2970f0be22bf0147bd99dafc162444c744fce34d2e274
+    arc/ARC-Easy/ARC-Easy-Test.jsonl
+arc-challenge  train  1119 39754a6f27b69abb233c6d15b8605c9c85f567d260856e4b19e8e995fa7f74eb
+    arc/ARC-Challenge/ARC-Challenge-Train.jsonl
+arc-challenge  val     299 c61d9b6681864f1785dd0250463184e9af9f275ac548cc4ecf396946b887d64a
+    arc/ARC-Challenge/ARC-Challenge-Dev.jsonl
+arc-challenge  test   1172 7ee1f703d1bbacd1f16a296e7fc619663544653e308a3585d8f696e619a77685
+    arc/ARC-Challenge/ARC-Challenge-Test.jsonl
+math-500       test    500 5d3f11d3881b89452cbc837f43ea368162be8f321b41a3cdc5610d18876533d7
+    math500/test.jsonl|math500/math500_test.json
+easy-vqa       train 38575 6df7a170af4f867ce74d9d20f0c933e3fa58555eeae6fe4fcdce4bce82ace3ef
+    easy_vqa/data/train/questions.json
+easy-vqa       test   9673 725c24ccafceb1f110dfc6b13d3e440ee09132cea9e923eb674c2afe64a82849
+    easy_vqa/data/test/questions.json
+humaneval      test    164 5adfd180c42a17d557f30d6ef3022e6605ac4b2e77067add7697f1bb8ab2436a
+    humaneval/HumanEval.jsonl
 """
 
 
 def files(name):
-    """The lines of FILES about a set -> tuple of File."""
-    lines = [line.split() for line in FILES.split("\n") if line.split()[:1] == [name]]
-    return tuple(File(split, int(rows), h, *path.split("|")) for _, split, rows, h, path in lines)
+    """The files of a set in FILES -> tuple of File."""
+    words = FILES.split()
+    rows = [words[i:i + 5] for i in range(0, len(words), 5)]
+    return tuple(File(split, int(count), sha256, *path.split("|"))
+                 for of, split, count, sha256, path in rows if of == name)
 
 
-ARC_HOME, ARC_FIELDS = "https://allenai.org/data/arc (ARC-V1-Feb2018.zip)", ("question.stem", "question.choices", "answerKey")
+ARC_HOME = "https://allenai.org/data/arc (ARC-V1-Feb2018.zip)"
+ARC_FIELDS = ("question.stem", "question.choices", "answerKey")
 SETS = {
-    "gsm8k": Set("https://github.com/openai/grade-school-math (grade_school_math/data)", "MIT", "math", 256,
+    "gsm8k": Set("https://github.com/openai/grade-school-math (grade_school_math/data)",
+                 "MIT", "math", 256,
                  ("question", "answer"), gsm8k, files("gsm8k")),
     # as published: 11-510 test, 511-600 validation, 601-974 train, and 1-10 for prompts, which here
     # are in val too
-    "mbpp": Set("https://github.com/google-research/google-research (mbpp)", "CC BY 4.0", "code", 192,
+    "mbpp": Set("https://github.com/google-research/google-research (mbpp)",
+                "CC BY 4.0", "code", 192,
                 ("text", "code", "task_id", "test_setup_code", "test_list"), mbpp, files("mbpp"),
-                lambda row: "test" if 11 <= row["task_id"] <= 510 else "train" if row["task_id"] > 600 else "val"),
-    "arc-easy": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 20, ARC_FIELDS, arc, files("arc-easy"), opener=ARC_OPENER),
-    "arc-challenge": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 20, ARC_FIELDS, arc, files("arc-challenge"), opener=ARC_OPENER),
-    "math-500": Set("https://huggingface.co/datasets/HuggingFaceH4/MATH-500", "MIT", "math", 320,
+                lambda row: ("test" if 11 <= row["task_id"] <= 510
+                             else "train" if row["task_id"] > 600 else "val")),
+    "arc-easy": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 20,
+                    ARC_FIELDS, arc, files("arc-easy"), opener=ARC_OPENER),
+    "arc-challenge": Set(ARC_HOME, "CC BY-SA 4.0", "reasoning", 20,
+                         ARC_FIELDS, arc, files("arc-challenge"), opener=ARC_OPENER),
+    "math-500": Set("https://huggingface.co/datasets/HuggingFaceH4/MATH-500",
+                    "MIT", "math", 320,
                     ("problem", "answer", "subject"), math500, files("math-500")),
-    "humaneval": Set("https://github.com/openai/human-eval (data/HumanEval.jsonl.gz, unpacked)", "MIT", "code", 256,
-                     ("prompt", "entry_point", "canonical_solution", "test"), humaneval, files("humaneval")),
-    "easy-vqa": Set("https://pypi.org/project/easy-vqa (pip download --no-deps easy-vqa==1.0; unzip the .whl)", "MIT",
-                    "vision", 8, ("0", "1", "2"), easy_vqa.make, files("easy-vqa"), images=True),
+    "humaneval": Set("https://github.com/openai/human-eval (data/HumanEval.jsonl.gz, unpacked)",
+                     "MIT", "code", 256,
+                     ("prompt", "entry_point", "canonical_solution", "test"), humaneval,
+                     files("humaneval")),
+    "easy-vqa": Set("https://pypi.org/project/easy-vqa "
+                    "(pip download --no-deps easy-vqa==1.0; unzip the .whl)",
+                    "MIT", "vision", 8,
+                    ("0", "1", "2"), easy_vqa.make, files("easy-vqa"), images=True),
 }
 for _name in ("arc-easy", "arc-challenge"):
     SETS[f"{_name}-letters"] = replace(SETS[_name], make=arc_letters, max_tokens=4, form_of=_name)
@@ -253,7 +285,8 @@ def folder_of(data=None):
                          "(`python -m t2mini datasets` says what to put there)")
     folder = disk.expand(folder)
     if not folder.is_dir():
-        raise ValueError(f"no folder at {folder}; --data must name the one that holds the published files")
+        raise ValueError(f"no folder at {folder}; "
+                         "--data must name the one that holds the published files")
     return str(folder)
 
 
@@ -270,7 +303,8 @@ def load(name, folder):
     for file in set_.files:
         path = locate(folder, file)
         if not path.exists():
-            raise ValueError(f"{path} is missing; `python -m t2mini datasets` says where {name} is published")
+            raise ValueError(f"{path} is missing; "
+                             f"`python -m t2mini datasets` says where {name} is published")
         for number, row in read_rows(path):
             try:
                 for field in set_.fields:
@@ -320,12 +354,13 @@ def report(data=None, say=print):
             state, rows = state_of(folder, file, set_.fields) if folder else ("", 0)
             told = f"    {file.path:<44}{file.rows:>5} rows  {file.sha256}  {state}"
             say(one_line(told.rstrip()))
-            out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows, "sha256": file.sha256,
-                        "state": state, "found": rows})
+            out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows,
+                        "sha256": file.sha256, "state": state, "found": rows})
         mine = [o for o in out if o["name"] == name]
         if all(o["found"] for o in mine):
             say(one_line(f"    {in_use(name, folder, sum(o['found'] for o in mine))}"))
-    say("sha256 is of the content that is read, not of the file's bytes" + ("" if folder else "; --data=DIR checks a folder"))
+    say("sha256 is of the content that is read, not of the file's bytes"
+        + ("" if folder else "; --data=DIR checks a folder"))
     return out
 
 
@@ -336,7 +371,8 @@ def state_of(folder, file, fields):
         return "missing", 0
     try:
         rows = read_rows(path)
-        return ("present" if content_hash(rows, fields) == file.sha256 else f"other content, {len(rows)} rows"), len(rows)
+        return ("present" if content_hash(rows, fields) == file.sha256
+                else f"other content, {len(rows)} rows"), len(rows)
     except ValueError as e:
         return f"unreadable: {str(e).removeprefix(str(path)).lstrip(': ')}", 0
 

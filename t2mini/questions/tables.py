@@ -1,5 +1,6 @@
 """
-The raw material of the made-up questions: word lists and wordings in *.txt beside this file, one "## NAME" above each table.
+The raw material of the made-up questions: word lists and wordings in *.txt beside this file,
+one "## NAME" above each table.
 """
 from pathlib import Path
 
@@ -12,5 +13,7 @@ def read(name):
 
 
 def handwritten():
-    """{label: its questions, written by hand}: they test the first pass, and nothing trains on or chooses by them."""
-    return {label.lower(): text.strip().split("\n===\n") for label, text in read("handwritten").items()}
+    """{label: its questions, written by hand}:
+    they test the first pass, and nothing trains on or chooses by them."""
+    return {label.lower(): text.strip().split("\n===\n")
+            for label, text in read("handwritten").items()}

@@ -2,8 +2,9 @@
 Messages as people type them, for the dispatcher: sums, programs, options to choose from, and chat.
 
 What:  `make_wide(rng, label)` fills one of the hundred-odd situations of a label. Nothing checks an
-       answer ("open"): the label is all that is learnt from them. `either(rng, label, make)` is what
-       the dispatcher sees: SHARE of its questions are of this kind, the others are the experts' own.
+       answer ("open"): the label is all that is learnt from them. `either(rng, label, make)` is
+       what the dispatcher sees: SHARE of its questions are of this kind, the others are the
+       experts' own.
 Why:   the questions of the experts are narrow, so a dispatcher that has seen only these fails on
        what people write. Here are long stories, half-written functions, many layouts of options,
        other languages; and chat with numbers in it, or about mathematics, that needs no expert.

@@ -77,8 +77,8 @@ class SeeingEmbedding(nn.Embedding):
 
 
 def give_sight(model, tokenizer, tower, keeps=True):
-    """Let the model see: swap its embedding for a seeing one, and let the tokenizer write images. ->
-    Eye. ValueError where the tower was made for another width."""
+    """Let the model see: swap its embedding for a seeing one, and let the tokenizer write images.
+    -> Eye. ValueError where the tower was made for another width."""
     C = model.cfg.hidden_size
     if tower.cfg.hidden_size != C:
         raise ValueError(f"this tower makes tokens of {tower.cfg.hidden_size} numbers; "

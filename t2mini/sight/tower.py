@@ -6,8 +6,8 @@ front of the question as words do (LLaVA's way; paper 4.2, Figure 5, tunes a LLa
     patches and at each other -> the queries, projected to the width of the language model
 
 Kept:     the language model stays frozen; what an image says arrives as embeddings.
-Changed:  trained here from nothing, on drawn shapes (captions.py); LLaVA takes a tower that has seen
-          millions of photographs, and hands on every patch instead of eight queries.
+Changed:  trained here from nothing, on drawn shapes (captions.py); LLaVA takes a tower that has
+          seen millions of photographs, and hands on every patch instead of eight queries.
 Letters:  B images, P patches, Q queries, E width of the tower, C hidden size of the language model.
 """
 from dataclasses import asdict, dataclass

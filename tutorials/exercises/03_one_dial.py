@@ -7,12 +7,12 @@ def exercise_1(U, S, Vt, z):
 
 
 def exercise_2(shapes, rank):
-    """Medium. shapes: a list of (m, n), the tuned matrices. Return three whole numbers: how many parameters SVF trains,
-    LoRA of that rank, and full tuning."""
+    """Medium. shapes: a list of (m, n), the tuned matrices. Return three whole numbers: how many
+    parameters SVF trains, LoRA of that rank, and full tuning."""
     raise NotImplementedError
 
 
 def exercise_3(U, S, Vt, x, g):
-    """Hard. x (tokens, n) goes into the layer y = x W'^T, and g (tokens, m) is dL/dy. Return dL/dz, shape (r,), without
-    building any (m, n) matrix."""
+    """Hard. x (tokens, n) goes into the layer y = x W'^T, and g (tokens, m) is dL/dy.
+    Return dL/dz, shape (r,), without building any (m, n) matrix."""
     raise NotImplementedError

@@ -44,7 +44,10 @@ def grouped(labels, questions, use, answer):
 
 
 WRONG = {
-    1: softmax,                                             # p are probabilities already
-    2: always_an_expert,                                    # "other" must get the base model
-    3: grouped,                                             # in the order of the labels, not of the questions
+    # p are probabilities already
+    1: softmax,
+    # "other" must get the base model
+    2: always_an_expert,
+    # in the order of the labels, not of the questions
+    3: grouped,
 }

@@ -6,7 +6,9 @@ def exercise_1(U, S, Vt, z):
 
 
 def exercise_2(shapes, rank):
-    return (sum(min(m, n) for m, n in shapes), sum(rank * (m + n) for m, n in shapes), sum(m * n for m, n in shapes))
+    return (sum(min(m, n) for m, n in shapes),
+            sum(rank * (m + n) for m, n in shapes),
+            sum(m * n for m, n in shapes))
 
 
 def exercise_3(U, S, Vt, x, g):
@@ -14,8 +16,11 @@ def exercise_3(U, S, Vt, x, g):
 
 
 WRONG = {
-    1: lambda U, S, Vt, z: (U * S) @ Vt * z,                                    # scales the columns of W
+    # scales the columns of W
+    1: lambda U, S, Vt, z: (U * S) @ Vt * z,
+    # the longer side
     2: lambda shapes, rank: (sum(max(s) for s in shapes), sum(rank * sum(s) for s in shapes),
-                             sum(m * n for m, n in shapes)),                    # the longer side
-    3: lambda U, S, Vt, x, g: ((g @ U) * (x @ Vt.T)).sum(0),                    # without S
+                             sum(m * n for m, n in shapes)),
+    # without S
+    3: lambda U, S, Vt, x, g: ((g @ U) * (x @ Vt.T)).sum(0),
 }

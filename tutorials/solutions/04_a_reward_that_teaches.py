@@ -11,11 +11,15 @@ def exercise_2(logprobs, advantage):
 
 
 def exercise_3(p, reward):
-    return p * (reward - (p * reward).sum())                # E[grad log p * reward] with grad log p_i = e_i - p
+    # E[grad log p * reward] with grad log p_i = e_i - p
+    return p * (reward - (p * reward).sum())
 
 
 WRONG = {
-    1: lambda reward: reward - reward.mean(),                                                   # one mean for all
-    2: lambda logprobs, advantage: -sum(a * lp.mean() for a, lp in zip(advantage, logprobs)) / len(logprobs),
-    3: lambda p, reward: p * reward,                                                            # forgets the softmax
+    # one mean for all
+    1: lambda reward: reward - reward.mean(),
+    2: lambda logprobs, advantage: (
+        -sum(a * lp.mean() for a, lp in zip(advantage, logprobs)) / len(logprobs)),
+    # forgets the softmax
+    3: lambda p, reward: p * reward,
 }

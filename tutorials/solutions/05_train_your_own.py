@@ -29,7 +29,8 @@ def exercise_3(grads, lr, steps):
 
 
 WRONG = {
-    1: lambda prompt, answer, options: str({"prompt": prompt, "answer": answer, "match": "choice", "options": options}),
+    1: lambda prompt, answer, options: str({"prompt": prompt, "answer": answer,
+                                            "match": "choice", "options": options}),
     2: lambda p, n: (1 - p) ** n,                           # forgets that all may be right
     3: lambda grads, lr, steps: adam(grads, lr, steps, corrected=False),
 }

@@ -31,7 +31,9 @@ def subtract(share, habit):
 
 
 WRONG = {
-    1: lambda said: next((k for k in LABELS if k in said.lower()), None),       # finds "math" in "mathematics"
-    2: as_other,                                            # then "other" looks better than it is
+    # finds "math" in "mathematics"
+    1: lambda said: next((k for k in LABELS if k in said.lower()), None),
+    # then "other" looks better than it is
+    2: as_other,
     3: subtract,
 }

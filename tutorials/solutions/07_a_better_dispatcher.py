@@ -2,7 +2,8 @@
 
 
 def exercise_1(table):
-    return sum(row[need] for need, row in table.items()) / sum(sum(row.values()) for row in table.values())
+    return (sum(row[need] for need, row in table.items())
+            / sum(sum(row.values()) for row in table.values()))
 
 
 def exercise_2(p, n):
@@ -21,11 +22,15 @@ def readable_only(table):
 
 
 def diagonal_only(table, right):
-    return sum(row[need] * right[need][need] for need, row in table.items()) / sum(sum(r.values()) for r in table.values())
+    return (sum(row[need] * right[need][need] for need, row in table.items())
+            / sum(sum(r.values()) for r in table.values()))
 
 
 WRONG = {
-    1: readable_only,                                       # drops what could not be read
-    2: lambda p, n: 1 - (1 - p) ** n,                       # forgets the groups in which all are right
-    3: diagonal_only,                                       # a question that went astray may still be answered right
+    # drops what could not be read
+    1: readable_only,
+    # forgets the groups in which all are right
+    2: lambda p, n: 1 - (1 - p) ** n,
+    # a question that went astray may still be answered right
+    3: diagonal_only,
 }

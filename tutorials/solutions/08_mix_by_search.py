@@ -36,7 +36,10 @@ def never_flat(score, mean, seed):
 
 
 WRONG = {
-    1: lambda x, scores, n: (x[np.argsort(scores)[:n]].mean(0), x[np.argsort(scores)[:n]].std(0)),   # the worst ones
-    2: lambda scores, n: sorted(range(len(scores)), key=lambda i: scores[i][0], reverse=True)[:n],    # no tie-break
-    3: never_flat,                                          # right on hills, walks off on a plain
+    # the worst ones
+    1: lambda x, scores, n: (x[np.argsort(scores)[:n]].mean(0), x[np.argsort(scores)[:n]].std(0)),
+    # no tie-break
+    2: lambda scores, n: sorted(range(len(scores)), key=lambda i: scores[i][0], reverse=True)[:n],
+    # right on hills, walks off on a plain
+    3: never_flat,
 }

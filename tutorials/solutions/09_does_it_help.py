@@ -16,7 +16,8 @@ def exercise_2(a, b):
 
 
 def exercise_3(p, gain):
-    return math.ceil(1.96 ** 2 * 2 * p * (1 - p) / gain ** 2)       # the variances of both arms add up
+    # the variances of both arms add up
+    return math.ceil(1.96 ** 2 * 2 * p * (1 - p) / gain ** 2)
 
 
 def textbook(right, n):
@@ -30,7 +31,10 @@ def unpaired(a, b):
 
 
 WRONG = {
-    1: textbook,                                            # says that 10 of 10 is certain
-    2: unpaired,                                            # forgets that the items are the same
-    3: lambda p, gain: math.ceil(1.96 ** 2 * p * (1 - p) / gain ** 2),      # the error of one arm only
+    # says that 10 of 10 is certain
+    1: textbook,
+    # forgets that the items are the same
+    2: unpaired,
+    # the error of one arm only
+    3: lambda p, gain: math.ceil(1.96 ** 2 * p * (1 - p) / gain ** 2),
 }

@@ -24,7 +24,10 @@ def as_released(text):
 
 
 WRONG = {
-    1: lambda S, p: torch.sigmoid(p) * len(p) / torch.sigmoid(p).sum(),         # keeps the sum of z, not of S * z
-    2: lambda tuned, base: exercise_2(base, tuned),                             # the two directions swapped
-    3: as_released,                                                             # no sign, and a comma cuts the number
+    # keeps the sum of z, not of S * z
+    1: lambda S, p: torch.sigmoid(p) * len(p) / torch.sigmoid(p).sum(),
+    # the two directions swapped
+    2: lambda tuned, base: exercise_2(base, tuned),
+    # no sign, and a comma cuts the number
+    3: as_released,
 }

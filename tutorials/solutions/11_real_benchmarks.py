@@ -17,7 +17,11 @@ def exercise_3(rights, samples):
 
 
 WRONG = {
-    1: lambda shapes, rank: sum(min(m, n) for m, n in shapes) / sum(rank * m * n for m, n in shapes),   # not m + n
-    2: lambda p, G: 1 - (1 - p) ** G,                       # at least one is right: all may be
-    3: lambda rights, samples: sum(int(right) > 0 for right in rights) / len(rights),                   # all right counts, too
+    # not m + n
+    1: lambda shapes, rank: (sum(min(m, n) for m, n in shapes)
+                             / sum(rank * m * n for m, n in shapes)),
+    # at least one is right: all may be
+    2: lambda p, G: 1 - (1 - p) ** G,
+    # all right counts, too
+    3: lambda rights, samples: sum(int(right) > 0 for right in rights) / len(rights),
 }

@@ -4,7 +4,8 @@ import torch
 
 def exercise_1(image, size):
     H, W = image.shape
-    return [image[y:y + size, x:x + size].ravel() for y in range(0, H, size) for x in range(0, W, size)]
+    return [image[y:y + size, x:x + size].ravel()
+            for y in range(0, H, size) for x in range(0, W, size)]
 
 
 def exercise_2(opening, words, n, Q, V):
@@ -13,7 +14,8 @@ def exercise_2(opening, words, n, Q, V):
 
 def exercise_3(ids, words, tokens):
     V, C = words.shape
-    rows = torch.cat((words, tokens.reshape(-1, C)))        # image token k of image n is row V + Q n + k of both
+    # image token k of image n is row V + Q n + k of both
+    rows = torch.cat((words, tokens.reshape(-1, C)))
     return rows[ids]
 
 
@@ -25,7 +27,10 @@ def without_numbers(ids, words, tokens):
 
 
 WRONG = {
-    1: lambda image, size: list(image.reshape(-1, size * size)),    # runs of pixels, not squares
-    2: lambda opening, words, n, Q, V: [*opening, *words, *(V + Q * n + k for k in range(Q))],      # behind the question
-    3: without_numbers,                                             # every image is the first one
+    # runs of pixels, not squares
+    1: lambda image, size: list(image.reshape(-1, size * size)),
+    # behind the question
+    2: lambda opening, words, n, Q, V: [*opening, *words, *(V + Q * n + k for k in range(Q))],
+    # every image is the first one
+    3: without_numbers,
 }
