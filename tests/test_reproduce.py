@@ -57,7 +57,7 @@ QUICKEST = ("spectrum", "tiny")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICKEST else pytest.mark.slow)
-                                  for n in reproduce.ALL if n not in ("real", "real05", "forms", "signal")])
+                                  for n, e in reproduce.ALL.items() if not e.needs])
 def test_every_cell_runs_and_the_base_comes_back(tiny, tmp_path, name):
     """Fails if a cell raises, a row lacks what its picture needs, or a cell leaves an expert or other weights in the model."""
     model, tokenizer = tiny

@@ -354,6 +354,10 @@ def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noq
     (["ask", "--weights=Qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b? Give"), (["train", "--task=MATH"], "did you mean math? Choose"),
     (["eval", "mine.jsonl"], "did you mean --task=mine.jsonl?"), (["adapt", "--n=4", "math"], "did you mean --task=math?"),
     (["train", "--task=math", "--resume", "--out=none.safetensors"], "there is no checkpoint"),
+    (["reproduce", "signal"], "`reproduce signal` needs the published questions: --data=DIR"),
+    (["reproduce", "real05"], "`reproduce real05` needs the published questions: --data=DIR"),
+    (["reproduce", "sight"], "`reproduce sight` needs easy-VQA: --data=DIR"),
+    (["reproduce", "unseen"], "add --allow-code, once, to agree"),
     (["train", "--task=math", "--resume", "--dtype=float32", "--out=none.safetensors"], "there is no checkpoint")])
 def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(
         home, tiny_folder, monkeypatch, capsys, words, said):     # noqa: F811
@@ -435,6 +439,17 @@ def test_a_route_without_an_expert_gets_the_base_model_and_says_so(trained, call
     status, out, _ = call("demo", "--allow-code")
     assert status == 0 and "  needs    code   (" in out and "no code expert for this model" in out
     assert "135 million" not in out                                     # it is another model
+
+
+@pytest.mark.parametrize("name", [n for n, e in reproduce.ALL.items() if not e.programs])
+def test_an_experiment_without_programs_needs_no_consent(call, home, monkeypatch, name):     # noqa: F811
+    """Fails if a user must agree to run programs where the model writes none."""
+    def opened(args):
+        raise ValueError("as far as the model")
+    monkeypatch.setattr(verbs, "open_model", opened)
+    (home / "questions").mkdir()
+    status, _, err = call("reproduce", name, "--quick", f"--data={home}/questions", f"--out={home}/r")
+    assert status == 1 and "as far as the model" in err
 
 
 def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, home, monkeypatch):     # noqa: F811

@@ -507,7 +507,9 @@ def reproduce_(args):
         return reproduce.draw(reproduce.read(results), picture, args.against)
     claim(args, results, "results")
     claim(args, picture, "picture")
-    agree(args.allow_code)
+    experiment = reproduce.ALL[args.name]
+    experiment.check(args.data)
+    agree(args.allow_code, experiment.programs)
     model, tokenizer = open_model(args)
     if args.name == "sight":
         towers.open_eye(model, tokenizer, args.tower)

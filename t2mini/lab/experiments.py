@@ -379,9 +379,6 @@ CHOOSING = dict(objective="options", prompts=48, samples=8, temperature=2.0, ste
 
 def real(lab):
     """Published questions, whole test sets, one seed. Those with options also by choosing one."""
-    if not lab.data:
-        raise ValueError("`reproduce real` needs the published questions: --data=DIR "
-                         "(see `python -m t2mini datasets`)")
     for source, targets in REAL.items():
         for task in targets:
             yield cell(partial(lab.score, task, WHOLE, {}), task=task, arm="base")
@@ -439,11 +436,25 @@ def forms(lab):
 
 @dataclass(frozen=True)
 class Experiment:
-    """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: see figures.py."""
+    """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: see figures.py.
+
+    needs: what of --data it cannot do without; programs: does the model write any?
+    """
     paper: str
     cells: Callable
     draw: str
     about: str
+    needs: str = ""
+    programs: bool = True
+
+    def check(self, data):
+        """ValueError where the questions that it needs are not given."""
+        if self.needs and not data:
+            raise ValueError(f"`reproduce {self.cells.__name__}` needs {self.needs}: --data=DIR "
+                             "(see `python -m t2mini datasets`)")
+
+
+PUBLISHED = "the published questions"
 
 
 ALL = {e.cells.__name__: e for e in (
@@ -456,12 +467,17 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Tables 8, 10", shots, "bars", "examples and search budget"),
     Experiment("Table 3", timing, "timing", "seconds of the two passes"),
     Experiment("Tables 5, 9", transfer, "transfer", "z on other bases; shuffled z"),
-    Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits"),
+    Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits",
+               programs=False),
     Experiment("-", recipe, "bars", "what each departure of the released code costs"),
-    Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen"),
-    Experiment("-", tiny, "bars", "how few numbers suffice"),
-    Experiment("-", forms, "bars", "which wording suits a model, on validation questions"),
+    Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen",
+               "easy-VQA", programs=False),
+    Experiment("-", tiny, "bars", "how few numbers suffice", programs=False),
+    Experiment("-", forms, "bars", "which wording suits a model, on validation questions",
+               PUBLISHED),
     Experiment("-", signal, "signal",
-               "which settings leave training a signal, on training questions"),
-    Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets"),
-    Experiment("Tables 1, 2", real05, "pairs", "the same with --weights=qwen2.5-coder-0.5b"))}
+               "which settings leave training a signal, on training questions",
+               PUBLISHED, programs=False),
+    Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets", PUBLISHED),
+    Experiment("Tables 1, 2", real05, "pairs", "the same with --weights=qwen2.5-coder-0.5b",
+               PUBLISHED))}

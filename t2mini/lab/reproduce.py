@@ -78,6 +78,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     only: of these, those whose key holds this text, as "cem" or "seed 0". out: folder of the file
     and the picture instead of the project's own.
     """
+    ALL[name].check(data)
     folder, path, picture = places(name, quick, out)
     settings = dict(zip(SETTINGS, (model.base_sha256, str(model.dtype), quick, COMMON)))
     machine = {"device": str(model.device), "dtype": settings["dtype"],
