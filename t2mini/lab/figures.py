@@ -23,7 +23,7 @@ MESSAGE = {
     "shots": "Ten examples do about as well as twenty;\n"
              "three are a matter of luck",
     "transfer": "With its dials shuffled, an expert is worth nothing",
-    "recipe": "With all choices of the authors' code together,\ntraining learns nothing",
+    "recipe": "With all choices of the authors' code together,\nno gain is seen, in 16 updates or in 64",
     "tiny": "A dial per singular value learns in every run,\na shared one hardly ever",
     "sight": "The expert for images has 86.8 % right, still 66.5 % with the image hidden,\n"
              "and only chance where words give no hint",
@@ -46,7 +46,7 @@ SURVIVES = ("An expert survives weights in 8 bits, not in 3;\n"
 
 # of rows that are too many for one picture: those that its message is about (the table has all)
 MIXTURES = ("base", "prompt", "classifier", "uniform alpha", "random alpha", "cem",
-            "cem per matrix", "best single expert")
+            "cem per matrix", "cem on likelihood", "best single expert")
 SHOWN = {"recipe": lambda r: r["task"] == "math",
          "unseen": lambda r: r["arm"] in MIXTURES,
          "transfer": lambda r: r["base"] == "the same",
@@ -55,15 +55,18 @@ SHOWN = {"recipe": lambda r: r["task"] == "math",
          "forms": lambda r: r["task"] != "arc-easy",
          "sight": lambda r: "unseen" not in r["task"] and "choosing" not in r["arm"]}
 
-PAIRED = ("base", "svf", "lora", "always yes", "options hidden")
+PAIRED = ("base", "svf", "lora", "always yes", "options hidden", "other form")
 WAYS = {"": "", "choosing": ",\npicking an option", "blank image": ",\nimage hidden"}
 BESIDE = {"base, choosing, unlisted": "options hidden, choosing", "vision expert": "svf",
           "vision expert, blank image": "svf, blank image"}      # on the line of that way
-GUESSING = {"easy-vqa-yes-no": 50, "vision-unseen": 25}          # % right by chance
+GUESSING = {"easy-vqa-yes-no": 50, "vision-unseen": 25,         # % right by chance
+            "arc-easy": 25, "arc-challenge": 25, "arc-easy-letters": 25,
+            "arc-challenge-letters": 25}
 NEEDS = {"gsm8k": "math", "mbpp": "code", "arc-challenge": "reasoning"}
 KINDS = {"seen": "kinds seen in training", "unseen": "kinds never trained on",
          "published": "published questions"}
 ASKED = {"batch of 32": "32 at once"}
+CLEAR = {"fc": "white", "ec": "none", "pad": 0.5}                # behind a number: no line
 EXPERTS = {"math": "#0B3C6F", "code": BLUE, "reasoning": "#9CCBEB"}   # shades of the experts' blue
 HEAT = {"temperature 0.4": "#0B3C6F", "temperature 0.7": BLUE, "temperature 1": ORANGE,
         "temperature 1.3": RED}
@@ -255,7 +258,8 @@ def explained(done, groups):
     single = SINGLE.get(done.get("name"), "trainings")
     several = any(len(seeds) > 1 for seeds in groups.values())
     circles = f"; circles: single {single}" if several else ""
-    return f"right answers, %  (line: 95 % interval{circles})"
+    dark = "; dark: the highest of those shown" if done.get("name") == "unseen" else ""
+    return f"right answers, %  (line: 95 % interval{circles}{dark})"
 
 
 def counted(rows):
@@ -326,14 +330,20 @@ def transfer(done, path):
 def pairs(done, path):
     """A line per task and way of asking, from the base model to its expert; see PAIRED.
 
-    Other arms, and a task or way without both of them, are in the table only.
+    Other arms, and a task or way without both of them, are in the table only. The base model
+    asked the same questions in another form is a dot on their line.
     """
-    plt, lines = pyplot(), {}
+    plt, found = pyplot(), {}
     for (task, _, arm), seeds in grouped(shown(done)).items():
         who, _, way = BESIDE.get(arm, arm).partition(", ")
         if who in PAIRED:
-            lines.setdefault((task, way), {})[who] = evaluate.over_seeds(seeds)[:3]
-    lines = {where: arms for where, arms in lines.items() if {"base", "svf"} <= arms.keys()}
+            found.setdefault((task, way), {})[who] = evaluate.over_seeds(seeds)[:3]
+    lines = {where: arms for where, arms in found.items() if {"base", "svf"} <= arms.keys()}
+    for (other, way), theirs in found.items():
+        for (task, same_way), arms in lines.items():
+            if (other, way) not in lines and way == same_way and "base" in theirs and (
+                    questions_of(other) == questions_of(task)):
+                arms["other form"] = theirs["base"]
     fig, ax = plt.subplots(figsize=(10, 1.9 + 0.45 * len(lines)), layout="constrained")
     for y, ((task, _), arms) in enumerate(lines.items()):
         draw_pair(ax, y, arms)
@@ -362,12 +372,12 @@ def draw_pair(ax, y, arms):
         ax.plot(100 * mean, y, "o", ms=size, color=colour_of(who), label=in_words(who))
         if who not in ("base", "svf"):
             ax.annotate(f"{100 * mean:.1f}", (100 * mean, y), (0, 8), textcoords="offset points",
-                        ha="center", fontsize=9.5, color=colour_of(who))
+                        ha="center", fontsize=9.5, color=colour_of(who), bbox=CLEAR)
     (left, low, _, at_left), (right, _, high, at_right) = ends
     numbers = (left, low, -9, "right", at_left), (right, high, 9, "left", at_right)
     for share, x, to, side, colour in numbers:
         ax.annotate(f"{100 * share:.1f}", (100 * x, y), (to, 0), textcoords="offset points",
-                    ha=side, va="center", weight="bold", color=colour)
+                    ha=side, va="center", weight="bold", color=colour, bbox=CLEAR)
 
 
 def draw_arms(ax, here, mark):
@@ -388,8 +398,7 @@ def draw_arms(ax, here, mark):
             ax.plot(single, spread, "o", ms=4, mfc="white", mec="black", mew=0.8)
         end = max(high, np.mean(seeds, axis=1).max())           # behind the line and the circles
         ax.annotate(f"{100 * mean:.1f}", (100 * end, y), (8, 0), textcoords="offset points",
-                    va="center", weight="bold" if best else "normal",
-                    bbox={"fc": "white", "ec": "none", "pad": 0.5})
+                    va="center", weight="bold" if best else "normal", bbox=CLEAR)
         ends.append(end)
     ax.set_ylim(len(here) - 0.4, -0.6)
     return max(ends)

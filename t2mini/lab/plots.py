@@ -21,7 +21,7 @@ DARK = "#444444"
 OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORANGE, "full": DARK,
       "shuffled": PINK, "ia3": SKY, "prompt": SKY, "classifier": BLUE, "CEM": GREEN,
       "search": GREEN, "uniform alpha": YELLOW, "random alpha": YELLOW, "in context": DARK,
-      "best single expert": PINK, "options hidden": DARK}
+      "best single expert": PINK, "options hidden": DARK, "other form": DARK}
 
 # arms and tasks in words, where a name in a results file is short
 WORDS = {
@@ -47,7 +47,7 @@ WORDS = {
     "no-baseline": "t2mini, but no baseline",
     "signed": "t2mini, but wrong answers cost 1", "sigmoid": "t2mini, but z is a sigmoid",
     "bf16": "t2mini, but z in bfloat16",
-    "all": "all of these", "all, 64 updates": "all of these, 64 updates",
+    "all": "all choices of the release", "all, 64 updates": "all of them, 64 updates",
     "mixed z": "experts mixed by z",
     "mixed logits": "mixed by logits (released)",
     "one z per singular value": "one dial per singular value",
@@ -55,6 +55,7 @@ WORDS = {
     "base, choosing, unlisted": "base model, picking, options hidden",
     "svf, choosing": "SVF expert, picking an option",
     "options hidden": "base model, options not in its prompt",
+    "other form": "base model, options in quotation marks",
     "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
     "real-code": "the first 100 of MBPP", "real-reasoning": "the first 100 of ARC-Challenge",
     "hand-math": "math, by hand", "hand-code": "code, by hand",
