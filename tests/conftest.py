@@ -1,4 +1,6 @@
-"""Tiny models made on the spot: random weights, a byte vocabulary, no network, float32 on one thread."""
+"""Tiny models made on the spot: random weights, a byte vocabulary, no network,
+float32 on one thread.
+"""
 import gc
 import json
 import os
@@ -15,24 +17,28 @@ import t2mini
 from t2mini.model import Config, Transformer
 from t2mini.formats.tokenizer import byte_alphabet
 
-os.environ.setdefault("T2MINI_UNLOCKED", "yes")  # the programs of these tests may run where not all can be locked
+# the programs of these tests may run where not all can be locked
+os.environ.setdefault("T2MINI_UNLOCKED", "yes")
 torch.set_num_threads(1)                        # exact-equality tests need a fixed thread count
 
 # fewer key/value heads than heads, an odd rope base: sizes at which known bugs show
-TINY = dict(model_type="llama", vocab_size=272, hidden_size=48, num_hidden_layers=2, num_attention_heads=6,
-            num_key_value_heads=2, head_dim=8, intermediate_size=96, rope_theta=500_000.0, rms_norm_eps=1e-5,
+TINY = dict(model_type="llama", vocab_size=272, hidden_size=48, num_hidden_layers=2,
+            num_attention_heads=6, num_key_value_heads=2, head_dim=8, intermediate_size=96,
+            rope_theta=500_000.0, rms_norm_eps=1e-5,
             max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=257)
 CONTROL = ["<|endoftext|>", "<|im_end|>", "<|im_start|>"]       # ids 256, 257, 258
 
 
 def random_model(seed=0, **changes):
     """A float32 Transformer with random weights, large enough that positions and heads matter."""
-    spec = {k: v for k, v in TINY.items() if k in Config.__dataclass_fields__} | {"norm_eps": 1e-5} | changes
+    spec = ({k: v for k, v in TINY.items() if k in Config.__dataclass_fields__}
+            | {"norm_eps": 1e-5} | changes)
     torch.manual_seed(seed)
     model = Transformer(Config(**spec)).requires_grad_(False).eval()
     for name, p in model.named_parameters():
         if p.dim() > 1:
-            torch.nn.init.normal_(p, std=0.3 if "embed" in name or "wte" in name else p.shape[1] ** -0.5)
+            torch.nn.init.normal_(
+                p, std=0.3 if "embed" in name or "wte" in name else p.shape[1] ** -0.5)
         elif "norm" in name or "ln" in name:
             p.add_(0.1 * torch.randn_like(p))
     model.name, model.base_sha256 = "tiny", "0" * 64
@@ -40,18 +46,24 @@ def random_model(seed=0, **changes):
 
 
 def write_folder(folder, seed=0, **changes):
-    """A Hugging Face folder of a tiny Llama with a ChatML byte tokenizer, as people have them on disk."""
+    """A Hugging Face folder of a tiny Llama with a ChatML byte tokenizer,
+    as people have them on disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     spec = TINY | changes
-    model = random_model(seed, **{k: v for k, v in spec.items() if k in Config.__dataclass_fields__})
+    model = random_model(seed,
+                         **{k: v for k, v in spec.items() if k in Config.__dataclass_fields__})
     (folder / "config.json").write_text(json.dumps(spec))
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(folder / "model.safetensors"))
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()},
+              str(folder / "model.safetensors"))
     vocab = {c: b for c, b in byte_alphabet().items()}
     added = [{"id": 256 + i, "content": c, "special": True} for i, c in enumerate(CONTROL)]
     (folder / "tokenizer.json").write_text(json.dumps({
-        "model": {"type": "BPE", "vocab": vocab, "merges": []}, "added_tokens": added, "normalizer": None,
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "added_tokens": added, "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "<|im_start|>...<|im_end|>"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": "<|im_start|>...<|im_end|>"}))
     return folder
 
 

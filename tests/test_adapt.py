@@ -1,4 +1,6 @@
-"""Two passes: in this order, on the right weights, and the base model is back afterwards whatever happened."""
+"""Two passes: in this order, on the right weights, and the base model
+is back afterwards whatever happened.
+"""
 import numpy as np
 import pytest
 import torch
@@ -17,12 +19,14 @@ def ready(loaded):
     made = []
     for seed in range(4):
         g = torch.Generator().manual_seed(seed)
-        made.append({n: 1 + 0.25 * torch.randn(len(z), generator=g) for n, z in svf.get_z(model).items()})
+        made.append({n: 1 + 0.25 * torch.randn(len(z), generator=g)
+                     for n, z in svf.get_z(model).items()})
     return model, tokenizer, dict(zip(adapt.SKILLS, made)), made[3]
 
 
 def is_base(model):
-    return all(layer.folded.data_ptr() == layer.base.weight.data_ptr() and bool((layer.z == 1).all()) and layer.bank is None
+    return all(layer.folded.data_ptr() == layer.base.weight.data_ptr()
+               and bool((layer.z == 1).all()) and layer.bank is None
                for layer in svf.layers(model).values())
 
 
@@ -40,7 +44,8 @@ def fake_generate(tokenizer, say, seen):
         ids = torch.zeros(len(rows), max(map(len, rows)) or 1, dtype=torch.long)
         for i, r in enumerate(rows):
             ids[i, :len(r)] = torch.tensor(r)
-        return Samples(ids, torch.tensor([len(r) for r in rows]), torch.zeros(ids.shape), torch.ones(len(rows), dtype=torch.bool),
+        return Samples(ids, torch.tensor([len(r) for r in rows]), torch.zeros(ids.shape),
+                       torch.ones(len(rows), dtype=torch.bool),
                        torch.zeros(len(rows), model.cfg.vocab_size))
     return generate
 
@@ -55,11 +60,15 @@ def test_the_first_pass_runs_on_base_or_dispatcher(ready, monkeypatch, strategy)
     found = adapt.route(model, tokenizer, ["q"], dispatcher if strategy == "classifier" else None)
     name = next(iter(svf.layers(model)))
     S = svf.layers(model)[name].S
-    assert torch.equal(seen[0], (S * (dispatcher[name] - 1))[None] if strategy == "classifier" else torch.ones_like(S))
-    adapt.route(model, tokenizer, ["q"] * (adapt.FEW + 1), dispatcher if strategy == "classifier" else None)
-    assert torch.equal(seen[1], dispatcher[name] if strategy == "classifier" else torch.ones_like(S))
+    assert torch.equal(seen[0], (S * (dispatcher[name] - 1))[None] if strategy == "classifier"
+                       else torch.ones_like(S))
+    adapt.route(model, tokenizer, ["q"] * (adapt.FEW + 1),
+                dispatcher if strategy == "classifier" else None)
+    assert torch.equal(seen[1],
+                       dispatcher[name] if strategy == "classifier" else torch.ones_like(S))
     assert found[0].label == "math" and found[0].readable and is_base(model)
-    assert abs(sum(found[0].probabilities.values()) - 1) < 1e-5 and set(found[0].probabilities) == set(tasks.LABELS)
+    assert abs(sum(found[0].probabilities.values()) - 1) < 1e-5
+    assert set(found[0].probabilities) == set(tasks.LABELS)
 
 
 @torch.no_grad()
@@ -68,20 +77,27 @@ def logits(model):
 
 
 def test_two_passes_in_order_and_the_base_bit_for_bit(ready, monkeypatch):
-    """Fails if the second pass runs on the dispatcher or the base, or anything of an expert stays in weights or logits."""
+    """Fails if the second pass runs on the dispatcher or the base, or anything of an expert stays
+    in weights or logits.
+    """
     model, tokenizer, experts, dispatcher = ready
     name, seen = next(iter(svf.layers(model))), []
     folded = {n: layer.folded.clone() for n, layer in svf.layers(model).items()}
     want = logits(model)
-    monkeypatch.setattr(adapt, "generate", fake_generate(tokenizer, lambda i: ["math", "code"][i], seen))
+    monkeypatch.setattr(adapt, "generate",
+                        fake_generate(tokenizer, lambda i: ["math", "code"][i], seen))
     monkeypatch.setattr(evaluate, "generate", fake_generate(tokenizer, lambda i: "done", seen))
     for first in (dispatcher, None):
         seen.clear()
         routes = adapt.route(model, tokenizer, ["a", "bb"], first)
-        assert adapt.second_pass(model, tokenizer, ["a", "bb"], [r.label for r in routes], experts, 4) == ["done"] * 2
+        assert adapt.second_pass(model, tokenizer, ["a", "bb"], [r.label for r in routes],
+                                 experts, 4) == ["done"] * 2
         S = svf.layers(model)[name].S
-        assert len(seen) == 2 and torch.equal(seen[0], (S * (first[name] - 1)).expand(2, -1) if first else torch.ones_like(S))
-        assert torch.equal(seen[1], S * (torch.stack((experts["math"][name], experts["code"][name])) - 1))
+        assert len(seen) == 2
+        assert torch.equal(seen[0], (S * (first[name] - 1)).expand(2, -1) if first
+                           else torch.ones_like(S))
+        assert torch.equal(seen[1],
+                           S * (torch.stack((experts["math"][name], experts["code"][name])) - 1))
         assert all(torch.equal(layer.folded, folded[n]) for n, layer in svf.layers(model).items())
         assert torch.equal(logits(model), want)
 
@@ -96,11 +112,14 @@ def test_an_expert_loaded_before_changes_no_route(ready, strategy):
     svf.set_z(model, experts["code"])
     assert adapt.route(model, tokenizer, questions, first) == want and is_base(model)
     for r in want:
-        assert sum(r.probabilities.values()) == pytest.approx(1, abs=1e-5) and min(r.probabilities.values()) >= 0
+        assert sum(r.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert min(r.probabilities.values()) >= 0
 
 
 def test_other_and_unreadable_get_the_base_models_own_answer(ready, monkeypatch):
-    """Fails if "other" skips loading and so runs on the expert that was loaded last (the released code's does)."""
+    """Fails if "other" skips loading and so runs on the expert that was loaded last
+    (the released code's does).
+    """
     model, tokenizer, experts, _ = ready
     questions = [f"question {i}" for i in range(4)]
     base, want = evaluate.answers(model, tokenizer, questions, 8), logits(model)
@@ -109,11 +128,14 @@ def test_other_and_unreadable_get_the_base_models_own_answer(ready, monkeypatch)
         m.setattr(adapt, "generate", fake_generate(tokenizer, lambda i: said[i], []))
         labels = [r.label for r in adapt.route(model, tokenizer, questions)]
     svf.set_z(model, experts["math"])
-    assert evaluate.answers(model, tokenizer, questions, 8) != base             # the expert does answer otherwise
+    # the expert does answer otherwise
+    assert evaluate.answers(model, tokenizer, questions, 8) != base
     assert adapt.second_pass(model, tokenizer, questions, labels, experts, 8) == base
-    for last in ("reasoning", "math"):                      # several experts share a batch, a single one is folded in
+    # several experts share a batch, a single one is folded in
+    for last in ("reasoning", "math"):
         svf.set_z(model, experts["math"])
-        mixed = adapt.second_pass(model, tokenizer, questions, ["math", "other", last, "other"], experts, 8)
+        mixed = adapt.second_pass(model, tokenizer, questions,
+                                  ["math", "other", last, "other"], experts, 8)
         assert [mixed[1], mixed[3]] == [base[1], base[3]] and torch.equal(logits(model), want)
 
 
@@ -123,7 +145,8 @@ def test_unreadable_answers_go_to_the_base_model(ready, monkeypatch):
     said = ["banana", "code or math", "OTHER", "reasoning"]
     monkeypatch.setattr(adapt, "generate", fake_generate(tokenizer, lambda i: said[i], []))
     found = adapt.route(model, tokenizer, list("abcd"))
-    assert [(r.label, r.readable) for r in found] == [("other", False), ("other", False), ("other", True), ("reasoning", True)]
+    assert [(r.label, r.readable) for r in found] == [("other", False), ("other", False),
+                                                      ("other", True), ("reasoning", True)]
 
 
 def test_one_dispatch_prompt(ready, monkeypatch):
@@ -131,15 +154,19 @@ def test_one_dispatch_prompt(ready, monkeypatch):
     model, tokenizer, *_ = ready
     asked = []
     real = adapt.generate
-    monkeypatch.setattr(adapt, "generate", lambda m, prompts, *a, **k: asked.extend(prompts) or real(m, prompts, *a, **k))
+    monkeypatch.setattr(adapt, "generate", lambda m, prompts, *a, **k: (
+        asked.extend(prompts) or real(m, prompts, *a, **k)))
     adapt.route(model, tokenizer, ["how much is 2 + 2?"])
-    assert asked == [tokenizer.prompt(tasks.dispatch_prompt("how much is 2 + 2?"), opener=tasks.get("dispatch").opener)]
+    assert asked == [tokenizer.prompt(tasks.dispatch_prompt("how much is 2 + 2?"),
+                                      opener=tasks.get("dispatch").opener)]
 
 
 def test_second_pass_answers_with_the_routed_expert(ready):
-    """Fails if answers are mixed up between labels, or "other" is not the base model's own answer."""
+    """Fails if answers are mixed up between labels, or "other" is not the base model's own answer.
+    """
     model, tokenizer, experts, _ = ready
-    questions, labels = [f"question {i}" for i in range(6)], ["math", "other", "code", "math", "reasoning", "other"]
+    questions, labels = ([f"question {i}" for i in range(6)],
+                         ["math", "other", "code", "math", "reasoning", "other"])
     got = adapt.second_pass(model, tokenizer, questions, labels, experts, 8)
     for q, label, text in zip(questions, labels, got):
         with svf.using(model, experts.get(label, {})):
@@ -190,12 +217,16 @@ SHOTS = [Example(f"say {i}", "e", "contains") for i in range(4)]
 
 
 def pay(monkeypatch):
-    """A reward that some random models earn: the text holds a letter of the first half of the alphabet."""
-    monkeypatch.setattr(tasks, "rewards", lambda es, texts, counts=None: [float(any(c in "abcdefghijklm" for c in t.lower())) for t in texts])
+    """A reward that some random models earn:
+    the text holds a letter of the first half of the alphabet.
+    """
+    monkeypatch.setattr(tasks, "rewards", lambda es, texts, counts=None: [
+        float(any(c in "abcdefghijklm" for c in t.lower())) for t in texts])
 
 
 def test_mixtures_scored_together_are_those_scored_alone(ready, monkeypatch):
-    """Fails if per-row experts, shrinking batches or sorting hand a mixture another one's answers."""
+    """Fails if per-row experts, shrinking batches or sorting hand a mixture another one's answers.
+    """
     model, tokenizer, experts, _ = ready
     pay(monkeypatch)
     zs = list(experts.values())
@@ -205,20 +236,25 @@ def test_mixtures_scored_together_are_those_scored_alone(ready, monkeypatch):
         with svf.using(model, z):
             assert accuracy == np.mean(evaluate.score(model, tokenizer, TASK, SHOTS))
         alone = adapt.score_mixtures(model, tokenizer, TASK, SHOTS, [z])[0]
-        assert alone[0] == accuracy and (alone[1] == likelihood or abs(alone[1] - likelihood) < 1e-3)
+        assert alone[0] == accuracy
+        assert alone[1] == likelihood or abs(alone[1] - likelihood) < 1e-3
     assert is_base(model)
 
 
 def test_the_tie_break_is_the_likelihood_of_right_answers(ready, monkeypatch):
-    """Fails if wrong answers count in the tie-break, long answers weigh more, or shots are mixed up by the sorting."""
+    """Fails if wrong answers count in the tie-break, long answers weigh more,
+    or shots are mixed up by the sorting.
+    """
     model, tokenizer, experts, _ = ready
     shots = [Example("say " + "word " * k, "x", "contains") for k in (5, 1, 3)]
-    monkeypatch.setattr(tasks, "rewards", lambda es, texts, counts=None: [float(e is not shots[1]) for e in es])
+    monkeypatch.setattr(tasks, "rewards",
+                        lambda es, texts, counts=None: [float(e is not shots[1]) for e in es])
     (accuracy, likelihood), = adapt.score_mixtures(model, tokenizer, TASK, shots, [experts["math"]])
     each = []
     with svf.using(model, experts["math"]):
         for e in (shots[0], shots[2]):
-            out = generate(model, [tokenizer.prompt(e.prompt)], TASK.max_tokens, tokenizer.stop_ids, 0)
+            out = generate(model, [tokenizer.prompt(e.prompt)],
+                           TASK.max_tokens, tokenizer.stop_ids, 0)
             each.append(float(out.logprobs.sum() / out.lengths[0]))
     assert accuracy == pytest.approx(2 / 3) and likelihood == pytest.approx(np.mean(each), abs=1e-3)
 
@@ -232,27 +268,36 @@ def test_no_right_answer_is_the_worst_tie_break(ready, monkeypatch):
 
 @pytest.mark.parametrize("per_matrix", [False, True])
 def test_cem_is_never_worse_on_its_shots(ready, monkeypatch, per_matrix):
-    """Fails if the base model or a single expert beats what the search returns, or NaN comes out of it."""
+    """Fails if the base model or a single expert beats what the search returns,
+    or NaN comes out of it.
+    """
     model, tokenizer, experts, _ = ready
     pay(monkeypatch)
     zs = list(experts.values())
-    mixed, found = adapt.adapt_cem(model, tokenizer, TASK, zs, SHOTS, per_matrix, iterations=2, population=5)
+    mixed, found = adapt.adapt_cem(model, tokenizer, TASK, zs, SHOTS,
+                                   per_matrix, iterations=2, population=5)
     rivals = adapt.score_mixtures(model, tokenizer, TASK, SHOTS, [{}, *zs])
     assert found.best_score[0] >= max(r[0] for r in rivals) and is_base(model)
     assert all(torch.isfinite(z).all() for z in mixed.values())
     assert len(found.best) == (3 * len(zs[0]) if per_matrix else 3)
     best, base = found.best_score, logits(model)
-    assert best >= max(rivals) or best[0] == max(rivals)[0] and best[1] == pytest.approx(max(rivals)[1], abs=1e-3)
-    with svf.using(model, mixed):                               # what is returned is what was scored
-        assert best[0] == np.mean(evaluate.score(model, tokenizer, TASK, SHOTS)) and not torch.equal(logits(model), base)
+    assert (best >= max(rivals)
+            or best[0] == max(rivals)[0] and best[1] == pytest.approx(max(rivals)[1], abs=1e-3))
+    # what is returned is what was scored
+    with svf.using(model, mixed):
+        assert best[0] == np.mean(evaluate.score(model, tokenizer, TASK, SHOTS))
+        assert not torch.equal(logits(model), base)
     adapt.adapt_cem(model, tokenizer, TASK, zs, SHOTS[:1], per_matrix, iterations=1, population=2)
     assert torch.equal(logits(model), base)
 
 
 @pytest.mark.parametrize("per_matrix", [False, True])
 @pytest.mark.parametrize("winner", range(4))
-def test_base_and_experts_are_tried_however_small_the_population(ready, monkeypatch, winner, per_matrix):
-    """Fails if a population of two leaves out the base model or an expert, so that the result can be worse than it."""
+def test_base_and_experts_are_tried_however_small_the_population(
+        ready, monkeypatch, winner, per_matrix):
+    """Fails if a population of two leaves out the base model or an expert,
+    so that the result can be worse than it.
+    """
     model, tokenizer, experts, _ = ready
     rivals = [{n: torch.ones_like(z) for n, z in experts["math"].items()}, *experts.values()]
 
@@ -260,45 +305,63 @@ def test_base_and_experts_are_tried_however_small_the_population(ready, monkeypa
         return [(float(all(torch.equal(z[n], rivals[winner][n]) for n in z)), -1.0) for z in mixed]
 
     monkeypatch.setattr(adapt, "score_mixtures", score)
-    mixed, found = adapt.adapt_cem(model, tokenizer, TASK, list(experts.values()), SHOTS[:1], per_matrix, 2, 2)
-    assert found.best_score == (1.0, -1.0) and all(torch.equal(mixed[n], rivals[winner][n]) for n in mixed)
+    mixed, found = adapt.adapt_cem(model, tokenizer, TASK, list(experts.values()),
+                                   SHOTS[:1], per_matrix, 2, 2)
+    assert found.best_score == (1.0, -1.0)
+    assert all(torch.equal(mixed[n], rivals[winner][n]) for n in mixed)
 
 
 @pytest.mark.parametrize("more", [[], ["--per-matrix"]])
-def test_a_normalised_search_writes_the_mixture_that_it_names(call, home, ready, monkeypatch, more):     # noqa: F811
-    """Fails if `adapt --normalise` mixes with weights that are not divided by their sum, or prints and stores others than it
-    mixes with; or --by=likelihood, which has no such sums, ends in more than a line. A search on ties would find its middle, whose
-    sum is 1: here a candidate that was drawn wins."""
+def test_a_normalised_search_writes_the_mixture_that_it_names(call, home, ready,     # noqa: F811
+                                                              monkeypatch, more):
+    """Fails if `adapt --normalise` mixes with weights that are not divided by their sum,
+    or prints and stores others than it mixes with; or --by=likelihood, which has no such sums,
+    ends in more than a line. A search on ties would find its middle, whose sum is 1:
+    here a candidate that was drawn wins.
+    """
     model, _, made, _ = ready
     for name, z in made.items():
-        experts.save_expert(home / "out" / f"{name}.safetensors", z, {"base_sha256": model.base_sha256})
-    monkeypatch.setattr(adapt, "score_mixtures", lambda m, t, task, shots, mixed: [(float(i == 1), -1.0) for i in range(len(mixed))])
-    args = ["adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1", "--population=6", "--n=1", "--max-tokens=1", "--seed=3", "--json",
-            *more]
+        experts.save_expert(home / "out" / f"{name}.safetensors", z,
+                            {"base_sha256": model.base_sha256})
+    monkeypatch.setattr(
+        adapt, "score_mixtures",
+        lambda m, t, task, shots, mixed: [(float(i == 1), -1.0) for i in range(len(mixed))])
+    args = ["adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1", "--population=6",
+            "--n=1", "--max-tokens=1", "--seed=3", "--json", *more]
     zs, found = [made[name] for name in adapt.MIXED], {}
     for normalise in ([], ["--normalise"]):
         status, out, err = call(*args, *normalise)
         assert status == 0, err
         told, path = last_json(out), home / "out" / "mixture.safetensors"
         alpha, z = list(told["alpha"].values()), experts.read_expert(path)
-        assert experts.read_metadata(path)["alpha"] == told["alpha"] and f"alpha {told['alpha']}" in out
-        rows = [torch.linalg.lstsq(torch.stack([e[n] - 1 for e in zs], 1), (z[n] - 1)[:, None]).solution[:, 0] for n in z]
-        assert torch.stack(rows).mean(0).tolist() == pytest.approx(alpha, abs=1e-4)         # stored with four digits
+        assert experts.read_metadata(path)["alpha"] == told["alpha"]
+        assert f"alpha {told['alpha']}" in out
+        rows = [torch.linalg.lstsq(torch.stack([e[n] - 1 for e in zs], 1),
+                                   (z[n] - 1)[:, None]).solution[:, 0] for n in z]
+        # stored with four digits
+        assert torch.stack(rows).mean(0).tolist() == pytest.approx(alpha, abs=1e-4)
         found[bool(normalise)] = torch.stack(rows).sum(1)
         if not more:
             want = svf.mix(zs, alpha)
             assert all(torch.allclose(z[n], want[n], atol=2e-4) for n in z)
-            assert f"alpha {' '.join(f'{a:.2f}' for a in alpha)}," in err                   # the search's own line
-            assert (sum(alpha) == pytest.approx(1, abs=2e-4)) == (sum(told["alpha_mean"].values()) == pytest.approx(1, abs=2e-4)) == bool(normalise)
+            # the search's own line
+            assert f"alpha {' '.join(f'{a:.2f}' for a in alpha)}," in err
+            assert ((sum(alpha) == pytest.approx(1, abs=2e-4))
+                    == (sum(told["alpha_mean"].values()) == pytest.approx(1, abs=2e-4))
+                    == bool(normalise))
     small = found[False] < 0.1                              # such sums are left as they are
     assert small.float().mean() < 0.5 and (found[False] - 1).abs().max() > 0.1
-    torch.testing.assert_close(found[True], torch.where(small, found[False], 1.0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found[True],
+                               torch.where(small, found[False], 1.0), rtol=0, atol=1e-4)
     status, _, err = call(*args, "--normalise", "--by=likelihood")
-    assert status == 1 and "--by=likelihood does not go with --normalise" in err and err.count("t2mini: ") == 1 and "Traceback" not in err
+    assert status == 1 and "--by=likelihood does not go with --normalise" in err
+    assert err.count("t2mini: ") == 1 and "Traceback" not in err
 
 
 def test_weights_of_zero_or_below_give_no_nan(ready):
-    """Fails if alphas are divided by their sum (0 / 0 in the release), or a negative one flips a matrix instead of its change."""
+    """Fails if alphas are divided by their sum (0 / 0 in the release),
+    or a negative one flips a matrix instead of its change.
+    """
     model, _, experts, _ = ready
     zs, base = list(experts.values()), logits(model)
     for alpha in ([0.0, 0.0, 0.0], [0.5, -0.5, 0.0], [-0.5, -0.5, -0.5], [1.5, 1.5, 1.5]):
@@ -336,8 +399,11 @@ def test_one_hot_alpha_is_the_expert_and_zero_the_base(ready):
 
 
 def test_shots_and_scored_examples_are_disjoint():
-    """Fails if the few-shot examples are among those that are scored (the release takes both from test)."""
+    """Fails if the few-shot examples are among those that are scored
+    (the release takes both from test).
+    """
     for name in ("math-unseen", "code-unseen", "reasoning-unseen", "math", "code", "reasoning"):
         task = tasks.get(name)
         for seed in (0, 1):
-            assert not {e.key for e in task.examples("val", 10, seed)} & {e.key for e in task.examples("test", 30)}
+            assert (not {e.key for e in task.examples("val", 10, seed)}
+                    & {e.key for e in task.examples("test", 30)})

@@ -63,6 +63,7 @@ def test_the_map_of_the_tests_is_whole():
 
 
 def test_the_two_halves_are_all_tests():
-    """Fails if `make test` leaves out a file of tests, or runs one twice or one that is not there."""
+    """Fails if `make test` leaves out a file of tests, or runs one twice or one that is not there.
+    """
     first, others = halves.halves()
     assert sorted(first + others) == sorted(p.name for p in ROOT.glob("tests/test_*.py"))

@@ -1,10 +1,12 @@
 """
-Attacks on the sandbox. Each must earn nothing, learn nothing, change nothing, end in time and leave no process.
+Attacks on the sandbox. Each must earn nothing, learn nothing, change nothing,
+end in time and leave no process.
 
-The programs get more than they would in earnest: modules that reach the system can be imported, a folder that everybody
-may write to, a server that listens, a process of their own user. `test_the_attacks_are_real` takes the locks off and
-sees the same programs do what they try to do; what then happens is what a broken lock would let happen here. Those that
-deceive rather than harm meet a judge that trusts them (`test_the_deceptions_are_real`).
+The programs get more than they would in earnest: modules that reach the system can be imported,
+a folder that everybody may write to, a server that listens, a process of their own user.
+`test_the_attacks_are_real` takes the locks off and sees the same programs do what they try to do;
+what then happens is what a broken lock would let happen here.
+Those that deceive rather than harm meet a judge that trusts them (`test_the_deceptions_are_real`).
 """
 import os
 import socket
@@ -22,42 +24,56 @@ from t2mini import tasks
 from t2mini.questions import asserts, sandbox
 from t2mini.questions.example import Example
 
-SECRET = f"expected-{uuid.uuid4()}"                         # what the hidden test expects: nobody can guess it
-TOOLS = set("_socket subprocess threading signal gc inspect ctypes resource atexit importlib".split())
+# what the hidden test expects: nobody can guess it
+SECRET = f"expected-{uuid.uuid4()}"
+TOOLS = set(
+    "_socket subprocess threading signal gc inspect ctypes resource atexit importlib".split())
 SECONDS = 0.2                                               # the time that a program has here
 
-# name -> body of f(x); FOLDER, PORT, PID and PROJECT stand for the folder, the server, the process and the tasks' source
+# name -> body of f(x); FOLDER, PORT, PID and PROJECT stand for the folder, the server,
+# the process and the tasks' source
 ATTACKS = {
     # time
     "endless loop": "while True: pass",
-    "endless loop that catches everything": "while True:\n  try:\n   while True: pass\n  except BaseException: pass",
+    "endless loop that catches everything":
+        "while True:\n  try:\n   while True: pass\n  except BaseException: pass",
     "sleep": "time.sleep(60)",
     "endless generator": "return list(iter(int, 1))[:1] if 0 else sum(1 for _ in iter(int, 1))",
     "pattern that never ends": "import re\nreturn re.match('(a+)+$', 'a' * 60 + 'b')",
-    "signals ignored": "import signal\nfor s in (1, 2, 14, 15, 24):\n  try: signal.signal(s, signal.SIG_IGN)\n"
-                       "  except BaseException: pass\nwhile True: pass",
-    "more time asked for": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (999, 999))\nwhile True: pass",
+    "signals ignored":
+        "import signal\nfor s in (1, 2, 14, 15, 24):\n  try: signal.signal(s, signal.SIG_IGN)\n"
+        "  except BaseException: pass\nwhile True: pass",
+    "more time asked for":
+        "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (999, 999))\nwhile True: pass",
     # memory, output
     "memory bomb": "return len(bytearray(10**11))",
     "memory bomb, slowly": "l = []\nwhile True: l.append(' ' * 10**6 + str(len(l)))",
     "huge integer": "return 9 ** 9 ** 9",
     "huge integer as text": "return str(10 ** 10 ** 6)",
     "deep recursion": "sys.setrecursionlimit(10**9)\ndef g(n): return g(n + 1)\nreturn g(0)",
-    "deep recursion in C": "sys.setrecursionlimit(10**9)\nv = []\nfor _ in range(10**6): v = [v]\nreturn repr(v)",
+    "deep recursion in C":
+        "sys.setrecursionlimit(10**9)\nv = []\nfor _ in range(10**6): v = [v]\nreturn repr(v)",
     "output flood": "while True: print('x' * 10**6); sys.stderr.write('x' * 10**6)",
-    "flood of the way back": "while True:\n  for i in range(9):\n    try: os.write(i, b'x' * 10**6)\n    except OSError: pass",
+    "flood of the way back":
+        "while True:\n  for i in range(9):\n    try: os.write(i, b'x' * 10**6)\n"
+        "    except OSError: pass",
     "flood by the result": "return 'x' * 10**7",
     # processes
     "fork bomb": "while True: os.fork()",
     "child that outlives": "if not os.fork():\n  time.sleep(3)\n  os._exit(0)\nreturn 1",
-    "grandchild in its own session": "if not os.fork():\n  os.setsid()\n  if os.fork(): os._exit(0)\n  time.sleep(3)\n"
-                                     "  os._exit(0)\ntime.sleep(0.1)\nreturn 1",
-    "other program": "import subprocess\nreturn subprocess.run(['/bin/echo', 'hi'], capture_output=True).stdout.decode()",
+    "grandchild in its own session":
+        "if not os.fork():\n  os.setsid()\n  if os.fork(): os._exit(0)\n  time.sleep(3)\n"
+        "  os._exit(0)\ntime.sleep(0.1)\nreturn 1",
+    "other program":
+        "import subprocess\n"
+        "return subprocess.run(['/bin/echo', 'hi'], capture_output=True).stdout.decode()",
     "other program by spawn": "return os.posix_spawn('/bin/sleep', ['sleep', '1'], {})",
     "shell": "import subprocess\nreturn os.popen('echo hi').read()",
     "becoming another program": "os.execv('/bin/sleep', ['sleep', '9'])",
-    "child with a terminal": "child, terminal = os.forkpty()\nif not child: os._exit(0)\nreturn child",
-    "thread that outlives": "import threading\nthreading.Thread(target=time.sleep, args=(60,)).start()\nreturn 1",
+    "child with a terminal":
+        "child, terminal = os.forkpty()\nif not child: os._exit(0)\nreturn child",
+    "thread that outlives":
+        "import threading\nthreading.Thread(target=time.sleep, args=(60,)).start()\nreturn 1",
     "killing another process": "os.kill(PID, 9)\nreturn 1",
     "killing the parent": "os.kill(os.getppid(), 9)\nreturn 1",
     # files
@@ -76,22 +92,33 @@ ATTACKS = {
     "making a folder": "os.mkdir(FOLDER + '/new')\nreturn 1",
     "changed folder": "os.chdir(FOLDER)\nopen('new', 'w').write('x')\nreturn 1",
     "its own folder filled": "open('x', 'w').write('x' * 10**8)\nreturn 1",
-    "import of the program": "sys.path[:0] = [os.path.dirname(os.path.dirname(PROJECT))]\nimport t2mini.grade\nreturn 1",
-    "import from a file of its own": "open('own.py', 'w').write('x = 1')\nsys.path[:0] = ['.']\nimport own\nreturn own.x",
+    "import of the program":
+        "sys.path[:0] = [os.path.dirname(os.path.dirname(PROJECT))]\n"
+        "import t2mini.grade\nreturn 1",
+    "import from a file of its own":
+        "open('own.py', 'w').write('x = 1')\nsys.path[:0] = ['.']\nimport own\nreturn own.x",
     # network
     "connecting": "import _socket\ns = _socket.socket()\ns.connect(('127.0.0.1', PORT))\nreturn 1",
-    "sending a datagram": "import _socket\ns = _socket.socket(2, 2)\nreturn s.sendto(b'x', ('127.0.0.1', PORT))",
+    "sending a datagram":
+        "import _socket\ns = _socket.socket(2, 2)\nreturn s.sendto(b'x', ('127.0.0.1', PORT))",
     "pair of sockets": "import _socket\nreturn len(_socket.socketpair())",
     # looking around
-    "secrets in the environment": "return [v for k, v in os.environ.items() if k == 'T2_SECRET'][0]",
+    "secrets in the environment":
+        "return [v for k, v in os.environ.items() if k == 'T2_SECRET'][0]",
     "reading standard input": "return sys.stdin.read() or input()",
-    "reading every open file": "found = []\nfor i in range(20):\n  try: found.append(os.read(i, 10**6).decode())\n"
-                               "  except (OSError, UnicodeError): pass\nreturn found[0] or 1 / 0",
-    "frames searched for the tests": "found, frame = [], sys._getframe()\nwhile frame:\n"
-                                     "  found += [repr(v)[:9000] for v in [*frame.f_locals.values(), *frame.f_globals.values()]]\n"
-                                     "  frame = frame.f_back\nreturn [t for t in found if 'expected-' + '' in t][0]",
-    "objects searched for the tests": "import gc\nheld = [v for o in gc.get_objects() if type(o) is dict for v in o.values()]\n"
-                                      "return [v for v in held if type(v) is str and v.startswith('expected-') and len(v) == 45][0]",
+    "reading every open file":
+        "found = []\nfor i in range(20):\n  try: found.append(os.read(i, 10**6).decode())\n"
+        "  except (OSError, UnicodeError): pass\nreturn found[0] or 1 / 0",
+    "frames searched for the tests":
+        "found, frame = [], sys._getframe()\nwhile frame:\n"
+        "  found += [repr(v)[:9000] "
+        "for v in [*frame.f_locals.values(), *frame.f_globals.values()]]\n"
+        "  frame = frame.f_back\nreturn [t for t in found if 'expected-' + '' in t][0]",
+    "objects searched for the tests":
+        "import gc\n"
+        "held = [v for o in gc.get_objects() if type(o) is dict for v in o.values()]\n"
+        "return [v for v in held "
+        "if type(v) is str and v.startswith('expected-') and len(v) == 45][0]",
     "memory read by ctypes": "import ctypes\nreturn ctypes.string_at(id(f), 64).hex()",
     "kernel called by ctypes": "import ctypes\nreturn ctypes.CDLL(None).getppid()",
     # deceiving the judge
@@ -99,29 +126,45 @@ ATTACKS = {
     "sys.exit(0)": "sys.exit(0)",
     "SystemExit with a guess": "raise SystemExit('passed')",
     "KeyboardInterrupt": "raise KeyboardInterrupt",
-    "answer written by hand": "for i in range(9):\n  try: os.write(i, b\"V('passed',)\")\n  except OSError: pass\nos._exit(0)",
-    "number that cannot be printed": "for i in range(9):\n  try: os.write(i, b'V(0x' + b'f' * 9000 + b',)')\n"
-                                     "  except OSError: pass\nos._exit(0)",
-    "equal to everything": "class A:\n  __eq__ = lambda s, o: True\n  __hash__ = lambda s: 0\nreturn A()",
-    "text that is equal to everything": "class A(str):\n  __eq__ = lambda s, o: True\n  __hash__ = str.__hash__\nreturn A('x')",
-    "class that is equal to every class": "class M(type):\n  __eq__ = lambda s, o: True\n  __hash__ = type.__hash__\n"
-                                          "class A(metaclass=M):\n  __repr__ = lambda s: \"'passed'\"\nreturn A()",
-    "lying about its type": "class A:\n  __class__ = str\n  __repr__ = lambda s: 'passed'\nreturn A()",
-    "patched builtins": "import builtins\nbuiltins.len = builtins.isinstance = builtins.all = lambda *a: True\n"
-                        "builtins.type = lambda *a: str\nreturn 'passed'",
-    "patched messenger": "import __main__\n__main__.text = lambda *a: '\"passed\"'\nos.write = lambda *a: 7\nreturn 'passed'",
+    "answer written by hand":
+        "for i in range(9):\n  try: os.write(i, b\"V('passed',)\")\n"
+        "  except OSError: pass\nos._exit(0)",
+    "number that cannot be printed":
+        "for i in range(9):\n  try: os.write(i, b'V(0x' + b'f' * 9000 + b',)')\n"
+        "  except OSError: pass\nos._exit(0)",
+    "equal to everything":
+        "class A:\n  __eq__ = lambda s, o: True\n  __hash__ = lambda s: 0\nreturn A()",
+    "text that is equal to everything":
+        "class A(str):\n  __eq__ = lambda s, o: True\n  __hash__ = str.__hash__\nreturn A('x')",
+    "class that is equal to every class":
+        "class M(type):\n  __eq__ = lambda s, o: True\n  __hash__ = type.__hash__\n"
+        "class A(metaclass=M):\n  __repr__ = lambda s: \"'passed'\"\nreturn A()",
+    "lying about its type":
+        "class A:\n  __class__ = str\n  __repr__ = lambda s: 'passed'\nreturn A()",
+    "patched builtins":
+        "import builtins\nbuiltins.len = builtins.isinstance = builtins.all = lambda *a: True\n"
+        "builtins.type = lambda *a: str\nreturn 'passed'",
+    "patched messenger":
+        "import __main__\n__main__.text = lambda *a: '\"passed\"'\nos.write = lambda *a: 7\n"
+        "return 'passed'",
     "work left for the exit": "import atexit\natexit.register(time.sleep, 60)\nreturn 'passed'",
-    "hook taken off": "sys.addaudithook(lambda *a: None)\nsys.settrace(None)\nreturn open('/etc/passwd').read(40)",
+    "hook taken off":
+        "sys.addaudithook(lambda *a: None)\nsys.settrace(None)\n"
+        "return open('/etc/passwd').read(40)",
     "every number at once": "return float('inf')",
 }
 # Those that do visible harm as soon as nothing locks, and little enough to be let loose in a test.
 HARMFUL = " ".join("""grandchild in its own session, other program, other program by spawn, shell,
     child with a terminal, killing another process, reading /etc/passwd, listing a folder,
-    reading the parent's command, writing outside, overwriting, deleting, renaming, truncating, symlink, making a folder,
-    changed folder, connecting, sending a datagram, pair of sockets, memory read by ctypes, kernel called by ctypes,
+    reading the parent's command, writing outside, overwriting, deleting, renaming, truncating, """
+                   """symlink, making a folder,
+    changed folder, connecting, sending a datagram, pair of sockets, memory read by ctypes, """
+                   """kernel called by ctypes,
     hook taken off, thread that outlives""".split()).split(", ")
-# Those that win against a judge that runs the test in the same interpreter, told of it, and believes how that ends.
-DECEITFUL = " ".join("""secrets in the environment, reading standard input, reading every open file, frames searched for the tests,
+# Those that win against a judge that runs the test in the same interpreter, told of it,
+# and believes how that ends.
+DECEITFUL = " ".join("""secrets in the environment, reading standard input, """
+                     """reading every open file, frames searched for the tests,
     objects searched for the tests, os._exit(0), sys.exit(0), equal to everything,
     text that is equal to everything""".split()).split(", ")
 NAIVE = """
@@ -156,10 +199,11 @@ class World:
 
     def program(self, name):
         lines = ATTACKS[name]
-        for word, value in (("FOLDER", str(self.folder)), ("PORT", self.port), ("PID", self.other.pid),
-                            ("PROJECT", str(Path(tasks.__file__)))):
+        for word, value in (("FOLDER", str(self.folder)), ("PORT", self.port),
+                            ("PID", self.other.pid), ("PROJECT", str(Path(tasks.__file__)))):
             lines = lines.replace(word, repr(value))
-        code = "import os, sys, time\ndef f(x):\n" + "".join(f"  {line}\n" for line in lines.split("\n"))
+        code = ("import os, sys, time\ndef f(x):\n"
+                + "".join(f"  {line}\n" for line in lines.split("\n")))
         compile(code, name, "exec")
         return code
 
@@ -167,12 +211,14 @@ class World:
         """-> (reward, Outcome)"""
         code = self.program(name)
         example = Example("q", "a", "code", calls=(((3,), SECRET),), name="f")
-        outcome = sandbox.call_function(code, "f", [args for args, _ in example.calls], seconds=SECONDS)
+        outcome = sandbox.call_function(code, "f",
+                                        [args for args, _ in example.calls], seconds=SECONDS)
         return float(asserts.passes(example, outcome)), outcome
 
     def processes(self):
         if not Path("/proc/self/cmdline").exists():
-            return subprocess.run(["ps", "-axww", "-o", "command"], capture_output=True, text=True).stdout.count(self.mark)
+            return subprocess.run(["ps", "-axww", "-o", "command"], capture_output=True,
+                                  text=True).stdout.count(self.mark)
         found = 0
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -187,7 +233,8 @@ class World:
             found.append("files")
         if self.other.poll() is not None:
             found.append("process killed")
-        for name, take in (("connection", self.server.accept), ("datagram", lambda: self.datagrams.recv(9))):
+        for name, take in (("connection", self.server.accept),
+                           ("datagram", lambda: self.datagrams.recv(9))):
             try:
                 take()
                 found.append(name)
@@ -205,7 +252,8 @@ class World:
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     sandbox.features()
-    with tempfile.TemporaryDirectory() as folder:           # pytest's own folders are closed to other users
+    # pytest's own folders are closed to other users
+    with tempfile.TemporaryDirectory() as folder:
         made = World(folder, monkeypatch)
         yield made
         made.close()
@@ -213,7 +261,9 @@ def world(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack(world, name, monkeypatch, tmp_path):
-    """Fails if the program earns, learns what is expected, does harm, is waited for, or leaves a process or a file."""
+    """Fails if the program earns, learns what is expected, does harm, is waited for,
+    or leaves a process or a file.
+    """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if os.getuid() == 0:
         os.chmod(tmp_path, 0o755)
@@ -227,7 +277,9 @@ def test_attack(world, name, monkeypatch, tmp_path):
 
 
 def test_there_are_enough_attacks():
-    """Fails if the suite shrinks below what was promised, or an attack of the second list is not in the first."""
+    """Fails if the suite shrinks below what was promised,
+    or an attack of the second list is not in the first.
+    """
     assert len(ATTACKS) >= 60 and len(HARMFUL) >= 20 and {*HARMFUL, *DECEITFUL} <= set(ATTACKS)
 
 
@@ -242,17 +294,21 @@ def unlock(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="takes Linux's locks off")
 @pytest.mark.parametrize("name", HARMFUL)
 def test_the_attacks_are_real(world, name, monkeypatch):
-    """Fails if an attack is refused for a reason of its own (a typing error, a missing module): without the three locks it
-    must get what it wants."""
+    """Fails if an attack is refused for a reason of its own (a typing error, a missing module):
+    without the three locks it must get what it wants.
+    """
     unlock(monkeypatch)
     reward, outcome = world.run(name)
-    assert reward == 0                                      # even then: what is expected never went there
+    # even then: what is expected never went there
+    assert reward == 0
     assert outcome.values is not None or world.harm(), outcome
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="takes Linux's locks off")
 def test_a_child_dies_with_its_group(world, monkeypatch):
-    """Fails if, where a program may fork, its child outlives the call. Killing the program alone shows that it would."""
+    """Fails if, where a program may fork, its child outlives the call.
+    Killing the program alone shows that it would.
+    """
     unlock(monkeypatch)
     monkeypatch.setattr(sandbox, "WALL", 1)                 # its child sleeps for 3 seconds
     _, outcome = world.run("child that outlives")
@@ -265,6 +321,9 @@ def test_a_child_dies_with_its_group(world, monkeypatch):
 
 @pytest.mark.parametrize("name", DECEITFUL)
 def test_the_deceptions_are_real(world, name):
-    """Fails if one of them is refused for a reason of its own: a judge that trusts the program must be taken in by it."""
+    """Fails if one of them is refused for a reason of its own:
+    a judge that trusts the program must be taken in by it.
+    """
     judge = [sys.executable, "-I", "-S", "-c", NAIVE, world.program(name), SECRET]
-    assert subprocess.run(judge, input=SECRET, text=True, timeout=60, env={"T2_SECRET": SECRET}).returncode == 0
+    assert subprocess.run(judge, input=SECRET, text=True, timeout=60,
+                          env={"T2_SECRET": SECRET}).returncode == 0

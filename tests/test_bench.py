@@ -8,22 +8,30 @@ from t2mini import svf
 from t2mini.lab import bench
 from t2mini.__main__ import main
 
-KEYS = """decode_tok_s decode_bw_share rollout_tok_s rollout_gemm_share row_efficiency frozen_pass_s train_pass_s
- train_over_frozen step_s svd_cold_s svd_cached_s switch_s switch_row_share cem_over_plain first_over_second
- train_peak_over_weights_mb""".split()
+KEYS = ("decode_tok_s decode_bw_share rollout_tok_s rollout_gemm_share row_efficiency "
+        "frozen_pass_s train_pass_s\n "
+        "train_over_frozen step_s svd_cold_s svd_cached_s switch_s switch_row_share "
+        "cem_over_plain first_over_second\n "
+        "train_peak_over_weights_mb").split()
 
 
 def test_bench_reports_every_figure(tiny_folder, capsys, monkeypatch):
     """Fails if a workload does not run, or a promised key is missing or not a number."""
-    monkeypatch.setattr(bench, "read_rate", lambda model: 1e10)             # the real one fills a gigabyte
-    assert main(["bench", f"--weights={tiny_folder}", "--device=cpu", "--dtype=float32", "--repeats=1", "--json"]) == 0
+    # the real one fills a gigabyte
+    monkeypatch.setattr(bench, "read_rate", lambda model: 1e10)
+    assert main(["bench", f"--weights={tiny_folder}", "--device=cpu", "--dtype=float32",
+                 "--repeats=1", "--json"]) == 0
     out = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert all(math.isfinite(out[k]) and out[k] >= 0 for k in KEYS) and 0 < out["row_efficiency"] <= 1
-    assert out["threads"] == torch.get_num_threads() and out["dtype"] == "float32" and len(out["base_sha256"]) == 64
+    assert all(math.isfinite(out[k]) and out[k] >= 0 for k in KEYS)
+    assert 0 < out["row_efficiency"] <= 1
+    assert out["threads"] == torch.get_num_threads()
+    assert out["dtype"] == "float32" and len(out["base_sha256"]) == 64
 
 
 def test_the_frozen_pass_is_frozen_and_leaves_z_trainable(loaded):
-    """Fails if the pass called frozen computes z's gradient too (the ratio would flatter us), or z stays frozen after."""
+    """Fails if the pass called frozen computes z's gradient too (the ratio would flatter us),
+    or z stays frozen after.
+    """
     model, _ = loaded
     svf.attach(model, progress=False)
     seen, plain = [], bench.reinforce.policy_gradient
@@ -43,10 +51,13 @@ def test_the_frozen_pass_is_frozen_and_leaves_z_trainable(loaded):
 
 
 def test_work_counts_every_matrix_once(loaded):
-    """Fails if a weight is left out of the bytes and operations that the limits are made of, or counted twice."""
+    """Fails if a weight is left out of the bytes and operations that the limits
+    are made of, or counted twice.
+    """
     model, _ = loaded
     svf.attach(model, progress=False)
-    want = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and not n.endswith((".U", ".Vt")))
+    want = sum(p.numel() for n, p in model.named_parameters()
+               if p.dim() == 2 and not n.endswith((".U", ".Vt")))
     assert sum(W.numel() for W in bench.matrices(model)) == want
 
 

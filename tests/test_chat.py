@@ -1,4 +1,6 @@
-"""The prompt that stays: who answers, what is shown of it, and that neither a mistake nor Ctrl-C ends it."""
+"""The prompt that stays: who answers, what is shown of it,
+and that neither a mistake nor Ctrl-C ends it.
+"""
 import io
 import sys
 
@@ -13,7 +15,9 @@ from t2mini.generate import generate
 
 @pytest.fixture
 def talk(call, trained, monkeypatch):     # noqa: F811
-    """talk(lines, ...) -> (exit status, standard output, standard error) of `chat` with a pipe as its input."""
+    """talk(lines, ...) -> (exit status, standard output, standard error)
+    of `chat` with a pipe as its input.
+    """
     def run(lines, *more):
         monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
         return call("chat", "--max-tokens=4", *more)
@@ -25,7 +29,8 @@ def asked(monkeypatch):
     """[(question, expert)] of every message, as `adapt.answer` gets it."""
     seen, real = [], adapt.answer
 
-    def answer(model, tokenizer, questions, strategy="classifier", experts=None, expert=None, **more):
+    def answer(model, tokenizer, questions, strategy="classifier",
+               experts=None, expert=None, **more):
         seen.append((questions[0], expert))
         return real(model, tokenizer, questions, strategy, experts, expert, **more)
     monkeypatch.setattr(adapt, "answer", answer)
@@ -33,33 +38,43 @@ def asked(monkeypatch):
 
 
 def test_one_message_per_line_with_its_route(talk, asked):
-    """Fails if a line of a pipe is lost, an empty one is answered, the route or its probability is not shown, or anything
-    behind /quit is read."""
+    """Fails if a line of a pipe is lost, an empty one is answered, the route or its probability
+    is not shown, or anything behind /quit is read.
+    """
     status, out, err = talk("hello\n\n  \nand you?\n/quit\nno\n", "--strategy=prompt")
     assert status == 0 and [question for question, _ in asked] == ["hello", "and you?"]
     assert out.count("[") >= 2 and (out.count("%] ") == 2 or "no label] " in out)
-    assert "cut at 4 tokens; --max-tokens=8" in err                     # a random model of bytes does not stop
-    assert talk("hi")[0] == 0 and asked[-1][0] == "hi"                  # no line end, no /quit: the input ends
+    # a random model of bytes does not stop
+    assert "cut at 4 tokens; --max-tokens=8" in err
+    # no line end, no /quit: the input ends
+    assert talk("hi")[0] == 0 and asked[-1][0] == "hi"
 
 
 def test_commands_say_who_answers(talk, asked, home):     # noqa: F811
-    """Fails if /expert, /mix, /base or /auto do not change who answers, or the answer's mark does not say so."""
+    """Fails if /expert, /mix, /base or /auto do not change who answers,
+    or the answer's mark does not say so.
+    """
     z = experts.read_expert(home / "out" / "math.safetensors")
     z = {name: torch.full_like(t, 1.2) for name, t in z.items()}
-    experts.save_expert(home / "out" / "math.safetensors", z, experts.read_metadata(home / "out" / "math.safetensors"))
-    status, out, _ = talk("/expert math\na\n/mix math=0.5 code=0\nb\n/base\nc\n/expert none\nd\n/auto\ne\n/expert\n/help\n")
+    experts.save_expert(home / "out" / "math.safetensors", z,
+                        experts.read_metadata(home / "out" / "math.safetensors"))
+    status, out, _ = talk("/expert math\na\n/mix math=0.5 code=0\nb\n/base\nc\n/expert none\nd\n"
+                          "/auto\ne\n/expert\n/help\n")
     given = dict(asked)
     assert status == 0 and given["c"] == given["d"] == "none" and given["e"] is None
     for name in z:
-        assert torch.equal(given["a"][name], z[name]) and torch.allclose(given["b"][name], torch.tensor(1.1))
-    for shown in ("[math] ", "[mixture of 0.5 math, 0 code] ", "[base] ", "[none] ", "there are: dispatcher, math", "/mix NAME"):
+        assert torch.equal(given["a"][name], z[name])
+        assert torch.allclose(given["b"][name], torch.tensor(1.1))
+    for shown in ("[math] ", "[mixture of 0.5 math, 0 code] ", "[base] ", "[none] ",
+                  "there are: dispatcher, math", "/mix NAME"):
         assert shown in out
 
 
 @pytest.mark.parametrize("wrong, says", [
-    ("/foo", "no command '/foo'"), ("/expert nobody", "no expert 'nobody'"), ("/mix", "the command is /mix NAME=ALPHA"),
-    ("/mix math", "not 'math'"), ("/mix math=nan", "not 'math=nan'"), ("/mix =1", "not '=1'"), ("/base now", "the command is /base"),
-    ("x" * 5000, "shorten it")])
+    ("/foo", "no command '/foo'"), ("/expert nobody", "no expert 'nobody'"),
+    ("/mix", "the command is /mix NAME=ALPHA"), ("/mix math", "not 'math'"),
+    ("/mix math=nan", "not 'math=nan'"), ("/mix =1", "not '=1'"),
+    ("/base now", "the command is /base"), ("x" * 5000, "shorten it")])
 def test_a_mistake_is_one_line_and_the_chat_goes_on(talk, asked, wrong, says):
     """Fails if a mistake ends the chat, is silent, or changes who answers."""
     status, out, err = talk(f"/base\n{wrong}\nhello\n")
@@ -79,7 +94,9 @@ def test_nothing_that_a_model_writes_reaches_the_terminal_as_a_command(talk, mon
 
 
 def test_ctrl_c_stops_one_answer(talk, monkeypatch):
-    """Fails if Ctrl-C during an answer ends the chat, or leaves something of an expert in the model."""
+    """Fails if Ctrl-C during an answer ends the chat,
+    or leaves something of an expert in the model.
+    """
     models, real = [], generate
 
     def interrupted(model, *args, **more):
@@ -94,8 +111,11 @@ def test_ctrl_c_stops_one_answer(talk, monkeypatch):
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, EOFError])
-def test_at_the_prompt_ctrl_c_and_ctrl_d_end_the_chat(call, trained, monkeypatch, end):     # noqa: F811
-    """Fails if either of them is a traceback or an error, or a terminal is not told that messages stand alone."""
+def test_at_the_prompt_ctrl_c_and_ctrl_d_end_the_chat(call, trained,     # noqa: F811
+                                                      monkeypatch, end):
+    """Fails if either of them is a traceback or an error, or a terminal is not told
+    that messages stand alone.
+    """
     class Terminal(io.StringIO):
         def isatty(self):
             return True

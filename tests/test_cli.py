@@ -1,4 +1,6 @@
-"""Every verb on a tiny random model, as a user would call it; bad input is one line, non-zero, and loses nothing."""
+"""Every verb on a tiny random model, as a user would call it; bad input is one line,
+non-zero, and loses nothing.
+"""
 import json
 import re
 import runpy
@@ -27,7 +29,8 @@ def home(tmp_path, monkeypatch, tiny_folder):
     monkeypatch.setattr(experts, "OUT", tmp_path / "out")
     monkeypatch.setattr(experts, "SVD_CACHE", tmp_path / "svd")
     monkeypatch.setenv("T2MINI_DATA", "")                   # --data sets it: here for one test only
-    real = tasks.from_jsonl                                 # short answers: a random model never stops
+    # short answers: a random model never stops
+    real = tasks.from_jsonl
     monkeypatch.setattr(tasks, "from_jsonl", lambda path: replace(real(path), max_tokens=8))
     rows = [{"prompt": f"say {i}", "answer": "a", "match": "contains"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -38,7 +41,8 @@ def home(tmp_path, monkeypatch, tiny_folder):
 def call(home, tiny_folder, capsys):
     """call("eval", ...) -> (exit status, standard output, standard error)."""
     def run(verb, *args):
-        with_model = [f"--weights={tiny_folder}", "--dtype=float32", "--device=cpu"] if verb not in ("show", "download") else []
+        with_model = ([f"--weights={tiny_folder}", "--dtype=float32", "--device=cpu"]
+                      if verb not in ("show", "download") else [])
         try:
             status = cli.main([verb, *with_model, *map(str, args)])
         except SystemExit as e:
@@ -50,8 +54,8 @@ def call(home, tiny_folder, capsys):
 @pytest.fixture
 def trained(call, home):
     """A tiny expert under every name that the verbs look for."""
-    status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=2", "--prompts=2", "--samples=2",
-                            "--val-every=1", "--val-n=2", "--json")
+    status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=2", "--prompts=2",
+                            "--samples=2", "--val-every=1", "--val-n=2", "--json")
     assert status == 0, err
     made = home / "out" / "mine.safetensors"
     for name in ("math", "code", "reasoning", "dispatcher"):
@@ -68,11 +72,13 @@ def test_train_writes_expert_log_and_json(trained, home):
     assert trained["step"] == 2 and Path(trained["expert"]).is_file()
     rows = [json.loads(r) for r in (home / "out" / "mine.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if "reward" in r] == [1, 2]
-    for field in ("reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len", "kl", "sec"):
+    for field in ("reward", "reward_spread", "flat_groups", "grad_norm",
+                  "z_shift", "answer_len", "kl", "sec"):
         assert field in rows[1]
 
 
-@pytest.mark.parametrize("how", ["--strategy=none", "--strategy=prompt", "--strategy=classifier", "--expert=math"])
+@pytest.mark.parametrize("how", ["--strategy=none", "--strategy=prompt",
+                                 "--strategy=classifier", "--expert=math"])
 def test_ask(call, trained, how):
     """Fails if a strategy cannot answer one question end to end."""
     status, out, err = call("ask", "hello?", how, "--max-tokens=4", "--json")
@@ -83,21 +89,26 @@ def test_ask(call, trained, how):
 def test_ask_streams_the_same_text(call, trained):
     """Fails if the streamed text differs from the answer in --json."""
     plain = call("ask", "hello?", "--strategy=none", "--max-tokens=12")[1]
-    told = last_json(call("ask", "hello?", "--strategy=none", "--max-tokens=12", "--json")[1])["answer"]
+    told = last_json(call("ask", "hello?", "--strategy=none",
+                          "--max-tokens=12", "--json")[1])["answer"]
     assert plain == printable(told) + "\n"
 
 
-@pytest.mark.parametrize("how", ["--expert=none", "--expert=math", "--strategy=prompt", "--strategy=classifier",
-                                 "--strategy=cem", "--alpha=0.5,0,-0.25"])
+@pytest.mark.parametrize("how", ["--expert=none", "--expert=math", "--strategy=prompt",
+                                 "--strategy=classifier", "--strategy=cem", "--alpha=0.5,0,-0.25"])
 def test_eval(call, trained, home, how):
-    """Fails if eval lacks a promised key, its interval does not hold the score, or it names another answerer than there was."""
+    """Fails if eval lacks a promised key, its interval does not hold the score,
+    or it names another answerer than there was.
+    """
     status, out, err = call("eval", f"--task={home}/mine.jsonl", how, "--n=3", "--json")
     assert status == 0, err
     result = last_json(out)
-    assert {"task", "split", "n", "seed", "expert", "strategy", "accuracy", "ci95", "base_sha256", "seconds"} <= result.keys()
+    assert {"task", "split", "n", "seed", "expert", "strategy", "accuracy", "ci95", "base_sha256",
+            "seconds"} <= result.keys()
     assert result["ci95"][0] <= result["accuracy"] <= result["ci95"][1]
     option, _, who = how.partition("=")
-    said = {"--expert": f"(expert {who}, ", "--strategy": f"({who}, ", "--alpha": "(mixture of 0.5 math + 0 code + -0.25 reasoning, "}
+    said = {"--expert": f"(expert {who}, ", "--strategy": f"({who}, ",
+            "--alpha": "(mixture of 0.5 math + 0 code + -0.25 reasoning, "}
     assert said[option] in out and result["expert"] == (who if option == "--expert" else None)
 
 
@@ -107,14 +118,16 @@ def test_show_takes_the_default_models_expert_first(call, trained, home, monkeyp
     (home / "out" / "math.safetensors").unlink()
     expert, meta = experts.read_expert(trained["expert"]), experts.read_metadata(trained["expert"])
     for base in (download.DEFAULT, "another"):
-        experts.save_expert(home / "shipped" / base / "math.safetensors", expert, {**meta, "base_model": base})
+        experts.save_expert(home / "shipped" / base / "math.safetensors", expert,
+                            {**meta, "base_model": base})
     status, out, err = call("show", "math", f"--picture={home}/z.png")
     assert status == 0 and download.DEFAULT in out and "another" not in out, err
 
 
 def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monkeypatch):
-    """Fails if yours hides the shipped expert of a model that it was not trained on, is hidden where it fits, or is offered to
-    another model."""
+    """Fails if yours hides the shipped expert of a model that it was not trained on,
+    is hidden where it fits, or is offered to another model.
+    """
     monkeypatch.setattr(experts, "SHIPPED", home / "shipped")
     expert, meta = experts.read_expert(trained["expert"]), experts.read_metadata(trained["expert"])
     ours = SimpleNamespace(name=meta["base_model"])
@@ -136,14 +149,17 @@ def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monke
             experts.find(nowhere, ours)
     with pytest.raises(FileNotFoundError, match="Give a .safetensors file or one of: math$"):
         experts.find("none of these", SimpleNamespace(name="another"))
-    with pytest.raises(FileNotFoundError, match="one of: math; with --expert=NAME or --expert=none `ask` needs none"):
+    with pytest.raises(FileNotFoundError,
+                       match="one of: math; with --expert=NAME or --expert=none `ask` needs none"):
         (home / "out" / "dispatcher.safetensors").unlink()
         experts.find("dispatcher", SimpleNamespace(name="another"))
-    with pytest.raises(FileNotFoundError, match="no expert 'vision' for a third: it has none yet.*--expert=none"):
+    with pytest.raises(FileNotFoundError,
+                       match="no expert 'vision' for a third: it has none yet.*--expert=none"):
         experts.find("vision", SimpleNamespace(name="a third"))
     for sha256, line in ((meta["base_sha256"], "from "), ("another", "")):
         experts.save_expert(mine, expert, {**meta, "base_sha256": sha256})
-        status, out, err = call("ask", "hello?", "--expert=math", "--max-tokens=2", "--allow-other-base")
+        status, out, err = call("ask", "hello?", "--expert=math",
+                                "--max-tokens=2", "--allow-other-base")
         assert status == 0 and ("instead of the shipped: math" in err) == bool(line), err
         assert "shipped" not in call("ask", "hello?", "--expert=none", "--max-tokens=2")[2]
     mine.unlink()
@@ -157,14 +173,18 @@ def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monke
 
 
 def test_what_to_do_after_training_works_as_printed(call, home, tiny_folder):
-    """Fails if the line behind a training asks otherwise than the training did: of another model, without its options."""
-    rows = [{"prompt": f"say {i}", "answer": "red", "match": "choice", "options": ["blue", "red"]} for i in range(40)]
+    """Fails if the line behind a training asks otherwise than the training did:
+    of another model, without its options.
+    """
+    rows = [{"prompt": f"say {i}", "answer": "red", "match": "choice", "options": ["blue", "red"]}
+            for i in range(40)]
     (home / "my rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     short = ["--steps=1", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"]
     status, out, err = call("train", f"--task={home}/my rows.jsonl", "--objective=options", *short)
     assert status == 0, err
     line = shlex.split(re.search("next: `python -m t2mini ([^`]*)`", out)[1])
-    assert {"eval", "--choose", f"--weights={tiny_folder}", f"--task={home}/my rows.jsonl"} <= {*line}
+    assert {"eval", "--choose", f"--weights={tiny_folder}",
+            f"--task={home}/my rows.jsonl"} <= {*line}
     assert call(line[0], *line[1:], "--n=2")[0] == 0
     line = shlex.split(re.search("and `python -m t2mini ([^`]*)` shows", out)[1])
     assert line[0] == "show" and call(*line)[0] == 0
@@ -179,18 +199,23 @@ def test_an_empty_alpha_is_no_base_model(call, home):
 def test_eval_takes_another_limit(call, home, tmp_path):
     """Fails if --max-tokens is ignored, and long answers are cut at the task's own limit."""
     for limit in (2, 7):
-        assert call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--max-tokens={limit}", f"--samples-file={home}/s")[0] == 0
-        longest = max(len(json.loads(line)["text"]) for line in (home / "s").read_text().splitlines())
+        assert call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--max-tokens={limit}",
+                    f"--samples-file={home}/s")[0] == 0
+        longest = max(len(json.loads(line)["text"])
+                      for line in (home / "s").read_text().splitlines())
         assert longest == limit                             # a random model of bytes does not stop
 
 
 def test_eval_by_choosing(call, home):
     """Fails if anything but an option is taken, or --choose is ignored."""
-    rows = [{"prompt": f"say {i}", "answer": "red", "match": "choice", "options": ["blue", "red"]} for i in range(40)]
+    rows = [{"prompt": f"say {i}", "answer": "red", "match": "choice", "options": ["blue", "red"]}
+            for i in range(40)]
     (home / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--choose", "--n=4", f"--samples-file={home}/s")
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--choose",
+                            "--n=4", f"--samples-file={home}/s")
     assert status == 0 and "choosing" in out, err
-    assert {json.loads(line)["text"] for line in (home / "s").read_text().splitlines()} <= {"blue", "red"}
+    assert ({json.loads(line)["text"] for line in (home / "s").read_text().splitlines()}
+            <= {"blue", "red"})
 
 
 def test_eval_dispatch_prints_a_confusion_matrix(call, trained):
@@ -203,24 +228,29 @@ def test_eval_dispatch_prints_a_confusion_matrix(call, trained):
 
 def test_adapt_then_ask_with_the_mixture(call, trained, home):
     """Fails if the searched mixture is not written, scored, or usable afterwards."""
-    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1", "--population=4", "--n=3",
-                            "--json")
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1",
+                            "--population=4", "--n=3", "--json")
     assert status == 0, err
     assert {"accuracy", "base_accuracy", "gain", "alpha", "alpha_mean"} <= last_json(out).keys()
     assert call("ask", "hello?", "--strategy=cem", "--max-tokens=2")[0] == 0
 
 
-@pytest.mark.parametrize("more", [["--by=likelihood"], ["--by=gradient"], ["--by=gradient", "--per-matrix"]])
+@pytest.mark.parametrize("more", [["--by=likelihood"], ["--by=gradient"],
+                                  ["--by=gradient", "--per-matrix"]])
 def test_adapt_by_another_measure(call, trained, home, more):
-    """Fails if a mixture is not found, written and scored by likelihood or gradient as it is by accuracy."""
+    """Fails if a mixture is not found, written and scored by likelihood or gradient
+    as it is by accuracy.
+    """
     short = [] if "gradient" in more[0] else ["--iterations=1", "--population=4"]
-    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--n=3", "--json", *more, *short)
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2",
+                            "--n=3", "--json", *more, *short)
     assert status == 0, err
     found = last_json(out)
     assert {"accuracy", "base_accuracy", "gain", "alpha", "shots_right"} <= found.keys()
     assert found["by"] == more[0][5:] and found["per_matrix"] == (len(more) == 2) and "left" in err
     assert "wrote" in out and call("ask", "hello?", "--strategy=cem", "--max-tokens=2")[0] == 0
-    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--n=3", "--by=likelihood", "--per-matrix")
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--n=3",
+                            "--by=likelihood", "--per-matrix")
     assert status and "--per-matrix" in err
 
 
@@ -228,7 +258,8 @@ def test_show_draws_a_picture(call, trained, home):
     """Fails if an expert cannot be looked at."""
     status, out, err = call("show", home / "out" / "mine.safetensors", f"--picture={home}/z.png")
     assert status == 0, err
-    assert (home / "z.png").read_bytes()[:4] == b"\x89PNG" and "base_sha256" in out and "mean |z - 1|" in out
+    assert (home / "z.png").read_bytes()[:4] == b"\x89PNG"
+    assert "base_sha256" in out and "mean |z - 1|" in out
 
 
 def test_every_verb_has_help():
@@ -272,7 +303,8 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("args, says", BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+@pytest.mark.parametrize("args, says", BAD,
+                         ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 def test_bad_input_is_one_clear_line(call, args, says):
     """Fails if a mistake ends in a traceback, in silence, in many lines or with status 0."""
     status, out, err = call(*args)
@@ -312,7 +344,8 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
         return real(*args)
 
     monkeypatch.setattr(reinforce, "update", interrupted)
-    args = ["train", f"--task={home}/mine.jsonl", "--steps=4", "--prompts=2", "--samples=2", "--val-every=2", "--val-n=2"]
+    args = ["train", f"--task={home}/mine.jsonl", "--steps=4", "--prompts=2", "--samples=2",
+            "--val-every=2", "--val-n=2"]
     status, _, err = call(*args)
     assert status == 130 and "--resume" in err
     monkeypatch.setattr(reinforce, "update", real)
@@ -322,14 +355,16 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
 
 def test_a_tower_without_an_image_is_refused(call, home):
     """Fails if a tower that is named has no part in the answers, without a word."""
-    for asked in (["ask", "Hi", "--tower=any"], ["eval", f"--task={home}/mine.jsonl", "--tower=any"]):
+    for asked in (["ask", "Hi", "--tower=any"],
+                  ["eval", f"--task={home}/mine.jsonl", "--tower=any"]):
         status, _, err = call(*asked)
         assert status == 1 and "--tower is about images" in err
 
 
 def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
-    """Fails if Ctrl-C in `see` does not say how to go on, a second `see` writes into the first one's files, or
-    --resume without a checkpoint is told only when the model has loaded."""
+    """Fails if Ctrl-C in `see` does not say how to go on, a second `see` writes into the first
+    one's files, or --resume without a checkpoint is told only when the model has loaded.
+    """
     from t2mini.cli import verbs
 
     def align(model, tokenizer, known, cfg, out, **options):
@@ -344,7 +379,8 @@ def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
     monkeypatch.setattr(verbs.tasks, "get", lambda *args, **more: SimpleNamespace(make=dict))
     status, _, err = call("see", f"--data={home}/mine.jsonl", f"--out={home}/t.safetensors")
     assert status == 130 and "--resume" in err
-    status, _, err = call("see", f"--data={home}/mine.jsonl", f"--out={home}/other.safetensors", "--resume")
+    status, _, err = call("see", f"--data={home}/mine.jsonl",
+                          f"--out={home}/other.safetensors", "--resume")
     assert status == 1 and "there is no checkpoint" in err and "ready in" not in err
 
 
@@ -356,13 +392,17 @@ def test_switches_are_checked_before_the_model_is_loaded(call, home):
 
 
 @pytest.mark.parametrize("more, parameters", [
-    (["--objective=next-token"], 544), (["--objective=next-token", "--method=ia3", "--lr=0.1"], 256), (["--tie=module"], 7),
-    (["--as-released"], 288), (["--as-released=greedy,bf16", "--tie=layer"], 2), (["--baseline=none"], 544)])
+    (["--objective=next-token"], 544),
+    (["--objective=next-token", "--method=ia3", "--lr=0.1"], 256), (["--tie=module"], 7),
+    (["--as-released"], 288), (["--as-released=greedy,bf16", "--tie=layer"], 2),
+    (["--baseline=none"], 544)])
 def test_training_switches(call, home, more, parameters):
-    """Fails if a switch is not reachable from the command line, or the expert it makes cannot be used like any other."""
+    """Fails if a switch is not reachable from the command line,
+    or the expert it makes cannot be used like any other.
+    """
     out = home / "e.safetensors"
-    status, said, err = call("train", f"--task={home}/mine.jsonl", "--steps=2", "--prompts=2", "--samples=2", "--val-every=1",
-                             "--val-n=2", f"--out={out}", *more)
+    status, said, err = call("train", f"--task={home}/mine.jsonl", "--steps=2", "--prompts=2",
+                             "--samples=2", "--val-every=1", "--val-n=2", f"--out={out}", *more)
     assert status == 0 and f" {parameters} trained numbers" in said, err
     assert experts.read_metadata(out)["parameters"] == parameters
     assert call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--expert={out}")[0] == 0
@@ -374,26 +414,37 @@ def test_the_program_runs_as_a_program(monkeypatch, capsys):
     """Fails if `python -m t2mini` itself is broken: no verb prints the help and is an error."""
     monkeypatch.setattr(sys, "argv", ["t2mini"])
     with pytest.raises(SystemExit) as e:
-        runpy.run_module("t2mini", run_name="__main__")     # what -m does, without another start of torch
+        # what -m does, without another start of torch
+        runpy.run_module("t2mini", run_name="__main__")
     assert e.value.code == 2 and "VERB" in capsys.readouterr().out
 
 
 def test_half_of_the_layers(call, home):
-    """Fails if --layers=half tunes every block, is not remembered, or its expert cannot be used afterwards."""
-    status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=1", "--prompts=1", "--samples=2", "--val-every=1",
-                            "--val-n=2", "--layers=half", "--modules=q,up", f"--out={home}/half.safetensors")
+    """Fails if --layers=half tunes every block, is not remembered,
+    or its expert cannot be used afterwards.
+    """
+    status, out, err = call("train", f"--task={home}/mine.jsonl", "--steps=1", "--prompts=1",
+                            "--samples=2", "--val-every=1", "--val-n=2", "--layers=half",
+                            "--modules=q,up", f"--out={home}/half.safetensors")
     assert status == 0, err
-    meta, expert = experts.read_metadata(home / "half.safetensors"), experts.read_expert(home / "half.safetensors")
-    assert sorted(expert) == ["model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj"] and meta["layers"] == "half"
+    meta, expert = (experts.read_metadata(home / "half.safetensors"),
+                    experts.read_expert(home / "half.safetensors"))
+    assert sorted(expert) == ["model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj"]
+    assert meta["layers"] == "half"
     for more, code in (([], 0), (["--layers=half", "--modules=q,up"], 0), (["--modules=q"], 1)):
-        status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--expert={home}/half.safetensors", *more)
+        status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2",
+                                f"--expert={home}/half.safetensors", *more)
         assert status == code and (code == 0 or "no SVF layer" in err.splitlines()[-1])
 
 
 def test_export(call, home, trained, tiny_folder):
-    """Fails if the verb does not merge the expert, needs a tokenizer, or writes into a folder that holds something."""
-    path = home / "out" / "math.safetensors"                # whatever two steps of training moved: move half of it by hand
-    expert = {name: torch.full_like(z, 1.1 if "up_proj" in name else 1.0) for name, z in experts.read_expert(path).items()}
+    """Fails if the verb does not merge the expert, needs a tokenizer,
+    or writes into a folder that holds something.
+    """
+    # whatever two steps of training moved: move half of it by hand
+    path = home / "out" / "math.safetensors"
+    expert = {name: torch.full_like(z, 1.1 if "up_proj" in name else 1.0)
+              for name, z in experts.read_expert(path).items()}
     experts.save_expert(path, expert, experts.read_metadata(path))
     status, out, err = call("export", "--expert=math", f"--out={home}/merged")
     assert status == 0 and out.strip().endswith("merged"), err
@@ -403,7 +454,8 @@ def test_export(call, home, trained, tiny_folder):
     assert moved == {k for k in expert if "up_proj" in k} and len(moved) == 2
     status, out, err = call("export", "--expert=math", f"--out={home}/merged")
     assert status == 1 and "not an empty folder" in err and len(err.strip().splitlines()) == 1
-    assert call("export", "--expert=none", f"--out={home}/plain")[0] == 0 and not (home / "plain" / "adapter").exists()
+    assert call("export", "--expert=none", f"--out={home}/plain")[0] == 0
+    assert not (home / "plain" / "adapter").exists()
 
 
 def test_text_verbs_say_that_the_tokenizer_is_missing(home, tiny_folder, capsys):

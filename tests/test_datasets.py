@@ -1,4 +1,6 @@
-"""Published questions from tiny hand-written files in the published formats, and the graders that judge their answers."""
+"""Published questions from tiny hand-written files in the published formats,
+and the graders that judge their answers.
+"""
 import json
 import os
 import random
@@ -13,7 +15,7 @@ from t2mini import __main__ as cli
 from t2mini import tasks
 from t2mini.questions import asserts, published, sandbox
 from t2mini.grade import find_quoted
-from t2mini.lab import figures, forms, larger, signal
+from t2mini.lab import experiments, figures, forms, larger, signal
 from t2mini.questions.example import Example
 from t2mini.questions.latex import LONGEST, find_final, same_answer, value
 from t2mini.recipe import TrainConfig
@@ -22,31 +24,43 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def arc_row(i, key="B", labels="ABCD", stem=None):
-    return {"id": f"row {i}", "question": {"stem": stem or f"Which of these is thing {i}?", "choices": [
-        {"text": f"thing {i * (n == 1)}{'x' * n}", "label": label} for n, label in enumerate(labels)]}, "answerKey": key}
+    return {"id": f"row {i}",
+            "question": {"stem": stem or f"Which of these is thing {i}?",
+                         "choices": [{"text": f"thing {i * (n == 1)}{'x' * n}", "label": label}
+                                     for n, label in enumerate(labels)]},
+            "answerKey": key}
 
 
 def mbpp_row(task_id, tests, code="def f(x):\n    return x + 1\n", text=None, setup=""):
-    return {"text": text or f"Write task {task_id}.", "code": code, "task_id": task_id, "test_setup_code": setup,
-            "test_list": tests, "challenge_test_list": []}
+    return {"text": text or f"Write task {task_id}.", "code": code, "task_id": task_id,
+            "test_setup_code": setup, "test_list": tests, "challenge_test_list": []}
 
 
 def human_row(name, prompt, solution, test):
-    return {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": name, "canonical_solution": solution, "test": test}
+    return {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": name,
+            "canonical_solution": solution, "test": test}
 
 
-POLY = human_row("half", 'from typing import List\n\ndef twice(x):\n    return 2 * x\n\n\ndef half(x: float) -> float:\n    """ x / 2 """\n',
-                 "    return x / 2\n", "\n\nMETADATA = {}\n\ndef check(candidate):\n    import random\n    for i in range(5):\n"
-                 "        x = random.randint(0, 99)\n        assert abs(twice(candidate(x)) - x) < 1e-6\n")
-LIST = human_row("first", 'def first(l):\n    """ the first """\n', "    return l[0]\n", "def check(candidate):\n"
-                 "    # Check some\n    assert True, 'this prints'\n    assert candidate([1, 2]) == 1, 'msg'\n    assert candidate(['a']) == 'a'\n")
+POLY = human_row(
+    "half",
+    'from typing import List\n\ndef twice(x):\n    return 2 * x\n\n\n'
+    'def half(x: float) -> float:\n    """ x / 2 """\n',
+    "    return x / 2\n",
+    "\n\nMETADATA = {}\n\ndef check(candidate):\n    import random\n    for i in range(5):\n"
+    "        x = random.randint(0, 99)\n        assert abs(twice(candidate(x)) - x) < 1e-6\n")
+LIST = human_row("first", 'def first(l):\n    """ the first """\n', "    return l[0]\n",
+                 "def check(candidate):\n    # Check some\n    assert True, 'this prints'\n"
+                 "    assert candidate([1, 2]) == 1, 'msg'\n    assert candidate(['a']) == 'a'\n")
 YES = human_row("even", 'def even(n):\n    """ even? """\n', "    return n % 2 == 0\n",
-                "def check(candidate):\n    assert candidate(1 + 1)\n    assert not candidate(3)\n    print\n")
+                "def check(candidate):\n    assert candidate(1 + 1)\n"
+                "    assert not candidate(3)\n    print\n")
 
 
 @pytest.fixture
 def data(tmp_path):
-    """(a data folder that holds a little of everything, write(path, rows) that changes a file of it)"""
+    """(a data folder that holds a little of everything, write(path, rows)
+    that changes a file of it)
+    """
     def write(path, rows):
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -55,21 +69,27 @@ def data(tmp_path):
         published.load.cache_clear()
     answers = ["5 + 3 = <<5+3=8>>8\n#### 8", "#### -5", "It is 1,080.\n#### 1,080"]
     for split, n in (("train", 60), ("test", 9)):
-        write(f"gsm8k/{split}.jsonl", [{"question": f"{split} {i}", "answer": answers[i % 3]} for i in range(n)])
-    for split, name, n in (("Train", "Easy", 8), ("Dev", "Easy", 6), ("Test", "Easy", 6), ("Train", "Challenge", 4),
-                           ("Dev", "Challenge", 4), ("Test", "Challenge", 4)):
+        write(f"gsm8k/{split}.jsonl",
+              [{"question": f"{split} {i}", "answer": answers[i % 3]} for i in range(n)])
+    for split, name, n in (("Train", "Easy", 8), ("Dev", "Easy", 6), ("Test", "Easy", 6),
+                           ("Train", "Challenge", 4), ("Dev", "Challenge", 4),
+                           ("Test", "Challenge", 4)):
         rows = [arc_row(i + 100 * ["Train", "Dev", "Test"].index(split)) for i in range(n)]
         write(f"arc/ARC-{name}/ARC-{name}-{split}.jsonl", rows)
-    write("mbpp/mbpp.jsonl", [mbpp_row(i, [f"assert f({i}) == {i + 1}", "assert f(0) == 1"]) for i in (1, 10, 11, 510, 511, 600, 601, 974)])
-    write("math500/math500_test.json", [{"problem": f"p {i}", "solution": "s", "answer": f"\\frac{{{i}}}{{7}}", "subject": "Algebra",
-                                         "level": 1, "unique_id": f"t/{i}"} for i in range(60)])
-    write("humaneval/HumanEval.jsonl", [POLY, LIST, YES] + [{**LIST, "prompt": f"# {i}\n" + LIST["prompt"]} for i in range(30)])
+    write("mbpp/mbpp.jsonl", [mbpp_row(i, [f"assert f({i}) == {i + 1}", "assert f(0) == 1"])
+                              for i in (1, 10, 11, 510, 511, 600, 601, 974)])
+    write("math500/math500_test.json",
+          [{"problem": f"p {i}", "solution": "s", "answer": f"\\frac{{{i}}}{{7}}",
+            "subject": "Algebra", "level": 1, "unique_id": f"t/{i}"} for i in range(60)])
+    write("humaneval/HumanEval.jsonl",
+          [POLY, LIST, YES] + [{**LIST, "prompt": f"# {i}\n" + LIST["prompt"]} for i in range(30)])
     return tmp_path, write
 
 
-# ---------------------------------------------------------------------------------------------- splits
-@pytest.mark.parametrize("name, sizes", [("gsm8k", None), ("mbpp", (2, 4, 2)), ("arc-easy", (8, 6, 6)), ("arc-challenge", (4, 4, 4)),
-                                         ("arc-easy-letters", (8, 6, 6)), ("math-500", None), ("humaneval", None)])
+# ------------------------------------------------------------------------------------------- splits
+@pytest.mark.parametrize("name, sizes", [
+    ("gsm8k", None), ("mbpp", (2, 4, 2)), ("arc-easy", (8, 6, 6)), ("arc-challenge", (4, 4, 4)),
+    ("arc-easy-letters", (8, 6, 6)), ("math-500", None), ("humaneval", None)])
 def test_splits_never_share_a_question(data, name, sizes):
     """Fails if a question is in two splits, one is lost, or the seed does not decide the order."""
     task = tasks.get(name, data[0])
@@ -77,25 +97,29 @@ def test_splits_never_share_a_question(data, name, sizes):
     keys = [{e.key for e in rows[s]} for s in tasks.SPLITS]
     assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
     assert sizes is None or tuple(map(len, keys)) == sizes
-    assert sum(map(len, rows.values())) == sum(len(published.read_rows(published.locate(data[0], f)))
-                                               for f in published.SETS[name].files)
+    assert sum(map(len, rows.values())) == sum(
+        len(published.read_rows(published.locate(data[0], f))) for f in published.SETS[name].files)
     assert (task.skill == "code") == task.runs_code and task.max_tokens > 0
     all_of_it = task.examples("test", 10**6)
-    assert len(all_of_it) == len(rows["test"]) and all_of_it[:2] == task.examples("test", 2) and task.examples("test", 0) == []
+    assert len(all_of_it) == len(rows["test"])
+    assert all_of_it[:2] == task.examples("test", 2) and task.examples("test", 0) == []
     assert task.examples("test", 99, 1) == task.examples("test", 99, 1)
     assert len({task.examples("test", 1, seed)[0].key for seed in range(20)}) > 1
 
 
 def test_val_is_carved_out_where_none_is_published(data):
-    """Fails if there is no val, if it comes out of the test although there is a train, or order or other rows decide."""
+    """Fails if there is no val, if it comes out of the test although there is a train,
+    or order or other rows decide.
+    """
     gsm, math = (published.load(name, str(data[0])) for name in ("gsm8k", "math-500"))
-    assert 0 < len(gsm["val"]) < 20 and all(e.prompt.startswith("train") for e in gsm["val"]) and len(gsm["test"]) == 9
+    assert 0 < len(gsm["val"]) < 20
+    assert all(e.prompt.startswith("train") for e in gsm["val"]) and len(gsm["test"]) == 9
     assert 0 < len(math["val"]) < 20 and set(math) == {"val", "test"}
     rows = [row for _, row in published.read_rows(data[0] / "math500/math500_test.json")]
     data[1]("math500/math500_test.json", rows[:30][::-1])
     fewer = published.load("math-500", str(data[0]))
-    assert {e.key for e in fewer["val"]} <= {e.key for e in math["val"]} and not {e.key for e in fewer["test"]} & {
-        e.key for e in math["val"]}
+    assert {e.key for e in fewer["val"]} <= {e.key for e in math["val"]}
+    assert not {e.key for e in fewer["test"]} & {e.key for e in math["val"]}
     with pytest.raises(ValueError, match="math-500 has no examples in its train split"):
         tasks.get("math-500", data[0]).examples("train", 1)
 
@@ -108,12 +132,15 @@ def test_a_question_in_two_published_splits_stays_in_the_later_one(data):
     data[1]("arc/ARC-Easy/ARC-Easy-Train.jsonl", [turned, arc_row(7)])
     data[1]("arc/ARC-Easy/ARC-Easy-Test.jsonl", [row])
     found = published.load("arc-easy", str(data[0]))
-    assert [len(found[s]) for s in tasks.SPLITS] == [1, 6, 1] and "twice" not in found["train"][0].prompt
+    assert [len(found[s]) for s in tasks.SPLITS] == [1, 6, 1]
+    assert "twice" not in found["train"][0].prompt
 
 
-# ---------------------------------------------------------------------------------------------- rows
+# --------------------------------------------------------------------------------------------- rows
 def test_gsm8k_gold_is_the_number_behind_the_marks(data):
-    """Fails if the sign or a comma is lost (the release reads 1,080 as 80), or another number of the solution is taken."""
+    """Fails if the sign or a comma is lost (the release reads 1,080 as 80),
+    or another number of the solution is taken.
+    """
     by = {e.prompt: e for rows in published.load("gsm8k", str(data[0])).values() for e in rows}
     eight, minus, comma = (by[f"test {i}"] for i in range(3))
     assert [e.answer for e in (eight, minus, comma)] == ["8", "-5", "1,080"]
@@ -121,25 +148,35 @@ def test_gsm8k_gold_is_the_number_behind_the_marks(data):
     assert tasks.rewards([eight, minus, comma] * 2, said) == [1, 1, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("labels, key, right", [("ABCD", "B", "B"), ("1234", "1", "A"), ("1234", "4", "D"), ("ABC", "C", "C"),
-                                                ("ABCDE", "E", "E"), ("12345", "5", "E"), ("BADC", "A", "B")])
+@pytest.mark.parametrize("labels, key, right", [
+    ("ABCD", "B", "B"), ("1234", "1", "A"), ("1234", "4", "D"), ("ABC", "C", "C"),
+    ("ABCDE", "E", "E"), ("12345", "5", "E"), ("BADC", "A", "B")])
 def test_arc_labels(labels, key, right):
-    """Fails if digits, three or five options, or labels out of order give another gold answer (the release: never right)."""
+    """Fails if digits, three or five options, or labels out of order give another gold answer
+    (the release: never right).
+    """
     example = published.arc(arc_row(3, key, labels))
-    assert len(example.options) == len(labels) and all(f'"{o}"' in example.prompt for o in example.options)
+    assert len(example.options) == len(labels)
+    assert all(f'"{o}"' in example.prompt for o in example.options)
     said = [f'{option}". The others are not.' for option in example.options]
-    assert tasks.rewards([example] * len(labels), said) == [float(letter == right) for letter in LETTERS[:len(labels)]]
+    assert tasks.rewards([example] * len(labels), said) == [float(letter == right)
+                                                            for letter in LETTERS[:len(labels)]]
     assert tasks.rewards([example] * 4, [key, right, "", "A"]) == [0, 0, 0, 0]
     lettered = published.arc_letters(arc_row(3, key, labels))
     assert f'"{right}": {example.answer}' in lettered.prompt and lettered.key == example.key
     said = [f'{letter}": some text.' for letter in lettered.options]
-    assert tasks.rewards([lettered] * len(labels), said) == [float(letter == right) for letter in lettered.options]
+    assert tasks.rewards([lettered] * len(labels), said) == [float(letter == right)
+                                                             for letter in lettered.options]
 
 
-@pytest.mark.parametrize("text, want", [('Ww". It', 2), ("WW", 1), ("ww", None), ('sun."', 3), ("The sun", 3), ("sun or Ww", None), ("", None),
-                                        ("C", 0), ('sun" is wrong, "WW', 3), ("it is the sun", None), ('"sun"', None), ("sunny", None)])
+@pytest.mark.parametrize("text, want",
+                         [('Ww". It', 2), ("WW", 1), ("ww", None), ('sun."', 3), ("The sun", 3),
+                          ("sun or Ww", None), ("", None), ("C", 0), ('sun" is wrong, "WW', 3),
+                          ("it is the sun", None), ('"sun"', None), ("sunny", None)])
 def test_quoted_options(text, want):
-    """Fails if capitals that matter are lost, the words behind the closing mark count, or a part or more than one option does."""
+    """Fails if capitals that matter are lost, the words behind the closing mark count,
+    or a part or more than one option does.
+    """
     assert find_quoted(text, ("C", "WW", "Ww", "sun.")) == want
 
 
@@ -148,8 +185,12 @@ def test_openers_reach_the_second_pass(monkeypatch):
     from t2mini import adapt, evaluate
     from t2mini.lab import arms
     seen, task = [], tasks.Task("t", None, 4, "math", 'It is "')
-    monkeypatch.setattr(adapt, "route", lambda m, t, questions, d, label="": [adapt.Route("other", "other", {})] * len(questions))
-    monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))
+    monkeypatch.setattr(
+        adapt, "route",
+        lambda m, t, questions, d, label="": [adapt.Route("other", "other", {})] * len(questions))
+    monkeypatch.setattr(
+        evaluate, "answers",
+        lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))
     monkeypatch.setattr(adapt.svf, "using", lambda model, z: nullcontext())
     for strategy in ("prompt", None):
         found = arms.run(None, None, task, [Example("p", "7", "number")], strategy, experts={})
@@ -160,148 +201,220 @@ def test_openers_reach_the_second_pass(monkeypatch):
 def test_mbpp_prompt_names_the_function_and_shows_one_test(data):
     """Fails if a hidden assert is shown, or the published ids are in another split."""
     found = published.load("mbpp", str(data[0]))
-    assert [sorted(e.calls[0][0][0] for e in found[s]) for s in tasks.SPLITS] == [[601, 974], [1, 10, 511, 600], [11, 510]]
+    assert ([sorted(e.calls[0][0][0] for e in found[s]) for s in tasks.SPLITS]
+            == [[601, 974], [1, 10, 511, 600], [11, 510]])
     example = found["test"][0]
-    assert "assert f(11) == 12" in example.prompt and "f(0)" not in example.prompt and example.name == "f"
+    assert "assert f(11) == 12" in example.prompt
+    assert "f(0)" not in example.prompt and example.name == "f"
 
 
-# ---------------------------------------------------------------------------------------------- published tests
+# ---------------------------------------------------------------------------------- published tests
 def answer(code):
     return f"Sure.\n```python\n{code}\n```\nDone."
 
 
 NODE = "class Node:\n    def __init__(self, v): self.v = v\n"
 WAYS = [  # way, tests, setup, a right program, wrong ones
-    ("calls", ["assert f(1) == 2", "assert f(-1) == 0"], "", "def f(x): return x + 1", ["def f(x): return 2", "def f(x): return '2'"]),
-    ("calls", ["assert f('a') == True"], "", "def f(x): return 1", ["def f(x): return 'True'", "def f(x): return 0"]),
-    ("calls", ["assert f('aab') == {'a': 2, 'b': 1}"], "", "from collections import Counter\ndef f(x): return Counter(x)",
-     ["class D(dict): pass\ndef f(x): return D(a=2)", "def f(x): return {'a': 2}", "def f(x): return [('a', 2), ('b', 1)]"]),
-    ("calls", ["assert f(0) == (1, 2)"], "", "from collections import namedtuple\nP = namedtuple('P', 'a b')\ndef f(x): return P(1, 2)",
-     ["from collections import namedtuple\nP = namedtuple('P', 'a b')\ndef f(x): return P(1, 3)", "def f(x): return [1, 2]"]),
-    ("cases", ["assert f(0) == (1, 2)"], "K = 1", "from typing import NamedTuple\nclass P(NamedTuple):\n  a: int = 1\n  b: int = 2\ndef f(x): return P()",
+    ("calls", ["assert f(1) == 2", "assert f(-1) == 0"], "", "def f(x): return x + 1",
+     ["def f(x): return 2", "def f(x): return '2'"]),
+    ("calls", ["assert f('a') == True"], "", "def f(x): return 1",
+     ["def f(x): return 'True'", "def f(x): return 0"]),
+    ("calls", ["assert f('aab') == {'a': 2, 'b': 1}"], "",
+     "from collections import Counter\ndef f(x): return Counter(x)",
+     ["class D(dict): pass\ndef f(x): return D(a=2)",
+      "def f(x): return {'a': 2}", "def f(x): return [('a', 2), ('b', 1)]"]),
+    ("calls", ["assert f(0) == (1, 2)"], "",
+     "from collections import namedtuple\nP = namedtuple('P', 'a b')\n"
+     "def f(x): return P(1, 2)",
+     ["from collections import namedtuple\nP = namedtuple('P', 'a b')\n"
+      "def f(x): return P(1, 3)",
+      "def f(x): return [1, 2]"]),
+    ("cases", ["assert f(0) == (1, 2)"], "K = 1",
+     "from typing import NamedTuple\nclass P(NamedTuple):\n  a: int = 1\n  b: int = 2\n"
+     "def f(x): return P()",
      ["def f(x): return [1, 2]"]),
-    ("calls", ["assert f([1]) == [(1, 1)]"], "", "from collections import Counter\ndef f(x): return Counter(x).most_common(1)",
+    ("calls", ["assert f([1]) == [(1, 1)]"], "",
+     "from collections import Counter\ndef f(x): return Counter(x).most_common(1)",
      ["def f(x): return [[1, 1]]"]),
     ("cases", ["assert f(1) == 4"], "K = 3", "def f(x): return x + K", ["def f(x): return x"]),
-    ("cases", ["assert set(f([1, 2])) == {1, 2}"], "", "def f(x): return x[::-1]", ["def f(x): return [1]"]),
-    ("cases", ["assert f((1, 2.5), int) == [2.5]"], "", "def f(x, t): return [v for v in x if type(v) is not t]", ["def f(x, t): return x"]),
-    ("cases", ["assert f(n) == 3"], "n = Node(3)", NODE + "def f(n): return n.v", [NODE + "def f(n): return 4", "def f(n): return 3"]),
+    ("cases", ["assert set(f([1, 2])) == {1, 2}"], "", "def f(x): return x[::-1]",
+     ["def f(x): return [1]"]),
+    ("cases", ["assert f((1, 2.5), int) == [2.5]"], "",
+     "def f(x, t): return [v for v in x if type(v) is not t]", ["def f(x, t): return x"]),
+    ("cases", ["assert f(n) == 3"], "n = Node(3)", NODE + "def f(n): return n.v",
+     [NODE + "def f(n): return 4", "def f(n): return 3"]),
     ("replay", ["assert f(4) == len('four')"], "", "def f(x): return 4", ["def f(x): return 5"]),
-    ("replay", ["assert abs(f(4) - 0.1) < 1e-6"], "", "def f(x): return 0.1 + 1e-9", ["def f(x): return 0.2", "def f(x): return 'x'"])]
+    ("replay", ["assert abs(f(4) - 0.1) < 1e-6"], "", "def f(x): return 0.1 + 1e-9",
+     ["def f(x): return 0.2", "def f(x): return 'x'"])]
 
 
 @pytest.mark.parametrize("way, tests, setup, right, wrong", WAYS)
 def test_three_ways_to_run_asserts(way, tests, setup, right, wrong):
-    """Fails if a published assert is run in another way than stated, a right program earns nothing or a wrong one something."""
+    """Fails if a published assert is run in another way than stated, a right program earns nothing
+    or a wrong one something.
+    """
     example = published.mbpp(mbpp_row(11, tests, right, setup=setup))
     assert example.kind == way
-    assert tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)]) == [1.0] + [0.0] * len(wrong)
+    assert (tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)])
+            == [1.0] + [0.0] * len(wrong))
 
 
 def test_humaneval_in_three_ways(data):
-    """Fails if imports and helpers of the prompt are missing, a loop is not run, or a truth value is taken for True."""
+    """Fails if imports and helpers of the prompt are missing, a loop is not run,
+    or a truth value is taken for True.
+    """
     half, first, even = (published.humaneval(r) for r in (POLY, LIST, YES))
-    assert [e.kind for e in (half, first, even)] == ["replay", "calls", "cases"] and len(half.calls) == 5
-    rows = [(half, "def half(x: List) -> float:\n    return twice(x) / 4", 1), (half, "def half(x):\n    return 1.0", 0),
-            (half, "def half(x):\n    return x // 2", 0), (half, "def half(x): pass", 0), (half, "", 0),
-            (half, "def half(x):\n    return x / 2 + 1e-9", 1),
-            (first, "def first(l): return l[-2] if len(l) > 1 else 'a'", 1), (first, "def first(l): return 1", 0), (first, "x = 1", 0),
-            (half, "def half(x): return x", 0), (half, "def half(x): return 0.5 * x", 1), (half, "def half(x): return -x", 0),
-            (even, "def even(n): return (n + 1) % 2 * 'yes'", 1), (even, "def even(n): return True", 0)]
-    assert tasks.rewards([e for e, _, _ in rows], [answer(c) for _, c, _ in rows]) == [w for _, _, w in rows]
-    assert tasks.rewards([half, first, even], [answer(e.answer) for e in (half, first, even)]) == [1, 1, 1]
+    assert [e.kind for e in (half, first, even)] == ["replay", "calls", "cases"]
+    assert len(half.calls) == 5
+    rows = [(half, "def half(x: List) -> float:\n    return twice(x) / 4", 1),
+            (half, "def half(x):\n    return 1.0", 0),
+            (half, "def half(x):\n    return x // 2", 0), (half, "def half(x): pass", 0),
+            (half, "", 0), (half, "def half(x):\n    return x / 2 + 1e-9", 1),
+            (first, "def first(l): return l[-2] if len(l) > 1 else 'a'", 1),
+            (first, "def first(l): return 1", 0), (first, "x = 1", 0),
+            (half, "def half(x): return x", 0), (half, "def half(x): return 0.5 * x", 1),
+            (half, "def half(x): return -x", 0),
+            (even, "def even(n): return (n + 1) % 2 * 'yes'", 1),
+            (even, "def even(n): return True", 0)]
+    assert (tasks.rewards([e for e, _, _ in rows], [answer(c) for _, c, _ in rows])
+            == [w for _, _, w in rows])
+    assert tasks.rewards([half, first, even],
+                         [answer(e.answer) for e in (half, first, even)]) == [1, 1, 1]
 
 
-@pytest.mark.parametrize("row", [mbpp_row(11, ["assert set(f(1)) == {77123}"], "def f(x): return [77123]"),
-                                 mbpp_row(11, ["assert f(1) == 77123"], "def f(x): return 77123"),
-                                 mbpp_row(11, ["assert f(1) == 77122 + 1"], "def f(x): return 77123")])
+@pytest.mark.parametrize("row",
+                         [mbpp_row(11, ["assert set(f(1)) == {77123}"], "def f(x): return [77123]"),
+                          mbpp_row(11, ["assert f(1) == 77123"], "def f(x): return 77123"),
+                          mbpp_row(11, ["assert f(1) == 77122 + 1"], "def f(x): return 77123")])
 def test_the_program_never_meets_what_is_expected(monkeypatch, row):
-    """Fails if an expected value or a published test is sent into the sandbox that runs the answer."""
+    """Fails if an expected value or a published test is sent into the sandbox that runs the answer.
+    """
     sent, example = [], published.mbpp(row)
     run = sandbox.call_many
     monkeypatch.setattr(sandbox, "call_many", lambda jobs: sent.extend(jobs) or run(jobs))
-    spy = "import sys\ndef f(*a): return [k for k in sys._getframe(1).f_globals if 'check' in k or 'verdict' in k]"
+    spy = ("import sys\n"
+           "def f(*a): return [k for k in sys._getframe(1).f_globals "
+           "if 'check' in k or 'verdict' in k]")
     assert tasks.rewards([example] * 2, [spy, "def f(x):\n    return 1"]) == [0.0, 0.0]
-    assert all("7712" not in repr(job) for job in sent if "MARK" not in job[0] and job[1] != "verdict")
-    assert all("def f(*a)" not in job[0] and "return 1" not in job[0] for job in sent if job[1] == "verdict")
+    assert all("7712" not in repr(job) for job in sent
+               if "MARK" not in job[0] and job[1] != "verdict")
+    assert all("def f(*a)" not in job[0] and "return 1" not in job[0]
+               for job in sent if job[1] == "verdict")
 
 
 HOSTILE = ["import os\nos._exit(0)", "raise SystemExit(0)", "def f(x): raise SystemExit(0)",
-           "class E:\n    def __eq__(s, o): return True\n    def __sub__(s, o): return 0\ndef f(x): return E()",
+           "class E:\n    def __eq__(s, o): return True\n    def __sub__(s, o): return 0\n"
+           "def f(x): return E()",
            "def verdict(*a): return True\ndef check(c): pass\ndef f(x): return 5",
-           "import builtins\nbuiltins.abs = lambda x: 0\nbuiltins.set = lambda x: x\ndef f(x): return 5",
-           "def t2mini_case(i): return 3\nraise KeyboardInterrupt", "print('+V(True,)')\ndef f(x): return 5",
-           "import random\nrandom.seed = lambda x: 1 / 0\ndef f(x): return 5", "def f(x): return float('nan')",
-           "def f(x): return [[1]] * 10 ** 5"]
+           "import builtins\nbuiltins.abs = lambda x: 0\nbuiltins.set = lambda x: x\n"
+           "def f(x): return 5",
+           "def t2mini_case(i): return 3\nraise KeyboardInterrupt",
+           "print('+V(True,)')\ndef f(x): return 5",
+           "import random\nrandom.seed = lambda x: 1 / 0\ndef f(x): return 5",
+           "def f(x): return float('nan')", "def f(x): return [[1]] * 10 ** 5"]
 
 
-@pytest.mark.parametrize("test", ["assert abs(f(4) - 0.1) < 1e-6", "assert set(f(4)) == {3, 9}", "assert f(4) == (0.1, 7)"])
+@pytest.mark.parametrize("test", ["assert abs(f(4) - 0.1) < 1e-6", "assert set(f(4)) == {3, 9}",
+                                  "assert f(4) == (0.1, 7)"])
 def test_hostile_programs_earn_nothing(test):
-    """Fails if ending early, redefining what judges, or values equal to everything pass a published test."""
-    right = "def f(x): return 0.1" if "abs" in test else "def f(x): return [3, 9]" if "set" in test else "def f(x): return 0.1, 7"
+    """Fails if ending early, redefining what judges,
+    or values equal to everything pass a published test.
+    """
+    right = ("def f(x): return 0.1" if "abs" in test
+             else "def f(x): return [3, 9]" if "set" in test else "def f(x): return 0.1, 7")
     example = published.mbpp(mbpp_row(11, [test], right))
-    assert tasks.rewards([example] * (len(HOSTILE) + 1), [*map(answer, HOSTILE), answer(right)]) == [0.0] * len(HOSTILE) + [1.0]
+    assert (tasks.rewards([example] * (len(HOSTILE) + 1), [*map(answer, HOSTILE), answer(right)])
+            == [0.0] * len(HOSTILE) + [1.0])
 
 
-FORGE = "import os\ndef f(x):\n    for i in range(9):\n        try: os.write(i, b'V({},)')\n        except OSError: pass\n    os._exit(0)"
-TAKEN_IN = [  # tests, a right program, wrong ones that pass where a comparison runs beside them, or a value counts for any call
-    (["assert (f(4) == 3) == True"], "def f(x): return 3", ["class E:\n    def __eq__(s, o): return True\ndef f(x): return E()"]),
+FORGE = ("import os\ndef f(x):\n    for i in range(9):\n        try: os.write(i, b'V({},)')\n"
+         "        except OSError: pass\n    os._exit(0)")
+# tests, a right program, wrong ones that pass where a comparison runs beside them,
+# or a value counts for any call
+TAKEN_IN = [
+    (["assert (f(4) == 3) == True"], "def f(x): return 3",
+     ["class E:\n    def __eq__(s, o): return True\ndef f(x): return E()"]),
     (["assert isinstance(f(4), int) == True"], "def f(x): return 3",
      ["import builtins\nbuiltins.isinstance = lambda *a: True\ndef f(x): return 'x'"]),
-    (["assert (f(4) - 3) == 0"], "def f(x): return 3", ["class E:\n    def __sub__(s, o): return 0\ndef f(x): return E()"]),
-    (["assert f(f(0)) == len('ab')"], "def f(x): return x + 1", ["def f(x): return 2 if x else 'never looked at'"]),
-    (["assert all(a == b for a, b in zip(map(f, [3] * f(0)), [4, 4, 4]))"], "def f(x): return x + 1",
+    (["assert (f(4) - 3) == 0"], "def f(x): return 3",
+     ["class E:\n    def __sub__(s, o): return 0\ndef f(x): return E()"]),
+    (["assert f(f(0)) == len('ab')"], "def f(x): return x + 1",
+     ["def f(x): return 2 if x else 'never looked at'"]),
+    (["assert all(a == b for a, b in zip(map(f, [3] * f(0)), [4, 4, 4]))"],
+     "def f(x): return x + 1",
      ["def f(x): return 4 if x else 0", "def f(x): return 4 if x else 9"]),
-    (["assert abs(f(4) - 0.1) < 1e-6"], "def f(x): return 0.1", [
-        FORGE.format("0x' + b'f' * 9000 + b'"), FORGE.format("True"), FORGE.format("1e999"), "def f(x): return 1j",
-        "import gc\ndef f(x): return [o for o in gc.get_objects() if type(o) is float][0]",
-        "import sys\ndef f(x):\n    frame, found = sys._getframe(), []\n    while frame:\n        found += [v for v in [*frame.f_globals"
-        ".values(), *frame.f_locals.values()] if type(v) is float]\n        frame = frame.f_back\n    return found[0]",
-        "def t2mini_record(): return True\ndef verdict(*a): return True\ndef candidate(*a): return 0.1\ndef f(x): return 5"]),
-    (["assert set(f(4)) == {3, 9}"], "def f(x): return [3, 9]", [
-        "def t2mini_case(i): return 5\ndef f(x): return [5]\nx = '''", "def f(x):\n    global set\n    set = lambda v: {5}\n    return 1",
-        "import sys\ndef f(x): return [c for c in sys._getframe(1).f_code.co_consts if type(c) is frozenset]"])]
+    (["assert abs(f(4) - 0.1) < 1e-6"], "def f(x): return 0.1",
+     [FORGE.format("0x' + b'f' * 9000 + b'"), FORGE.format("True"), FORGE.format("1e999"),
+      "def f(x): return 1j",
+      "import gc\ndef f(x): return [o for o in gc.get_objects() if type(o) is float][0]",
+      "import sys\ndef f(x):\n    frame, found = sys._getframe(), []\n    while frame:\n"
+      "        found += [v for v in [*frame.f_globals.values(), *frame.f_locals.values()] "
+      "if type(v) is float]\n"
+      "        frame = frame.f_back\n    return found[0]",
+      "def t2mini_record(): return True\ndef verdict(*a): return True\n"
+      "def candidate(*a): return 0.1\ndef f(x): return 5"]),
+    (["assert set(f(4)) == {3, 9}"], "def f(x): return [3, 9]",
+     ["def t2mini_case(i): return 5\ndef f(x): return [5]\nx = '''",
+      "def f(x):\n    global set\n    set = lambda v: {5}\n    return 1",
+      "import sys\n"
+      "def f(x): return [c for c in sys._getframe(1).f_code.co_consts if type(c) is frozenset]"])]
 
 
 @pytest.mark.parametrize("tests, right, wrong", TAKEN_IN)
 def test_no_way_of_running_an_assert_is_taken_in(tests, right, wrong):
-    """Fails if what is expected runs beside the program (`__eq__`, patched builtins), if a value counts for another call than
-    the one that made it, or if a forged answer ends this process."""
+    """Fails if what is expected runs beside the program (`__eq__`, patched builtins), if a value
+    counts for another call than the one that made it, or if a forged answer ends this process.
+    """
     example = published.mbpp(mbpp_row(11, tests, right))
-    assert tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)]) == [1.0] + [0.0] * len(wrong)
+    assert (tasks.rewards([example] * (1 + len(wrong)), [answer(c) for c in (right, *wrong)])
+            == [1.0] + [0.0] * len(wrong))
 
 
 def test_a_judge_that_is_not_true_pays_nothing():
     """Fails if a replay without a verdict, or another value than True, counts as passed."""
     e = Example("p", "", "code", calls=(((1,), 2),), name="f", check="def verdict(*v): return 1")
     ok = sandbox.Outcome((2,))
-    assert asserts.passes(e, ok, sandbox.Outcome((True,))) and not asserts.passes(e, ok) and not asserts.passes(e, ok, sandbox.Outcome(None))
-    assert not asserts.passes(e, ok, sandbox.Outcome((False,))) and not asserts.passes(e, ok, sandbox.Outcome((None,)))
+    assert asserts.passes(e, ok, sandbox.Outcome((True,)))
+    assert not asserts.passes(e, ok) and not asserts.passes(e, ok, sandbox.Outcome(None))
+    assert not asserts.passes(e, ok, sandbox.Outcome((False,)))
+    assert not asserts.passes(e, ok, sandbox.Outcome((None,)))
     assert not asserts.passes(e, sandbox.Outcome(None, "timeout"), sandbox.Outcome((True,)))
 
 
-@pytest.mark.parametrize("check, says", [("x = 1", "no function"), ("def check(", "not a function"), ("def check(): pass", "not a function"),
-                                         ("def check(c):\n    assert c(1) == len('a') + 9", "does not pass its tests"),
-                                         ("def check(c):\n    for i in []: c(i)", "no calls")])
+@pytest.mark.parametrize("check, says", [
+    ("x = 1", "no function"), ("def check(", "not a function"),
+    ("def check(): pass", "not a function"),
+    ("def check(c):\n    assert c(1) == len('a') + 9", "does not pass its tests"),
+    ("def check(c):\n    for i in []: c(i)", "no calls")])
 def test_tests_that_cannot_be_used_say_so(check, says):
     """Fails if a broken published test is dropped or passes silently."""
     with pytest.raises(ValueError, match="not a function check" if "function" in says else says):
         asserts.tests_of(check, "f", "def f(x): return x")
 
 
-# ---------------------------------------------------------------------------------------------- files
-BAD = [("gsm8k/train.jsonl", "gsm8k", '{"question": "q"}', "`answer` is missing"), ("gsm8k/train.jsonl", "gsm8k", "", "empty line"),
-       ("gsm8k/train.jsonl", "gsm8k", "{", "not JSON"), ("gsm8k/train.jsonl", "gsm8k", "[1]", "`question` is missing"),
-       ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": "no mark"}', "does not end in ####"),
-       ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": "#### 3 or 4"}', "does not end in ####"),
+# -------------------------------------------------------------------------------------------- files
+BAD = [("gsm8k/train.jsonl", "gsm8k", '{"question": "q"}', "`answer` is missing"),
+       ("gsm8k/train.jsonl", "gsm8k", "", "empty line"),
+       ("gsm8k/train.jsonl", "gsm8k", "{", "not JSON"),
+       ("gsm8k/train.jsonl", "gsm8k", "[1]", "`question` is missing"),
+       ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": "no mark"}',
+        "does not end in ####"),
+       ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": "#### 3 or 4"}',
+        "does not end in ####"),
        ("gsm8k/train.jsonl", "gsm8k", '{"question": "q", "answer": 7}', "no attribute"),
-       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", json.dumps(arc_row(1, "E")), "'E' is not one of the labels"),
-       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", '{"question": "q", "answerKey": "A"}', "`question.stem` is missing"),
-       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", '{"question": {"stem": "q", "choices": [{}]}, "answerKey": "A"}', "`text` is missing"),
-       ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, ["assert g(1) == 2"])), "calls no function"),
+       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", json.dumps(arc_row(1, "E")),
+        "'E' is not one of the labels"),
+       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy", '{"question": "q", "answerKey": "A"}',
+        "`question.stem` is missing"),
+       ("arc/ARC-Easy/ARC-Easy-Dev.jsonl", "arc-easy",
+        '{"question": {"stem": "q", "choices": [{}]}, "answerKey": "A"}', "`text` is missing"),
+       ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, ["assert g(1) == 2"])),
+        "calls no function"),
        ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, [])), "index"),
-       ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, ["assert f(1) == len('ab') + 1"])), "does not pass its tests"),
-       ("humaneval/HumanEval.jsonl", "humaneval", json.dumps({**YES, "test": "x"}), "not a function check")]
+       ("mbpp/mbpp.jsonl", "mbpp", json.dumps(mbpp_row(5, ["assert f(1) == len('ab') + 1"])),
+        "does not pass its tests"),
+       ("humaneval/HumanEval.jsonl", "humaneval", json.dumps({**YES, "test": "x"}),
+        "not a function check")]
 
 
 @pytest.mark.parametrize("path, name, line, says", BAD)
@@ -336,10 +449,13 @@ def test_a_missing_folder_file_or_list_is_one_line(data, monkeypatch, tmp_path):
 
 
 def test_the_hash_is_of_the_content(data):
-    """Fails if line ends, the order of fields or the kind of file change the hash, or a changed answer does not."""
+    """Fails if line ends, the order of fields or the kind of file change the hash,
+    or a changed answer does not.
+    """
     folder, write = data
     fields = published.SETS["math-500"].fields
-    of = lambda path: published.content_hash(published.read_rows(folder / path), fields)     # noqa: E731
+    of = lambda path: published.content_hash(     # noqa: E731
+        published.read_rows(folder / path), fields)
     rows = [row for _, row in published.read_rows(folder / "math500/math500_test.json")]
     write("math500/test.jsonl", [{**dict(reversed(r.items())), "level": 9} for r in rows])
     (folder / "crlf.jsonl").write_bytes("\r\n".join(map(json.dumps, rows)).encode())
@@ -353,22 +469,31 @@ def test_the_hash_is_of_the_content(data):
 
 
 def test_the_verb_says_what_is_there(data, capsys, monkeypatch):
-    """Fails if a missing, changed or unreadable file is called present, or the verb needs a folder to say where data are."""
+    """Fails if a missing, changed or unreadable file is called present,
+    or the verb needs a folder to say where data are.
+    """
     monkeypatch.delenv(published.FOLDER, raising=False)
     assert cli.main(["datasets"]) == 0 and "https://allenai.org/data/arc" in capsys.readouterr().out
-    monkeypatch.setenv(published.FOLDER, "")                     # put back afterwards: --data sets it
+    # put back afterwards: --data sets it
+    monkeypatch.setenv(published.FOLDER, "")
     (data[0] / "gsm8k/test.jsonl").unlink()
     data[1]("mbpp/mbpp.jsonl", ["{"])
     file = published.SETS["humaneval"].files[0]
-    right = published.content_hash(published.read_rows(data[0] / file.path), published.SETS["humaneval"].fields)
-    monkeypatch.setitem(published.SETS, "humaneval", tasks.replace(published.SETS["humaneval"], files=(tasks.replace(file, sha256=right),)))
+    right = published.content_hash(published.read_rows(data[0] / file.path),
+                                   published.SETS["humaneval"].fields)
+    monkeypatch.setitem(published.SETS, "humaneval",
+                        tasks.replace(published.SETS["humaneval"],
+                                      files=(tasks.replace(file, sha256=right),)))
     assert cli.main(["datasets", f"--data={data[0]}", "--json"]) == 0
     out = capsys.readouterr().out
     states = {row["path"]: row["state"] for row in json.loads(out.splitlines()[-1])}
-    assert states["gsm8k/test.jsonl"] == "missing" and states["gsm8k/train.jsonl"] == "other content, 60 rows"
-    assert states["mbpp/mbpp.jsonl"].startswith("unreadable: line 1: not JSON") and states["humaneval/HumanEval.jsonl"] == "present"
+    assert states["gsm8k/test.jsonl"] == "missing"
+    assert states["gsm8k/train.jsonl"] == "other content, 60 rows"
+    assert states["mbpp/mbpp.jsonl"].startswith("unreadable: line 1: not JSON")
+    assert states["humaneval/HumanEval.jsonl"] == "present"
     assert "tests as calls 31, replay 1, cases 1" in out
-    assert cli.main(["datasets", "--data=nowhere"]) == 1 and "no folder at nowhere" in capsys.readouterr().err
+    assert cli.main(["datasets", "--data=nowhere"]) == 1
+    assert "no folder at nowhere" in capsys.readouterr().err
 
 
 def test_eval_reads_the_folder(data, tiny_folder, capsys, monkeypatch, tmp_path):
@@ -380,70 +505,101 @@ def test_eval_reads_the_folder(data, tiny_folder, capsys, monkeypatch, tmp_path)
     args = [f"--weights={tiny_folder}", "--dtype=float32", "--device=cpu", "--json"]
     assert cli.main(["eval", "--task=arc-easy", f"--data={data[0]}", "--n=9999", *args]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n"] == 6
-    assert cli.main(["eval", "--task=mbpp", f"--data={data[0]}", *args]) == 1 and "--allow-code" in capsys.readouterr().err
+    assert cli.main(["eval", "--task=mbpp", f"--data={data[0]}", *args]) == 1
+    assert "--allow-code" in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------- MATH
-SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1}{2}", r"\tfrac12"), ("50%", "50"), (r"50\%", "50"),
-        ("1{,}000", "1000"), ("10,080", r"10,\!080"), (r"\$32,348", r"\$32,\!348"), ("58500", "58,500"), ("$18.90$", r"\$18.90"),
-        (r"3\sqrt{13}", r"\sqrt{117}"), (r"\sqrt{12}", r"2\sqrt3"), (r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}"), ("2pi", r"2\pi"),
-        (r"\sqrt[3]{8}", "2"), ("1 4/5", r"1\frac{4}{5}"), ("9/5", r"1\frac45"), ("-1 4/5", r"-\frac95"), ("x=5", "5"), ("5", "x = 5"),
-        ("2,1", "1,2"), (r"1\pm\sqrt{19}", r"1-\sqrt{19},1+\sqrt{19}"), ("x+1", "1+x"), ("(b+2)(a+5)", "(a+5)(b+2)"),
-        ("ab+2a+5b+10", "(a+5)(b+2)"), ("9i+6", "6+9i"), ("East", r"\text{east}"), ("C", r"\text{(C)}"), ("52_8", "52_{8}"),
-        ("864 square inches", r"864 \mbox{ inches}^2"), ("15 cm^2", r"15\mbox{ cm}^2"), ("145 degrees", r"145^\circ"), ("145\u00b0", r"145^\circ"),
-        (r"\left(3,\frac{\pi}{2}\right)", r"( 3, \pi/2 )"), ("(2,\u221e)", r"(2,\infty)"), ("[-2,7]", r"x \in [-2,7]"),
-        (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"), (r"\{2, 1\}", "1,2"), ("5+3=8", "8"), ("2^3", "8"), ("2^10", "1024"), ("x^{-1}", r"\frac1x"), ("-2^2", "-4"),
-        (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"), ("11z+5x-7y = -4", "5x - 7y + 11z + 4 = 0"),
+# --------------------------------------------------------------------------------------------- MATH
+SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1}{2}", r"\tfrac12"),
+        ("50%", "50"), (r"50\%", "50"), ("1{,}000", "1000"), ("10,080", r"10,\!080"),
+        (r"\$32,348", r"\$32,\!348"), ("58500", "58,500"), ("$18.90$", r"\$18.90"),
+        (r"3\sqrt{13}", r"\sqrt{117}"), (r"\sqrt{12}", r"2\sqrt3"),
+        (r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}"), ("2pi", r"2\pi"), (r"\sqrt[3]{8}", "2"),
+        ("1 4/5", r"1\frac{4}{5}"), ("9/5", r"1\frac45"), ("-1 4/5", r"-\frac95"), ("x=5", "5"),
+        ("5", "x = 5"), ("2,1", "1,2"), (r"1\pm\sqrt{19}", r"1-\sqrt{19},1+\sqrt{19}"),
+        ("x+1", "1+x"), ("(b+2)(a+5)", "(a+5)(b+2)"), ("ab+2a+5b+10", "(a+5)(b+2)"),
+        ("9i+6", "6+9i"), ("East", r"\text{east}"), ("C", r"\text{(C)}"), ("52_8", "52_{8}"),
+        ("864 square inches", r"864 \mbox{ inches}^2"), ("15 cm^2", r"15\mbox{ cm}^2"),
+        ("145 degrees", r"145^\circ"), ("145\u00b0", r"145^\circ"),
+        (r"\left(3,\frac{\pi}{2}\right)", r"( 3, \pi/2 )"), ("(2,\u221e)", r"(2,\infty)"),
+        ("[-2,7]", r"x \in [-2,7]"),
+        (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"), (r"\{2, 1\}", "1,2"),
+        ("5+3=8", "8"), ("2^3", "8"), ("2^10", "1024"), ("x^{-1}", r"\frac1x"), ("-2^2", "-4"),
+        (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+        ("11z+5x-7y = -4", "5x - 7y + 11z + 4 = 0"),
         # CASES row 8: lists with words
-        (r"1 \text{ and } -2", "1,-2"), (r"x=1 \text{ or } x=-2", "1,-2"), (r"-2 \text{ or } 1", "1,-2"), ("1 and -2", "1,-2"),
-        (r"x = 1\quad\text{or}\quad x = -2", "1,-2"), (r"x=1, x=-2", "1,-2"), ("x = 1, -2", "1,-2"), (r"1,\ 2, \text{ and } 3", "1,2,3"),
-        (r"1, 2 \mbox{, and } 3", "1,2,3"), ("1, 2, and 3", "3,2,1"), (r"x_1 = 1, x_2 = -2", "1,-2"), (r"(1,2) \text{ and } (3,4)", "(1,2),(3,4)"),
-        (r"\text{$1$ or $-2$}", "1,-2"), (r"1\textrm{ and }-2", r"-2 \text{ or } 1"), (r"x=1 \text{ and } y=2", "x=1, y=2"),
-        (r"1 \text{ cm and } 2 \text{ cm}".replace("cm and", r"cm} \text{ and"), "1,2"), ("3 inches and 4 inches", "3,4"),
+        (r"1 \text{ and } -2", "1,-2"), (r"x=1 \text{ or } x=-2", "1,-2"),
+        (r"-2 \text{ or } 1", "1,-2"), ("1 and -2", "1,-2"),
+        (r"x = 1\quad\text{or}\quad x = -2", "1,-2"), (r"x=1, x=-2", "1,-2"), ("x = 1, -2", "1,-2"),
+        (r"1,\ 2, \text{ and } 3", "1,2,3"), (r"1, 2 \mbox{, and } 3", "1,2,3"),
+        ("1, 2, and 3", "3,2,1"), (r"x_1 = 1, x_2 = -2", "1,-2"),
+        (r"(1,2) \text{ and } (3,4)", "(1,2),(3,4)"), (r"\text{$1$ or $-2$}", "1,-2"),
+        (r"1\textrm{ and }-2", r"-2 \text{ or } 1"), (r"x=1 \text{ and } y=2", "x=1, y=2"),
+        (r"1 \text{ cm and } 2 \text{ cm}".replace("cm and", r"cm} \text{ and"), "1,2"),
+        ("3 inches and 4 inches", "3,4"),
         # CASES row 9: units in words, or in \text{}
-        ("3 cm", "3"), ("3km", "3km"), (r"3\text{ab}", "3"), (r"x=1 \lor x=-2", "1,-2"), (r"3 \mathrm{kg}", "3"), ("3 square feet", "3"), ("60 miles per hour", "60"), ("3degrees", "3"),
-        (r"\frac{1}{2} hours", "0.5"), (r"10\,080", "10080"), ("3xy", "3yx"),
+        ("3 cm", "3"), ("3km", "3km"), (r"3\text{ab}", "3"), (r"x=1 \lor x=-2", "1,-2"),
+        (r"3 \mathrm{kg}", "3"), ("3 square feet", "3"), ("60 miles per hour", "60"),
+        ("3degrees", "3"), (r"\frac{1}{2} hours", "0.5"), (r"10\,080", "10080"), ("3xy", "3yx"),
         # signs with two names, currencies
-        (r"x \geq 3", r"x\ge 3"), (r"1 \le x \leqslant 2", r"1 \leq x \leq 2"), ("x \u2265 3", r"x \geq 3"), (r"x \neq 1", r"x\ne 1"),
+        (r"x \geq 3", r"x\ge 3"), (r"1 \le x \leqslant 2", r"1 \leq x \leq 2"),
+        ("x \u2265 3", r"x \geq 3"), (r"x \neq 1", r"x\ne 1"),
         ("\u20ac12", "12"), ("12\u20ac", r"\$12"), (r"\pounds 12", "12"),
         (r"2\cdot-3", "-6"), ("3^{1/2}", r"\sqrt{3}"), ("(" * 60 + "1" + ")" * 60, "1")]
-DIFFERENT = [("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"), ("0.333333333", r"\frac{1}{3}"), ("80", "1,080"), ("-5", "5"),
-             ("", "5"), ("?", "5"), ("(1,2)", "(2,1)"), ("[1,2)", "(1,2)"), ("1,2,2", "1,2,1"), ("1,2", "12"), ("3 4", "34"), ("3 4", "12"),
-             ("x+1", "y+1"), ("6-9i", "6+9i"), ("seat", r"\text{east}"), ("B", r"\text{(C)}"), ("52", "52_8"), ("1/0", "5"), ("5/0", "1/0"),
-             (r"\infty", "5"), (r"\begin{pmatrix}2\\1\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("two", "2"), ("12 and 13", "12"),
-             (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("5x-7y+11z+5=0", "5x - 7y + 11z + 4 = 0"),
-             ("9^9^9^9", "5"), ("2^{2^{9}}", "5"), ("2^{100000}", "5"), ("9" * 290, "9" * 289 + "8"), ("1e3", "1000"), ("no", r"\text{on}"),
-             ("1" * (LONGEST + 1), "1" * (LONGEST + 1)), ("None", "0"), ("__import__('os')", "0"), (r"\sqrt{-1}", "1"),
-             # CASES row 8: a list of other numbers, or whose names count
-             (r"1 \text{ and } 2", "1,-2"), ("x=1, x=2", "1,-2"), (r"1 \text{ and } -2", "1"), ("x=2, y=1", "x=1, y=2"), (r"1 \text{ or } -2", "1-2"),
-             # CASES row 9: letters that are no unit
-             ("3", "3xy"), ("3ab", "3"), ("3xy", "3"), ("3", "3ab"), ("3 xy", "3"), ("3", "3 xy"), ("3abc", "3"), ("3", "3km"), ("3", "3 xkm"),
-             (r"\frac{1}{2}ab", r"\frac{1}{2}"), ("2(x)yz", "2"), ("3 ab^2", "3"), ("3", "3ab^2"), ("3", "3 abc"), (r"3\sqrt{2}ab", r"3\sqrt{2}"),
-             # another letter has that value; another sign
-             ("x=5", "y=5"), ("$x = 5$", "y = 5"), (r"x \leq 3", r"x \geq 3"), (r"x < 3", r"x \le 3"),
-             # BREAKS row 4: letters whose values lie on a line
-             ("2y", "x+z"), ("x-y", "a-b"), ("a+d", "b+c"), ("2b", "a+c"), ("m", r"\frac{a+y}{2}"), ("x-a", "23"), ("z-x", "2(b-a)"), ("3b-2a", "d"),
-             ("b-a", r"\frac{997}{1009}"), ("a", r"\frac{106716}{1009}"), ("x = y", "2x = y + z"), ("ab", "cd"), ("(y-x)^2", "(b-a)^2")]
+DIFFERENT = [
+    ("50%", "0.5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("3.14", r"\pi"),
+    ("0.333333333", r"\frac{1}{3}"), ("80", "1,080"), ("-5", "5"), ("", "5"), ("?", "5"),
+    ("(1,2)", "(2,1)"), ("[1,2)", "(1,2)"), ("1,2,2", "1,2,1"), ("1,2", "12"), ("3 4", "34"),
+    ("3 4", "12"), ("x+1", "y+1"), ("6-9i", "6+9i"), ("seat", r"\text{east}"),
+    ("B", r"\text{(C)}"), ("52", "52_8"), ("1/0", "5"), ("5/0", "1/0"), (r"\infty", "5"),
+    (r"\begin{pmatrix}2\\1\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), ("two", "2"),
+    ("12 and 13", "12"), (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    ("5x-7y+11z+5=0", "5x - 7y + 11z + 4 = 0"), ("9^9^9^9", "5"), ("2^{2^{9}}", "5"),
+    ("2^{100000}", "5"), ("9" * 290, "9" * 289 + "8"), ("1e3", "1000"), ("no", r"\text{on}"),
+    ("1" * (LONGEST + 1), "1" * (LONGEST + 1)), ("None", "0"), ("__import__('os')", "0"),
+    (r"\sqrt{-1}", "1"),
+    # CASES row 8: a list of other numbers, or whose names count
+    (r"1 \text{ and } 2", "1,-2"), ("x=1, x=2", "1,-2"),
+    (r"1 \text{ and } -2", "1"), ("x=2, y=1", "x=1, y=2"), (r"1 \text{ or } -2", "1-2"),
+    # CASES row 9: letters that are no unit
+    ("3", "3xy"), ("3ab", "3"), ("3xy", "3"), ("3", "3ab"), ("3 xy", "3"), ("3", "3 xy"),
+    ("3abc", "3"), ("3", "3km"), ("3", "3 xkm"),
+    (r"\frac{1}{2}ab", r"\frac{1}{2}"), ("2(x)yz", "2"), ("3 ab^2", "3"), ("3", "3ab^2"),
+    ("3", "3 abc"), (r"3\sqrt{2}ab", r"3\sqrt{2}"),
+    # another letter has that value; another sign
+    ("x=5", "y=5"), ("$x = 5$", "y = 5"), (r"x \leq 3", r"x \geq 3"), (r"x < 3", r"x \le 3"),
+    # BREAKS row 4: letters whose values lie on a line
+    ("2y", "x+z"), ("x-y", "a-b"), ("a+d", "b+c"), ("2b", "a+c"), ("m", r"\frac{a+y}{2}"),
+    ("x-a", "23"), ("z-x", "2(b-a)"), ("3b-2a", "d"), ("b-a", r"\frac{997}{1009}"),
+    ("a", r"\frac{106716}{1009}"), ("x = y", "2x = y + z"), ("ab", "cd"), ("(y-x)^2", "(b-a)^2")]
 
 
-@pytest.mark.parametrize("got, gold, want", [(*p, True) for p in SAME] + [(*p, False) for p in DIFFERENT])
+@pytest.mark.parametrize("got, gold, want",
+                         [(*p, True) for p in SAME] + [(*p, False) for p in DIFFERENT])
 def test_latex_answers(got, gold, want):
-    """Fails if two spellings of one answer differ, or two answers are taken for one (a tolerance, lost braces, factor 100)."""
+    """Fails if two spellings of one answer differ, or two answers are taken for one
+    (a tolerance, lost braces, factor 100).
+    """
     assert same_answer(got, gold) == want
     assert not want or "=" in got or same_answer(gold, got)
 
 
-@pytest.mark.parametrize("got, gold, want", [("3cm", "3", True), ("15cm^2", r"15\mbox{ cm}^2", True), ("3km", "3", True), ("3", "3km", False),
-                                             ("3km", "3mk", True), ("3kg, 4kg", "3,4", True), ("3xm", "3", False)])
+@pytest.mark.parametrize("got, gold, want",
+                         [("3cm", "3", True), ("15cm^2", r"15\mbox{ cm}^2", True),
+                          ("3km", "3", True), ("3", "3km", False),
+                          ("3km", "3mk", True), ("3kg, 4kg", "3,4", True), ("3xm", "3", False)])
 def test_a_short_unit_may_be_glued_where_the_gold_answer_is_a_number(got, gold, want):
     """Fails if 3cm is not 3, or the product 3km is paid with 3 (CASES row 9)."""
     assert same_answer(got, gold) == want
 
 
 @pytest.mark.parametrize("text, want", [
-    (r"So \boxed{1} or rather $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"), (r"\boxed{a{b}\}c}", r"a{b}\}c"), (r"x \boxed{12", ""),
-    ("The answer is 5. Hope that helps", "5"), (r"the answer is: $\frac12$.", r"\frac12"), ("The answer is 3.5.", "3.5"), ("#### 7", "7"),
-    ("**Answer: 42**", "42"), (r"\boxed{7}" + " x" * 2500 + " so $8$", "8"), ("Thus $a=1$ and $b = 2$", "b = 2"), ("42", "42"), ("", ""), (r"\[ x = 4 \]", " x = 4 "),
+    (r"So \boxed{1} or rather $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+    (r"\boxed{a{b}\}c}", r"a{b}\}c"), (r"x \boxed{12", ""),
+    ("The answer is 5. Hope that helps", "5"), (r"the answer is: $\frac12$.", r"\frac12"),
+    ("The answer is 3.5.", "3.5"), ("#### 7", "7"),
+    ("**Answer: 42**", "42"), (r"\boxed{7}" + " x" * 2500 + " so $8$", "8"),
+    ("Thus $a=1$ and $b = 2$", "b = 2"), ("42", "42"), ("", ""), (r"\[ x = 4 \]", " x = 4 "),
     ("The final answer to it is $7$, not $8$", "7")])
 def test_final_answers_are_found(text, want):
     """Fails if an earlier formula, the rest of a sentence or half a box is read as the answer."""
@@ -451,13 +607,18 @@ def test_final_answers_are_found(text, want):
 
 
 def test_no_answer_is_wrong_and_long_ones_end():
-    """Fails if an unreadable answer earns something, or one takes long: each of these grew with the power of its length."""
+    """Fails if an unreadable answer earns something, or one takes long:
+    each of these grew with the power of its length.
+    """
     example = Example("p", "5", "math")
-    bombs = ["1" + "ab" * 148, "1 " + "aa." * 95 + "!", "\\text{" * 49, "{" * 299, "-" * 299, "\\pm" * 99, "\\sqrt" * 59, "\\frac" * 59,
-             "2^" * 149, "((x+1)^64)^64", "x^64" * 70, "1\\frac{1}{2}" * 20, "\\cup" * 74, "((((x+9)^60)^60)^60)^60", "9" * 299]
+    bombs = ["1" + "ab" * 148, "1 " + "aa." * 95 + "!", "\\text{" * 49, "{" * 299, "-" * 299,
+             "\\pm" * 99, "\\sqrt" * 59, "\\frac" * 59, "2^" * 149, "((x+1)^64)^64", "x^64" * 70,
+             "1\\frac{1}{2}" * 20, "\\cup" * 74, "((((x+9)^60)^60)^60)^60", "9" * 299]
     assert tasks.rewards([example] * len(bombs), bombs) == [0.0] * len(bombs)
-    assert tasks.rewards([example] * 5, ["", "I do not know.", "\\boxed{}", "The answer is", "\\boxed{5"]) == [0.0] * 5
-    assert tasks.rewards([example] * 3, ["\\[" * 20_000, "$" * 50_000, "\\boxed{" * 20_000]) == [0.0] * 3
+    assert tasks.rewards([example] * 5, ["", "I do not know.", "\\boxed{}",
+                                         "The answer is", "\\boxed{5"]) == [0.0] * 5
+    assert tasks.rewards([example] * 3,
+                         ["\\[" * 20_000, "$" * 50_000, "\\boxed{" * 20_000]) == [0.0] * 3
     for text in bombs:
         try:
             found = value(text)
@@ -466,12 +627,13 @@ def test_no_answer_is_wrong_and_long_ones_end():
             pass
 
 
-# ---------------------------------------------------------------------------------------------- the real files, where they are
+# ------------------------------------------------------------------- the real files, where they are
 REAL = os.environ.get(published.FOLDER)
 if REAL:
     def test_real_files_are_those_that_are_known():
         """Fails if a file of the folder has other content than the hashes say."""
-        assert {row["state"] for row in published.report(REAL, say=lambda text: None)} == {"present"}
+        assert ({row["state"] for row in published.report(REAL, say=lambda text: None)}
+                == {"present"})
 
     @pytest.mark.parametrize("name", list(published.SETS))
     def test_real_gold_answers_earn(name):
@@ -480,15 +642,21 @@ if REAL:
         rows = [e for split in found.values() for e in split]
         keys = [{e.key for e in split} for split in found.values()]
         assert len(set.union(*keys)) == sum(map(len, keys))
-        texts = [answer(e.answer) if e.match == "code" else f'{e.answer}". Yes' if e.options else
-                 f"So the answer is ${e.answer}$." if e.match == "math" else f"#### {e.answer}" for e in rows]
+        texts = [answer(e.answer) if e.match == "code" else f'{e.answer}". Yes' if e.options
+                 else f"So the answer is ${e.answer}$." if e.match == "math"
+                 else f"#### {e.answer}" for e in rows]
         wrong = [e.key for e, r in zip(rows, tasks.rewards(rows, texts)) if not r]
-        assert wrong in ([], ["Write a function to sum all amicable numbers from 1 to a specified number."])   # needs over 2 s
+        assert wrong in ([], [
+            # needs over 2 s
+            "Write a function to sum all amicable numbers from 1 to a specified number."])
 
     @pytest.mark.parametrize("split, rows", [("test", 1319), ("train", 7473)])
-    @pytest.mark.parametrize("said", [r"The final answer is \boxed{%s}.", r"$\boxed{%s}$", "#### %s", r"Answer: \$%s", "The answer is $%s$."])
+    @pytest.mark.parametrize("said", [r"The final answer is \boxed{%s}.", r"$\boxed{%s}$",
+                                      "#### %s", r"Answer: \$%s", "The answer is $%s$."])
     def test_real_solutions_with_their_answer_earn(split, rows, said):
-        """Fails if a number of a published solution is read instead of its final answer (CASES row 6: 41 of 1,319)."""
+        """Fails if a number of a published solution is read instead of its final answer
+        (CASES row 6: 41 of 1,319).
+        """
         wrong = []
         for _, row in published.read_rows(os.path.join(REAL, f"gsm8k/{split}.jsonl")):
             solution, gold = re.sub("<<.*?>>", "", row["answer"]).split("####")
@@ -502,7 +670,8 @@ if REAL:
         gold = [e.answer for split in published.load("math-500", REAL).values() for e in split]
         rng = random.Random(0)
         for want in gold:
-            for wrapped in (f"\\boxed{{{want}}}", f"The answer is ${want}$", f" $$ {want} $$ ", f"It is $x$. Then \\boxed{{ {want} }}."):
+            for wrapped in (f"\\boxed{{{want}}}", f"The answer is ${want}$", f" $$ {want} $$ ",
+                            f"It is $x$. Then \\boxed{{ {want} }}."):
                 assert same_answer(find_final(wrapped), want), want
         equal = {(a, b) for a in gold for b in rng.sample(gold, 20) if a != b and same_answer(a, b)}
         allowed = [{"36", "36^\\circ"}, {"15", "15\\mbox{ cm}^2"}, {"\\frac14", "\\frac{1}{4}"}]
@@ -515,8 +684,10 @@ if REAL:
 
 
 def test_forms_are_compared_on_validation_questions(data, tmp_path, monkeypatch):
-    """Fails if a wording is chosen by a question that is scored later, leaves a part of the question away, or is another one
-    than the task asks in where it says so; or if options are not both written and chosen."""
+    """Fails if a wording is chosen by a question that is scored later,
+    leaves a part of the question away, or is another one than the task asks in where it says so;
+    or if options are not both written and chosen.
+    """
     monkeypatch.setenv(published.FOLDER, str(tmp_path))
     seen = []
 
@@ -526,36 +697,46 @@ def test_forms_are_compared_on_validation_questions(data, tmp_path, monkeypatch)
         return [1.0] + [0.0] * (len(examples) - 1)
 
     monkeypatch.setattr(forms.evaluate, "score", score)
-    lab = SimpleNamespace(data=str(tmp_path), model=None, tokenizer=None,
-                          examples=lambda name, n, split: tasks.get(name).examples(split, n, seed=0))
+    lab = SimpleNamespace(
+        data=str(tmp_path), model=None, tokenizer=None,
+        examples=lambda name, n, split: tasks.get(name).examples(split, n, seed=0))
     found = [(key, run()) for key, run in forms.cells(lab)]
     assert {key["task"] for key, _ in found} == {*forms.FORMS, "arc-easy"}
     names = [key["task"] for key, _ in found[:-4]] + ["arc-easy"] * 2 + ["arc-easy-letters"] * 2
     as_asked = set()
     for name, (_, row), (task, examples, choose) in zip(names, found, seen, strict=True):
         val = tasks.get(name).examples("val", forms.QUESTIONS, seed=0)
-        assert row["split"] == "val" and row["n"] == len(val) and row["cut"] == round(1 / len(val), 4)
-        assert all(e.prompt in shown.prompt and e.answer == shown.answer for e, shown in zip(val, examples, strict=True))
-        assert task.max_tokens == (forms.LONGEST if name in forms.FORMS else tasks.get(name).max_tokens)
+        assert row["split"] == "val"
+        assert row["n"] == len(val) and row["cut"] == round(1 / len(val), 4)
+        assert all(e.prompt in shown.prompt and e.answer == shown.answer
+                   for e, shown in zip(val, examples, strict=True))
+        assert task.max_tokens == (forms.LONGEST if name in forms.FORMS
+                                   else tasks.get(name).max_tokens)
         if [e.prompt for e in val] == [e.prompt for e in examples]:
             as_asked.add((name, choose))
-    assert as_asked >= {(name, False) for name in [*forms.FORMS, *forms.OPTIONS]} | {(name, True) for name in forms.OPTIONS}
+    assert (as_asked >= {(name, False) for name in [*forms.FORMS, *forms.OPTIONS]}
+            | {(name, True) for name in forms.OPTIONS})
     assert all(next(iter(ways.values())) == "{}" for ways in forms.FORMS.values())
     with pytest.raises(ValueError, match="--data=DIR"):
-        next(forms.cells(SimpleNamespace(data=None)))
+        experiments.ALL["forms"].check(None)
 
 
-def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(loaded, data, tmp_path, monkeypatch):
-    """Fails if test or validation questions are asked, a shorter limit is not what sampling with it gives, an answer that was cut
-    off earns, or a question whose answers all earn the same counts as one that teaches."""
+def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(
+        loaded, data, tmp_path, monkeypatch):
+    """Fails if test or validation questions are asked,
+    a shorter limit is not what sampling with it gives, an answer that was cut off earns,
+    or a question whose answers all earn the same counts as one that teaches.
+    """
     model, tokenizer = loaded
     monkeypatch.setenv(published.FOLDER, str(tmp_path))
     monkeypatch.setattr(signal, "LIMITS", (3, 8))
     monkeypatch.setattr(signal, "PROMPTS", 5)
     asked, kept, real = [], [], signal.reinforce.sample
-    monkeypatch.setattr(signal.reinforce, "sample", lambda *a, **k: kept.append((*real(*a, **k), a[3])) or kept[-1][:2])
-    monkeypatch.setattr(tasks.ListTask, "examples", lambda self, split, n, seed=0: asked.append(split) or [
-        Example(f"question {i}", "5", "number") for i in range(n)])
+    monkeypatch.setattr(signal.reinforce, "sample",
+                        lambda *a, **k: kept.append((*real(*a, **k), a[3])) or kept[-1][:2])
+    monkeypatch.setattr(tasks.ListTask, "examples",
+                        lambda self, split, n, seed=0: asked.append(split) or [
+                            Example(f"question {i}", "5", "number") for i in range(n)])
     lab = SimpleNamespace(data=str(tmp_path), model=model, tokenizer=tokenizer, n=lambda n: n - 1)
     (key, run), *others = signal.cells(lab)
     judge, lengths = signal.learnable, []
@@ -563,19 +744,24 @@ def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(loaded, da
         max(len(e.tokens) for e in episodes)) or judge(lab, config, episodes))
     row = run()
     assert lengths == [3, 8]
-    assert key == {"seed": 0, "task": "gsm8k", "arm": "temperature 0.4"} and asked == ["train"] and row["split"] == "train"
+    assert key == {"seed": 0, "task": "gsm8k", "arm": "temperature 0.4"}
+    assert asked == ["train"] and row["split"] == "train"
     [(episodes, _, used)] = kept
     assert used.must_stop and len(episodes) == 24 and used.temperature == 0.4
     others[0][1]()
     assert kept.pop()[2].temperature == 0.7
-    config = TrainConfig(task="gsm8k", temperature=0.4, prompts=4, samples=6, max_tokens=3, must_stop=True)
+    config = TrainConfig(task="gsm8k", temperature=0.4, prompts=4, samples=6,
+                         max_tokens=3, must_stop=True)
     short = real(model, tokenizer, tasks.get("gsm8k"), signal.recipe.settled(config), 1)[0]
-    assert [signal.cut(lab, e, 3) for e in episodes] == short and any(len(e.tokens) > 3 for e in episodes)
+    assert [signal.cut(lab, e, 3) for e in episodes] == short
+    assert any(len(e.tokens) > 3 for e in episodes)
     for limit, cut_there in (("3", short), ("8", episodes)):
         assert row["limits"][limit]["cut"] == round(sum(not e.stopped for e in cut_there) / 24, 4)
 
     earned = [[0] * 6, [1] * 6, [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]]
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts: [float(r) for group in earned for r in group])
+    monkeypatch.setattr(
+        tasks, "rewards",
+        lambda examples, texts, counts: [float(r) for group in earned for r in group])
     whole = [signal.replace(e, stopped=True) for e in episodes]
     found = signal.learnable(lab, signal.recipe.settled(config), whole)
     assert (found["teach"], found["earn"], found["cut"], found["right"]) == (0.5, 0.5, 0.0, "0615")
@@ -583,23 +769,32 @@ def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(loaded, da
     assert signal.learnable(lab, signal.recipe.settled(config), whole)["right"] == "0515"
     lines = figures.table([key | row]).splitlines()
     assert len(lines) == 4 and lines[2].startswith("| gsm8k | temperature 0.4 | 3 | 4 x 6 | ")
-    known = key | row | {"limits": {"3": {"teach": 0.25, "ci95": [0.1, 0.5], "earn": 0.03, "cut": 0.96}}}
+    known = key | row | {
+        "limits": {"3": {"teach": 0.25, "ci95": [0.1, 0.5], "earn": 0.03, "cut": 0.96}}}
     assert figures.table([known]).splitlines()[2].endswith("| 4 x 6 | 25 [10, 50] | 3 | 96 |")
     drawn = []
-    monkeypatch.setattr(figures, "save", lambda fig, path: drawn.append({line.get_label(): line for line in fig.axes[0].lines}))
-    later = known | {"arm": "temperature 0.7", "limits": {"3": known["limits"]["3"] | {"teach": 0.5}}}
-    figures.signal({"name": "signal", "rows": [later, known]}, tmp_path / "signal.png")         # measured again, so behind
+    monkeypatch.setattr(
+        figures, "save",
+        lambda fig, path: drawn.append({line.get_label(): line for line in fig.axes[0].lines}))
+    later = known | {"arm": "temperature 0.7",
+                     "limits": {"3": known["limits"]["3"] | {"teach": 0.5}}}
+    # measured again, so behind
+    figures.signal({"name": "signal", "rows": [later, known]}, tmp_path / "signal.png")
     for arm, share in ("temperature 0.4", 25), ("temperature 0.7", 50):
-        assert drawn[0][arm].get_color() == figures.HEAT[arm] and drawn[0][arm].get_ydata()[0] == share
+        assert drawn[0][arm].get_color() == figures.HEAT[arm]
+        assert drawn[0][arm].get_ydata()[0] == share
     with pytest.raises(ValueError, match="--data=DIR"):
-        next(signal.cells(SimpleNamespace(data=None)))
+        experiments.ALL["signal"].check(None)
 
 
 def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
-    """Fails if a missing expert stops the others, a LoRA learns from other settings than the expert beside it, one chooses and
-    the other writes, or mixtures are asked for where an expert is missing."""
+    """Fails if a missing expert stops the others,
+    a LoRA learns from other settings than the expert beside it, one chooses and the other writes,
+    or mixtures are asked for where an expert is missing.
+    """
     def meta(task, objective):
-        config = asdict(TrainConfig(task=task, steps=90, prompts=48, objective=objective, temperature=6.0, lr=4e-3, seed=3))
+        config = asdict(TrainConfig(task=task, steps=90, prompts=48, objective=objective,
+                                    temperature=6.0, lr=4e-3, seed=3))
         return {"task": task, "parameters": 7, "config": config}
 
     there = {"reasoning": meta("arc-easy-letters", "options")}
@@ -614,13 +809,15 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         asked.append((task, n, z, choose))
         return {"n": 4}
 
-    lab = SimpleNamespace(data=str(tmp_path), model=None, expert=expert, score=score, arm=print, in_context=print)
+    lab = SimpleNamespace(data=str(tmp_path), model=None, expert=expert, score=score,
+                          arm=print, in_context=print)
     found = [(key["task"], key["arm"], run) for key, run in larger.cells(lab)]
     arms = ["base", "svf", "base, choosing", "svf, choosing", "lora, choosing"]
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
     easy[4:4] = [("arc-easy", "base"), ("arc-easy", "base, choosing")]
     written = [(task, "base") for name in ("math", "code") for task in larger.SETS[name]]
-    assert [(task, arm) for task, arm, _ in found] == [*written, *easy, *hard, ("published", "prompt")]
+    assert ([(task, arm) for task, arm, _ in found]
+            == [*written, *easy, *hard, ("published", "prompt")])
 
     row = next(run for task, arm, run in found if arm == "lora, choosing")()
     [(task, seed, settings)] = made
@@ -629,29 +826,39 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         TrainConfig(**there["reasoning"]["config"]), method="lora", lr=1e-3, seed=0)
     assert asked == [("arc-easy-letters", larger.WHOLE, {"z": 1}, True)]
 
-    there |= {name: meta(larger.SETS[name][0], "reward") for name in ("math", "code")} | {"dispatcher": meta("dispatch", "reward")}
+    there |= ({name: meta(larger.SETS[name][0], "reward") for name in ("math", "code")}
+              | {"dispatcher": meta("dispatch", "reward")})
     arms = {}
     for key, _ in larger.cells(lab):
         arms.setdefault(key["task"], set()).add(key["arm"])
-    assert arms["published"] == {"prompt", "classifier"} and arms["gsm8k"] == {"base", "svf", "lora"}
+    assert arms["published"] == {"prompt", "classifier"}
+    assert arms["gsm8k"] == {"base", "svf", "lora"}
     for _, task in larger.SETS.values():
-        assert arms[task] >= {"prompt", "classifier", "uniform alpha", "cem", "best single expert", "10-shot in context"}
+        assert arms[task] >= {"prompt", "classifier", "uniform alpha", "cem",
+                              "best single expert", "10-shot in context"}
     with pytest.raises(ValueError, match="--data=DIR"):
-        next(larger.cells(SimpleNamespace(data=None)))
+        experiments.ALL["real05"].check(None)
 
 
 def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
-    """Fails if a row that says "choosing" is of written answers or the other way round, an expert's row is of the base model, a
-    LoRA runs on SVF's layers, or the classifier's row has no dispatcher."""
-    objectives = {"math": "reward", "code": "reward", "reasoning": "options", "dispatcher": "options"}
+    """Fails if a row that says "choosing" is of written answers or the other way round,
+    an expert's row is of the base model, a LoRA runs on SVF's layers,
+    or the classifier's row has no dispatcher.
+    """
+    objectives = {"math": "reward", "code": "reward",
+                  "reasoning": "options", "dispatcher": "options"}
     there = {name: {"task": larger.SETS.get(name, [name])[0], "parameters": 7,
-                    "config": asdict(TrainConfig(objective=objective))} for name, objective in objectives.items()}
+                    "config": asdict(TrainConfig(objective=objective))}
+             for name, objective in objectives.items()}
     lora = {"parameters": 50, "method": "lora"}
     monkeypatch.setattr(larger, "trained", lambda lab, name: there[name])
     monkeypatch.setattr(larger.experts, "load", lambda names, model: {name: name for name in names})
-    monkeypatch.setattr(larger, "confusion", lambda lab, kind, names, first, n: {"said": ("confusion", names, first, n)})
-    monkeypatch.setattr(larger, "searched", lambda lab, task, seed, n: {"said": ("cem", task, seed, n)})
-    monkeypatch.setattr(larger, "found_on_shots", lambda lab, task, seed, way, n: {"said": (way, task, seed, n)})
+    monkeypatch.setattr(larger, "confusion",
+                        lambda lab, kind, names, first, n: {"said": ("confusion", names, first, n)})
+    monkeypatch.setattr(larger, "searched",
+                        lambda lab, task, seed, n: {"said": ("cem", task, seed, n)})
+    monkeypatch.setattr(larger, "found_on_shots",
+                        lambda lab, task, seed, way, n: {"said": (way, task, seed, n)})
     lab = SimpleNamespace(
         data="there", model=None, expert=lambda task, seed, **settings: (f"lora of {task}", lora),
         score=lambda task, n, z, meta=None, choose=False: {"said": (task, n, z, meta, choose)},
@@ -673,27 +880,35 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
         assert said.pop((unseen, "uniform alpha", 0)) == ("arm", unseen, n, {"alpha": [1 / 3] * 3})
         for seed in larger.SEEDS:
             assert said.pop((unseen, "cem", seed)) == ("cem", unseen, seed, n)
-            assert said.pop((unseen, "best single expert", seed)) == (larger.best_single, unseen, seed, n)
+            assert (said.pop((unseen, "best single expert", seed))
+                    == (larger.best_single, unseen, seed, n))
             assert said.pop((unseen, "10-shot in context", seed)) == ("shots", unseen, seed, n)
     for choose in (False, True):
-        assert said.pop(("arc-easy", "base, choosing" if choose else "base", 0)) == ("arc-easy", n, {}, None, choose)
+        assert (said.pop(("arc-easy", "base, choosing" if choose else "base", 0))
+                == ("arc-easy", n, {}, None, choose))
     for arm, first in ("prompt", None), ("classifier", "dispatcher"):
-        assert said.pop(("published", arm, 0)) == ("confusion", [t for pair in larger.SETS.values() for t in pair], first, 200)
+        assert (said.pop(("published", arm, 0))
+                == ("confusion", [t for pair in larger.SETS.values() for t in pair], first, 200))
     assert not said
     assert all(bool(row.get("note")) == (arm == "prompt") for (_, arm, _), row in found.items())
 
 
-@pytest.mark.parametrize("change, whose", [({}, True), ({"base_sha256": "b"}, False), ({"method": "lora"}, False),
-                                           ({"task": "reasoning"}, False), ({"config": None}, False)])
+@pytest.mark.parametrize("change, whose",
+                         [({}, True), ({"base_sha256": "b"}, False), ({"method": "lora"}, False),
+                          ({"task": "reasoning"}, False), ({"config": None}, False)])
 def test_real05_takes_no_expert_of_another_base_method_or_task(monkeypatch, change, whose):
     """Fails if an expert in out/ that is something else stands for the one of the published set."""
     meta = {"base_sha256": "a", "method": "svf", "task": "arc-easy-letters", "config": {}} | change
     meta = {k: v for k, v in meta.items() if v is not None}
     monkeypatch.setattr(larger.experts, "find", lambda name, model: name)
     monkeypatch.setattr(larger.experts, "read_metadata", lambda path: meta)
-    assert larger.trained(SimpleNamespace(model=SimpleNamespace(base_sha256="a")), "reasoning") == (meta if whose else {})
+    assert (larger.trained(SimpleNamespace(model=SimpleNamespace(base_sha256="a")), "reasoning")
+            == (meta if whose else {}))
 
 
 def test_answers_of_examples_in_the_prompt_are_in_the_form_that_is_asked_for():
-    """Fails if real05 shows MATH-500's examples without a box, or others not as next-token training writes them."""
-    assert larger.shown(Example("q", "36", "math")) == "\\boxed{36}" and larger.shown(Example("q", "36", "number")) == "36"
+    """Fails if real05 shows MATH-500's examples without a box,
+    or others not as next-token training writes them.
+    """
+    assert larger.shown(Example("q", "36", "math")) == "\\boxed{36}"
+    assert larger.shown(Example("q", "36", "number")) == "36"

@@ -1,6 +1,8 @@
-"""A GPU that is not there: every tensor must be made where the model is, or a run on CUDA would stop.
+"""A GPU that is not there: every tensor must be made where the model is,
+or a run on CUDA would stop.
 
-FakeTensor and meta tensors have a device and a shape but no numbers; PyTorch refuses to mix theirs with the CPU's.
+FakeTensor and meta tensors have a device and a shape but no numbers;
+PyTorch refuses to mix theirs with the CPU's.
 """
 import re
 import shlex
@@ -29,8 +31,10 @@ families = pytest.mark.parametrize("changes", [{}, MODERN, GPT2], ids=["llama", 
 
 
 class PythonIndexing(TorchFunctionMode):
-    """x[...], ~x, x.copy_ and x.to(device) of fake CUDA tensors: a CPU build of PyTorch cannot do them, so they are spelt in other
-    operations here, which check the devices. What depends on numbers gets an answer: masks keep all, conditions hold."""
+    """x[...], ~x, x.copy_ and x.to(device) of fake CUDA tensors: a CPU build of PyTorch
+    cannot do them, so they are spelt in other operations here, which check the devices.
+    What depends on numbers gets an answer: masks keep all, conditions hold.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.__bool__:
@@ -40,7 +44,8 @@ class PythonIndexing(TorchFunctionMode):
         if func is torch.Tensor.copy_:
             return torch.ops.aten.copy(*args)
         if func is torch.Tensor.to and isinstance(args[1], torch.device):
-            return torch.ops.aten._to_copy(args[0], device=args[1], dtype=args[2] if len(args) > 2 else None)
+            return torch.ops.aten._to_copy(args[0], device=args[1],
+                                           dtype=args[2] if len(args) > 2 else None)
         if func not in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
             return func(*args, **(kwargs or {}))
         x, at = args[0], 0
@@ -64,7 +69,8 @@ class PythonIndexing(TorchFunctionMode):
         index = [tensors.get(i) for i in range(max(tensors, default=-1) + 1)]
         if func is torch.Tensor.__getitem__:
             return torch.ops.aten.index.Tensor(x, index) if tensors else x
-        value = args[2] if isinstance(args[2], torch.Tensor) else torch.full((), args[2], dtype=x.dtype, device=x.device)
+        value = (args[2] if isinstance(args[2], torch.Tensor)
+                 else torch.full((), args[2], dtype=x.dtype, device=x.device))
         torch.ops.aten.index_put_(x, index, value) if tensors else torch.ops.aten.copy(x, value)
 
 
@@ -72,35 +78,48 @@ def placed(cfg, device, dtype):
     """The model as `load` builds it, its weights without numbers."""
     with torch.device("meta"):
         model = Transformer(cfg)
-    empty = lambda shape: Lazy(shape, lambda device, dtype: torch.empty(shape, device=device, dtype=dtype))
-    weights.load_into(model, {n: empty(tuple(p.shape)) for n, p in model.named_parameters()}, device, dtype)
+    empty = lambda shape: Lazy(shape,
+                               lambda device, dtype: torch.empty(shape, device=device, dtype=dtype))
+    weights.load_into(model, {n: empty(tuple(p.shape)) for n, p in model.named_parameters()},
+                      device, dtype)
     return model.eval().requires_grad_(False)
 
 
 @families
 def test_forward_and_sampling_on_cuda(changes):
-    """Fails if a mask, a position, a table, a random number or a stop id stays on the CPU while the model is on CUDA."""
+    """Fails if a mask, a position, a table, a random number or a stop id stays on the CPU
+    while the model is on CUDA.
+    """
     cfg = random_model(**changes).cfg
     with FakeTensorMode(), PythonIndexing(), torch.no_grad():
         model = placed(cfg, "cuda", torch.bfloat16)
         model.valid_vocab = 259
-        out = generate.__wrapped__(model, [[1, 2, 3], [4, 5]], 4, [7, 9], temperature=0.8, samples=2)
-        assert {t.device.type for t in (out.ids, out.lengths, out.logprobs, out.stopped, out.first_logits)} == {"cuda"}
-        assert model.dtype == out.first_logits.dtype == torch.bfloat16 and out.ids.shape == (4, 4) and out.row_steps == 16
+        out = generate.__wrapped__(model, [[1, 2, 3], [4, 5]], 4, [7, 9],
+                                   temperature=0.8, samples=2)
+        assert {t.device.type for t in (out.ids, out.lengths, out.logprobs, out.stopped,
+                                        out.first_logits)} == {"cuda"}
+        assert model.dtype == out.first_logits.dtype == torch.bfloat16
+        assert out.ids.shape == (4, 4) and out.row_steps == 16
 
 
 @families
 def test_svf_on_cuda(changes):
-    """Fails if a factor, a z, a folded matrix or the bank of a mixed batch is left on the CPU, or in float32."""
+    """Fails if a factor, a z, a folded matrix or the bank of a mixed batch is left
+    on the CPU, or in float32.
+    """
     cfg = random_model(**changes).cfg
     with FakeTensorMode(), PythonIndexing(), torch.no_grad():
         model = placed(cfg, "cuda", torch.bfloat16)
         svf.attach(model, progress=False)
         expert = {name: z * 1.1 for name, z in svf.get_z(model).items()}
         for layer in svf.layers(model).values():            # set_z would look at numbers
-            layer.folded = (layer.W.float() + (layer.U * layer.scale().to(layer.U.dtype)) @ layer.Vt).to(layer.W.dtype)
-        found = {t.device.type for x in svf.layers(model).values() for t in (x.U, x.S, x.Vt, x.z, x.folded)}
-        assert found == {"cuda"} and {x.U.dtype for x in svf.layers(model).values()} == {torch.bfloat16}
+            layer.folded = (
+                layer.W.float() + (layer.U * layer.scale().to(layer.U.dtype)) @ layer.Vt
+            ).to(layer.W.dtype)
+        found = {t.device.type for x in svf.layers(model).values()
+                 for t in (x.U, x.S, x.Vt, x.z, x.folded)}
+        assert found == {"cuda"}
+        assert {x.U.dtype for x in svf.layers(model).values()} == {torch.bfloat16}
         with svf.per_row(model, [expert, {}], [0, 1]) as rows:
             out = generate.__wrapped__(model, [[1, 2, 3], [4, 5]], 3, [7], temperature=0, rows=rows)
         assert out.ids.device.type == rows.index.device.type == "cuda"
@@ -108,7 +127,9 @@ def test_svf_on_cuda(changes):
 
 @families
 def test_scoring_and_svf_gradient_off_the_cpu(changes, monkeypatch):
-    """Fails if packing, scoring or the gradient of z makes a tensor on the CPU (the meta device allows gradients)."""
+    """Fails if packing, scoring or the gradient of z makes a tensor on the CPU
+    (the meta device allows gradients).
+    """
     model = placed(random_model(**changes).cfg, "meta", torch.bfloat16)
     model.valid_vocab = 259
     svf.attach(model, progress=False)
@@ -118,17 +139,20 @@ def test_scoring_and_svf_gradient_off_the_cpu(changes, monkeypatch):
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            made.extend(t.device.type for t in pytree.tree_leaves(out) if isinstance(t, torch.Tensor))
+            made.extend(t.device.type for t in pytree.tree_leaves(out)
+                        if isinstance(t, torch.Tensor))
             return out
 
     groups, plain = [([1, 2, 3], [[4, 5, 6], [7]]), ([8, 9], [[10, 11], [12]])], reinforce.pack
-    packed = plain(groups, "meta")                          # made of Python lists, so on the CPU at first
+    # made of Python lists, so on the CPU at first
+    packed = plain(groups, "meta")
     assert {t.device.type for t in packed} == {"meta"}
     monkeypatch.setattr(reinforce, "pack", lambda groups, device: packed)
     with Watch():
         reinforce.policy_gradient(model, groups, [[1.0, -1.0], [0.5, -0.5]], kl=0.1)
     assert set(made) == {"meta"} and len(made) > 200
-    assert all(x.z.grad.device.type == "meta" and x.z.grad.dtype == torch.float32 for x in svf.layers(model).values())
+    assert all(x.z.grad.device.type == "meta" and x.z.grad.dtype == torch.float32
+               for x in svf.layers(model).values())
 
 
 def test_cuda_takes_bfloat16_where_it_can(monkeypatch):
@@ -142,7 +166,9 @@ def test_cuda_takes_bfloat16_where_it_can(monkeypatch):
 
 @pytest.fixture
 def processor(tmp_path, monkeypatch):
-    """processor(text): a machine whose /proc/cpuinfo says this (None: it has none) and of which torch knows nothing."""
+    """processor(text): a machine whose /proc/cpuinfo says this (None: it has none)
+    and of which torch knows nothing.
+    """
     def describe(text):
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
             monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
@@ -160,11 +186,15 @@ def processor(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text, dtype", [
-    ("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", torch.bfloat16), ("flags : fpu amx_bf16 amx_tile\n", torch.bfloat16),
-    ("BogoMIPS : 5\nFeatures\t: fp asimd bf16 i8mm\n", torch.bfloat16), ("flags : fpu avx2 avx512f avx512_fp16\n", torch.float32),
+    ("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", torch.bfloat16),
+    ("flags : fpu amx_bf16 amx_tile\n", torch.bfloat16),
+    ("BogoMIPS : 5\nFeatures\t: fp asimd bf16 i8mm\n", torch.bfloat16),
+    ("flags : fpu avx2 avx512f avx512_fp16\n", torch.float32),
     ("Features : fp asimd\n", torch.float32)])
 def test_what_the_processor_can_do_decides_the_dtype(processor, monkeypatch, text, dtype):
-    """Fails if a stopwatch has a say where the processor's units are known: a busy machine would give other answers."""
+    """Fails if a stopwatch has a say where the processor's units are known:
+    a busy machine would give other answers.
+    """
     monkeypatch.setattr(device, "gemm_seconds", lambda dtype: pytest.fail("it was measured"))
     processor(text)
     assert device.pick("cpu") == (torch.device("cpu"), dtype)
@@ -180,7 +210,9 @@ def test_torch_knows_the_units_where_no_file_does(processor, monkeypatch):
 
 @pytest.mark.parametrize("fast", [torch.bfloat16, torch.float32])
 def test_an_unknown_processor_is_measured_once(processor, monkeypatch, fast):
-    """Fails if a later process decides otherwise because the machine is busy, or another machine's choice is taken over."""
+    """Fails if a later process decides otherwise because the machine is busy,
+    or another machine's choice is taken over.
+    """
     monkeypatch.setattr(device, "gemm_seconds", lambda dtype: 0.001 if dtype == fast else 0.002)
     processor(None)
     assert device.pick("cpu")[1] == fast
@@ -197,7 +229,8 @@ def test_the_choice_holds_where_it_cannot_be_kept(processor, monkeypatch, tmp_pa
     monkeypatch.setattr(device, "KEPT", tmp_path / "file" / "number-format")
     (tmp_path / "file").write_text("not a folder")
     measured = []
-    monkeypatch.setattr(device, "gemm_seconds", lambda dtype: measured.append(dtype) or len(measured))
+    monkeypatch.setattr(device, "gemm_seconds",
+                        lambda dtype: measured.append(dtype) or len(measured))
     processor(None)
     assert device.pick("cpu") == device.pick("cpu") and len(measured) == 6
 
@@ -209,21 +242,30 @@ def test_this_processor_is_known():
 
 
 def test_the_memory_and_the_commands_of_llama3_8b():
-    """Fails if promises.md derives the memory of Llama-3-8B from other shapes than the code holds, or shows a wrong option."""
-    text = (Path(__file__).parents[1] / "tutorials" / "promises.md").read_text(encoding="utf-8").split("## Llama-3-8B on one GPU")[1].split("\n## ")[0]
+    """Fails if promises.md derives the memory of Llama-3-8B from other shapes than the code holds,
+    or shows a wrong option.
+    """
+    text = ((Path(__file__).parents[1] / "tutorials" / "promises.md").read_text(encoding="utf-8")
+            .split("## Llama-3-8B on one GPU")[1].split("\n## ")[0])
     commands = re.findall(r"^python -m t2mini (.*)$", text, re.M)
-    assert [build_parser()[0].parse_args(shlex.split(line, comments=True)).verb for line in commands] == ["train", "ask", "adapt"]
+    assert [build_parser()[0].parse_args(shlex.split(line, comments=True)).verb
+            for line in commands] == ["train", "ask", "adapt"]
     cfg = config_from_json(dict(
-        model_type="llama", vocab_size=128256, hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
-        intermediate_size=14336, max_position_embeddings=8192, rope_theta=5e5, rms_norm_eps=1e-5, tie_word_embeddings=False))
+        model_type="llama", vocab_size=128256, hidden_size=4096, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, intermediate_size=14336,
+        max_position_embeddings=8192, rope_theta=5e5, rms_norm_eps=1e-5, tie_word_embeddings=False))
     table = []
     for depth in ("all", "half"):
         model = placed(cfg, "meta", torch.bfloat16)
         own = sum(p.nbytes for p in model.parameters())
         svf.attach(model, progress=False, depth=depth)
         factors = sum(x.U.nbytes + x.Vt.nbytes for x in svf.layers(model).values())
-        folded, cache = sum(x.W.nbytes for x in svf.layers(model).values()), model.new_cache(96, 200)
-        table.append([own, factors, folded, own + factors + folded, sum(t.nbytes for t in cache.k + cache.v), 2 * factors])
+        folded, cache = (sum(x.W.nbytes for x in svf.layers(model).values()),
+                         model.new_cache(96, 200))
+        table.append([own, factors, folded, own + factors + folded,
+                      sum(t.nbytes for t in cache.k + cache.v), 2 * factors])
     rows = [[f"{n / 1e9:.1f}" for n in row] for row in zip(*table)]
-    said = [re.findall(r"[\d.]+", line.split("|", 2)[2]) for line in text.splitlines() if re.search(r"\| [\d.]+ \| [\d.]+ \|$", line)]
-    assert [row for row in said if row != ["10.1", "9.5"]] == rows      # those two were counted by autograd's saved tensors
+    said = [re.findall(r"[\d.]+", line.split("|", 2)[2]) for line in text.splitlines()
+            if re.search(r"\| [\d.]+ \| [\d.]+ \|$", line)]
+    # those two were counted by autograd's saved tensors
+    assert [row for row in said if row != ["10.1", "9.5"]] == rows

@@ -15,7 +15,9 @@ from t2mini.questions import sandbox
 
 @pytest.fixture
 def look(home, monkeypatch, capsys):     # noqa: F811
-    """A machine of its own: nothing in weights/, nothing shipped. -> function giving the JSON and the text."""
+    """A machine of its own: nothing in weights/, nothing shipped.
+    -> function giving the JSON and the text.
+    """
     monkeypatch.setattr(download, "ROOT", home)
     monkeypatch.setattr(experts, "SHIPPED", home / "shipped")
 
@@ -28,28 +30,37 @@ def look(home, monkeypatch, capsys):     # noqa: F811
 
 
 def test_what_is_missing_comes_with_its_command(look, monkeypatch):
-    """Fails if an empty machine is called complete, or a gap is told without the command that mends it."""
-    monkeypatch.setattr(sandbox, "features", lambda: {"memory": True, "network": False, "files": True, "processes": True})
+    """Fails if an empty machine is called complete,
+    or a gap is told without the command that mends it.
+    """
+    monkeypatch.setattr(sandbox, "features", lambda: {"memory": True, "network": False,
+                                                      "files": True, "processes": True})
     monkeypatch.setattr(doctor, "PACKAGES", (*doctor.PACKAGES, "no-such-package"))
     found, text = look()
     commands = {m["what"].split(":")[0]: m["command"] for m in found["missing"]}
-    assert commands["the package no-such-package"] == "make setup" and commands["the default weights"] == "make weights"
-    assert any("sandbox" in what for what in commands) and any("--allow-code" in command for command in commands.values())
-    assert all(m["command"] in text for m in found["missing"]) and "network NOT locked" in found["sandbox"]
+    assert commands["the package no-such-package"] == "make setup"
+    assert commands["the default weights"] == "make weights"
+    assert any("sandbox" in what for what in commands)
+    assert any("--allow-code" in command for command in commands.values())
+    assert all(m["command"] in text for m in found["missing"])
+    assert "network NOT locked" in found["sandbox"]
     assert "decompositions" in found["svd cache"] and "make clean" in found["svd cache"]
 
 
 def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):     # noqa: F811
-    """Fails if weights or experts are not found, a hash is another file's, an expert is tied to the wrong base, or a damaged
-    one is passed over."""
+    """Fails if weights or experts are not found, a hash is another file's,
+    an expert is tied to the wrong base, or a damaged one is passed over.
+    """
     (home / "weights").mkdir()
     (home / "weights" / "tiny").symlink_to(tiny_folder)
     (home / "weights" / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"not it")
     model, _ = loaded
     svf.attach(model, progress=False)
     for name, base in (("a", model.base_sha256), ("b", "f" * 64)):
-        experts.save_expert(home / "out" / f"{name}.safetensors", svf.get_z(model), {"base_sha256": base, "task": "math"})
-    (home / "out" / "cut.safetensors").write_bytes((home / "out" / "a.safetensors").read_bytes()[:-5])
+        experts.save_expert(home / "out" / f"{name}.safetensors", svf.get_z(model),
+                            {"base_sha256": base, "task": "math"})
+    (home / "out" / "cut.safetensors").write_bytes(
+        (home / "out" / "a.safetensors").read_bytes()[:-5])
     (home / "out" / "allow-code").touch()
     found, _ = look()
     assert found["tiny"].startswith(f"sha256 {model.base_sha256[:16]}...")
@@ -61,24 +72,29 @@ def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):   
     assert any("out/cut.safetensors" in w and c.startswith("rm ") for w, c in what.items())
 
 
-@pytest.mark.parametrize("units, dtype", [(["avx512_bf16", "amx_bf16"], torch.bfloat16), ([], torch.float32)])
+@pytest.mark.parametrize("units, dtype",
+                         [(["avx512_bf16", "amx_bf16"], torch.bfloat16), ([], torch.float32)])
 def test_the_choice_of_numbers_is_explained(look, monkeypatch, units, dtype):
-    """Fails if the dtype is named without its reason, or another than what the processor can do, or than a run takes; or
-    cores, memory and processes are left out."""
+    """Fails if the dtype is named without its reason, or another than what the processor can do,
+    or than a run takes; or cores, memory and processes are left out.
+    """
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(device, "cpu_units", lambda: units)
     found, _ = look()
     name = str(device.pick("cpu")[1]).removeprefix("torch.")
-    assert found["dtype"].startswith(f"{name} (--dtype): this processor ") and ", ".join(units) in found["dtype"]
+    assert found["dtype"].startswith(f"{name} (--dtype): this processor ")
+    assert ", ".join(units) in found["dtype"]
     assert dtype == device.pick("cpu")[1]
-    assert {"python", "packages", "cores", "memory", "disk", "cuda", "processes", "sandbox"} <= found.keys()
+    assert {"python", "packages", "cores", "memory", "disk", "cuda",
+            "processes", "sandbox"} <= found.keys()
 
 
-@pytest.mark.parametrize("threads, got, said", [(1, 0.2, "busy: other programs take the cores (1 "), (2, 1.1, "busy: other"),
-                                                (2, 1.9, "quiet (2 ")])
+@pytest.mark.parametrize("threads, got, said", [(1, 0.2, "busy: other programs take the cores (1 "),
+                                                (2, 1.1, "busy: other"), (2, 1.9, "quiet (2 ")])
 def test_a_thread_that_waits_for_a_core_is_not_called_quiet(look, monkeypatch, threads, got, said):
     """Fails if a single thread that gets a fifth of a core is said to run on a quiet machine."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(cores, "free", lambda threads: got)
     found, _ = look()
-    assert found["load"].startswith(said) and ("--threads=1 is faster" in found["load"]) == (threads == 2 and got < 1.5)
+    assert found["load"].startswith(said)
+    assert ("--threads=1 is faster" in found["load"]) == (threads == 2 and got < 1.5)

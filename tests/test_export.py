@@ -39,23 +39,30 @@ def written(model, source, out, expert=None, meta=None):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_merged_weights_load_back(name, tmp_path):
-    """Fails if a W' is forgotten, stored untransposed (GPT-2), or under another name than the checkpoint's."""
+    """Fails if a W' is forgotten, stored untransposed (GPT-2),
+    or under another name than the checkpoint's.
+    """
     model, expert = tuned(GOLDEN / name)
     written(model, GOLDEN / name, tmp_path / "out", expert, META)
-    before, after = (load_file(folder / "model.safetensors") for folder in (GOLDEN / name, tmp_path / "out"))
+    before, after = (load_file(folder / "model.safetensors")
+                     for folder in (GOLDEN / name, tmp_path / "out"))
     assert {k: t.shape for k, t in before.items()} == {k: t.shape for k, t in after.items()}
-    changed = {k.removesuffix(".weight") for k in after if not torch.equal(after[k], before[k].float())}
+    changed = {k.removesuffix(".weight") for k in after
+               if not torch.equal(after[k], before[k].float())}
     assert changed == set(expert)
     again, _ = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
     ids = load_file(GOLDEN / f"{name}.reference.safetensors")["ids"]
     torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=1e-5)
     spec = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert spec["torch_dtype"] == "float32" and "dtype" not in spec and spec["architectures"][0].endswith(("CausalLM", "LMHeadModel"))
+    assert spec["torch_dtype"] == "float32"
+    assert "dtype" not in spec and spec["architectures"][0].endswith(("CausalLM", "LMHeadModel"))
 
 
 @pytest.mark.parametrize("name", ["llama", "llama3", "qwen2", "qwen3", "gpt2"])
 def test_gguf_becomes_a_folder(name, tmp_path):
-    """Fails if the config or the tokenizer written for a GGUF file differs from what was read from it."""
+    """Fails if the config or the tokenizer written for a GGUF file differs
+    from what was read from it.
+    """
     model, words = t2mini.load(GOLDEN / f"{name}.gguf", device="cpu", dtype="float32")
     written(model, GOLDEN / f"{name}.gguf", tmp_path / "out")
     again, same = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
@@ -63,7 +70,8 @@ def test_gguf_becomes_a_folder(name, tmp_path):
     torch.testing.assert_close(again(ref["ids"]), ref["logits"], rtol=1e-5, atol=1e-5)
     for text in ("the end, 123", " the", "a THE\n\nb"):
         assert same.prompt(text) == words.prompt(text)
-    assert (same.stop_ids, same.pattern, same.chat, same.bos) == (words.stop_ids, words.pattern, words.chat, words.bos)
+    assert ((same.stop_ids, same.pattern, same.chat, same.bos)
+            == (words.stop_ids, words.pattern, words.chat, words.bos))
     assert not (tmp_path / "out" / "adapter").exists()
 
 
@@ -76,26 +84,32 @@ def test_shards_and_their_index(tmp_path, monkeypatch):
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert len(files) > 2 and files[0] == f"model-00001-of-{len(files):05d}.safetensors"
     assert {k: f for f in files for k in load_file(tmp_path / "out" / f)} == index["weight_map"]
-    assert index["metadata"]["total_size"] == sum(p.nbytes for p in t2mini.load(GOLDEN / "qwen3", "cpu", "float32")[0].parameters())
+    assert index["metadata"]["total_size"] == sum(
+        p.nbytes for p in t2mini.load(GOLDEN / "qwen3", "cpu", "float32")[0].parameters())
     again, _ = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
     ids = torch.arange(3, 30)[None]
     torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=1e-5)
 
 
 def test_adapter_folder(tmp_path):
-    """Fails if z or the singular values are missing or misnamed, or the training facts are not in its README."""
+    """Fails if z or the singular values are missing or misnamed,
+    or the training facts are not in its README.
+    """
     model, expert = tuned(GOLDEN / "gpt2", "q,up")
     written(model, GOLDEN / "gpt2", tmp_path / "out", expert, META)
     folder = tmp_path / "out" / "adapter"
-    config, tensors = json.loads((folder / "adapter_config.json").read_text()), load_file(folder / "adapter_model.safetensors")
+    config, tensors = (json.loads((folder / "adapter_config.json").read_text()),
+                       load_file(folder / "adapter_model.safetensors"))
     assert config["peft_type"] == "SVF" and config["target_modules"] == ["c_attn", "c_fc"]
-    assert config["base_model_name_or_path"] == "tiny" and config["base_sha256"] == model.base_sha256
+    assert config["base_model_name_or_path"] == "tiny"
+    assert config["base_sha256"] == model.base_sha256
     assert len(tensors) == 8
     for name, layer in svf.layers(model).items():
         assert torch.equal(tensors[f"base_model.model.{name}.svf_z"], expert[name])
         assert torch.equal(tensors[f"base_model.model.{name}.svf_sigma"], layer.S)
     text = (folder / "README.md").read_text()
-    assert "| task | math |" in text and '{"lr": 0.1}' in text and f"{sum(z.numel() for z in expert.values()):,} numbers" in text
+    assert "| task | math |" in text
+    assert '{"lr": 0.1}' in text and f"{sum(z.numel() for z in expert.values()):,} numbers" in text
 
 
 def test_tokenizer_files_are_copied(tmp_path, tiny_folder):
@@ -134,34 +148,47 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path):
     model, expert = tuned(GOLDEN / "llama", "q")
     svf.set_z(model, {name: torch.full_like(z, 3e38) for name, z in expert.items()})
     with pytest.raises(ValueError, match="q_proj.weight would hold numbers that are not finite"):
-        export_file.export(tmp_path / "out", GOLDEN / "llama", svf.merged(model), model.cfg, model.dtype)
+        export_file.export(tmp_path / "out", GOLDEN / "llama",
+                           svf.merged(model), model.cfg, model.dtype)
     assert not list(tmp_path.iterdir())
 
 
 def test_facts_of_an_expert_stay_in_their_cell(tmp_path):
-    """Fails if metadata with a newline, an escape sequence or half a character breaks the adapter's page, or ends the export."""
+    """Fails if metadata with a newline, an escape sequence or half a character
+    breaks the adapter's page, or ends the export.
+    """
     model, expert = tuned(GOLDEN / "llama", "q")
     written(model, GOLDEN / "llama", tmp_path / "out", expert, META | {"note": "a\n\x1b[2J\ud800"})
-    assert "| note | a\\n\\x1b[2J\\ud800 |" in (tmp_path / "out" / "adapter" / "README.md").read_text()
+    assert ("| note | a\\n\\x1b[2J\\ud800 |"
+            in (tmp_path / "out" / "adapter" / "README.md").read_text())
 
 
 def test_sentencepiece_vocabulary_of_a_gguf_file(tmp_path):
-    """Fails if the merges written for a scored vocabulary, its space rule or its BOS differ from the scores' own order."""
+    """Fails if the merges written for a scored vocabulary, its space rule or its BOS differ
+    from the scores' own order.
+    """
     golden = json.loads((GOLDEN / "spm" / "golden.json").read_text(encoding="utf-8"))
-    strings = json.loads((GOLDEN / "tokenizer" / "golden.json").read_text(encoding="utf-8"))["strings"]
-    words = {i: w for w, i in json.loads((GOLDEN / "spm" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"].items()}
+    strings = json.loads(
+        (GOLDEN / "tokenizer" / "golden.json").read_text(encoding="utf-8"))["strings"]
+    words = {i: w for w, i in json.loads(
+        (GOLDEN / "spm" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"].items()}
     meta = {f"tokenizer.ggml.{k}": v for k, v in {
-        "model": "llama", "tokens": [words[i] for i in range(len(words))], "scores": golden["scores"],
-        "token_type": golden["types"], "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}.items()}
+        "model": "llama", "tokens": [words[i] for i in range(len(words))],
+        "scores": golden["scores"], "token_type": golden["types"],
+        "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}.items()}
     for name, content in tokenizer_files(meta).items():
         (tmp_path / name).write_text(json.dumps(content))
     t = tokenizer.from_folder(tmp_path, [2])
-    assert [t.encode(s, start=True) for s in strings] == golden["sentencepiece"] and t.bos == 1 and t.stop_ids == {2}
+    assert [t.encode(s, start=True) for s in strings] == golden["sentencepiece"]
+    assert t.bos == 1 and t.stop_ids == {2}
 
 
-@pytest.mark.parametrize("mask, file, folder", [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775)])
+@pytest.mark.parametrize("mask, file, folder",
+                         [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775)])
 def test_who_may_read_an_export_follows_from_the_umask(tmp_path, monkeypatch, mask, file, folder):
-    """Fails if exported weights are readable by their owner only, or by all although the umask forbids it."""
+    """Fails if exported weights are readable by their owner only,
+    or by all although the umask forbids it.
+    """
     monkeypatch.setattr(export_file, "SHARD", 40_000)
     model, expert = tuned(GOLDEN / "qwen3", "q")
     before = os.umask(mask)
@@ -169,7 +196,8 @@ def test_who_may_read_an_export_follows_from_the_umask(tmp_path, monkeypatch, ma
         written(model, GOLDEN / "qwen3.gguf", tmp_path / "out", expert, META)
     finally:
         os.umask(before)
-    found = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
+    found = {path: path.stat().st_mode & 0o777
+             for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
     assert {mode for path, mode in found.items() if path.is_file()} == {file} and len(found) > 8
     assert {mode for path, mode in found.items() if path.is_dir()} == {folder}
 
@@ -184,7 +212,8 @@ def test_a_link_out_of_a_checkpoint_is_not_exported(tmp_path, tiny_folder, name)
     secret.write_text((source / "config.json").read_text())
     (source / name).unlink(missing_ok=True)
     (source / name).symlink_to(secret)
-    with pytest.raises(ValueError, match=f"{name} is a link out of the checkpoint, to .*private/key"):
+    with pytest.raises(ValueError,
+                       match=f"{name} is a link out of the checkpoint, to .*private/key"):
         written(model, source, tmp_path / "out")
     (source / name).unlink()
     (source / name).symlink_to("/dev/zero")
@@ -198,7 +227,8 @@ def test_a_link_out_of_a_checkpoint_is_not_exported(tmp_path, tiny_folder, name)
 
 
 def test_a_hub_cache_is_exported_through_its_links(tmp_path, tiny_folder):
-    """Fails if the links of a hub cache, from snapshots/ to blobs/, are refused or copied as links."""
+    """Fails if the links of a hub cache, from snapshots/ to blobs/, are refused or copied as links.
+    """
     cache = tmp_path / "models--a--b"
     snapshot = cache / "snapshots" / "0123abc"
     snapshot.mkdir(parents=True)
@@ -220,6 +250,7 @@ def test_linear_rope_scaling_is_exported(tmp_path):
     written(model, source, tmp_path / "out")
     again, _ = t2mini.load(tmp_path / "out", device="cpu", dtype="float32")
     spec = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert again.cfg.rope_factors == (4.0,) * 4 and spec["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+    assert again.cfg.rope_factors == (4.0,) * 4
+    assert spec["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
     ids = torch.arange(3, 30)[None]
     torch.testing.assert_close(again(ids), model(ids), rtol=0, atol=1e-5)

@@ -45,13 +45,16 @@ def attach_scalar(model, settings, cache, progress):
     return lora.swap_each(model, settings, lambda name, base: Scalar(base))
 
 
-def test_a_third_kind_of_expert_is_one_entry_of_the_registry(loaded, words, tmp_path, monkeypatch):     # noqa: F811
-    """Fails if training, saving, loading, attaching, mixing or rows with different experts ask which
-    kind a layer is, instead of the registry and the layer itself."""
+def test_a_third_kind_of_expert_is_one_entry_of_the_registry(loaded, words,     # noqa: F811
+                                                             tmp_path, monkeypatch):
+    """Fails if training, saving, loading, attaching, mixing or rows with different experts ask
+    which kind a layer is, instead of the registry and the layer itself.
+    """
     monkeypatch.setitem(lora.METHODS, "scalar", lora.Method("v,down", attach_scalar, {".s": 1}))
     model, out = loaded[0], tmp_path / "e.safetensors"
     said = []
-    train(*loaded, replace(config(steps=2, lr=0.1), method="scalar", modules=""), out, log=said.append)
+    train(*loaded, replace(config(steps=2, lr=0.1), method="scalar", modules=""),
+          out, log=said.append)
     assert said[0] == "scalar: 4 trained numbers on 4 matrices"
     assert max(r["grad_norm"] for r in rows_of(tmp_path / "e.jsonl") if "reward" in r) > 0
     moved = svf.get_z(model)
@@ -65,11 +68,13 @@ def test_a_third_kind_of_expert_is_one_entry_of_the_registry(loaded, words, tmp_
     expert, meta = experts.load_expert(out, model)
     assert meta["method"] == "scalar" and meta["parameters"] == 4
     experts.attach(model, meta)
-    assert torch.equal(model.hidden(IDS), base) and {*svf.layers(model)} == {n.removesuffix(".s") for n in expert}
+    assert torch.equal(model.hidden(IDS), base)
+    assert {*svf.layers(model)} == {n.removesuffix(".s") for n in expert}
     with svf.using(model, expert):
         tuned = model.hidden(IDS)
         merged = svf.merged(model)
-        assert (merged["model.layers.0.mlp.down_proj.weight"] != svf.layers(model)["model.layers.0.mlp.down_proj"].W).any()
+        assert (merged["model.layers.0.mlp.down_proj.weight"]
+                != svf.layers(model)["model.layers.0.mlp.down_proj"].W).any()
     assert (tuned - base).abs().max() > 1e-3 and torch.equal(model.hidden(IDS), base)
     with torch.no_grad(), svf.per_row(model, [expert, {}], [0, 1]):
         rows = model.hidden(IDS)
@@ -79,8 +84,11 @@ def test_a_third_kind_of_expert_is_one_entry_of_the_registry(loaded, words, tmp_
 
 
 def test_the_registry_names_every_method_of_the_recipe():
-    """Fails if the default method is none of the registry's, or an entry lacks the modules that it tunes unless told."""
+    """Fails if the default method is none of the registry's, or an entry lacks the modules
+    that it tunes unless told.
+    """
     assert TrainConfig().method in lora.METHODS
     assert all(svf.targets(either("llama"), kind.modules) for kind in lora.METHODS.values())
-    for name, expert in (("lora", {"a.A": 0, "a.B": 0}), ("ia3", {"a.l": 0}), ("svf", {"a": 0}), ("svf", {})):
+    for name, expert in (("lora", {"a.A": 0, "a.B": 0}), ("ia3", {"a.l": 0}),
+                         ("svf", {"a": 0}), ("svf", {})):
         assert lora.kind_of(expert) is lora.METHODS[name]

@@ -44,19 +44,26 @@ def test_the_gradient_to_alpha_is_that_of_the_likelihood(mixed_from, per_matrix)
         for step in (1e-2, -1e-2):
             moved = alpha.clone()
             moved[place] += step
-            sides.append(log_likelihood(model, tokenizer, task, shots, few_shot.mixed(experts, names, moved)))
-        assert found[place].item() == pytest.approx((sides[0] - sides[1]) / 2e-2, rel=0.02, abs=2e-5)
+            sides.append(log_likelihood(model, tokenizer, task, shots,
+                                        few_shot.mixed(experts, names, moved)))
+        assert found[place].item() == pytest.approx((sides[0] - sides[1]) / 2e-2,
+                                                    rel=0.02, abs=2e-5)
 
 
 @pytest.mark.parametrize("goal", ["gold", "reward"])
 def test_by_gradient(mixed_from, goal, monkeypatch):
-    """Fails if gold answers do not become likelier, a bound is passed, or the model is not the base model afterwards."""
+    """Fails if gold answers do not become likelier, a bound is passed,
+    or the model is not the base model afterwards.
+    """
     model, tokenizer, experts, task, shots = mixed_from
     if goal == "reward":                # a tiny model earns nothing on sums: short answers do here
-        monkeypatch.setattr(tasks, "rewards", lambda asked, texts: [float(len(t) % 2) for t in texts])
+        monkeypatch.setattr(tasks, "rewards",
+                            lambda asked, texts: [float(len(t) % 2) for t in texts])
     before = svf.get_z(model)
-    z, alpha, history = few_shot.by_gradient(model, tokenizer, task, experts, shots, goal, steps=4, samples=4)
-    assert alpha.shape == (2,) and len(history) == 4 and not torch.equal(alpha, torch.full((2,), 0.5))
+    z, alpha, history = few_shot.by_gradient(model, tokenizer, task, experts,
+                                             shots, goal, steps=4, samples=4)
+    assert alpha.shape == (2,)
+    assert len(history) == 4 and not torch.equal(alpha, torch.full((2,), 0.5))
     assert alpha.min() >= few_shot.LOW and alpha.max() <= few_shot.HIGH
     want = svf.mix(experts, alpha.tolist())
     assert all(torch.equal(z[name], want[name]) for name in want)
@@ -67,26 +74,32 @@ def test_by_gradient(mixed_from, goal, monkeypatch):
 
 
 def test_by_likelihood_is_no_worse_than_what_it_starts_from(mixed_from):
-    """Fails if the search does not maximise the likelihood, or leaves out the base model or a single expert."""
+    """Fails if the search does not maximise the likelihood,
+    or leaves out the base model or a single expert.
+    """
     model, tokenizer, experts, task, shots = mixed_from
-    z, alpha, history = few_shot.by_likelihood(model, tokenizer, task, experts, shots, iterations=2, population=6)
+    z, alpha, history = few_shot.by_likelihood(model, tokenizer, task, experts,
+                                               shots, iterations=2, population=6)
 
     def score(z):
         groups = few_shot.gold_groups(tokenizer, task, shots)
         with svf.using(model, z):
             each = likelihoods(model, groups)
         return sum(lp.item() / len(a) for lp, (_, [a]) in zip(each, groups)) / len(groups)
-    assert score(z) == pytest.approx(history[-1], abs=1e-5) and history == sorted(history) and alpha.shape == (2,)
+    assert score(z) == pytest.approx(history[-1], abs=1e-5)
+    assert history == sorted(history) and alpha.shape == (2,)
     assert all(score(z) >= score(other) - 1e-5 for other in ({}, *experts))
 
 
 def test_the_number_of_steps_is_that_of_the_caller(mixed_from, monkeypatch):
-    """Fails if a search along the gradient takes other steps than it was given, or, given none, than
-    the usual ones."""
+    """Fails if a search along the gradient takes other steps than it was given,
+    or, given none, than the usual ones.
+    """
     model, tokenizer, experts, task, _ = mixed_from
     short = replace(task, max_tokens=3)
     shelf = {str(k): expert for k, expert in enumerate(experts)}
     for given, steps in ((2, 2), (0, 3)):
         monkeypatch.setitem(arms.ITERATIONS, "gradient", 3)
-        _, found = arms.search(model, tokenizer, short, shelf, list(shelf), shots=2, iterations=given, by="gradient")
+        _, found = arms.search(model, tokenizer, short, shelf, list(shelf), shots=2,
+                               iterations=given, by="gradient")
         assert len(found["history"]) == steps

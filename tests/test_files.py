@@ -1,4 +1,6 @@
-"""Files that are whole or not there, outputs that one run holds, full disks, closed folders, and the same bytes twice."""
+"""Files that are whole or not there, outputs that one run holds, full disks, closed folders,
+and the same bytes twice.
+"""
 import errno
 import json
 import os
@@ -35,17 +37,20 @@ def home(tmp_path, monkeypatch):
 
 
 def train_args(folder, weights, *more):
-    return ["train", f"--task={folder}/mine.jsonl", f"--weights={weights}", "--dtype=float32", "--device=cpu", "--steps=2",
-            "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2", "--max-tokens=6", *more]
+    return ["train", f"--task={folder}/mine.jsonl", f"--weights={weights}", "--dtype=float32",
+            "--device=cpu", "--steps=2", "--prompts=2", "--samples=2", "--val-every=1",
+            "--val-n=2", "--max-tokens=6", *more]
 
 
 def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-# ---------------------------------------------------------------------------------------------- whole or not there
+# ------------------------------------------------------------------------------- whole or not there
 def test_replacing_is_all_or_nothing(tmp_path):
-    """Fails if a reader can see a part, a failure damages the old file, a link is lost, or a rest stays."""
+    """Fails if a reader can see a part, a failure damages the old file,
+    a link is lost, or a rest stays.
+    """
     path, link = tmp_path / "a", tmp_path / "link"
     with files.replacing(path) as f:
         f.write(b"one")
@@ -63,7 +68,9 @@ def test_replacing_is_all_or_nothing(tmp_path):
 
 
 def test_devices_are_written_not_replaced():
-    """Fails if --samples-file=/dev/stdout would put a file in its place, or a full device is no OSError."""
+    """Fails if --samples-file=/dev/stdout would put a file in its place,
+    or a full device is no OSError.
+    """
     before = os.stat("/dev/null").st_rdev
     with files.replacing("/dev/null") as f:
         f.write(b"x")
@@ -72,28 +79,35 @@ def test_devices_are_written_not_replaced():
 
 def test_sweep_removes_what_kills_left_and_nothing_else(tmp_path):
     """Fails if half-written files add up, or another output's are removed."""
-    for name in (".a.ckpt.xyz.tmp", ".a.ckpt.b.tmp", ".ab.ckpt.xyz.tmp", ".a.ckpt2.x.tmp", "a.ckpt", ".a.ckpt", "[a].tmp", ".[x].c.tmp"):
+    for name in (".a.ckpt.xyz.tmp", ".a.ckpt.b.tmp", ".ab.ckpt.xyz.tmp", ".a.ckpt2.x.tmp", "a.ckpt",
+                 ".a.ckpt", "[a].tmp", ".[x].c.tmp"):
         (tmp_path / name).write_bytes(b"")
     files.sweep(tmp_path / "a.ckpt")
-    assert names(tmp_path) == [".[x].c.tmp", ".a.ckpt", ".a.ckpt2.x.tmp", ".ab.ckpt.xyz.tmp", "[a].tmp", "a.ckpt"]
+    assert names(tmp_path) == [".[x].c.tmp", ".a.ckpt", ".a.ckpt2.x.tmp",
+                               ".ab.ckpt.xyz.tmp", "[a].tmp", "a.ckpt"]
 
 
 def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):
-    """Fails if the order of a dict, or a process, shows in the file; or the library reads something else."""
+    """Fails if the order of a dict, or a process, shows in the file;
+    or the library reads something else.
+    """
     t = {"b": torch.rand(3, 4), "a": torch.rand(5), "n": torch.tensor(2.0)}
     files.save_tensors(tmp_path / "1", t, {"x": "1", "y": {"k": [1, 2]}})
     files.save_tensors(tmp_path / "2", dict(reversed(t.items())), {"y": {"k": [1, 2]}, "x": "1"})
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     read = load_file(tmp_path / "1")
     assert read.keys() == t.keys() and all(torch.equal(read[k], v) for k, v in t.items())
-    files.save_tensors(tmp_path / "1", {"t": t["b"].T, "h": t["b"].bfloat16()}, {})        # not contiguous, another dtype
+    # not contiguous, another dtype
+    files.save_tensors(tmp_path / "1", {"t": t["b"].T, "h": t["b"].bfloat16()}, {})
     read = load_file(tmp_path / "1")
     assert torch.equal(read["t"], t["b"].T) and torch.equal(read["h"], t["b"].bfloat16())
 
 
 @pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_who_may_read_what_is_written_follows_from_the_umask(tmp_path, mask, mode):
-    """Fails if a new file can be read by all although the umask forbids it, or by its owner only although it does not."""
+    """Fails if a new file can be read by all although the umask forbids it,
+    or by its owner only although it does not.
+    """
     before = os.umask(mask)
     try:
         files.save_tensors(tmp_path / "a", {"a": torch.ones(2)}, {})
@@ -104,9 +118,11 @@ def test_who_may_read_what_is_written_follows_from_the_umask(tmp_path, mask, mod
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "log")} == {mode}
 
 
-# ---------------------------------------------------------------------------------------------- bounded inputs
+# ----------------------------------------------------------------------------------- bounded inputs
 def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
-    """Fails if a pipe hangs, a device or a large file is read until the memory ends, or the line does not name the file."""
+    """Fails if a pipe hangs, a device or a large file is read until the memory ends,
+    or the line does not name the file.
+    """
     (tmp_path / "text").write_text("grüße")
     (tmp_path / "link").symlink_to(tmp_path / "text")
     assert files.read_text(tmp_path / "text") == files.read_text(tmp_path / "link") == "grüße"
@@ -124,42 +140,56 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
         files.read_text(tmp_path / "nothing")
 
 
-# ---------------------------------------------------------------------------------------------- text for a terminal
+# ------------------------------------------------------------------------------ text for a terminal
 @pytest.mark.parametrize("text, shown", [
-    ("plain text\n\twith ümläute, 漢字, 🙂, é", None), ("👩‍🚀 ﬁ می‌خواهم \u00a0\u00ad", None), ("\x1b[2J\x1b]0;t\x07", r"\x1b[2J\x1b]0;t\x07"),
-    ("a\rb\x00\x7f\b\x0b\x0c", r"a\x0db\x00\x7f\x08\x0b\x0c"), ("\x80\x9b31m\x85", r"\x80\x9b31m\x85"),
-    ("\u202egpj.exe\u2066\u2069\u200f\u061c", r"\u202egpj.exe\u2066\u2069\u200f\u061c"), ("\ud800a\udfff", r"\ud800a\udfff"),
-    ("\ufeff\u2028\u2029", r"\ufeff\u2028\u2029"), ("\U000e0041", r"\U000e0041"), (5, "5"), (None, "None")])
+    ("plain text\n\twith ümläute, 漢字, 🙂, é", None),
+    ("👩‍🚀 ﬁ می‌خواهم \u00a0\u00ad", None),
+    ("\x1b[2J\x1b]0;t\x07", r"\x1b[2J\x1b]0;t\x07"),
+    ("a\rb\x00\x7f\b\x0b\x0c", r"a\x0db\x00\x7f\x08\x0b\x0c"),
+    ("\x80\x9b31m\x85", r"\x80\x9b31m\x85"),
+    ("\u202egpj.exe\u2066\u2069\u200f\u061c", r"\u202egpj.exe\u2066\u2069\u200f\u061c"),
+    ("\ud800a\udfff", r"\ud800a\udfff"), ("\ufeff\u2028\u2029", r"\ufeff\u2028\u2029"),
+    ("\U000e0041", r"\U000e0041"), (5, "5"), (None, "None")])
 def test_foreign_text_cannot_drive_a_terminal(text, shown):
-    """Fails if an escape sequence, a mark that turns the direction of writing or half a character reaches a terminal; or text
-    that people write is spelt out."""
+    """Fails if an escape sequence, a mark that turns the direction of writing or half a character
+    reaches a terminal; or text that people write is spelt out.
+    """
     assert printable(text) == (text if shown is None else shown)
 
 
 def test_one_line_is_one_line():
-    """Fails if a newline stays one, a long line loses its end, or an exception without words is nothing."""
+    """Fails if a newline stays one, a long line loses its end,
+    or an exception without words is nothing.
+    """
     assert one_line("a\nb\r\x1b\tc") == "a\\nb\\x0d\\x1b\tc"
-    assert one_line("a" * 50 + "b" * 50, 60) == "a" * 27 + " ... " + "b" * 27 and one_line("a" * 60, 60) == "a" * 60
+    assert one_line("a" * 50 + "b" * 50, 60) == "a" * 27 + " ... " + "b" * 27
+    assert one_line("a" * 60, 60) == "a" * 60
     assert first_line(ValueError("a\nb")) == "a" and first_line(MemoryError()) == "MemoryError"
 
 
 def test_a_text_cut_in_front_shows_that_it_was_cut():
-    """Fails if the end of a long question begins in the middle of a word, without a mark, or a short one is cut."""
-    assert ending("how many legs do three cats have?", 16) == "… cats have?" and ending("short", 16) == "short"
+    """Fails if the end of a long question begins in the middle of a word, without a mark,
+    or a short one is cut.
+    """
+    assert ending("how many legs do three cats have?", 16) == "… cats have?"
+    assert ending("short", 16) == "short"
     assert ending("x" * 99, 10) == "… " + "x" * 10
 
 
 def test_all_that_is_printable_can_be_encoded_and_holds_no_control():
     """Fails if one control character or surrogate of all of Unicode is let through."""
     text = printable("".join(map(chr, range(0x110000))))
-    assert text.encode("utf-8") and {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")} == {"\n", "\t"}
+    assert text.encode("utf-8")
+    assert {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")} == {"\n", "\t"}
     bidi = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     assert not {c for c in text if unicodedata.bidirectional(c) in bidi}
 
 
-# ---------------------------------------------------------------------------------------------- outputs
+# ------------------------------------------------------------------------------------------ outputs
 EXPERT = {"format": "t2mini-svf-1", "base_sha256": "0" * 64}
-MINE = {"expert": "e.safetensors", "checkpoint": "e.ckpt", "tower": "t.safetensors", "tower checkpoint": "t.ckpt", "log": "e.jsonl", "samples": "s.jsonl", "results": "r.json", "picture": "p.png"}
+MINE = {"expert": "e.safetensors", "checkpoint": "e.ckpt", "tower": "t.safetensors",
+        "tower checkpoint": "t.ckpt", "log": "e.jsonl", "samples": "s.jsonl",
+        "results": "r.json", "picture": "p.png"}
 
 
 def write_own(kind, path):
@@ -167,25 +197,30 @@ def write_own(kind, path):
     if kind == "expert":
         files.save_tensors(path, {"a": torch.ones(3)}, EXPERT)
     elif kind == "checkpoint":
-        files.save_tensors(path, {"z/a": torch.ones(3)}, {"config": {}, "state": {}, "base_sha256": "0", "dtype": "x"})
+        files.save_tensors(path, {"z/a": torch.ones(3)},
+                           {"config": {}, "state": {}, "base_sha256": "0", "dtype": "x"})
     elif kind == "tower":
         files.save_tensors(path, {"a": torch.ones(3)}, {**EXPERT, "format": towers.FORMAT})
     elif kind == "tower checkpoint":
-        files.save_tensors(path, {"p/a": torch.ones(3)}, {"config": {}, "images": 3, "base_sha256": "0", "rows": [{"step": 1}] * 80_000})
+        files.save_tensors(path, {"p/a": torch.ones(3)},
+                           {"config": {}, "images": 3, "base_sha256": "0",
+                            "rows": [{"step": 1}] * 80_000})
     elif kind == "picture":
         from t2mini.lab import plots
         plots.save(plots.pyplot().figure(), path.with_name("new.png"))
         path.with_name("new.png").rename(path)
     else:
-        row = {"log": {"step": 0, "val": 0.5}, "samples": {"prompt": "p", "gold": "1", "text": "1", "reward": 1.0},
+        row = {"log": {"step": 0, "val": 0.5},
+               "samples": {"prompt": "p", "gold": "1", "text": "1", "reward": 1.0},
                "results": {"name": "x", "rows": ["0" * 2_000_000]}}[kind]
         path.write_text(json.dumps(row) + "\n")
 
 
 @pytest.mark.parametrize("kind", MINE)
 def test_an_output_may_be_new_or_a_file_of_its_own_kind(tmp_path, kind):
-    """Fails if a second run cannot replace the output of the first, a new path or an empty file is refused, or something is
-    created or changed before the work is done."""
+    """Fails if a second run cannot replace the output of the first, a new path or an empty file
+    is refused, or something is created or changed before the work is done.
+    """
     for path in (tmp_path / MINE[kind], tmp_path / "a" / "b" / MINE[kind]):
         assert files.claim(path, kind) == path
     assert not names(tmp_path)
@@ -195,12 +230,15 @@ def test_an_output_may_be_new_or_a_file_of_its_own_kind(tmp_path, kind):
     path.unlink()
     write_own(kind, path)
     before = path.read_bytes()
-    assert files.claim(str(path), kind) == path and path.read_bytes() == before and names(path.parent) == [path.name]
+    assert files.claim(str(path), kind) == path
+    assert path.read_bytes() == before and names(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("kind", MINE)
 def test_an_output_replaces_nothing_of_another_kind(tmp_path, tiny_folder, kind):
-    """Fails if a file that t2mini did not write as an output of this kind is replaced: weights, a user's questions, a photo."""
+    """Fails if a file that t2mini did not write as an output of this kind is replaced:
+    weights, a user's questions, a photo.
+    """
     path = tmp_path / MINE[kind]
     for other in set(MINE) - {kind}:
         write_own(other, path)
@@ -208,7 +246,8 @@ def test_an_output_replaces_nothing_of_another_kind(tmp_path, tiny_folder, kind)
             files.claim(path, kind)
     row = json.dumps({"prompt": "say", "answer": "a"}).encode() + b"\n"
     weights = (tiny_folder / "model.safetensors").read_bytes()
-    for strange in (weights, row, b"{", b"[1]\n", b"\x89PNG\r\n\x1a\n" + bytes(99), b"\0" * 99, b"x", b"\xff" * 8 + b"{}", b"5\n", b"[" * 9999):
+    for strange in (weights, row, b"{", b"[1]\n", b"\x89PNG\r\n\x1a\n" + bytes(99), b"\0" * 99,
+                    b"x", b"\xff" * 8 + b"{}", b"5\n", b"[" * 9999):
         path.write_bytes(strange)
         with pytest.raises(ValueError, match=f"{path.name} is there and is not "):
             files.claim(path, kind)
@@ -226,21 +265,25 @@ def test_a_log_that_a_kill_cut_in_its_first_row_is_ours(tmp_path):
 
 
 def test_an_output_is_no_input(tmp_path, tiny_folder):
-    """Fails if an output may replace what the command reads: under another name, through a link, as a hard link, or a file
-    inside a folder of weights or data."""
+    """Fails if an output may replace what the command reads: under another name, through a link,
+    as a hard link, or a file inside a folder of weights or data.
+    """
     weights = Path(shutil.copytree(tiny_folder, tmp_path / "weights"))
     write_own("expert", tmp_path / "e.safetensors")
     write_own("samples", tmp_path / "task.jsonl")
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "e.safetensors")
     os.link(tmp_path / "e.safetensors", tmp_path / "hard.safetensors")
     (tmp_path / "to-weights").symlink_to(weights)
-    inputs = (weights, tmp_path / "task.jsonl", None, str(tmp_path / "e.safetensors"), tmp_path / "nothing")
-    for name, kind in (("e.safetensors", "expert"), ("a/../e.safetensors", "expert"), ("link.safetensors", "expert"),
+    inputs = (weights, tmp_path / "task.jsonl", None,
+              str(tmp_path / "e.safetensors"), tmp_path / "nothing")
+    for name, kind in (("e.safetensors", "expert"), ("a/../e.safetensors", "expert"),
+                       ("link.safetensors", "expert"),
                        ("hard.safetensors", "expert"), ("task.jsonl", "samples")):
         (tmp_path / "a").mkdir(exist_ok=True)
         with pytest.raises(ValueError, match="is an input of this command"):
             files.claim(tmp_path / name, kind, inputs)
-    for name in ("weights/model.safetensors", "weights/new.safetensors", "weights/a/new.safetensors", "to-weights/new.safetensors"):
+    for name in ("weights/model.safetensors", "weights/new.safetensors",
+                 "weights/a/new.safetensors", "to-weights/new.safetensors"):
         with pytest.raises(ValueError, match="lies in .*weights, which this command reads"):
             files.claim(tmp_path / name, "expert", inputs)
     cache = tmp_path / "snapshot"
@@ -252,7 +295,9 @@ def test_an_output_is_no_input(tmp_path, tiny_folder):
 
 
 def test_an_output_has_the_ending_of_its_kind(tmp_path):
-    """Fails if an expert is written under a name that nothing finds it by, or the name of a folder is taken for a file's."""
+    """Fails if an expert is written under a name that nothing finds it by,
+    or the name of a folder is taken for a file's.
+    """
     with pytest.raises(ValueError, match="e.bin must end in .safetensors"):
         files.claim(tmp_path / "e.bin", "expert")
     with pytest.raises(ValueError, match="p.txt must end in .png or .pdf or .svg"):
@@ -264,9 +309,12 @@ def test_an_output_has_the_ending_of_its_kind(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_found_first(tmp_path, monkeypatch):
-    """Fails if a missing right, a file in place of a folder, an endless name or a full disk is found after hours of work."""
+    """Fails if a missing right, a file in place of a folder, an endless name or a full disk
+    is found after hours of work.
+    """
     (tmp_path / "file").write_text("x")
-    for path, why in ((tmp_path / "file" / "e.safetensors", "Not a directory"), (tmp_path / ("x" * 300 + ".safetensors"), "File name too long"),
+    for path, why in ((tmp_path / "file" / "e.safetensors", "Not a directory"),
+                      (tmp_path / ("x" * 300 + ".safetensors"), "File name too long"),
                       (f"{tmp_path}/a\0.safetensors", "null")):
         with pytest.raises(ValueError, match=why):
             files.claim(path, "expert")
@@ -279,10 +327,12 @@ def test_a_place_that_cannot_be_written_is_found_first(tmp_path, monkeypatch):
         if os.stat(folder).st_uid == os.getuid() and "pytest" in str(folder):
             os.chmod(folder, os.stat(folder).st_mode | 0o055)
     root = os.getuid() == 0
-    if root:                                                # root may write everywhere: be nobody for a moment
+    # root may write everywhere: be nobody for a moment
+    if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(ValueError, match="cannot write .*Permission denied; choose another output"):
+        with pytest.raises(ValueError,
+                           match="cannot write .*Permission denied; choose another output"):
             files.claim(closed / "new" / "e.safetensors", "expert")
     finally:
         if root:
@@ -301,7 +351,9 @@ def test_a_place_that_cannot_be_written_is_found_first(tmp_path, monkeypatch):
 
 
 def test_home_folders_and_streams(tmp_path, monkeypatch):
-    """Fails if ~ becomes a folder of that name, a samples file cannot go to a device, or an expert can."""
+    """Fails if ~ becomes a folder of that name, a samples file cannot go
+    to a device, or an expert can.
+    """
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.claim("~/a/e.safetensors", "expert") == tmp_path / "a" / "e.safetensors"
     with pytest.raises(ValueError, match="no such user"):
@@ -326,9 +378,11 @@ def test_a_folder_for_an_export_is_new_or_empty(tmp_path):
         files.claim(tmp_path / "new", "folder", [tmp_path])
 
 
-# ---------------------------------------------------------------------------------------------- one run per output
+# ------------------------------------------------------------------------------- one run per output
 def test_the_second_run_is_refused_and_a_kill_frees_the_lock(tmp_path):
-    """Fails if two runs may write one output, a folder cannot be locked, or a killed run leaves a lock behind."""
+    """Fails if two runs may write one output, a folder cannot be locked,
+    or a killed run leaves a lock behind.
+    """
     for path in (tmp_path / "log", tmp_path):
         ready = tmp_path / f"ready{path.name}"
 
@@ -358,7 +412,8 @@ def test_two_trainings_on_one_output_do_not_mix(home, tiny_folder, capsys):
         for more in ((), ("--resume",)):
             capsys.readouterr()
             assert cli.main(train_args(home, tiny_folder, f"--out={out}", *more)) == 1
-            told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("t2mini: ")]
+            told = [line for line in capsys.readouterr().err.splitlines()
+                    if line.startswith("t2mini: ")]
             assert len(told) == 1 and "another run is writing" in told[0]
     assert before == {n: (home / "out" / n).read_bytes() for n in names(home / "out")}
 
@@ -373,15 +428,19 @@ def test_processes_that_start_together_share_the_decomposition(tmp_path, monkeyp
         return real(*args, **kw)
 
     monkeypatch.setattr(torch.linalg, "svd", slow)
-    children = [forked(lambda: [svf.decompose(W * k, tmp_path / "svd") for k in range(1, 9)]) for _ in range(3)]
+    children = [forked(lambda: [svf.decompose(W * k, tmp_path / "svd") for k in range(1, 9)])
+                for _ in range(3)]
     assert [os.waitpid(c, 0)[1] for c in children] == [0, 0, 0] and counted.read_bytes() == b"x" * 8
-    assert len(names(tmp_path / "svd")) == 8 and all(n.endswith(".safetensors") for n in names(tmp_path / "svd"))
+    assert len(names(tmp_path / "svd")) == 8
+    assert all(n.endswith(".safetensors") for n in names(tmp_path / "svd"))
 
 
-# ---------------------------------------------------------------------------------------------- full and closed
+# ---------------------------------------------------------------------------------- full and closed
 @pytest.mark.parametrize("when", ["checkpoint", "log", "cache"])
 def test_a_full_disk_is_one_line_and_loses_nothing(home, tiny_folder, capsys, monkeypatch, when):
-    """Fails if a disk that fills up ends in a traceback, damages what was there, or leaves half files."""
+    """Fails if a disk that fills up ends in a traceback, damages what was there,
+    or leaves half files.
+    """
     out = home / "out" / "e.safetensors"
     assert cli.main(train_args(home, tiny_folder, f"--out={out}")) == 0
     kept = {n: (home / "out" / n).read_bytes() for n in ("e.safetensors", "e.ckpt")}
@@ -406,7 +465,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(home, tiny_folder, capsys, mo
 
 
 def test_a_write_that_really_stops_half_way(tmp_path):
-    """Fails if a file that the system cut off takes the place of the old one. (A limit on file size plays the full disk.)"""
+    """Fails if a file that the system cut off takes the place of the old one.
+    (A limit on file size plays the full disk.)
+    """
     import resource
     path = tmp_path / "e"
     files.save_tensors(path, {"a": torch.ones(10)}, {})
@@ -423,7 +484,8 @@ def test_a_write_that_really_stops_half_way(tmp_path):
 @pytest.mark.parametrize("closed", ["out", "svd"])
 def test_a_read_only_folder_is_one_line(home, tiny_folder, capsys, monkeypatch, closed):
     """Fails if a folder that cannot be written to ends in a traceback or in silence."""
-    with monkeypatch.context() as elsewhere:                # imports all that nobody might not be allowed to read
+    # imports all that nobody might not be allowed to read
+    with monkeypatch.context() as elsewhere:
         elsewhere.setattr(experts, "SVD_CACHE", home / "first")
         assert cli.main(train_args(home, tiny_folder, f"--out={home}/first/e.safetensors")) == 0
     capsys.readouterr()
@@ -435,7 +497,8 @@ def test_a_read_only_folder_is_one_line(home, tiny_folder, capsys, monkeypatch, 
         if os.stat(folder).st_uid == os.getuid() and "pytest" in str(folder):
             os.chmod(folder, os.stat(folder).st_mode | 0o055)
     root = os.getuid() == 0
-    if root:                                                # root may write everywhere: be nobody for a moment
+    # root may write everywhere: be nobody for a moment
+    if root:
         os.seteuid(65534)
     try:
         status = cli.main(train_args(home, tiny_folder, f"--out={home}/out/e.safetensors"))
@@ -445,26 +508,31 @@ def test_a_read_only_folder_is_one_line(home, tiny_folder, capsys, monkeypatch, 
     err = capsys.readouterr().err
     told = [x for x in err.splitlines() if x.startswith("t2mini: ")]
     if closed == "svd":                                     # a cache: done without
-        assert status == 0 and not told and err.count("are not kept in") == err.count("Permission denied") == 1
+        assert status == 0
+        assert not told and err.count("are not kept in") == err.count("Permission denied") == 1
     else:
-        assert status == 1 and len(told) == 1 and "Permission denied" in told[0] and closed in told[0]
+        assert status == 1
+        assert len(told) == 1 and "Permission denied" in told[0] and closed in told[0]
 
 
-# ---------------------------------------------------------------------------------------------- the same twice
+# ----------------------------------------------------------------------------------- the same twice
 def test_the_same_command_gives_the_same_bytes(home, tiny_folder, capsys):
-    """Fails if a clock, an address, the order of a set or a process shows in what a run writes; or in another process
-    anything does. (The log's seconds are measured, so they are left out.)"""
+    """Fails if a clock, an address, the order of a set or a process shows in what a run writes;
+    or in another process anything does. (The log's seconds are measured, so they are left out.)
+    """
     args = train_args(home, tiny_folder, f"--out={home}/out/e.safetensors")
     expert, log = home / "out" / "e.safetensors", home / "out" / "e.jsonl"
 
     def ran(run):
         run()
-        rows = [{k: v for k, v in json.loads(r).items() if not k.startswith("sec")} for r in log.read_text().splitlines()]
+        rows = [{k: v for k, v in json.loads(r).items() if not k.startswith("sec")}
+                for r in log.read_text().splitlines()]
         return expert.read_bytes(), rows
 
     def alone():
-        code = f"import sys, torch; torch.set_num_threads(1); sys.argv[0] = {sys.argv[0]!r}; sys.argv[1:] = {sys.argv[1:]!r}\n" \
-               f"from t2mini.__main__ import main; sys.exit(main({args!r}))"
+        code = ("import sys, torch; torch.set_num_threads(1); "
+                f"sys.argv[0] = {sys.argv[0]!r}; sys.argv[1:] = {sys.argv[1:]!r}\n"
+                f"from t2mini.__main__ import main; sys.exit(main({args!r}))")
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
     first = ran(lambda: cli.main(args))
@@ -473,16 +541,20 @@ def test_the_same_command_gives_the_same_bytes(home, tiny_folder, capsys):
     scores = []
     for _ in range(2):
         capsys.readouterr()
-        assert cli.main(["eval", f"--task={home}/mine.jsonl", f"--weights={tiny_folder}", "--dtype=float32", "--device=cpu",
-                         f"--expert={expert}", "--n=4", "--json", f"--samples-file={home}/s{len(scores)}"]) == 0
-        scores.append({k: v for k, v in json.loads(capsys.readouterr().out.splitlines()[-1]).items() if k != "seconds"})
+        assert cli.main(["eval", f"--task={home}/mine.jsonl", f"--weights={tiny_folder}",
+                         "--dtype=float32", "--device=cpu", f"--expert={expert}", "--n=4", "--json",
+                         f"--samples-file={home}/s{len(scores)}"]) == 0
+        scores.append({k: v for k, v in json.loads(capsys.readouterr().out.splitlines()[-1]).items()
+                       if k != "seconds"})
     assert scores[0] == scores[1] and (home / "s0").read_bytes() == (home / "s1").read_bytes()
 
 
 def test_an_expert_names_its_base(home, tiny_folder):
-    """Fails if the file lacks what is needed to check that z meets the matrices it was trained on."""
+    """Fails if the file lacks what is needed to check that z meets the matrices it was trained on.
+    """
     model, tokenizer = t2mini.load(tiny_folder, device="cpu", dtype="float32")
-    cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1, samples=2, val_n=2, max_tokens=2)
+    cfg = TrainConfig(task=f"{home}/mine.jsonl", steps=1, prompts=1,
+                      samples=2, val_n=2, max_tokens=2)
     train.train(model, tokenizer, cfg, home / "e.safetensors", log=lambda text: None)
     meta = experts.read_metadata(home / "e.safetensors")
     assert meta["base_sha256"] == files.file_hash([tiny_folder / "model.safetensors"])

