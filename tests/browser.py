@@ -29,7 +29,8 @@ class Browser:
 
     def __enter__(self):
         self.home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.process = subprocess.Popen([PATH, *FLAGS, f"--user-data-dir={self.home.name}", "about:blank"],
+        command = [PATH, *FLAGS, f"--user-data-dir={self.home.name}", "about:blank"]
+        self.process = subprocess.Popen(command,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             told = Path(self.home.name) / "DevToolsActivePort"
@@ -58,7 +59,8 @@ class Browser:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=300)
         key = base64.b64encode(os.urandom(16)).decode()
         path = "/" + address.split("/", 3)[3]
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+                            "Upgrade: websocket\r\n"
                             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
                             "Sec-WebSocket-Version: 13\r\n\r\n".encode())
         self.file = self.socket.makefile("rb")
@@ -119,23 +121,31 @@ class Browser:
     def key(self, name, code):
         """Press a key: "Enter", 13."""
         text = {"text": "\r"} if name == "Enter" else {}
-        self("Input.dispatchKeyEvent", type="keyDown", key=name, code=name, windowsVirtualKeyCode=code, **text)
-        self("Input.dispatchKeyEvent", type="keyUp", key=name, code=name, windowsVirtualKeyCode=code)
+        event = dict(key=name, code=name, windowsVirtualKeyCode=code)
+        self("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+        self("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def size(self, width, height, dark=False):
         """The window's size in pixels, and the colour scheme that the user prefers."""
-        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self("Emulation.setDeviceMetricsOverride", width=width, height=height,
+             deviceScaleFactor=1, mobile=width < 600)
         scheme = "dark" if dark else "light"
-        self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self("Emulation.setEmulatedMedia",
+             features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def picture(self, path, first="body", last=None, margin=0):
-        """A PNG of the page, from the element of selector `first` to that of `last`, with a margin in pixels."""
+        """A PNG of the page, from the element of selector `first` to that of `last`, with a margin
+        in pixels."""
         x0, y0, x1, y1 = json.loads(self.run(f"""(() => {{
-            const found = {json.dumps([first, last or first])}.map(s => document.querySelector(s).getBoundingClientRect());
-            return JSON.stringify([Math.min(...found.map(r => r.left)), Math.min(...found.map(r => r.top + scrollY)),
-                                   Math.max(...found.map(r => r.right)), Math.max(...found.map(r => r.bottom + scrollY))]);
+            const found = {json.dumps([first, last or first])}.map(
+                s => document.querySelector(s).getBoundingClientRect());
+            return JSON.stringify([Math.min(...found.map(r => r.left)),
+                                   Math.min(...found.map(r => r.top + scrollY)),
+                                   Math.max(...found.map(r => r.right)),
+                                   Math.max(...found.map(r => r.bottom + scrollY))]);
         }})()"""))
-        clip = {"x": x0 - margin, "y": y0 - margin, "width": x1 - x0 + 2 * margin, "height": y1 - y0 + 2 * margin, "scale": 1}
+        clip = {"x": x0 - margin, "y": y0 - margin, "width": x1 - x0 + 2 * margin,
+                "height": y1 - y0 + 2 * margin, "scale": 1}
         shot = self("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 

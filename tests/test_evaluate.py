@@ -205,6 +205,21 @@ def test_percent():
     assert evaluate.percent(0, 10) == "0.0 % [0.0, 27.8] of 10"
 
 
+def test_a_long_question_does_not_take_a_full_batch_along():
+    """Fails if a batch of like questions is padded to a long one, whatever that takes (52 questions
+    of MBPP to the thousand tokens of one: 14 GB), or one is lost or asked twice."""
+    sizes = [100, 30_000, 4_000] + [90] * 200 + [4_096, 0, 20_000]
+    seen = []
+    run = lambda part: seen.append(part) or [sizes[i] for i in part]            # noqa: E731
+    assert batches.in_batches(run, sizes, 64) == sizes
+    assert sorted(i for part in seen for i in part) == [*range(len(sizes))]
+    for part in seen:
+        longest = max(sizes[i] for i in part)
+        assert len(part) <= 64 and (len(part) == 1 or len(part) * longest <= batches.ROOM)
+    # few are asked alone: 4,000 and 4,096 share a batch, and so do the short ones
+    assert [len(part) for part in seen] == [64, 64, 64, 10, 2, 1, 1]
+
+
 def test_long_work_says_how_far_it_is(capsys, monkeypatch):
     """Fails if long work is silent, or work without a label is not."""
     clock = [0.0]

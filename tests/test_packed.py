@@ -7,7 +7,8 @@ from conftest import random_model
 from t2mini import svf
 from t2mini.machine import packed
 
-needs_packing = pytest.mark.skipif(not packed.ON, reason="this torch build has no packed linear layer; F.linear is used")
+needs_packing = pytest.mark.skipif(
+    not packed.ON, reason="this torch build has no packed linear layer; F.linear is used")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -18,8 +19,10 @@ def test_equals_the_plain_product(dtype, shape):
     W = torch.randn(shape, dtype=dtype)
     for rows in ((1,), (5,), (2, 3, 4)):
         x = torch.randn(*rows, shape[1], dtype=dtype)
-        for weight in (W, W.flip(0), torch.nn.Parameter(W), W.T.contiguous().T):         # the last is left to torch
-            tolerance = dict(rtol=1e-5, atol=1e-4) if dtype == torch.float32 else dict(rtol=1e-2, atol=0.2)
+        # the last is left to torch
+        for weight in (W, W.flip(0), torch.nn.Parameter(W), W.T.contiguous().T):
+            tolerance = (dict(rtol=1e-5, atol=1e-4) if dtype == torch.float32
+                         else dict(rtol=1e-2, atol=0.2))
             torch.testing.assert_close(packed.linear(x, weight), F.linear(x, weight), **tolerance)
 
 
@@ -51,13 +54,16 @@ def test_gradients_take_the_plain_product():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_z_of_one_is_the_base_model_bit_for_bit_where_matrices_are_packed(family, dtype):
-    """Fails, on CPUs whose kernels differ in the last bit, if the base model's layers go another way than SVF's, in one z
-    for all rows or in rows with their own."""
-    model = random_model(family=family, hidden_size=256, num_attention_heads=4, num_key_value_heads=4 if family == "gpt2" else 2,
-                         head_dim=64, intermediate_size=512).to(dtype)
+    """Fails, on CPUs whose kernels differ in the last bit, if the base model's layers go another
+    way than SVF's, in one z for all rows or in rows with their own.
+    """
+    model = random_model(family=family, hidden_size=256, num_attention_heads=4,
+                         num_key_value_heads=4 if family == "gpt2" else 2, head_dim=64,
+                         intermediate_size=512).to(dtype)
     for name, p in model.named_parameters():
         if name.endswith("bias"):
-            torch.nn.init.normal_(p, std=0.1)               # rounded once or twice: that must not differ either
+            # rounded once or twice: that must not differ either
+            torch.nn.init.normal_(p, std=0.1)
     ids = torch.randint(0, 256, (3, 11), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         base = model(ids)
@@ -75,7 +81,9 @@ def test_z_of_one_is_the_base_model_bit_for_bit_where_matrices_are_packed(family
 
 
 def test_a_dtype_that_this_cpu_does_not_pack_is_left_to_torch(monkeypatch):
-    """Fails if W is packed in a dtype for which this CPU has no such layout (bfloat16 without AVX-512 raises then)."""
+    """Fails if W is packed in a dtype for which this CPU has no such layout
+    (bfloat16 without AVX-512 raises then).
+    """
     monkeypatch.setattr(packed, "DTYPES", {torch.float32})
     W, x = torch.randn(300, 256, dtype=torch.bfloat16), torch.randn(4, 256, dtype=torch.bfloat16)
     assert packed.pack(W)[1] is None

@@ -1,4 +1,6 @@
-"""The page: its HTTP interface on a tiny model, and (marked `page`) the page itself in a real browser."""
+"""The page: its HTTP interface on a tiny model,
+and (marked `page`) the page itself in a real browser.
+"""
 import base64
 import http.client
 import io
@@ -66,7 +68,9 @@ def write_expert(folder, model, name, seed, **changes):
 
 @pytest.fixture
 def lab(loaded, home):
-    """A Lab of the tiny model with three experts, a dispatcher, a mixture, and files that are none of these."""
+    """A Lab of the tiny model with three experts, a dispatcher, a mixture,
+    and files that are none of these.
+    """
     model, tokenizer = loaded
     for seed, name in enumerate(("math", "code", "dispatcher", "mixture")):
         write_expert(home, model, name, seed)
@@ -95,7 +99,8 @@ def send(server, path, body=None, method=None, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=600)
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    headers = {"Content-Type": "application/json",
+               **{k.replace("_", "-"): v for k, v in headers.items()}}
     connection.request(method or ("GET" if body is None else "POST"), path, body, headers)
     return connection, connection.getresponse()
 
@@ -127,25 +132,33 @@ def events(server, path, body):
 
 def answer_with(lab, z, question, max_tokens):
     """What the two rows must say."""
-    return evaluate.answers(lab.model, lab.tokenizer, [question, question], max_tokens, experts=[{}, z], which=[0, 1])
+    return evaluate.answers(lab.model, lab.tokenizer, [question, question], max_tokens,
+                            experts=[{}, z], which=[0, 1])
 
 
-# ---------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------------------ answers
 def test_facts_name_the_experts_that_belong_to_this_base(server):
-    """Fails if an expert of another base, a broken file or a dispatcher becomes a slider, or one of yours does not."""
+    """Fails if an expert of another base, a broken file or a dispatcher becomes a slider,
+    or one of yours does not.
+    """
     status, facts = ask(server, "/facts")
     assert status == 200 and facts["experts"] == ["math", "code", "mixture"] and facts["dispatcher"]
-    assert sorted(facts["examples"]) == sorted(facts["labels"]) == ["code", "math", "other", "reasoning"]
+    assert (sorted(facts["examples"]) == sorted(facts["labels"])
+            == ["code", "math", "other", "reasoning"])
 
 
 def test_answers_are_streamed_side_by_side(server, lab):
-    """Fails if the pieces do not add up to the answers, a row speaks for the other, or an event is missing."""
+    """Fails if the pieces do not add up to the answers, a row speaks for the other,
+    or an event is missing.
+    """
     alpha = {"math": 1.5, "code": -0.5}
-    found = events(server, "/ask", {"question": "Hi there", "alpha": alpha, "first": "show", "max_tokens": 12})
+    found = events(server, "/ask",
+                   {"question": "Hi there", "alpha": alpha, "first": "show", "max_tokens": 12})
     names = [name for name, _ in found]
     assert names[0] == "route" and names[-1] == "done" and names.count("token") > 10
     route, done = found[0][1], found[-1][1]
-    assert abs(sum(route["probabilities"].values()) - 1) < 1e-5 and route["label"] in route["probabilities"]
+    assert abs(sum(route["probabilities"].values()) - 1) < 1e-5
+    assert route["label"] in route["probabilities"]
     z = svf.mix([lab.experts["math"], lab.experts["code"]], [1.5, -0.5])
     base, adapted = answer_with(lab, z, "Hi there", 12)
     assert done["texts"] == {"base": base, "adapted": adapted} and base != adapted
@@ -156,8 +169,9 @@ def test_answers_are_streamed_side_by_side(server, lab):
 
 
 def test_the_model_runs_in_one_thread(server, lab, monkeypatch):
-    """Fails if a request runs the model in the thread of its connection, where every product waits for helpers that no core
-    is left for: three times as long."""
+    """Fails if a request runs the model in the thread of its connection,
+    where every product waits for helpers that no core is left for: three times as long.
+    """
     seen = []
     for path, method in (("/ask", lab.ask), ("/lens", lab.lens)):
         def watched(body, method=method):
@@ -170,18 +184,23 @@ def test_the_model_runs_in_one_thread(server, lab, monkeypatch):
 
 
 def test_the_first_pass_decides(server, lab, monkeypatch):
-    """Fails if the label's expert does not answer, the sliders are not told, or "other" is not the base model."""
+    """Fails if the label's expert does not answer, the sliders are not told,
+    or "other" is not the base model.
+    """
     for label, alpha in (("code", {"code": 1.0}), ("other", {}), ("reasoning", {})):
         found = page_model.adapt.Route(label, label, {label: 1.0})
         monkeypatch.setattr(page_model.adapt, "read_routes", lambda *_, found=found: [found])
         told = dict(events(server, "/ask", {"question": "Hi", "first": "decide", "max_tokens": 6}))
         z = lab.experts["code"] if alpha else {}
         base, adapted = answer_with(lab, z, "Hi", 6)
-        assert told["alpha"] == alpha and told["done"]["texts"] == {"base": base, "adapted": adapted}
+        assert told["alpha"] == alpha
+        assert told["done"]["texts"] == {"base": base, "adapted": adapted}
 
 
 def test_the_first_pass_is_the_dispatchers(lab):
-    """Fails if the weights that are kept for the first pass are not the dispatcher's, or stay afterwards."""
+    """Fails if the weights that are kept for the first pass are not the dispatcher's,
+    or stay afterwards.
+    """
     [want] = adapt.route(lab.model, lab.tokenizer, ["Hi there"], lab.dispatcher)
     [base] = adapt.route(lab.model, lab.tokenizer, ["Hi there"], None)
     z = svf.mix([lab.experts["code"]], [1.0])
@@ -189,13 +208,15 @@ def test_the_first_pass_is_the_dispatchers(lab):
         pass
     for _ in range(2):
         found = lab.first_pass("Hi there", lambda *_: None)
-        assert found.said == want.said and found.probabilities == pytest.approx(want.probabilities, abs=1e-5)
+        assert found.said == want.said
+        assert found.probabilities == pytest.approx(want.probabilities, abs=1e-5)
         assert abs(found.probabilities["math"] - base.probabilities["math"]) > 1e-4
         assert all(layer.folded is layer.W for layer in svf.layers(lab.model).values())
 
 
 def test_a_first_pass_that_fails_leaves_the_base_model(lab, monkeypatch):
-    """Fails if the dispatcher's weights answer the next question after an error in the first pass."""
+    """Fails if the dispatcher's weights answer the next question after an error in the first pass.
+    """
     monkeypatch.setattr(page_model, "generate", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         lab.first_pass("Hi", lambda *_: None)
@@ -203,21 +224,27 @@ def test_a_first_pass_that_fails_leaves_the_base_model(lab, monkeypatch):
 
 
 def test_the_adapted_answer_alone(server, lab):
-    """Fails if a moved slider asks the base model again, or the row that stays alone runs on other z."""
-    body = {"question": "Hi", "first": "skip", "rows": "adapted", "alpha": {"code": 1}, "max_tokens": 6}
+    """Fails if a moved slider asks the base model again,
+    or the row that stays alone runs on other z.
+    """
+    body = {"question": "Hi", "first": "skip", "rows": "adapted", "alpha": {"code": 1},
+            "max_tokens": 6}
     found = events(server, "/ask", body)
     assert {name for name, _ in found} == {"token", "done"}
     assert found[-1][1]["texts"] == {"adapted": answer_with(lab, lab.experts["code"], "Hi", 6)[1]}
 
 
 def test_mixing_equals_svf_mix(server, lab):
-    """Fails if the sliders mix by another rule than svf.mix, or a dial set by hand moves any other number."""
+    """Fails if the sliders mix by another rule than svf.mix,
+    or a dial set by hand moves any other number.
+    """
     alpha = {"code": 0.4, "math": -0.25, "mixture": 1.5}
     want = svf.mix([lab.experts[n] for n in alpha], list(alpha.values()))
     _, found = ask(server, "/matrix", {"matrix": UP, "alpha": alpha})
     assert found["z"] == want[UP].tolist() and found["S"] == svf.layers(lab.model)[UP].S.tolist()
     _, turned = ask(server, "/matrix", {"matrix": UP, "alpha": alpha, "dials": [[UP, 3, -2.5]]})
-    assert turned["z"][3] == -2.5 and turned["z"][:3] + turned["z"][4:] == found["z"][:3] + found["z"][4:]
+    assert turned["z"][3] == -2.5
+    assert turned["z"][:3] + turned["z"][4:] == found["z"][:3] + found["z"][4:]
     _, again = ask(server, "/matrix", {"matrix": UP, "alpha": {"math": 1}})
     assert again["z"] == lab.experts["math"][UP].tolist()
 
@@ -232,13 +259,17 @@ def test_the_map_of_dials(server, lab):
     """Fails if the map shows another number than mean |z - 1|, or misses a matrix."""
     _, found = ask(server, "/heat", {"alpha": {"math": 1}})
     z = lab.experts["math"]
-    assert {m["name"]: m["moved"] for m in found["matrices"]} == {n: (v - 1).abs().mean().item() for n, v in z.items()}
-    assert {m["layer"] for m in found["matrices"]} == {0, 1} and "mlp.up_proj" in {m["module"] for m in found["matrices"]}
+    assert ({m["name"]: m["moved"] for m in found["matrices"]}
+            == {n: (v - 1).abs().mean().item() for n, v in z.items()})
+    assert {m["layer"] for m in found["matrices"]} == {0, 1}
+    assert "mlp.up_proj" in {m["module"] for m in found["matrices"]}
     assert {m["moved"] for m in ask(server, "/heat", {})[1]["matrices"]} == {0.0}
 
 
 def test_the_lens(server, lab):
-    """Fails if the likeliest word is not the one that the answer goes on with, for the base or the adapted model."""
+    """Fails if the likeliest word is not the one that the answer goes on with,
+    for the base or the adapted model.
+    """
     body = {"question": "Hi", "first": "skip", "alpha": {"math": 1}, "max_tokens": 1}
     texts = events(server, "/ask", body)[-1][1]["texts"]
     [(name, words)] = events(server, "/lens", {"question": "Hi", "text": "", "alpha": {"math": 1}})
@@ -246,7 +277,8 @@ def test_the_lens(server, lab):
     for row in ("base", "adapted"):
         p = [word[row] for word in words[row]]
         assert len(p) == 10 and p == sorted(p, reverse=True) and 0 < sum(p) <= 1
-    [(_, further)] = events(server, "/lens", {"question": "Hi", "text": "abc", "alpha": {"math": 1}})
+    [(_, further)] = events(server, "/lens",
+                            {"question": "Hi", "text": "abc", "alpha": {"math": 1}})
     assert further != words
 
 
@@ -258,8 +290,9 @@ def png_of(array):
 
 
 def test_a_question_about_an_image(loaded, home):
-    """Fails if the image does not reach the answer, the dispatcher is asked about it, images pile up, or a damaged
-    or large one is no clear refusal."""
+    """Fails if the image does not reach the answer, the dispatcher is asked about it,
+    images pile up, or a damaged or large one is no clear refusal.
+    """
     model, tokenizer = loaded
     write_expert(home, model, "dispatcher", 2)
     z = write_expert(home, model, "vision", 3)
@@ -275,14 +308,17 @@ def test_a_question_about_an_image(loaded, home):
     assert "route" not in names and dict(said)["alpha"] == {"vision": 1.0}
     asked = [pictures.Seen("What is it?", pixels)] * 2
     want = evaluate.answers(model, tokenizer, asked, 5, experts=[{}, z], which=[0, 1])
-    assert dict(said)["done"]["texts"] == dict(zip(("base", "adapted"), want)) and len(tokenizer.eye.images) == 1
+    assert dict(said)["done"]["texts"] == dict(zip(("base", "adapted"), want))
+    assert len(tokenizer.eye.images) == 1
     words = []
     for image in (body["image"], png_of(255 - pixels)):
         lab.lens({**body, "image": image, "text": ""})(lambda event, data: words.append(data))
     assert words[0] != words[1]
     large = png_of(np.zeros((600, 600, 3), np.uint8))
-    for bad, message in ((large, "360,000|at most 262,144"), ("no base64!", "base64"), (base64.b64encode(b"GIF89a").decode(), "not a PNG"),
-                         (body["image"][:200], "damaged"), ("A" * 50_000, "at most"), (7, "must be a text")):
+    for bad, message in ((large, "360,000|at most 262,144"), ("no base64!", "base64"),
+                         (base64.b64encode(b"GIF89a").decode(), "not a PNG"),
+                         (body["image"][:200], "damaged"), ("A" * 50_000, "at most"),
+                         (7, "must be a text")):
         with pytest.raises(ValueError, match=message):
             lab.ask({**body, "image": bad})
 
@@ -300,45 +336,57 @@ def test_a_model_without_experts_has_dials(loaded, home):
     lab = page_model.Lab(model, tokenizer, experts.Shelf(model))
     assert lab.facts()["experts"] == [] and not lab.facts()["dispatcher"]
     told = []
-    lab.ask({"question": "Hi", "max_tokens": 3, "dials": [[UP, 0, -3]]})(lambda *event: told.append(event))
+    lab.ask({"question": "Hi", "max_tokens": 3, "dials": [[UP, 0, -3]]})(
+        lambda *event: told.append(event))
     assert [name for name, _ in told][:2] == ["route", "alpha"] and told[-1][0] == "done"
 
 
-# ---------------------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------- what is refused
 BAD = [
     ("/nothing", {}, 404), ("/../page.py", {}, 404), ("/ask", None, 405), ("/", {}, 405),
-    ("/ask", b"{", 400), ("/ask", b"\xff\xfe", 400), ("/ask", b"[" * 60_000, 400), ("/ask", [], 400),
+    ("/ask", b"{", 400), ("/ask", b"\xff\xfe", 400), ("/ask", b"[" * 60_000, 400),
+    ("/ask", [], 400),
     ("/ask", b'{"question": "Hi", "max_tokens": NaN}', 400),
     ("/ask", {}, 400), ("/ask", {"question": " "}, 400), ("/ask", {"question": 7}, 400),
-    ("/ask", {"question": "x" * 4001}, 400), ("/ask", {"question": "Hi", "max_tokens": 10 ** 400}, 400),
-    ("/ask", {"question": "Hi", "max_tokens": True}, 400), ("/ask", {"question": "Hi", "first": "never"}, 400),
+    ("/ask", {"question": "x" * 4001}, 400),
+    ("/ask", {"question": "Hi", "max_tokens": 10 ** 400}, 400),
+    ("/ask", {"question": "Hi", "max_tokens": True}, 400),
+    ("/ask", {"question": "Hi", "first": "never"}, 400),
     ("/ask", {"question": "Hi", "max_tokens": 1.5}, 400), ("/heat", {"dials": [[UP, 2.7, 1]]}, 400),
-    ("/ask", {"question": "Hi", "rows": ["both"]}, 400), ("/ask", {"question": "Hi", "alpha": {"nobody": 1}}, 400),
-    ("/ask", {"question": "Hi", "alpha": {"math": 1.51}}, 400), ("/ask", {"question": "Hi", "alpha": [1]}, 400),
-    ("/heat", {"dials": [[UP, 48, 1]]}, 400), ("/heat", {"dials": [[UP, 0, 99]]}, 400), ("/heat", {"dials": [1]}, 400),
+    ("/ask", {"question": "Hi", "rows": ["both"]}, 400),
+    ("/ask", {"question": "Hi", "alpha": {"nobody": 1}}, 400),
+    ("/ask", {"question": "Hi", "alpha": {"math": 1.51}}, 400),
+    ("/ask", {"question": "Hi", "alpha": [1]}, 400),
+    ("/heat", {"dials": [[UP, 48, 1]]}, 400), ("/heat", {"dials": [[UP, 0, 99]]}, 400),
+    ("/heat", {"dials": [1]}, 400),
     ("/heat", {"dials": [["lm_head", 0, 1]]}, 400), ("/heat", {"dials": [[[UP], 0, 1]]}, 400),
-    ("/heat", {"dials": [[UP, 0, 1]] * 65}, 400), ("/matrix", {}, 400), ("/matrix", {"matrix": [UP]}, 400),
+    ("/heat", {"dials": [[UP, 0, 1]] * 65}, 400), ("/matrix", {}, 400),
+    ("/matrix", {"matrix": [UP]}, 400),
     ("/lens", {"question": "Hi", "text": None}, 400),
 ]
 
 
 def test_bad_requests_get_a_clear_4xx_and_the_server_lives_on(server, capfd):
-    """Fails if a malformed request is served, ends in silence, in a traceback or in a dead server."""
+    """Fails if a malformed request is served, ends in silence, in a traceback or in a dead server.
+    """
     for path, body, status in BAD:
         got, said = ask(server, path, body)
-        assert got == status and said.keys() == {"error"} and 10 < len(said["error"]) < 150, (path, body, got, said)
+        assert got == status and said.keys() == {"error"} and 10 < len(said["error"]) < 150, (
+            path, body, got, said)
     assert ask(server, "/facts")[0] == 200 and "Traceback" not in capfd.readouterr().err
 
 
 def test_only_this_machines_own_page_is_answered(server):
     """Fails if another host name, another site's script or a form post reaches the model."""
     port = server.server_port
-    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", f"localhost.evil:{port}"):
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}",
+                 f"localhost.evil:{port}"):
         assert ask(server, "/facts", Host=host)[0] == 403
     assert ask(server, "/heat", {}, Origin="http://evil.example")[0] == 403
     assert ask(server, "/heat", {}, Origin="null")[0] == 403
     assert ask(server, "/heat", {}, Content_Type="text/plain")[0] == 415
-    assert ask(server, "/heat", {}, Origin=f"http://localhost:{port}", Host=f"localhost:{port}")[0] == 200
+    assert ask(server, "/heat", {}, Origin=f"http://localhost:{port}",
+               Host=f"localhost:{port}")[0] == 200
     assert server.server_address[0] == "127.0.0.1"
 
 
@@ -378,7 +426,8 @@ def test_garbled_requests(server):
 def test_a_failure_of_the_model_is_an_event(server, lab, monkeypatch):
     """Fails if what goes wrong after the stream began is silence, or blocks whoever comes next."""
     monkeypatch.setattr(page_model, "MOST_PROMPT", 10**6)
-    long = {"question": "x" * 3000, "first": "skip", "max_tokens": 4}       # 3000 bytes in a context of 2048
+    # 3000 bytes in a context of 2048
+    long = {"question": "x" * 3000, "first": "skip", "max_tokens": 4}
     [(name, data)] = events(server, "/ask", long)
     assert name == "error" and "context" in data["message"]
 
@@ -388,34 +437,45 @@ def test_a_failure_of_the_model_is_an_event(server, lab, monkeypatch):
         m.setattr(page_model, "generate", broken)
         [(name, data)] = events(server, "/ask", {"question": "Hi", "first": "skip"})
     assert name == "error" and "out of memory" in data["message"]
-    assert events(server, "/ask", {"question": "Hi", "first": "skip", "max_tokens": 2})[-1][0] == "done"
+    assert (events(server, "/ask", {"question": "Hi", "first": "skip", "max_tokens": 2})[-1][0]
+            == "done")
 
 
-# ---------------------------------------------------------------------------------------------- escaping
+# ----------------------------------------------------------------------------------------- escaping
 def test_no_text_becomes_html(server, lab, monkeypatch):
-    """Fails if what the model says reaches the page unescaped: as JSON that holds HTML, or by a sink of HTML in it."""
+    """Fails if what the model says reaches the page unescaped: as JSON that holds HTML,
+    or by a sink of HTML in it.
+    """
     monkeypatch.setattr(type(lab.tokenizer), "decode", lambda self, ids: HTML)
     _, reply = send(server, "/ask", {"question": HTML, "first": "show", "max_tokens": 2})
     body = reply.read()
-    assert b"<" not in body and b"alert(1)" in body and reply.headers["X-Content-Type-Options"] == "nosniff"
-    assert b"<" not in page.encoded({"a": HTML}) and json.loads(page.encoded({"a": HTML})) == {"a": HTML}
+    assert b"<" not in body and b"alert(1)" in body
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert b"<" not in page.encoded({"a": HTML})
+    assert json.loads(page.encoded({"a": HTML})) == {"a": HTML}
     source = page.PAGE.read_text()
-    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "srcdoc", "DOMParser"):
+    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
+                 "Function(", "srcdoc", "DOMParser"):
         assert sink not in source
 
 
 def test_the_page_forbids_outside_resources(server):
-    """Fails if the page could load from elsewhere, or its own style and script are not the ones allowed."""
+    """Fails if the page could load from elsewhere,
+    or its own style and script are not the ones allowed.
+    """
     _, reply = send(server, "/")
     html, policy = reply.read().decode(), reply.headers["Content-Security-Policy"]
     assert reply.status == 200 and reply.headers["Content-Type"].startswith("text/html")
-    assert policy == page.policy(html) and policy.startswith("default-src 'none';") and "unsafe" not in policy
+    assert policy == page.policy(html) and policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
     assert policy != page.policy(html.replace('"use strict";', '"use strict"; '))
-    links = re.findall(r"(?:https?:)?//[\w.-]+|url\(|@import|\bsrc=|\bhref=|\bstyle=|\bon\w+=\"", html)
-    assert [link for link in links if link not in ("http://www.w3.org",) and not link.startswith("// ")] == []
+    links = re.findall(r"(?:https?:)?//[\w.-]+|url\(|@import|\bsrc=|\bhref=|\bstyle=|\bon\w+=\"",
+                       html)
+    assert [link for link in links if link not in ("http://www.w3.org",)
+            and not link.startswith("// ")] == []
 
 
-# ---------------------------------------------------------------------------------------------- several clients
+# ---------------------------------------------------------------------------------- several clients
 @pytest.fixture
 def held(monkeypatch):
     """Generation stops after its first token until `held.set()`; held.steps counts them."""
@@ -438,7 +498,8 @@ def held(monkeypatch):
 def untouched(lab):
     """Is every layer on the base weights?"""
     layers = svf.layers(lab.model).values()
-    return all(layer.bank is None and layer.folded is layer.W and bool((layer.z == 1).all()) for layer in layers)
+    return all(layer.bank is None and layer.folded is layer.W and bool((layer.z == 1).all())
+               for layer in layers)
 
 
 LONG = {"question": "Hi", "first": "skip", "alpha": {"math": 1.5}, "max_tokens": 400}
@@ -457,7 +518,9 @@ def test_a_client_that_goes_away_ends_its_answer(server, lab, held):
 
 
 def test_a_second_client_waits_and_sees_it(server, lab, held):
-    """Fails if two answers share the model's z, the second client is left in the dark, or the order is lost."""
+    """Fails if two answers share the model's z, the second client is left in the dark,
+    or the order is lost.
+    """
     first, reply = send(server, "/ask", {**LONG, "max_tokens": 5})
     assert next_event(reply)[0] == "token"
     second, other = send(server, "/ask", {**LONG, "alpha": {"code": 1}, "max_tokens": 5})
@@ -476,7 +539,8 @@ def test_a_second_client_waits_and_sees_it(server, lab, held):
 
 
 def test_closing_ends_the_answer_in_progress(server, lab, held):
-    """Fails if Ctrl-C leaves a thread in the model, or a client with half a stream that never ends."""
+    """Fails if Ctrl-C leaves a thread in the model, or a client with half a stream that never ends.
+    """
     _, reply = send(server, "/ask", LONG)
     assert next_event(reply)[0] == "token"
     closing = threading.Thread(target=server.line.close)
@@ -484,13 +548,15 @@ def test_closing_ends_the_answer_in_progress(server, lab, held):
     wait_for(lambda: server.line.closed)
     held.set()
     closing.join()
-    assert list(iter(lambda: next_event(reply), None)) == [] and not server.line.queue and untouched(lab)
+    assert list(iter(lambda: next_event(reply), None)) == [] and not server.line.queue
+    assert untouched(lab)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_ctrl_c_in_the_model_turns_everybody_away(server, lab, monkeypatch):
-    """Fails if Ctrl-C leaves the one whose answer it was, or those who wait behind it, with a stream that never ends, or
-    `stop` waiting for them."""
+    """Fails if Ctrl-C leaves the one whose answer it was, or those who wait behind it,
+    with a stream that never ends, or `stop` waiting for them.
+    """
     pressed = threading.Event()
 
     def interrupted(say):
@@ -504,14 +570,18 @@ def test_ctrl_c_in_the_model_turns_everybody_away(server, lab, monkeypatch):
     replies += [send(server, "/ask", LONG)[1] for _ in range(2)]
     wait_for(lambda: len(server.line.queue) == 3)
     pressed.set()
-    assert all(set(name for name, _ in iter(lambda: next_event(reply), None)) <= {"waiting"} for reply in replies)
+    assert all(set(name for name, _ in iter(lambda: next_event(reply), None)) <= {"waiting"}
+               for reply in replies)
     assert server.over.is_set()
     wait_for(lambda: not server.line.queue)
 
 
-@pytest.mark.parametrize("fault", [MemoryError("full"), TypeError("a fault"), BaseException("of a library")], ids=repr)
+@pytest.mark.parametrize("fault", [MemoryError("full"), TypeError("a fault"),
+                                   BaseException("of a library")], ids=repr)
 def test_a_fault_in_the_model_is_told_and_the_server_lives_on(server, lab, monkeypatch, fault):
-    """Fails if a fault that nobody foresaw is a stream that ends in silence, or the last thing that the server does."""
+    """Fails if a fault that nobody foresaw is a stream that ends in silence,
+    or the last thing that the server does.
+    """
     def fails(say):
         raise fault
 
@@ -523,7 +593,8 @@ def test_a_fault_in_the_model_is_told_and_the_server_lives_on(server, lab, monke
 
 
 def test_a_question_that_takes_minutes_to_read_is_refused(server, lab, monkeypatch):
-    """Fails if the model begins to read what nobody can stop, or a refusal leaves the line closed."""
+    """Fails if the model begins to read what nobody can stop, or a refusal leaves the line closed.
+    """
     monkeypatch.setattr(page_model, "MOST_PROMPT", 40)
     [(name, told)] = events(server, "/ask", {"question": "a b " * 40, "first": "skip"})
     assert name == "error" and "at most 40" in told["message"]
@@ -535,7 +606,8 @@ def test_ctrl_c_ends_the_program_cleanly(tiny_folder, tmp_path):
     out, err = tmp_path / "out.txt", tmp_path / "err.txt"
 
     def serve():
-        signal.signal(signal.SIGINT, signal.default_int_handler)    # a test run in the background ignores it
+        # a test run in the background ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         experts.SVD_CACHE = experts.OUT = tmp_path
         sys.stdout, sys.stderr = out.open("w", buffering=1), err.open("w", buffering=1)
         options = ["--port=0", f"--weights={tiny_folder}", "--device=cpu", "--dtype=float32"]
@@ -544,12 +616,14 @@ def test_ctrl_c_ends_the_program_cleanly(tiny_folder, tmp_path):
     program = forked(serve)
     with soon(120):
         try:
-            wait_for(lambda: out.exists() and "http" in out.read_text() and out.read_text().endswith("\n"))
+            wait_for(lambda: out.exists() and "http" in out.read_text()
+                     and out.read_text().endswith("\n"))
             port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", out.read_text())[1])
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
-            connection.request("POST", "/ask", json.dumps(LONG), {"Content-Type": "application/json"})
+            connection.request("POST", "/ask", json.dumps(LONG),
+                               {"Content-Type": "application/json"})
             assert connection.getresponse().readline()              # in the middle of an answer
             os.kill(program, signal.SIGINT)
             status = os.waitpid(program, 0)[1]
@@ -566,17 +640,19 @@ def test_a_port_that_is_taken_is_one_clear_line(server, lab):
         page.Server(lab, server.server_port)
 
 
-# ---------------------------------------------------------------------------------------------- in a browser
+# ------------------------------------------------------------------------------------- in a browser
 @pytest.fixture(scope="module")
 def address():
     """The page of the real model, served by the real program."""
     if BROWSER is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH; tests/README.md says how to install one")
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH; "
+                    "tests/README.md says how to install one")
     weights = download.ROOT / "weights"
     if not any(weights.glob("*.gguf")):
         pytest.skip("the default weights are missing; run `make weights`")
     command = [sys.executable, "-u", "-m", "t2mini", "page", "--port=0", "--threads=1"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as program:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}) as program:
         try:
             yield re.search(r"http://\S+", program.stdout.readline())[0]
         finally:
@@ -585,7 +661,9 @@ def address():
 
 @pytest.mark.page
 def test_a_question_a_slider_and_another_answer(address):
-    """Fails if a person cannot ask by keyboard, a moved slider changes no answer or map, or the page has an error."""
+    """Fails if a person cannot ask by keyboard, a moved slider changes no answer or map,
+    or the page has an error.
+    """
     with Browser() as browser:
         browser.size(1200, 900)
         browser.open(address)
@@ -593,19 +671,22 @@ def test_a_question_a_slider_and_another_answer(address):
         browser.run("document.getElementById('question').focus()")
         browser.type("Raj plays 9 games every week. How many games does Raj play in 4 weeks?")
         browser.key("Enter", 13)
-        asked = "document.getElementById('stop').disabled && document.querySelectorAll('.word').length === 20"
+        asked = ("document.getElementById('stop').disabled && "
+                 "document.querySelectorAll('.word').length === 20")
         browser.until(asked)
         text = "document.getElementById('{}').textContent".format
         base, adapted = browser.run(text("base")), browser.run(text("adapted"))
         assert "36" in adapted and base != adapted and "math" in browser.run(text("routed"))
-        browser.until(f"{text('most')} > 0")                # the map of dials follows the first word
+        # the map of dials follows the first word
+        browser.until(f"{text('most')} > 0")
         moved = browser.run(text("most"))
 
         browser.run("document.getElementById('alpha-0').focus()")
         assert browser.run("document.getElementById('alpha-0').value") == "1"
         browser.key("Home", 36)                             # from 1, the math expert, to -0.5
         browser.until(f"{text('adapted')} !== {json.dumps(adapted)} && {asked}")
-        assert "− 0.50 (zmath" in browser.run(text("formula")) and browser.run(text("base")) == base
+        assert "− 0.50 (zmath" in browser.run(text("formula"))
+        assert browser.run(text("base")) == base
         browser.until(f"{text('most')} > 0 && {text('most')} < {moved}")
 
         browser.run("document.querySelector('.cell[tabindex=\"0\"]').focus()")

@@ -1,4 +1,6 @@
-"""PNG files of every kind, made here byte by byte: what they show, and what is refused before it is unpacked."""
+"""PNG files of every kind, made here byte by byte: what they show,
+and what is refused before it is unpacked.
+"""
 import struct
 import zlib
 
@@ -26,10 +28,13 @@ def image(head, *chunks):
 
 
 def plain(bits, color, numbers, *between):
-    """The colours that an image of 64 x 64 pixels shows, all of which are `numbers` of so many bits."""
+    """The colours that an image of 64 x 64 pixels shows,
+    all of which are `numbers` of so many bits.
+    """
     pixel = "".join(f"{n:0{bits}b}" for n in numbers) * 64
     row = int(pixel, 2).to_bytes(len(pixel) // 8, "big")
-    return np.unique(decode(image(header(bits, color), *between, pixels([row] * 64)), "x.png").reshape(-1, 3), axis=0).tolist()
+    return np.unique(decode(image(header(bits, color), *between, pixels([row] * 64)),
+                            "x.png").reshape(-1, 3), axis=0).tolist()
 
 
 def key(*numbers):
@@ -39,11 +44,14 @@ def key(*numbers):
 # ------------------------------------------------------------------------ what is shown
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 def test_greys_of_all_bits(bits):
-    """Fails if a grey of few bits is shown too light, or the one that is to be transparent is not white, or another one is."""
+    """Fails if a grey of few bits is shown too light,
+    or the one that is to be transparent is not white, or another one is.
+    """
     highest = 2 ** bits - 1
     for n in {0, 1, highest // 2, highest}:
         grey = plain(bits, png.GREY, [n])
-        assert len(grey) == 1 and abs(grey[0][0] - 255 * n / highest) <= 0.5 and len({*grey[0]}) == 1
+        assert len(grey) == 1 and abs(grey[0][0] - 255 * n / highest) <= 0.5
+        assert len({*grey[0]}) == 1
         assert plain(bits, png.GREY, [n], key(n)) == [[255] * 3]
         assert plain(bits, png.GREY, [n], key(n ^ 1)) == grey
 
@@ -63,23 +71,29 @@ def test_a_transparent_colour_is_white():
 def test_palettes_of_all_bits(bits):
     """Fails if a palette's colour is another one, or its transparent colour is not white."""
     palette = chunk(b"PLTE", bytes([9, 8, 7, 255, 0, 0]))
-    assert plain(bits, png.PALETTE, [0], palette) == [[9, 8, 7]] and plain(bits, png.PALETTE, [1], palette) == [[255, 0, 0]]
+    assert plain(bits, png.PALETTE, [0], palette) == [[9, 8, 7]]
+    assert plain(bits, png.PALETTE, [1], palette) == [[255, 0, 0]]
     assert plain(bits, png.PALETTE, [0], palette, chunk(b"tRNS", b"\0")) == [[255] * 3]
 
 
 def test_an_interlaced_image_is_the_plain_one():
-    """Fails if the sizes of an interlaced image's parts are wrong: a sound file would be refused."""
+    """Fails if the sizes of an interlaced image's parts are wrong: a sound file would be refused.
+    """
     for wide, high in ((1, 1), (3, 9), (5, 2), (13, 11)):
         shown = np.random.default_rng(wide).integers(0, 256, (high, wide, 3), np.uint8)
         parts = [shown[y::down, x::right] for x, y, right, down in png.PARTS]
         rows = [row.tobytes() for part in parts for row in part if row.size]
-        assert (png.decode(image(header(wide=wide, high=high, interlaced=1), pixels(rows))) * 255 == shown).all()
+        assert (png.decode(image(header(wide=wide, high=high, interlaced=1), pixels(rows))) * 255
+                == shown).all()
 
 
 def test_what_is_not_drawn_is_not_unpacked(monkeypatch):
-    """Fails if a text, a profile or an animation reaches the decoder; or one that is damaged is taken."""
+    """Fails if a text, a profile or an animation reaches the decoder;
+    or one that is damaged is taken.
+    """
     bomb = b"a\0\0" + zlib.compress(bytes(1 << 20))
-    odd = [chunk(b"zTXt", bomb), chunk(b"iCCP", b"no profile"), chunk(b"acTL", bytes([0, 0, 0, 2, 0, 0, 0, 0]))]
+    odd = [chunk(b"zTXt", bomb), chunk(b"iCCP", b"no profile"),
+           chunk(b"acTL", bytes([0, 0, 0, 2, 0, 0, 0, 0]))]
     assert (decode(image(header(), *odd, pixels(RED)), "x.png") == [255, 0, 0]).all()
     with pytest.raises(ValueError, match="wrong checksum"):
         decode(image(header(), odd[0][:-1] + b"?", pixels(RED)), "x.png")
@@ -117,7 +131,8 @@ DAMAGED = {
     "a transparent colour behind the pixels": image(header(), pixels(RED), key(255, 0, 0)),
     "half a transparent colour": image(header(), chunk(b"tRNS", bytes(3)), pixels(RED)),
     "a transparent colour of four numbers": image(header(), key(1, 2, 3, 4), pixels(RED)),
-    "an unknown filter": image(header(), chunk(b"IDAT", zlib.compress(b"".join(b"\x09" + row for row in RED)))),
+    "an unknown filter": image(
+        header(), chunk(b"IDAT", zlib.compress(b"".join(b"\x09" + row for row in RED)))),
     "3 bits": image(header(bits=3), pixels(RED)),
     "colour of kind 5": image(header(color=5), pixels(RED)),
     "interlaced by 7": image(header(interlaced=7), pixels(RED))}
@@ -125,15 +140,19 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_file_is_one_line(name):
-    """Fails if what is no whole PNG file is shown all the same, or ends in anything but one line with the file's name."""
+    """Fails if what is no whole PNG file is shown all the same,
+    or ends in anything but one line with the file's name.
+    """
     with pytest.raises(ValueError) as e:
         decode(DAMAGED[name], "x.png")
-    assert str(e.value).startswith("x.png: damaged PNG file (") and str(e.value).isprintable() and len(str(e.value)) < 120
+    assert str(e.value).startswith("x.png: damaged PNG file (") and str(e.value).isprintable()
+    assert len(str(e.value)) < 120
 
 
 def test_a_changed_byte_is_seen():
     """Fails if one changed byte of a file, wherever it is, is not noticed."""
-    assert (decode(WHOLE, "x.png") == [255, 0, 0]).all() and (decode(WHOLE + b"behind", "x.png") == [255, 0, 0]).all()
+    assert (decode(WHOLE, "x.png") == [255, 0, 0]).all()
+    assert (decode(WHOLE + b"behind", "x.png") == [255, 0, 0]).all()
     for at in range(len(WHOLE)):
         for bit in (1, 128):
             with pytest.raises(ValueError):

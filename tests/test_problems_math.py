@@ -19,11 +19,14 @@ def many(unseen, n=3000, seed=0):
 
 
 # kind -> (a, b, c, the answer worked out by hand)
-BY_HAND = {"1step/more": (7, 5, 2, 12), "1step/give_away": (9, 4, 2, 5), "1step/boxes": (3, 6, 4, 24),
-           "1step/share": (3, 8, 4, 8), "2step/get_and_give": (9, 6, 4, 11), "2step/boxes_and_loose": (5, 6, 3, 23),
-           "2step/twice": (3, 7, 2, 21), "2step/change": (3, 8, 5, 10), "2step/fewer_than": (9, 4, 2, 14),
-           "2step/share_sum": (3, 6, 4, 6), "1step/temperature": (8, 5, 2, -3), "2step/perimeter": (3, 7, 4, 22),
-           "2step/average": (3, 9, 4, 9), "2step/age_then": (12, 5, 3, 10), "2step/dollars": (9, 4, 2, 14)}
+BY_HAND = {"1step/more": (7, 5, 2, 12), "1step/give_away": (9, 4, 2, 5),
+           "1step/boxes": (3, 6, 4, 24), "1step/share": (3, 8, 4, 8),
+           "2step/get_and_give": (9, 6, 4, 11), "2step/boxes_and_loose": (5, 6, 3, 23),
+           "2step/twice": (3, 7, 2, 21), "2step/change": (3, 8, 5, 10),
+           "2step/fewer_than": (9, 4, 2, 14), "2step/share_sum": (3, 6, 4, 6),
+           "1step/temperature": (8, 5, 2, -3), "2step/perimeter": (3, 7, 4, 22),
+           "2step/average": (3, 9, 4, 9), "2step/age_then": (12, 5, 3, 10),
+           "2step/dollars": (9, 4, 2, 14)}
 
 
 @pytest.mark.parametrize("kind", BY_HAND)
@@ -37,7 +40,9 @@ def test_answers_by_hand(kind):
 
 @pytest.mark.parametrize("unseen", [False, True])
 def test_every_problem_is_well_formed(unseen):
-    """Fails if a placeholder is left, a question does not ask, or an answer is not a whole number in range."""
+    """Fails if a placeholder is left, a question does not ask,
+    or an answer is not a whole number in range.
+    """
     for e in many(unseen):
         assert "{" not in e.prompt and e.prompt.endswith("?") and e.match == "number"
         assert (0 < int(e.answer) < 100) or e.kind == "1step/temperature"
@@ -51,14 +56,18 @@ def test_pools_share_nothing():
     seen, unseen = ({t[0] for t in pm.POOLS[u]} for u in (False, True))
     told_seen, told_unseen = ({w for t in pm.POOLS[u] for w in t[3]} for u in (False, True))
     assert not seen & unseen and not told_seen & told_unseen
-    assert sum(k.startswith("1step") for k in seen) >= 14 and sum(k.startswith("2step") for k in seen) >= 14
-    assert sum(k.startswith("1step") for k in unseen) >= 8 and sum(k.startswith("2step") for k in unseen) >= 8
+    assert sum(k.startswith("1step") for k in seen) >= 14
+    assert sum(k.startswith("2step") for k in seen) >= 14
+    assert sum(k.startswith("1step") for k in unseen) >= 8
+    assert sum(k.startswith("2step") for k in unseen) >= 8
     assert all(len(t[3]) >= 2 for pool in pm.POOLS.values() for t in pool)
 
 
 @pytest.mark.parametrize("unseen", [False, True])
 def test_share_of_steps(unseen):
-    """Fails if the difficulty is not what TWO_STEP says, or the drill reaches what is scored or leaves training out."""
+    """Fails if the difficulty is not what TWO_STEP says,
+    or the drill reaches what is scored or leaves training out.
+    """
     examples = many(unseen)
     scored = [e for e in examples if unseen or split_of(e) != "train"]
     share = sum(e.kind.startswith("2step") for e in scored) / len(scored)
@@ -75,25 +84,30 @@ def test_no_cheap_answers(unseen):
     gold = [e.answer for e in examples]
     assert Counter(gold).most_common(1)[0][1] / len(gold) < 0.12
     for pick in (0, -1):
-        assert sum(re.findall(r"\d+", e.prompt)[pick] == e.answer for e in examples) / len(gold) < 0.15
+        assert sum(re.findall(r"\d+", e.prompt)[pick] == e.answer
+                   for e in examples) / len(gold) < 0.15
 
 
 def test_same_seed_same_problems_and_splits_are_apart():
     """Fails if examples depend on anything but the seed, or two splits share a content."""
     assert many(False, 50, 3) == many.__wrapped__(False, 50, 3) != many(False, 50, 4)
     keys = {s: {e.key for e in many(False) if split_of(e) == s} for s in ("train", "val", "test")}
-    assert all(keys.values()) and not keys["train"] & keys["test"] and not keys["train"] & keys["val"]
+    assert all(keys.values()) and not keys["train"] & keys["test"]
+    assert not keys["train"] & keys["val"]
     assert len({e.key for e in many(False, 10000)}) > 3000
 
 
 @pytest.mark.parametrize("unseen", [False, True])
 def test_worked_solutions(unseen):
-    """Fails if a solution does not give the answer, names a number that the question does not, or is missing for a kind."""
+    """Fails if a solution does not give the answer, names a number that the question does not,
+    or is missing for a kind.
+    """
     kinds = set()
     for e in many(unseen):
         way, _, answer = pm.worked(e).rpartition(" = ")
         assert eval(way) == float(e.answer) and answer == e.answer
-        told = set(re.findall(r"\d+", e.prompt)) | {"2"}               # "perimeter" and "twice" bring a 2 of their own
+        # "perimeter" and "twice" bring a 2 of their own
+        told = set(re.findall(r"\d+", e.prompt)) | {"2"}
         assert set(re.findall(r"\d+", way)) <= told, (e.prompt, way)
         kinds.add(e.kind)
     assert kinds == {kind for kind, *_ in pm.POOLS[unseen]}

@@ -1,4 +1,6 @@
-"""Experiments: every cell runs, stopped runs go on, splits stay apart, intervals mean what they say."""
+"""Experiments: every cell runs, stopped runs go on, splits stay apart,
+intervals mean what they say.
+"""
 import errno
 import json
 import math
@@ -38,13 +40,16 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(experts, "SVD_CACHE", None)
     for name in ("OUT", "SHIPPED"):
         monkeypatch.setattr(experts, name, tmp_path / name)
-    model, tokenizer = t2mini.load(write_folder(tmp_path / "tiny", max_position_embeddings=16384), device="cpu", dtype="float32")
+    model, tokenizer = t2mini.load(write_folder(tmp_path / "tiny", max_position_embeddings=16384),
+                                   device="cpu", dtype="float32")
     svf.attach(model, progress=False)
     for i, name in enumerate(("dispatcher", *adapt.SKILLS)):
         g = torch.Generator().manual_seed(i)
         z = {n: 1 + 0.05 * torch.randn(len(v), generator=g) for n, v in svf.get_z(model).items()}
-        experts.save_expert(experts.SHIPPED / model.name / f"{name}.safetensors", z, {"base_sha256": model.base_sha256})
-    for t in tasks.BUILT_IN.values():                       # short answers: a random model never stops
+        experts.save_expert(experts.SHIPPED / model.name / f"{name}.safetensors", z,
+                            {"base_sha256": model.base_sha256})
+    # short answers: a random model never stops
+    for t in tasks.BUILT_IN.values():
         monkeypatch.setitem(tasks.BUILT_IN, t.name, tasks.replace(t, max_tokens=2))
     return model, tokenizer
 
@@ -59,15 +64,20 @@ QUICKEST = ("spectrum", "tiny")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICKEST else pytest.mark.slow)
                                   for n, e in reproduce.ALL.items() if not e.needs])
 def test_every_cell_runs_and_the_base_comes_back(tiny, tmp_path, name):
-    """Fails if a cell raises, a row lacks what its picture needs, or a cell leaves an expert or other weights in the model."""
+    """Fails if a cell raises, a row lacks what its picture needs,
+    or a cell leaves an expert or other weights in the model.
+    """
     model, tokenizer = tiny
     before = weights_of(model)
     done = reproduce.run(name, model, tokenizer, quick=True, out=tmp_path / "out")
-    assert len(done["rows"]) == len(list(experiments.ALL[name].cells(runs.Lab(model, tokenizer, tmp_path, True))))
+    assert (len(done["rows"])
+            == len(list(experiments.ALL[name].cells(runs.Lab(model, tokenizer, tmp_path, True)))))
     assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
-    assert reproduce.read(tmp_path / "out" / f"{name}.json")["rows"] == json.loads(json.dumps(done["rows"]))
+    assert (reproduce.read(tmp_path / "out" / f"{name}.json")["rows"]
+            == json.loads(json.dumps(done["rows"])))
     after = weights_of(model)
-    assert all(torch.equal(before[n], after[n]) for n in before) and all((z == 1).all() for z in svf.get_z(model).values())
+    assert all(torch.equal(before[n], after[n]) for n in before)
+    assert all((z == 1).all() for z in svf.get_z(model).values())
 
 
 def fake(monkeypatch, calls, fails=None):
@@ -95,7 +105,9 @@ def test_a_stopped_run_goes_on(tiny, tmp_path, monkeypatch):
 
 
 def test_part_of_an_experiment(tiny, tmp_path, monkeypatch):
-    """Fails if `only` runs other cells, a text that names none passes for done, or what is done runs again."""
+    """Fails if `only` runs other cells, a text that names none passes for done,
+    or what is done runs again.
+    """
     calls = []
     fake(monkeypatch, calls)
     with pytest.raises(ValueError, match="no cell holds 'seed 7'.*arms: base"):
@@ -106,7 +118,9 @@ def test_part_of_an_experiment(tiny, tmp_path, monkeypatch):
 
 
 def test_a_row_to_be_measured_again_is_replaced(tiny, tmp_path, monkeypatch):
-    """Fails if a marked row is kept, measured twice, or stands beside the new one; or the table does not say what is marked."""
+    """Fails if a marked row is kept, measured twice, or stands beside the new one;
+    or the table does not say what is marked.
+    """
     calls = []
     fake(monkeypatch, calls)
     path = tmp_path / "out" / "fake.json"
@@ -116,26 +130,32 @@ def test_a_row_to_be_measured_again_is_replaced(tiny, tmp_path, monkeypatch):
     assert "math, base: TO BE MEASURED AGAIN: the wrong rule." in figures.table(done["rows"])
     again = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
     assert calls == [0, 1, 2, 1] and sorted(r["seed"] for r in again["rows"]) == [0, 1, 2]
-    assert not any("again" in r or r["score"] > 1 for r in again["rows"]) and "AGAIN" not in figures.table(again["rows"])
+    assert not any("again" in r or r["score"] > 1 for r in again["rows"])
+    assert "AGAIN" not in figures.table(again["rows"])
 
 
 def test_a_note_stands_in_the_row_and_under_the_table():
     """Fails if what a reader must know of an arm is lost, or said of every one of its seeds."""
     rows = []
     for seed in range(2):
-        key, run = experiments.cell(lambda: runs.row([1.0, 0.0]), "chosen for spread", task="m", arm="prompt", seed=seed)
+        key, run = experiments.cell(lambda: runs.row([1.0, 0.0]), "chosen for spread", task="m",
+                                    arm="prompt", seed=seed)
         rows.append({**key, **run()})
-    assert rows[0]["note"] == "chosen for spread" and "note" not in experiments.cell(lambda: {}, task="m", arm="x")[1]()
+    assert rows[0]["note"] == "chosen for spread"
+    assert "note" not in experiments.cell(lambda: {}, task="m", arm="x")[1]()
     assert figures.table(rows).count("prompt: chosen for spread.") == 1
 
 
 @pytest.mark.parametrize("name", ["unseen", "dispatch"])
 def test_the_prompt_arm_says_how_its_wording_was_chosen(tiny, tmp_path, monkeypatch, name):
-    """Fails if a row of the prompt arm does not say that its wording was chosen for labels that are spread evenly."""
+    """Fails if a row of the prompt arm does not say that its wording was chosen for labels
+    that are spread evenly.
+    """
     made = runs.Lab(*tiny, tmp_path, quick=True)
     monkeypatch.setattr(made, "arm", lambda *args, **more: {})
     monkeypatch.setattr(experiments, "confusion", lambda *args: {})
-    notes = [run().get("note", "") for key, run in getattr(experiments, name)(made) if key["arm"] == "prompt"]
+    notes = [run().get("note", "") for key, run in getattr(experiments, name)(made)
+             if key["arm"] == "prompt"]
     assert len(notes) >= 3 and all("spread evenly" in note for note in notes)
 
 
@@ -161,20 +181,26 @@ def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
 
 
 def test_rows_of_one_task_share_a_dtype(tmp_path):
-    """Fails if scores in bfloat16 and float32 are compared, also of the same questions in another form, the old rows' dtype is
-    not that of their file, a row that is replaced counts, or another task has to wait for a machine of the other kind."""
+    """Fails if scores in bfloat16 and float32 are compared,
+    also of the same questions in another form, the old rows' dtype is not that of their file,
+    a row that is replaced counts, or another task has to wait for a machine of the other kind.
+    """
     def asked(*names):
         return [{"task": name, "arm": "svf"} for name in names]
 
-    done = {"dtype": "torch.bfloat16", "rows": [{"task": "arc-easy"}, {"task": "code", "dtype": "torch.float32"}, {"arm": "none"},
-                                                {"task": "vision", "arm": "svf", "again": "for a reason"}]}
+    done = {"dtype": "torch.bfloat16",
+            "rows": [{"task": "arc-easy"}, {"task": "code", "dtype": "torch.float32"},
+                     {"arm": "none"}, {"task": "vision", "arm": "svf", "again": "for a reason"}]}
     reproduce.check_dtype(tmp_path, done, asked("arc-easy", "math"), "torch.bfloat16")
     reproduce.check_dtype(tmp_path, done, asked("code", "vision"), "torch.float32")
-    for task, has, dtype, take in (("arc-easy", "arc-easy", "float32", "bfloat16"), ("code", "code", "bfloat16", "float32"),
+    for task, has, dtype, take in (("arc-easy", "arc-easy", "float32", "bfloat16"),
+                                   ("code", "code", "bfloat16", "float32"),
                                    ("arc-easy-letters", "arc-easy", "float32", "bfloat16")):
-        with pytest.raises(ValueError, match=f"rows of {has} in torch.{take}.*take --dtype={take}, --only"):
+        with pytest.raises(ValueError,
+                           match=f"rows of {has} in torch.{take}.*take --dtype={take}, --only"):
             reproduce.check_dtype(tmp_path, done, asked(task), f"torch.{dtype}")
-    done["rows"].append({"task": "vision", "arm": "base"})              # stays, whatever becomes of the other one
+    # stays, whatever becomes of the other one
+    done["rows"].append({"task": "vision", "arm": "base"})
     with pytest.raises(ValueError, match="rows of vision"):
         reproduce.check_dtype(tmp_path, done, asked("vision"), "torch.float32")
 
@@ -191,24 +217,31 @@ def test_a_file_that_is_not_results_is_kept(tiny, tmp_path, monkeypatch, content
 
 @pytest.mark.parametrize("kind", ["pipe", "endless", "folder", "deep"])
 def test_what_is_no_results_file_is_told_at_once(capsys, tmp_path, kind):
-    """Fails if a pipe is waited for, a device or a text without end is read until the memory is full, or a folder is a
-    traceback."""
+    """Fails if a pipe is waited for, a device or a text without end is read
+    until the memory is full, or a folder is a traceback.
+    """
     path = tmp_path / "tiny.json"
-    {"pipe": lambda: os.mkfifo(path), "endless": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir,
-     "deep": lambda: path.write_text("[" * 100_000)}[kind]()
-    with soon(), bounded(500):                              # were it read, the machine's memory would be gone before it is soon
+    {"pipe": lambda: os.mkfifo(path), "endless": lambda: path.symlink_to("/dev/zero"),
+     "folder": path.mkdir, "deep": lambda: path.write_text("[" * 100_000)}[kind]()
+    # were it read, the machine's memory would be gone before it is soon
+    with soon(), bounded(500):
         assert cli.main(["reproduce", "tiny", "--draw", f"--out={tmp_path}"]) == 1
     err = capsys.readouterr().err
-    assert "tiny.json is not a results file" in err and err.count("\n") == 1 and not list(tmp_path.glob("*.png"))
+    assert "tiny.json is not a results file" in err and err.count("\n") == 1
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypatch):
-    """Fails if the results file is ever half written, or a kill leaves a lock that refuses the next run."""
+    """Fails if the results file is ever half written, or a kill leaves a lock
+    that refuses the next run.
+    """
     fake(monkeypatch, [])
     path = tmp_path / "out" / "fake.json"
 
     def free():
-        """Nobody holds the lock. (A process that the killed run was just starting may, for a moment.)"""
+        """Nobody holds the lock. (A process that the killed run was just starting may,
+        for a moment.)
+        """
         try:
             with files.only_one(experts.OUT / "reproduce" / "fake.lock"):
                 return True
@@ -229,25 +262,35 @@ def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypa
 
 
 def work(monkeypatch):
-    """An experiment that trains, scores and searches; an answer with an odd first character earns 1."""
+    """An experiment that trains, scores and searches;
+    an answer with an odd first character earns 1.
+    """
     def cells(lab_):
         yield {"task": "weights", "arm": "alone", "seed": 0}, lambda: runs.row([1.0])
-        yield {"task": "math", "arm": "svf", "seed": 0}, lambda: experiments.trained(lab_, "math", 0, n=5, look=2, lr=0.1)
-        yield {"task": "math", "arm": "cem", "seed": 0}, lambda: mixing.searched(lab_, "math", 0, n=5, shots=2)
+        yield ({"task": "math", "arm": "svf", "seed": 0},
+               lambda: experiments.trained(lab_, "math", 0, n=5, look=2, lr=0.1))
+        yield ({"task": "math", "arm": "cem", "seed": 0},
+               lambda: mixing.searched(lab_, "math", 0, n=5, shots=2))
     monkeypatch.setitem(reproduce.ALL, "work", experiments.Experiment("-", cells, "bars", "a test"))
     monkeypatch.setattr(runs, "QUICK", SMALL | {"prompts": 4, "samples": 4, "steps": 3, "val_n": 8})
     monkeypatch.setattr(runs, "BUDGET", {})                  # no must_stop: a random model does not
     monkeypatch.setattr(runs.Lab, "n", lambda self, full: full)
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(ord(t[:1] or "b") % 2) for t in texts])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [
+        float(ord(t[:1] or "b") % 2) for t in texts])
 
 
 def results(folder):
-    """The rows without what is measured by a clock, and what was trained and found: name -> bytes, logs without seconds."""
-    rows = [{k: v for k, v in r.items() if k not in ("seconds", "commit", "threads")} for r in reproduce.read(folder / "work.json")["rows"]]
+    """The rows without what is measured by a clock, and what was trained and found:
+    name -> bytes, logs without seconds.
+    """
+    rows = [{k: v for k, v in r.items() if k not in ("seconds", "commit", "threads")}
+            for r in reproduce.read(folder / "work.json")["rows"]]
     made = {}
     for path in sorted((experts.OUT / "reproduce" / "quick").iterdir()):
         if path.suffix == ".jsonl":
-            made[path.name] = [{k: v for k, v in json.loads(line).items() if not k.startswith("sec")} for line in path.read_text().splitlines()]
+            made[path.name] = [
+                {k: v for k, v in json.loads(line).items() if not k.startswith("sec")}
+                for line in path.read_text().splitlines()]
         elif path.suffix == ".safetensors":
             made[path.name] = {n: t.tolist() for n, t in experts.read_expert(path).items()}
         else:
@@ -256,16 +299,21 @@ def results(folder):
 
 
 @pytest.mark.parametrize("points, moments", [pytest.param((23, 61), 1, id="some"),
-                                             pytest.param(range(1, 66, 3), 30, id="all", marks=pytest.mark.slow)])
-def test_killed_while_it_trains_or_searches_it_ends_as_if_nobody_had(tiny, tmp_path, monkeypatch, points, moments):
-    """Fails if half an expert, mixture, log or results file is taken for whole, a row stands twice, a rest stays, or a bit
-    differs in the end. Each kill at a step of writing starts anew; those at random moments follow each other."""
+                                             pytest.param(range(1, 66, 3), 30, id="all",
+                                                          marks=pytest.mark.slow)])
+def test_killed_while_it_trains_or_searches_it_ends_as_if_nobody_had(
+        tiny, tmp_path, monkeypatch, points, moments):
+    """Fails if half an expert, mixture, log or results file is taken for whole, a row stands twice,
+    a rest stays, or a bit differs in the end. Each kill at a step of writing starts anew;
+    those at random moments follow each other.
+    """
     work(monkeypatch)
     run = lambda: reproduce.run("work", *tiny, quick=True, out=tmp_path / "out")     # noqa: E731
     t0 = time.monotonic()
     run()
     seconds, whole = time.monotonic() - t0, results(tmp_path / "out")
-    expert, = [made for name, made in whole[1].items() if name.startswith("math-svf") and name.endswith(".safetensors")]
+    expert, = [made for name, made in whole[1].items() if name.startswith("math-svf")
+               and name.endswith(".safetensors")]
     assert len(whole[0]) == 3 and any(v != 1 for z in expert.values() for v in z)       # it learnt
     rng, survived = random.Random(moments), 0
     monkeypatch.setattr(experts, "OUT", tmp_path / "killed")
@@ -293,8 +341,9 @@ def test_killed_while_it_trains_or_searches_it_ends_as_if_nobody_had(tiny, tmp_p
 
 
 def test_ranks_reproduce_what_one_process_does(tiny, tmp_path, monkeypatch):
-    """Fails if ranks disagree about what is left (one may read the file that another has written to), train or read what is
-    not yet written, or more than one of them writes."""
+    """Fails if ranks disagree about what is left (one may read the file that another has written
+    to), train or read what is not yet written, or more than one of them writes.
+    """
     work(monkeypatch)
     monkeypatch.setattr(ranks, "PATIENCE", timedelta(seconds=60))
     reproduce.run("work", *tiny, quick=True, out=tmp_path / "one")
@@ -304,28 +353,36 @@ def test_ranks_reproduce_what_one_process_does(tiny, tmp_path, monkeypatch):
     def rank(r):
         ranks.start("cpu")
         time.sleep(1.5 * r)                                 # the first could write a row meanwhile
-        monkeypatch.setattr(files, "replacing", lambda path: (tmp_path / f"wrote{r}").touch() or (time.sleep(0.2), real(path))[1])
+        monkeypatch.setattr(files, "replacing", lambda path: (
+            (tmp_path / f"wrote{r}").touch() or (time.sleep(0.2), real(path))[1]))
         reproduce.run("work", *tiny, quick=True, out=tmp_path / "out")
         ranks.stop()
 
     for _ in range(2):                                      # the second time everything is there
-        assert launch(2, rank, tmp_path) == [0, 0], [(tmp_path / f"err{r}").read_text()[-600:] for r in range(2)]
+        assert launch(2, rank, tmp_path) == [0, 0], [
+            (tmp_path / f"err{r}").read_text()[-600:] for r in range(2)]
         rows, made = results(tmp_path / "out")
         assert rows == one[0] and made.keys() == one[1].keys()
         assert all(made[n] == one[1][n] for n in made if n.endswith("test.jsonl"))
-        z = [{f"{n} {k}": torch.tensor(t) for n in m if n.endswith("safetensors") for k, t in m[n].items()} for m in (made, one[1])]
-        assert z[0].keys() == z[1].keys() and all(torch.allclose(z[0][k], z[1][k], rtol=0, atol=1e-5) for k in z[0])
-    assert (tmp_path / "wrote0").exists() and not (tmp_path / "wrote1").exists() and (tmp_path / "out1").read_text() == ""
+        z = [{f"{n} {k}": torch.tensor(t) for n in m if n.endswith("safetensors")
+              for k, t in m[n].items()} for m in (made, one[1])]
+        assert z[0].keys() == z[1].keys()
+        assert all(torch.allclose(z[0][k], z[1][k], rtol=0, atol=1e-5) for k in z[0])
+    assert (tmp_path / "wrote0").exists() and not (tmp_path / "wrote1").exists()
+    assert (tmp_path / "out1").read_text() == ""
 
 
 @pytest.fixture
 def command(tiny, tmp_path, monkeypatch, capsys):
-    """-> function: `t2mini reproduce fake --quick` with more options, giving its exit status and its one line of error."""
+    """-> function: `t2mini reproduce fake --quick` with more options,
+    giving its exit status and its one line of error.
+    """
     monkeypatch.setattr(verbs, "open_model", lambda *args, **kw: tiny)
 
     def run(*more):
         capsys.readouterr()
-        status = cli.main(["reproduce", "fake", "--quick", "--allow-code", f"--weights={tmp_path}/tiny", f"--out={tmp_path}/out", *more])
+        status = cli.main(["reproduce", "fake", "--quick", "--allow-code",
+                           f"--weights={tmp_path}/tiny", f"--out={tmp_path}/out", *more])
         err = capsys.readouterr().err
         assert "Traceback" not in err
         return status, [line for line in err.splitlines() if line.startswith("t2mini: ")]
@@ -333,7 +390,9 @@ def command(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_a_full_disk_and_a_closed_folder_are_one_line(command, tmp_path, monkeypatch):
-    """Fails if a disk that fills up costs the rows so far, leaves half files, or ends in a traceback; or a closed folder does."""
+    """Fails if a disk that fills up costs the rows so far, leaves half files,
+    or ends in a traceback; or a closed folder does.
+    """
     fake(monkeypatch, [], fails=1)
     assert command()[0] == 130
     kept = (tmp_path / "out" / "fake.json").read_bytes()
@@ -344,32 +403,39 @@ def test_a_full_disk_and_a_closed_folder_are_one_line(command, tmp_path, monkeyp
     with monkeypatch.context() as mp:
         mp.setattr(os, "fsync", full)
         assert command() == (1, ["t2mini: no space left on the disk; nothing was overwritten"])
-    assert (tmp_path / "out" / "fake.json").read_bytes() == kept and [p.name for p in (tmp_path / "out").iterdir()] == ["fake.json"]
+    assert (tmp_path / "out" / "fake.json").read_bytes() == kept
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["fake.json"]
     assert command()[0] == 0 and len(reproduce.read(tmp_path / "out" / "fake.json")["rows"]) == 3
-    with tempfile.TemporaryDirectory() as folder:           # pytest's own folders are closed to others
+    # pytest's own folders are closed to others
+    with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         monkeypatch.setattr(experts, "OUT", tmp_path.__class__(folder) / "OUT")
         for name, mode in (("OUT", 0o777), ("closed", 0o555)):
             os.mkdir(f"{folder}/{name}")
             os.chmod(f"{folder}/{name}", mode)
         root = os.getuid() == 0
-        if root:                                            # root may write everywhere: be nobody for a moment
+        # root may write everywhere: be nobody for a moment
+        if root:
             os.seteuid(65534)
         try:
             status, told = command(f"--out={folder}/closed")
         finally:
             if root:
                 os.seteuid(0)
-        assert status == 1 and len(told) == 1 and "Permission denied" in told[0] and "closed" in told[0]
+        assert status == 1 and len(told) == 1 and "Permission denied" in told[0]
+        assert "closed" in told[0]
 
 
 def test_the_second_run_of_an_experiment_is_refused(command, tiny, tmp_path, monkeypatch):
-    """Fails if two runs share their results or experts, be one quick and the other not; or the refused one changes anything."""
+    """Fails if two runs share their results or experts, be one quick and the other not;
+    or the refused one changes anything.
+    """
     fake(monkeypatch, [], fails=1)
     assert command()[0] == 130
     kept = (tmp_path / "out" / "fake.json").read_bytes()
     monkeypatch.setitem(reproduce.ALL, "fake", experiments.Experiment(
-        "-", lambda lab_: [({"task": "math", "arm": "slow", "seed": 0}, lambda: wait_for(lambda: (tmp_path / "in").touch()))], "bars", ""))
+        "-", lambda lab_: [({"task": "math", "arm": "slow", "seed": 0},
+                            lambda: wait_for(lambda: (tmp_path / "in").touch()))], "bars", ""))
     child = forked(lambda: reproduce.run("fake", *tiny, out=tmp_path / "other"))
     wait_for((tmp_path / "in").exists)
     try:
@@ -384,13 +450,18 @@ def test_the_second_run_of_an_experiment_is_refused(command, tiny, tmp_path, mon
 
 
 def test_splits_stay_apart(tiny, tmp_path):
-    """Fails if an experiment scores, or searches on, questions of a split that trained, or the other way round."""
+    """Fails if an experiment scores, or searches on, questions of a split that trained,
+    or the other way round.
+    """
     made = runs.Lab(*tiny, tmp_path)
     for task in (*experiments.SEEN, *experiments.UNSEEN):
         t = tasks.get(task)
-        scored = {e.key or e.prompt for e in t.examples("test", 25)} | {e.key or e.prompt for e in made.examples(task, 25)}
-        shots = {e.key or e.prompt for seed in experiments.SEEDS for e in made.shots(task, seed, 10)}
-        trained_on = {e.key or e.prompt for step in range(4) for e in t.examples("train", 12, seed=f"0/{step}")}
+        scored = ({e.key or e.prompt for e in t.examples("test", 25)}
+                  | {e.key or e.prompt for e in made.examples(task, 25)})
+        shots = {e.key or e.prompt
+                 for seed in experiments.SEEDS for e in made.shots(task, seed, 10)}
+        trained_on = {e.key or e.prompt
+                      for step in range(4) for e in t.examples("train", 12, seed=f"0/{step}")}
         assert all(split_of(e) == "test" for e in made.examples(task, 25))
         assert all(split_of(e) == "val" for e in made.shots(task, 0, 10))
         assert not scored & shots and not scored & trained_on and not shots & trained_on
@@ -407,24 +478,34 @@ def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
 
 
 def test_unlisted_options_are_not_in_the_prompt(tiny, tmp_path, monkeypatch):
-    """Fails if the control still sees the list, loses the question or the options it is to choose among, or writes answers."""
+    """Fails if the control still sees the list,
+    loses the question or the options it is to choose among, or writes answers.
+    """
     made, seen = runs.Lab(*tiny, tmp_path), []
-    question = {"stem": "Which one is blue?", "choices": [{"label": "A", "text": "sky"}, {"label": "B", "text": "grass"}]}
-    monkeypatch.setattr(made, "examples", lambda task, n: [published.arc({"question": question, "answerKey": "A"})])
+    question = {"stem": "Which one is blue?",
+                "choices": [{"label": "A", "text": "sky"}, {"label": "B", "text": "grass"}]}
+    monkeypatch.setattr(made, "examples",
+                        lambda task, n: [published.arc({"question": question, "answerKey": "A"})])
     monkeypatch.setattr(tasks, "get", lambda name: None)
-    monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, label, choose: seen.extend([*examples, choose]) or [1.0])
+    monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, label, choose: (
+        seen.extend([*examples, choose]) or [1.0]))
     assert experiments.unlisted(made, "arc-easy")["score"] == 1.0
-    assert seen[0].prompt == "Which one is blue?" and seen[0].options == ("sky", "grass") and seen[1] is True
+    assert seen[0].prompt == "Which one is blue?" and seen[0].options == ("sky", "grass")
+    assert seen[1] is True
 
 
 @pytest.mark.parametrize("prompt, options, stem", [
-    ("Read\nOptions: none.\nWhich?\nOptions: \"hot water\"; \"water\".", ("hot water", "water"), "Read\nOptions: none.\nWhich?"),
+    ("Read\nOptions: none.\nWhich?\nOptions: \"hot water\"; \"water\".", ("hot water", "water"),
+     "Read\nOptions: none.\nWhich?"),
     ("Which water?\nA) water\nB) tea", ("water", "tea"), "Which water?"),
     ("Which?\nA) water\nB) hot water", ("water", "hot water"), "Which?"),
     ("Which?\n- b\n- a", ("b", "a"), "Which?")])
 def test_the_list_is_found_by_its_options(prompt, options, stem):
-    """Fails if the list is looked for by the words in front of it, or an option in the question is taken for the list."""
-    assert experiments.without_options(Example(prompt, options[0], "choice", options=options)) == stem
+    """Fails if the list is looked for by the words in front of it,
+    or an option in the question is taken for the list.
+    """
+    assert (experiments.without_options(Example(prompt, options[0], "choice", options=options))
+            == stem)
 
 
 @pytest.mark.parametrize("prompt", ["Which one, a or b?", "a\nb?"])
@@ -435,9 +516,12 @@ def test_a_question_that_cannot_lose_its_options_is_refused(prompt):
 
 
 def test_examples_in_the_prompt_are_solved_as_the_row_says(tiny, tmp_path, monkeypatch):
-    """Fails if "worked" shows bare numbers, "bare numbers" shows work, or another task is asked for work that it has not."""
+    """Fails if "worked" shows bare numbers, "bare numbers" shows work,
+    or another task is asked for work that it has not.
+    """
     asked, made = [], runs.Lab(*tiny, tmp_path, quick=True)
-    monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, *a, **k: asked.append(questions[0]) or ["x"] * len(questions))
+    monkeypatch.setattr(evaluate, "answers", lambda m, t, questions, *a, **k: (
+        asked.append(questions[0]) or ["x"] * len(questions)))
     arms = [key["arm"] for key, run in experiments.in_context(made, "math-unseen", 0) if run()]
     assert arms == ["10-shot in context, bare numbers", "10-shot in context, worked"]
     bare, work = (re.findall(r"^Answer: (.+)$", q, re.M) for q in asked)
@@ -448,7 +532,9 @@ def test_examples_in_the_prompt_are_solved_as_the_row_says(tiny, tmp_path, monke
 
 
 def test_the_released_mixture(tiny):
-    """Fails if the sigmoid comes back after mixing, the nuclear norm moves, or the base model's z are no longer one number."""
+    """Fails if the sigmoid comes back after mixing, the nuclear norm moves,
+    or the base model's z are no longer one number.
+    """
     layers = {"a": SimpleNamespace(S=torch.tensor([2.0, 1.0]))}
     logit = lambda z: math.log(z * 0.52498 / (1 - z * 0.52498))      # noqa: E731
     one, p = {"a": torch.tensor([1.2, 0.9])}, (logit(1.2), logit(0.9))
@@ -461,13 +547,16 @@ def test_the_released_mixture(tiny):
 
 
 def test_hand_written_questions_have_all_labels_and_no_template(tiny, tmp_path):
-    """Fails if a label is missing, fewer than twenty need no expert, one stands twice, or a template could have made one."""
+    """Fails if a label is missing, fewer than twenty need no expert, one stands twice,
+    or a template could have made one.
+    """
     found = tables.handwritten()
-    assert set(found) == set(tasks.LABELS) and sum(map(len, found.values())) == 60 and len(found["other"]) >= 20
+    assert set(found) == set(tasks.LABELS) and sum(map(len, found.values())) == 60
+    assert len(found["other"]) >= 20
     every = [q for questions in found.values() for q in questions]
     assert len(set(every)) == 60 and all(q == q.strip() and q for q in every)
-    made = {e.prompt for name in (*experiments.SEEN, *experiments.UNSEEN, "other") for split in tasks.SPLITS
-            for e in tasks.get(name).examples(split, 40)}
+    made = {e.prompt for name in (*experiments.SEEN, *experiments.UNSEEN, "other")
+            for split in tasks.SPLITS for e in tasks.get(name).examples(split, 40)}
     assert not made & set(every)
     lab = runs.Lab(*tiny, tmp_path)
     lab.n = lambda full: full
@@ -477,28 +566,35 @@ def test_hand_written_questions_have_all_labels_and_no_template(tiny, tmp_path):
 
 
 def test_routing_asks_in_the_form_that_eval_asks_in(tiny, tmp_path):
-    """Fails if questions to be routed are rewritten into a form that the dispatcher knows better than the one in use."""
+    """Fails if questions to be routed are rewritten into a form
+    that the dispatcher knows better than the one in use.
+    """
     lab = runs.Lab(*tiny, tmp_path)
     for name in ("reasoning", "math-unseen", "code-unseen", "other"):
         needs, questions = routing.to_route(lab, "seen", name)
-        assert needs == tasks.get(name).skill and questions == [e.prompt for e in tasks.get(name).examples("test", 2)]
+        assert needs == tasks.get(name).skill
+        assert questions == [e.prompt for e in tasks.get(name).examples("test", 2)]
 
 
 def test_few_numbers_get_a_rate_of_their_own(tiny, tmp_path, monkeypatch):
-    """Fails if a tied expert takes the rate of the untied ones, or it is not validation that chooses."""
+    """Fails if a tied expert takes the rate of the untied ones,
+    or it is not validation that chooses.
+    """
     made = runs.Lab(*tiny, tmp_path, quick=True)
     val = {0.01: 0.2, 0.03: 0.5, 0.1: 0.4}
     monkeypatch.setattr(made, "expert", lambda task, seed, look=0, **c: ({}, {
         "val_accuracy": val[c["lr"]], "parameters": 3, "config": c, "best_step": 1, "steps": 1}))
     monkeypatch.setattr(made, "score", lambda task, n, expert, meta: {"score": 0.0})
     row = experiments.own_rate(made, 1, "matrix")
-    assert row["lr"] == 0.03 and row["rates"] == {"0.01": 0.2, "0.03": 0.5, "0.1": 0.4} and row["parameters"] == 3
+    assert row["lr"] == 0.03 and row["rates"] == {"0.01": 0.2, "0.03": 0.5, "0.1": 0.4}
+    assert row["parameters"] == 3
 
 
 def test_training_reads_train_and_val_only(tiny, tmp_path, monkeypatch):
     """Fails if the choice of a learning rate or of a checkpoint reads a test question."""
     seen, real = [], tasks.Task.examples
-    monkeypatch.setattr(tasks.Task, "examples", lambda self, split, n, seed=0: seen.append(split) or real(self, split, n, seed))
+    monkeypatch.setattr(tasks.Task, "examples", lambda self, split, n, seed=0: (
+        seen.append(split) or real(self, split, n, seed)))
     made = runs.Lab(*tiny, tmp_path, quick=True)
     made.best_lr("lora")
     made.expert("math", 0)
@@ -515,19 +611,24 @@ def test_an_expert_is_trained_once(tiny, tmp_path, monkeypatch):
     assert [c.seed for c in started] == [0, 1] and meta["task"] == "math"
     assert all(torch.equal(first[n], again[n]) for n in first)
     made.expert("math", 0, look=2)                          # its test curve is not there yet
-    assert len(started) == 3 and [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
+    assert len(started) == 3
+    assert [s for s, _ in made.curve(made.expert("math", 0, look=2)[1])["test"]] == [0, 1]
 
 
 def test_kept_experts_and_mixtures_are_of_one_base(tiny, tmp_path, monkeypatch):
-    """Fails if another base or dtype finds the expert or the mixture that was made with this one, or a mixture stays although an
-    expert that it mixes, a shipped or a given one, was trained again."""
+    """Fails if another base or dtype finds the expert or the mixture that was made with this one,
+    or a mixture stays although an expert that it mixes, a shipped or a given one,
+    was trained again.
+    """
     made = runs.Lab(*tiny, tmp_path, quick=True)
     parts = {name: tmp_path / name for name in runs.adapt.MIXED}
     for path in parts.values():
         path.write_text("an expert")
     monkeypatch.setattr(runs.experts, "find", lambda name, model: parts[name])
-    monkeypatch.setattr(runs.train, "train", lambda model, tokenizer, cfg, path, *a, **k: asked.append(path))
-    monkeypatch.setattr(runs.experts, "load", lambda names, model: asked.append("load") or dict.fromkeys(names))
+    monkeypatch.setattr(runs.train, "train",
+                        lambda model, tokenizer, cfg, path, *a, **k: asked.append(path))
+    monkeypatch.setattr(runs.experts, "load",
+                        lambda names, model: asked.append("load") or dict.fromkeys(names))
     monkeypatch.setattr(runs.adapt, "adapt_cem", lambda *a: 1 / 0)
     monkeypatch.setattr(runs.experts, "load_expert", lambda path, model: (path, {"found": {}}))
     asked, kept = [], []
@@ -542,12 +643,14 @@ def test_kept_experts_and_mixtures_are_of_one_base(tiny, tmp_path, monkeypatch):
             parts["code"].write_text(change["part"])
         with pytest.raises(ZeroDivisionError):              # it is searched
             made.search("math", 0)
-        mixtures.append(made.file("cem-math-0", [10, 4, 2, False, runs.files.file_hash(parts.values())]))
+        mixtures.append(made.file("cem-math-0",
+                                  [10, 4, 2, False, runs.files.file_hash(parts.values())]))
         mixtures[-1].write_text("a mixture")
         assert made.search("math", 0)[0] == mixtures[-1]    # it is found
         mixtures[-1].unlink()
     assert mixtures[0] == mixtures[2] and len(set(mixtures)) == 3
-    given = [({}, {"path": parts["math"], "method": "lora", "config": {"rank": 1, "lora_alpha": 1}})]
+    given = [({},
+              {"path": parts["math"], "method": "lora", "config": {"rank": 1, "lora_alpha": 1}})]
     was = runs.files.file_hash
     monkeypatch.setattr(runs.files, "file_hash", lambda paths: seen.append(paths) or was(paths))
     seen = []
@@ -562,17 +665,22 @@ def test_kept_experts_and_mixtures_are_of_one_base(tiny, tmp_path, monkeypatch):
 def test_names_of_cells_begin_with_the_task():
     """Fails if --only needs the seed before the task, where its help says TASK, ARM, seed N."""
     key, _ = runs.cell(dict, task="math", arm="svf")
-    assert reproduce.label_of(key) == "math, svf, seed 0" and reproduce.label_of({"task": "math"}) == "math"
+    assert reproduce.label_of(key) == "math, svf, seed 0"
+    assert reproduce.label_of({"task": "math"}) == "math"
 
 
 def test_bars_of_a_search_stand_around_its_name(tmp_path, monkeypatch):
-    """Fails if two or four experts make a group of bars that is off its label, or reaches into the next."""
+    """Fails if two or four experts make a group of bars that is off its label,
+    or reaches into the next.
+    """
     seen = []
     monkeypatch.setattr(figures, "save", lambda fig, path: seen.append(fig))
     for count in 2, 3, 4:
-        rows = [{"task": "math-unseen", "arm": "cem", "seed": s, "experts": ["e"] * count, "alpha": [0.5] * count} for s in (0, 1)]
+        rows = [{"task": "math-unseen", "arm": "cem", "seed": s, "experts": ["e"] * count,
+                 "alpha": [0.5] * count} for s in (0, 1)]
         figures.alphas({"name": "alphas", "rows": rows}, tmp_path / "a.png")
-        boxes = [(b.get_x(), b.get_x() + b.get_width()) for b in seen[-1].axes[0].patches if b.get_x() < 0.5]
+        boxes = [(b.get_x(), b.get_x() + b.get_width()) for b in seen[-1].axes[0].patches
+                 if b.get_x() < 0.5]
         left, right = min(a for a, _ in boxes), max(b for _, b in boxes)
         assert len(boxes) == count and abs(left + right) < 1e-6 and right < 0.5
 
@@ -580,60 +688,77 @@ def test_bars_of_a_search_stand_around_its_name(tmp_path, monkeypatch):
 def test_the_title_of_an_absurd_expert_fits(tmp_path, monkeypatch):
     """Fails if z of 1e20 are written out in a title."""
     seen = []
-    monkeypatch.setattr(plots, "save", lambda fig, path: seen.append(f"{fig.get_suptitle()}\n{fig.axes[1].get_title()}"))
+    monkeypatch.setattr(plots, "save", lambda fig, path: seen.append(
+        f"{fig.get_suptitle()}\n{fig.axes[1].get_title()}"))
     plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1e20)}, {}, tmp_path / "a.png")
     plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1.02)}, {}, tmp_path / "a.png")
-    assert "by 1e+22% on" in seen[0] and ": 1e+22% (ring)" in seen[0] and ": 1e+20 to 1e+20 (" in seen[0] and "2.0% (ring)" in seen[1]
+    assert "by 1e+22% on" in seen[0] and ": 1e+22% (ring)" in seen[0]
+    assert ": 1e+20 to 1e+20 (" in seen[0] and "2.0% (ring)" in seen[1]
     for z in ([3e38] * 8, [3e38] + [1.0] * 7, [-3e38, 3e38]):
         plots.draw_expert({"layers.0.mlp.up": torch.tensor(z)}, {}, tmp_path / "a.png")
 
 
 def test_the_table_takes_gains_on_the_same_items():
     """Fails if the gain is against another task's base, or arms of other length get one."""
-    rows = [{"task": t, "arm": a, "rewards": r} for t, a, r in (("m", "base", "0000"), ("m", "svf", "1111"), ("c", "base", "1111"))]
+    rows = [{"task": t, "arm": a, "rewards": r}
+            for t, a, r in (("m", "base", "0000"), ("m", "svf", "1111"), ("c", "base", "1111"))]
     lines = figures.table(rows).splitlines()
     assert "100.0 [51.0, 100.0] q" in lines[3] and "+100.0" in lines[3] and lines[4].count("+") == 0
 
 
 def test_the_table_says_what_its_intervals_hold():
-    """Fails if an arm of one seed passes for more, or a difference whose interval holds zero is bold."""
+    """Fails if an arm of one seed passes for more,
+    or a difference whose interval holds zero is bold.
+    """
     half = ["1100" * 10, "1100" * 10, "1010" * 10]
-    rows = [{"task": "m", "arm": "base", "rewards": "0000" * 10}, {"task": "m", "arm": "one", "rewards": "0001" * 10}]
+    rows = [{"task": "m", "arm": "base", "rewards": "0000" * 10},
+            {"task": "m", "arm": "one", "rewards": "0001" * 10}]
     rows += [{"task": "m", "arm": "svf", "seed": i, "rewards": r} for i, r in enumerate(half)]
-    rows += [{"task": "m", "arm": "wild", "seed": i, "rewards": r * 10} for i, r in enumerate(("1111", "1100", "0000"))]
+    rows += [{"task": "m", "arm": "wild", "seed": i, "rewards": r * 10}
+             for i, r in enumerate(("1111", "1100", "0000"))]
     _, _, base, one, svf, wild, _, says = figures.table(rows).splitlines()
-    assert "] q" in base and one.count(" q ") == 2 and " q " not in svf + wild and says.startswith("q: one seed")
+    assert "] q" in base and one.count(" q ") == 2 and " q " not in svf + wild
+    assert says.startswith("q: one seed")
     assert "**+25.0" in one and "**+50.0" in svf and "+50.0" in wild and "**" not in wild
 
 
 def test_the_table_against_another_arm(tmp_path, capsys):
-    """Fails if --against takes the first arm all the same, gives a task without that arm a difference, or a wrong name passes."""
+    """Fails if --against takes the first arm all the same,
+    gives a task without that arm a difference, or a wrong name passes.
+    """
     rows = [{"task": t, "arm": a, "seed": 0, "rewards": r, "seconds": 1.0} for t, a, r in (
-        ("m", "base", "0000"), ("m", "lora", "0011"), ("m", "svf", "1111"), ("c", "base", "0000"), ("c", "svf", "1111"))]
+        ("m", "base", "0000"), ("m", "lora", "0011"), ("m", "svf", "1111"), ("c", "base", "0000"),
+        ("c", "svf", "1111"))]
     lines = figures.table(rows, "lora").splitlines()
     assert "minus lora" in lines[0] and "-50.0" in lines[2] and "+50.0" in lines[4]
     assert all(lines[i].endswith("|  |") for i in (3, 5, 6))
-    forms = [r | {"task": {"m": "arc-easy", "c": "arc-easy-letters"}[r["task"]]} for r in rows] + [rows[0]]
+    forms = [r | {"task": {"m": "arc-easy", "c": "arc-easy-letters"}[r["task"]]}
+             for r in rows] + [rows[0]]
     lines = figures.table(forms, "arc-easy, lora").splitlines()
     assert [("-50.0" in line, "+50.0" in line) for line in lines[2:8]] == [
         (True, False), (False, False), (False, True), (True, False), (False, True), (False, False)]
     bases = [{"task": "m", "arm": a, "base": b, "rewards": r} for a, b, r in (
-        ("no z", "one", "0000"), ("z", "one", "0011"), ("no z", "two", "1111"), ("z", "two", "1110"))]
+        ("no z", "one", "0000"), ("z", "one", "0011"), ("no z", "two", "1111"),
+        ("z", "two", "1110"))]
     lines = figures.table(bases, "m, no z").splitlines()
-    assert "+50.0" in lines[3] and "-25.0" in lines[5] and not any(sign in lines[i] for i in (2, 4) for sign in "+-")
-    with pytest.raises(ValueError, match="no arm 'LoRA'.*choose from: base; lora; svf; or write TASK, ARM"):
+    assert "+50.0" in lines[3] and "-25.0" in lines[5]
+    assert not any(sign in lines[i] for i in (2, 4) for sign in "+-")
+    with pytest.raises(ValueError,
+                       match="no arm 'LoRA'.*choose from: base; lora; svf; or write TASK, ARM"):
         figures.table(rows, "LoRA")
     done = {"name": "tiny", "paper": "-", **dict.fromkeys(reproduce.SETTINGS), "rows": rows}
     (tmp_path / "tiny.json").write_text(reproduce.pretty(done))
     assert cli.main(["reproduce", "tiny", "--draw", "--against=lora", f"--out={tmp_path}"]) == 0
     assert "minus lora" in capsys.readouterr().out and (tmp_path / "tiny.png").exists()
-    assert cli.main(["reproduce", "tiny", "--against=lora"]) == 1 and "add --draw" in capsys.readouterr().err
+    assert cli.main(["reproduce", "tiny", "--against=lora"]) == 1
+    assert "add --draw" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name, holds", [("timing", "| math-unseen | classifier | batch of 32 | 3 | 0.041 | 0.102 | 40 [40, 41] |"),
-                                         ("spectrum", "| q | 576 | 5 | 19 | 32 | 60 | 85 | 97 | 100 |"),
-                                         ("alphas", "| math-unseen | 0 | 0.75 | 0.79 | 0.01 | 20 |"),
-                                         ("curves", "| math | 0 | 24 | 32.3, 59.4 | 27.0, 61.0 |")])
+@pytest.mark.parametrize("name, holds", [
+    ("timing", "| math-unseen | classifier | batch of 32 | 3 | 0.041 | 0.102 | 40 [40, 41] |"),
+    ("spectrum", "| q | 576 | 5 | 19 | 32 | 60 | 85 | 97 | 100 |"),
+    ("alphas", "| math-unseen | 0 | 0.75 | 0.79 | 0.01 | 20 |"),
+    ("curves", "| math | 0 | 24 | 32.3, 59.4 | 27.0, 61.0 |")])
 def test_experiments_without_scores_have_a_table(name, holds):
     """Fails if numbers stand in the picture only."""
     text = figures.table(reproduce.read(reproduce.RESULTS / f"{name}.json")["rows"])
@@ -644,7 +769,8 @@ def test_rounded_weights():
     """Fails if the grid has another number of steps, or the largest number of a row moves."""
     W = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     out = experiments.rounded(W, 3)
-    assert all(len(row.unique()) <= 7 for row in out) and torch.allclose(out.abs().amax(1), W.abs().amax(1))
+    assert all(len(row.unique()) <= 7 for row in out)
+    assert torch.allclose(out.abs().amax(1), W.abs().amax(1))
     assert (experiments.rounded(W, 8) - W).abs().max() < W.abs().max() / 254 + 1e-6
 
 
@@ -659,4 +785,22 @@ def test_a_picture_has_no_empty_panel_and_says_names_in_words():
     assert lines == [(["base model", "SVF expert"], [("math", ""), ("code", "")]),
                      (["base model", "mixture found by search"], [("math-unseen", "")])]
     assert set(figures.MESSAGE) == set(experiments.ALL)
-    assert figures.colour_of("base, choosing") == figures.colour_of("no z") != figures.colour_of("z")
+    assert (figures.colour_of("base, choosing") == figures.colour_of("no z")
+            != figures.colour_of("z"))
+
+def test_the_base_models_other_form_and_guessing_are_in_the_picture(tmp_path, monkeypatch):
+    """Fails if a reader sees an expert beside the worse form of its questions alone, the other way
+    of asking gets on the line, or the forms of another set."""
+    def row(task, arm, right):
+        return {"task": task, "arm": arm, "rewards": "1" * right + "0" * (20 - right)}
+    drawn = []
+    monkeypatch.setattr(figures, "draw_pair", lambda ax, y, arms: drawn.append(arms))
+    letters = "arc-easy-letters"
+    rows = [row(letters, "base", 8), row(letters, "svf", 12), row("arc-easy", "base", 10),
+            row(letters, "base, choosing", 6), row(letters, "svf, choosing", 13),
+            row("arc-easy", "base, choosing", 9), row("humaneval", "base", 3)]
+    figures.pairs({"name": "real05", "rows": rows}, tmp_path / "pairs.png")
+    assert [round(20 * arms["other form"][0]) for arms in drawn] == [10, 9]
+    assert all({*arms} == {"base", "svf", "other form"} for arms in drawn)
+    assert figures.GUESSING[letters] == 25 and figures.GUESSING.keys() <= {*tasks.BUILT_IN} | {
+        *published.SETS, "easy-vqa-yes-no"}

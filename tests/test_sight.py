@@ -1,4 +1,6 @@
-"""Images: pixels of a file, a tower that reads them, image tokens in front of a question, and what they may not change."""
+"""Images: pixels of a file, a tower that reads them, image tokens in front of a question,
+and what they may not change.
+"""
 import json
 import random
 from dataclasses import replace
@@ -16,7 +18,7 @@ from t2mini.likelihood import pack
 from t2mini.machine import files
 from t2mini.questions import drawn, easy_vqa, pictures, published
 from t2mini.questions.example import split_of
-from t2mini.questions.pictures import SIDE, Seen, blank, read_png
+from t2mini.questions.pictures import SIDE, Seen, read_png
 from t2mini.questions.png import BEGINNING
 from t2mini.recipe import TrainConfig, settled
 from t2mini.sight import captions, towers
@@ -49,7 +51,9 @@ def png(path, array):
 
 # ------------------------------------------------------------------------ pixels
 def test_a_png_of_any_size_becomes_64_by_64(tmp_path):
-    """Fails if an image of the right size is changed, another one is not scaled, or what is transparent is not white."""
+    """Fails if an image of the right size is changed, another one is not scaled,
+    or what is transparent is not white.
+    """
     exact = image()
     assert (read_png(png(tmp_path / "a.png", exact)) == exact).all()
     red = np.zeros((7, 200, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
@@ -57,7 +61,8 @@ def test_a_png_of_any_size_becomes_64_by_64(tmp_path):
     half = np.zeros((128, 128, 3), np.uint8)
     half[:, 64:] = 255
     small = read_png(png(tmp_path / "c.png", half))
-    assert small.shape == (SIDE, SIDE, 3) and small[:, :30].max() == 0 and small[:, 34:].min() == 255
+    assert small.shape == (SIDE, SIDE, 3) and small[:, :30].max() == 0
+    assert small[:, 34:].min() == 255
     clear = np.zeros((64, 64, 4), np.uint8)
     assert (read_png(png(tmp_path / "d.png", clear)) == 255).all()
     grey = np.full((3, 3), 0.5, np.float32)
@@ -65,9 +70,12 @@ def test_a_png_of_any_size_becomes_64_by_64(tmp_path):
 
 
 def test_what_is_no_png_is_one_line(tmp_path):
-    """Fails if a damaged file, another format, a bomb, a folder or nothing at all is decoded or ends in a traceback."""
+    """Fails if a damaged file, another format, a bomb, a folder or nothing at all is decoded
+    or ends in a traceback.
+    """
     whole = png(tmp_path / "a.png", image()).read_bytes()
-    files = {"b.png": whole[:60], "c.png": b"\xff\xd8\xff\xe0 a JPEG", "d.png": b"", "e.png": whole[:8],
+    files = {"b.png": whole[:60], "c.png": b"\xff\xd8\xff\xe0 a JPEG", "d.png": b"",
+             "e.png": whole[:8],
              "f.png": whole[:16] + (99_999).to_bytes(4, "big") * 2 + whole[24:],
              "g.png": whole[:40] + bytes(len(whole) - 40)}
     for name, data in files.items():
@@ -84,7 +92,9 @@ def test_what_is_no_png_is_one_line(tmp_path):
 
 # ------------------------------------------------------------------------ the tower
 def test_patches_of_a_four_by_four_image():
-    """Fails if patches are not squares, read row by row, with the three colours of each pixel together."""
+    """Fails if patches are not squares, read row by row,
+    with the three colours of each pixel together.
+    """
     x = torch.arange(4 * 4 * 3).view(1, 4, 4, 3).to(torch.uint8)
     found = ((patches(x, 2) + 1) * 127.5).round()
     assert found.shape == (1, 4, 12)
@@ -93,7 +103,9 @@ def test_patches_of_a_four_by_four_image():
 
 
 def test_shuffled_patches_are_another_image():
-    """Fails if the tower does not know which patch is which: all images of the same patches would be one."""
+    """Fails if the tower does not know which patch is which:
+    all images of the same patches would be one.
+    """
     tower = Tower(TINY_TOWER)
     torch.nn.init.normal_(tower.place, std=1.0)
     a = image()
@@ -107,18 +119,24 @@ def test_shuffled_patches_are_another_image():
 
 # ------------------------------------------------------------------------ image tokens
 def test_an_image_changes_what_follows(seeing):
-    """Fails if image tokens do not reach the model, two images are one, or an image's place in the batch matters."""
+    """Fails if image tokens do not reach the model, two images are one,
+    or an image's place in the batch matters.
+    """
     model, tokenizer, _ = seeing
     asked = [tokenizer.prompt(Seen("which?", image(n))) for n in (0, 1, 0)]
-    logits = generate(model, asked, 1, tokenizer.stop_ids, temperature=0).first_logits[:, :tokenizer.n_vocab]
+    logits = (generate(model, asked, 1, tokenizer.stop_ids, temperature=0)
+              .first_logits[:, :tokenizer.n_vocab])
     assert (logits[0] - logits[1]).abs().max() > 0.01
     assert torch.allclose(logits[0], logits[2], atol=1e-5)
-    plain = generate(model, [tokenizer.prompt("which?")], 1, tokenizer.stop_ids, temperature=0).first_logits
+    plain = generate(model, [tokenizer.prompt("which?")], 1, tokenizer.stop_ids,
+                     temperature=0).first_logits
     assert (logits[0] - plain[0, :tokenizer.n_vocab]).abs().max() > 0.01
 
 
 def test_image_tokens_stand_before_the_words(seeing):
-    """Fails if a prompt with an image is not the prompt of its words, with Q ids beyond the vocabulary before the question."""
+    """Fails if a prompt with an image is not the prompt of its words,
+    with Q ids beyond the vocabulary before the question.
+    """
     model, tokenizer, _ = seeing
     ids, plain = tokenizer.prompt(Seen("which?", image())), tokenizer.prompt("which?")
     V = model.cfg.vocab_size
@@ -132,7 +150,9 @@ def test_image_tokens_stand_before_the_words(seeing):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_words_alone_are_bit_for_bit_as_before(loaded, dtype):
-    """Fails if a model that can see computes anything else than before for a text, or holds other numbers."""
+    """Fails if a model that can see computes anything else than before for a text,
+    or holds other numbers.
+    """
     model, tokenizer = loaded
     model = model.to(dtype)
     prompts = [tokenizer.prompt(q) for q in ("one", "another question")]
@@ -148,7 +168,9 @@ def test_words_alone_are_bit_for_bit_as_before(loaded, dtype):
 
 
 def test_no_image_without_an_eye_and_none_typed(loaded):
-    """Fails if a model without a tower answers about an image that it was not shown, or a text writes image tokens."""
+    """Fails if a model without a tower answers about an image that it was not shown,
+    or a text writes image tokens.
+    """
     model, tokenizer = loaded
     with pytest.raises(ValueError, match="no eye"):
         tokenizer.prompt(Seen("which?", image()))
@@ -175,7 +197,9 @@ def test_a_row_may_have_an_expert_and_an_image(seeing):
 
 
 def test_before_an_image_the_default_system_message_is_left_out(seeing):
-    """Fails if a prompt with an image carries the default system message, or loses one that was given."""
+    """Fails if a prompt with an image carries the default system message,
+    or loses one that was given.
+    """
     _, tokenizer, _ = seeing
     tokenizer.system = "You are helpful."
     assert "helpful" in tokenizer.decode(tokenizer.prompt("which?"))
@@ -185,7 +209,9 @@ def test_before_an_image_the_default_system_message_is_left_out(seeing):
 
 # ------------------------------------------------------------------------ the two stages
 def test_stage_one_moves_the_tower_alone(seeing):
-    """Fails if the gradient of a caption does not reach every part of the tower, or reaches the language model."""
+    """Fails if the gradient of a caption does not reach every part of the tower,
+    or reaches the language model.
+    """
     model, tokenizer, tower = seeing
     eye = give_sight(model, tokenizer, tower.requires_grad_(True), keeps=False)
     prompt = tokenizer.prompt(Seen("Describe the image.", image()))
@@ -195,15 +221,19 @@ def test_stage_one_moves_the_tower_alone(seeing):
 
 
 def test_captions_are_the_first_target(seeing):
-    """Fails if image tokens are drawn to something else than the embeddings of the caption's words, in their order."""
+    """Fails if image tokens are drawn to something else than the embeddings of the caption's words,
+    in their order.
+    """
     model, tokenizer, _ = seeing
     words = captions.Words(model, tokenizer, 40)
     shown = [(None, "red", "circle"), (None, "teal", "rectangle")]
     places = words.places(shown)
     said = [tokenizer.decode([words.known[i] for i in row]) for row in places.tolist()]
-    assert said[0] == "The image shows a red circle." + "\n" * 11 and said[1].startswith("The image shows a teal rect")
+    assert said[0] == "The image shows a red circle." + "\n" * 11
+    assert said[1].startswith("The image shows a teal rect")
     right = words.E[places]
-    near, other = captions.distance(right, words, places), captions.distance(right.flip(0), words, places)
+    near, other = (captions.distance(right, words, places),
+                   captions.distance(right.flip(0), words, places))
     assert near < other and captions.distance(right, words, places.flip(1)) > near
     assert words.mean().shape == (40, model.cfg.hidden_size)
 
@@ -221,7 +251,9 @@ def test_stage_two_moves_z_alone(seeing):
 
 
 def test_what_is_learnt_with_is_what_was_sampled(seeing):
-    """Fails if an answer about an image is scored under another image, or none, than it was sampled under."""
+    """Fails if an answer about an image is scored under another image, or none,
+    than it was sampled under.
+    """
     model, tokenizer, _ = seeing
     prompts = [tokenizer.prompt(Seen(q, image(n))) for n, q in enumerate(("which?", "what is it?"))]
     out = generate(model, prompts, 4, [], temperature=1.0, samples=2)
@@ -235,25 +267,32 @@ def test_training_on_images_runs_in_the_one_loop(seeing, tmp_path, monkeypatch):
     """Fails if `train` cannot take questions about images as it takes all others."""
     from t2mini.train import train
     model, tokenizer, tower = seeing
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(len(t) % 2) for t in texts])
+    monkeypatch.setattr(tasks, "rewards",
+                        lambda examples, texts, counts=None: [float(len(t) % 2) for t in texts])
     before = {k: v.clone() for k, v in tower.state_dict().items()}
-    cfg = TrainConfig(task="vision-unseen", steps=2, prompts=3, samples=3, val_n=4, layers="half", max_tokens=3, wrong=-0.1)
+    cfg = TrainConfig(task="vision-unseen", steps=2, prompts=3, samples=3, val_n=4, layers="half",
+                      max_tokens=3, wrong=-0.1)
     done = train(model, tokenizer, cfg, tmp_path / "e.safetensors", log=lambda text: None)
-    assert done["step"] == 2 and experts.read_metadata(tmp_path / "e.safetensors")["config"]["wrong"] == -0.1
+    assert done["step"] == 2
+    assert experts.read_metadata(tmp_path / "e.safetensors")["config"]["wrong"] == -0.1
     assert all(torch.equal(v, before[k]) for k, v in tower.state_dict().items())
 
 
 def test_what_a_wrong_answer_costs():
-    """Fails if `wrong` is not what a wrong answer earns, or, under a mean as baseline, does more than scale."""
+    """Fails if `wrong` is not what a wrong answer earns, or, under a mean as baseline,
+    does more than scale.
+    """
     def advantage(**changes):
         cfg = settled(TrainConfig(samples=4, **changes))
-        episodes = [reinforce.Episode(None, [], [1], "", True, [1], r) for r in (1.0, 0.0, 0.0, 1.0)]
+        episodes = [reinforce.Episode(None, [], [1], "", True, [1], r)
+                    for r in (1.0, 0.0, 0.0, 1.0)]
         reinforce.compare(cfg, episodes, False)
         return [e.advantage for e in episodes]
 
     assert advantage(baseline="none", wrong=-0.1) == pytest.approx([1, -0.1, -0.1, 1])
     for baseline in ("group", "batch"):
-        assert advantage(baseline=baseline, wrong=-0.1) == pytest.approx([1.1 * a for a in advantage(baseline=baseline)])
+        assert (advantage(baseline=baseline, wrong=-0.1)
+                == pytest.approx([1.1 * a for a in advantage(baseline=baseline)]))
     assert advantage() == [0.5, -0.5, -0.5, 0.5]
     with pytest.raises(ValueError, match="--wrong"):
         settled(TrainConfig(wrong=0.5))
@@ -267,7 +306,8 @@ def test_a_tower_goes_through_its_file(model, tmp_path):
     again = towers.find(model, path)
     x = torch.from_numpy(image())[None]
     assert torch.equal(again(x), tower(x)) and not any(p.requires_grad for p in again.parameters())
-    for damage in (path.read_bytes()[:-9], b"", path.read_bytes().replace(b"t2mini-tower-1", b"t2mini-tower-9")):
+    for damage in (path.read_bytes()[:-9], b"",
+                   path.read_bytes().replace(b"t2mini-tower-1", b"t2mini-tower-9")):
         (tmp_path / "b.safetensors").write_bytes(damage)
         with pytest.raises(ValueError, match="b.safetensors"):
             towers.read(tmp_path / "b.safetensors")
@@ -279,25 +319,30 @@ def test_a_tower_goes_through_its_file(model, tmp_path):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("patch", 0), ("patch", -8), ("patch", 3), ("patch", 128), ("patch", "8"), ("patch", 8.0), ("patch", True), ("patch", None),
-    ("width", 10 ** 9), ("width", float("nan")), ("blocks", 0), ("blocks", 10 ** 30), ("heads", 3), ("heads", 0), ("queries", 0),
+    ("patch", 0), ("patch", -8), ("patch", 3), ("patch", 128), ("patch", "8"), ("patch", 8.0),
+    ("patch", True), ("patch", None),
+    ("width", 10 ** 9), ("width", float("nan")), ("blocks", 0), ("blocks", 10 ** 30), ("heads", 3),
+    ("heads", 0), ("queries", 0),
     ("queries", 10 ** 6), ("hidden_size", [48]), ("hidden_size", "4\x1b[2J8")])
 def test_odd_settings_of_a_tower_are_one_line(tmp_path, monkeypatch, name, value):
     """Fails if a tower with an odd number is built, or refused without the name of the number."""
     tower, path = Tower(TINY_TOWER), tmp_path / "tower.safetensors"
     towers.save(path, tower, {"base_sha256": "0" * 64, "tower": {**tower.settings(), name: value}})
     monkeypatch.setattr(towers, "Tower", lambda cfg: pytest.fail("it was built"))
-    with pytest.raises(ValueError, match=rf"tower.safetensors: not a tower, or damaged \({name} must ") as e:
+    with pytest.raises(ValueError,
+                       match=rf"tower.safetensors: not a tower, or damaged \({name} must ") as e:
         towers.read(path)
     assert str(e.value).isprintable() and len(str(e.value)) < 200 + len(str(path))
 
 
 def test_settings_that_are_not_those_of_the_numbers(tmp_path):
-    """Fails if the settings of a tower and its numbers may differ, are missing or more, or a huge tower takes memory that its
-    file does not hold."""
+    """Fails if the settings of a tower and its numbers may differ, are missing or more,
+    or a huge tower takes memory that its file does not hold.
+    """
     tower, path = Tower(TINY_TOWER), tmp_path / "tower.safetensors"
-    cases = [({"width": 4096, "blocks": 64}, "place must be"), ({"queries": 3}, "queries must be"), ({"odd": 1}, "and no others"),
-             (None, "and no others"), ({"blocks": 2}, "blocks.1.norm_1.weight must be"), ({}, None)]
+    cases = [({"width": 4096, "blocks": 64}, "place must be"), ({"queries": 3}, "queries must be"),
+             ({"odd": 1}, "and no others"), (None, "and no others"),
+             ({"blocks": 2}, "blocks.1.norm_1.weight must be"), ({}, None)]
     for changes, says in cases:
         told = [] if changes is None else {**tower.settings(), **changes}
         towers.save(path, tower, {"base_sha256": "0" * 64, "tower": told})
@@ -313,15 +358,18 @@ def test_settings_that_are_not_those_of_the_numbers(tmp_path):
 
 
 def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
-    """Fails if a stopped training of the tower, taken up again, ends with other bits than one that was not stopped, or its
-    own files are refused as if somebody else had written them."""
+    """Fails if a stopped training of the tower, taken up again, ends with other bits than one
+    that was not stopped, or its own files are refused as if somebody else had written them.
+    """
     model, tokenizer = loaded
     monkeypatch.setattr(captions, "EVERY", 2)
     known = {str(png(tmp_path / f"{n}.png", drawn.draw(c, s, random.Random(n)))): (c, s)
-             for n, (c, s) in enumerate([("red", "circle"), ("blue", "triangle"), ("teal", "rectangle")])}
+             for n, (c, s) in enumerate([("red", "circle"), ("blue", "triangle"),
+                                         ("teal", "rectangle")])}
     cfg = captions.StageOne(word_steps=2, chat_steps=2, word_images=2, chat_images=2)
     said = []
-    captions.align(model, tokenizer, known, cfg, tmp_path / "a.safetensors", said.append, TINY_TOWER)
+    captions.align(model, tokenizer, known, cfg, tmp_path / "a.safetensors",
+                   said.append, TINY_TOWER)
 
     def stop(text):
         raise KeyboardInterrupt
@@ -329,32 +377,40 @@ def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     keep = towers.save_state
     monkeypatch.setattr(towers, "save_state", lambda *a: keep(*a) or stop(""))
     with pytest.raises(KeyboardInterrupt):
-        captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append, TINY_TOWER)
+        captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors",
+                       said.append, TINY_TOWER)
     monkeypatch.setattr(towers, "save_state", keep)
-    files.claim_run(tmp_path / "b.safetensors", tower=True)                 # what is to go on is no stranger's
-    captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append, TINY_TOWER, resume=True)
+    # what is to go on is no stranger's
+    files.claim_run(tmp_path / "b.safetensors", tower=True)
+    captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append,
+                   TINY_TOWER, resume=True)
     a, b = (towers.read(tmp_path / f"{n}.safetensors")[0].state_dict() for n in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a) and len(said) == 4
     rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [1, 2, 3, 4]
-    files.claim_run(tmp_path / "b.safetensors", tower=True)                 # nor is what may be trained anew
+    # nor is what may be trained anew
+    files.claim_run(tmp_path / "b.safetensors", tower=True)
 
 
 def test_the_shipped_tower_is_small_and_of_the_shipped_base():
-    """Fails if the shipped tower is above 6 MB, or belongs to another base model than the experts beside it."""
+    """Fails if the shipped tower is above 6 MB,
+    or belongs to another base model than the experts beside it.
+    """
     shipped = list(towers.SHIPPED.glob("*.safetensors"))
     for path in shipped:
         assert path.stat().st_size < 6e6
         with safe_open(path, "pt") as f:
             told = f.metadata()
-        assert told["base_sha256"] == experts.read_metadata(experts.SHIPPED / path.stem / "math.safetensors")["base_sha256"]
+        assert told["base_sha256"] == experts.read_metadata(
+            experts.SHIPPED / path.stem / "math.safetensors")["base_sha256"]
         assert " see " in told["command"]
     assert shipped
 
 
 def test_long_thin_images_do_not_fill_the_memory(monkeypatch):
-    """Fails if a file of a few kilobytes becomes gigabytes, as one side is widened before the other is shrunk, or what is
-    refused is decoded first."""
+    """Fails if a file of a few kilobytes becomes gigabytes, as one side is widened
+    before the other is shrunk, or what is refused is decoded first.
+    """
     sizes, interpolate = [], pictures.F.interpolate
 
     def watched(planes, size, **options):
@@ -383,14 +439,17 @@ def folder(tmp_path, monkeypatch):
         rows = []
         for n in range(count):
             png(home / "images" / f"{n}.png", image(n))
-            rows += [["what color is the shape?", "red", n], ["is there not a circle?", "no", n], ["is there a circle?", "yes", n]]
+            rows += [["what color is the shape?", "red", n], ["is there not a circle?", "no", n],
+                     ["is there a circle?", "yes", n]]
         (home / "questions.json").write_text(json.dumps(rows))
     yield tmp_path
     published.load.cache_clear()
 
 
 def test_easy_vqa_is_read_as_published(folder):
-    """Fails if questions lose their image, an image is in two splits, or what they tell of it is read wrongly."""
+    """Fails if questions lose their image, an image is in two splits,
+    or what they tell of it is read wrongly.
+    """
     splits = tasks.get("easy-vqa", folder).make()
     assert sorted(splits) == ["test", "train", "val"] and len(splits["test"]) == 12
     images = {split: {e.prompt.image for e in rows} for split, rows in splits.items()}
@@ -399,46 +458,58 @@ def test_easy_vqa_is_read_as_published(folder):
     e = splits["test"][1]
     assert (e.kind, e.options, e.match) == ("yes/no", ("Yes", "No"), "choice")
     assert (pictures.pixels(e.prompt.image) == image(0)).all()
-    rows = [("is there a blue shape?", "no", {}), ("is no red shape present?", "no", {"color": "red"}),
+    rows = [("is there a blue shape?", "no", {}),
+            ("is no red shape present?", "no", {"color": "red"}),
             ("what is the teal shape?", "circle", {"color": "teal", "shape": "circle"})]
     for question, answer, _ in rows:
-        found = easy_vqa.facts([easy_vqa.make([question, answer, 1], folder / "train" / "questions.json")])
+        found = easy_vqa.facts(
+            [easy_vqa.make([question, answer, 1], folder / "train" / "questions.json")])
         assert list(found.values()) == [("teal", "circle")] * ("teal" in question)
 
 
 def test_words_alone_earn_nothing_where_a_wording_is_balanced(folder):
-    """Fails if a wording keeps more of one answer than of the other, a question about colour is left out, the order changes,
-    or a test question is dropped."""
+    """Fails if a wording keeps more of one answer than of the other,
+    a question about colour is left out, the order changes, or a test question is dropped.
+    """
     file = folder / "easy_vqa" / "data" / "train" / "questions.json"
     rows = json.loads(file.read_text())
     for n, row in enumerate(rows):
         if row[1] == "yes" and n % 2:
-            row[1] = "no"                                   # "is there a circle?" has both answers now
+            # "is there a circle?" has both answers now
+            row[1] = "no"
     file.write_text(json.dumps(rows))
     whole, kept = (tasks.get(name, folder).make() for name in ("easy-vqa", "easy-vqa-balanced"))
     assert kept["test"] == whole["test"]
     for split in ("train", "val"):
         words = [(str(e.prompt), e.answer) for e in kept[split]]
-        assert words.count(("is there a circle?", "Yes")) == words.count(("is there a circle?", "No"))
+        assert (words.count(("is there a circle?", "Yes"))
+                == words.count(("is there a circle?", "No")))
         assert "is there not a circle?" not in dict(words)
-        assert [e for e in kept[split] if e.kind == "color"] == [e for e in whole[split] if e.kind == "color"]
+        assert ([e for e in kept[split] if e.kind == "color"]
+                == [e for e in whole[split] if e.kind == "color"])
         assert [e for e in whole[split] if e in kept[split]] == list(kept[split])
     assert ("is there a circle?", "Yes") in [(str(e.prompt), e.answer) for e in kept["train"]]
 
 
 def test_answers_about_images_are_judged_by_their_kind(folder):
-    """Fails if an answer in a sentence is not read, or one that names two colours, or no yes to a yes/no question, is right."""
+    """Fails if an answer in a sentence is not read, or one that names two colours,
+    or no yes to a yes/no question, is right.
+    """
     path = folder / "test" / "questions.json"
     color = easy_vqa.make(["what color is the triangle?", "red", 0], path)
-    said = {"red": 1, "Red.": 1, "The image shows a red triangle.": 1, "It is blue.": 0, "red or blue": 0, "": 0}
+    said = {"red": 1, "Red.": 1, "The image shows a red triangle.": 1, "It is blue.": 0,
+            "red or blue": 0, "": 0}
     assert tasks.rewards([color] * len(said), list(said)) == [*said.values()]
     yes = easy_vqa.make(["is there a red shape?", "yes", 0], path)
-    said = {"Yes": 1, "yes.": 1, "No": 0, "The image shows a red shape.": 0, "Yes, there is no other": 0, "A circle.": 0}
+    said = {"Yes": 1, "yes.": 1, "No": 0, "The image shows a red shape.": 0,
+            "Yes, there is no other": 0, "A circle.": 0}
     assert tasks.rewards([yes] * len(said), list(said)) == [*said.values()]
 
 
 def test_wrong_data_of_easy_vqa_is_one_line(folder):
-    """Fails if a missing folder, a missing image or an odd row ends in a traceback or goes unnoticed."""
+    """Fails if a missing folder, a missing image or an odd row ends in a traceback
+    or goes unnoticed.
+    """
     file = folder / "easy_vqa" / "data" / "test" / "questions.json"
     whole = json.loads(file.read_text())
     for row in (["is it?", "perhaps", 0], ["is it?", "yes"], {"a": 1}, ["is it?", "yes", "0"]):
@@ -456,7 +527,9 @@ def test_wrong_data_of_easy_vqa_is_one_line(folder):
 
 
 def test_drawn_questions_have_one_right_answer():
-    """Fails if a drawn image does not show its colour, two of the four things have it, or a split is empty."""
+    """Fails if a drawn image does not show its colour, two of the four things have it,
+    or a split is empty.
+    """
     task = tasks.get("vision-unseen")
     for split in tasks.SPLITS:
         for e in task.examples(split, 30):
@@ -467,14 +540,16 @@ def test_drawn_questions_have_one_right_answer():
             assert 0.01 < shown < 0.25 and e.prompt.image.reshape(-1, 3).min(1).max() >= 0
             assert tasks.rewards([e], [f"It is {e.answer}."]) == [1.0]
     e = task.examples("test", 1)[0]
-    assert e.prompt == task.examples("test", 1)[0].prompt and (e.prompt.image == task.examples("test", 1)[0].prompt.image).all()
+    assert e.prompt == task.examples("test", 1)[0].prompt
+    assert (e.prompt.image == task.examples("test", 1)[0].prompt.image).all()
 
 
 # ------------------------------------------------------------------------ the command line
 @pytest.fixture
 def tower_file(loaded, tmp_path):
     """A tower in a file, for the tiny folder."""
-    towers.save(tmp_path / "tower.safetensors", Tower(TINY_TOWER), {"base_sha256": loaded[0].base_sha256})
+    towers.save(tmp_path / "tower.safetensors", Tower(TINY_TOWER),
+                {"base_sha256": loaded[0].base_sha256})
     return tmp_path / "tower.safetensors"
 
 
@@ -482,36 +557,43 @@ def tower_file(loaded, tmp_path):
 def asked(tiny_folder, tower_file, capsys):
     """asked(options...) -> (exit status, what was printed, the complaint)."""
     def run(*options):
-        status = main(["ask", f"--weights={tiny_folder}", "--dtype=float32", f"--tower={tower_file}", "--max-tokens=4",
-                       "--threads=1", *options, "which?"])
+        status = main(["ask", f"--weights={tiny_folder}", "--dtype=float32",
+                       f"--tower={tower_file}", "--max-tokens=4", "--threads=1",
+                       *options, "which?"])
         said = capsys.readouterr()
         return status, said.out, said.err
     return run
 
 
 def test_a_question_about_an_image_needs_no_first_pass(asked, tmp_path, monkeypatch):
-    """Fails if the dispatcher is asked where an image is given without --strategy, is not asked with it, no answer comes, or
-    --json tells of a first pass that was not made."""
+    """Fails if the dispatcher is asked where an image is given without --strategy,
+    is not asked with it, no answer comes, or --json tells of a first pass that was not made.
+    """
     shown = png(tmp_path / "a.png", image())
     called = []
-    monkeypatch.setattr(adapt, "route", lambda model, tokenizer, questions, *a, **k: called.append(questions) or [
-        adapt.Route("other", "other", {"other": 1.0})])
+    monkeypatch.setattr(adapt, "route", lambda model, tokenizer, questions, *a, **k: (
+        called.append(questions) or [adapt.Route("other", "other", {"other": 1.0})]))
     status, out, err = asked(f"--image={shown}", "--expert=none", "--json")
     assert status == 0 and not called, err
     told = json.loads(out.splitlines()[-1])
-    assert told["expert"] == "none" and told["strategy"] is None and told["how"] == "the base model, without a first pass"
+    assert told["expert"] == "none" and told["strategy"] is None
+    assert told["how"] == "the base model, without a first pass"
     status, out, err = asked(f"--image={shown}", "--strategy=prompt", "--json")
     assert status == 0 and len(called) == 1, err
     told = json.loads(out.splitlines()[-1])
-    assert told["strategy"] == "prompt" and told["how"] == "the expert that the first pass chose (prompt)"
-    status, out, err = asked(f"--image={shown}")                # no vision expert belongs to this base
+    assert told["strategy"] == "prompt"
+    assert told["how"] == "the expert that the first pass chose (prompt)"
+    # no vision expert belongs to this base
+    status, out, err = asked(f"--image={shown}")
     assert status == 1 and "vision" in err and err.count("\n") <= 2
     other = asked(f"--image={png(tmp_path / 'b.png', 255 - image())}", "--expert=none", "--json")
     assert other[0] == 0
 
 
 def test_images_without_colour_and_shape_train_no_tower(folder, capsys, monkeypatch):
-    """Fails if `see` begins, or ends in a traceback, where the train questions tell of no image what it shows."""
+    """Fails if `see` begins, or ends in a traceback,
+    where the train questions tell of no image what it shows.
+    """
     monkeypatch.setenv("T2MINI_DATA", str(folder))
     file = folder / "easy_vqa" / "data" / "train" / "questions.json"
     for rows in ([], [["what color is it?", "red", n] for n in range(40)]):
@@ -522,12 +604,14 @@ def test_images_without_colour_and_shape_train_no_tower(folder, capsys, monkeypa
         assert "tell of no image which colour and shape it shows" in err and err.count("\n") == 1
 
 
-def test_samples_name_their_images(folder, tiny_folder, tower_file, tmp_path_factory, capsys, monkeypatch):
+def test_samples_name_their_images(folder, tiny_folder, tower_file, tmp_path_factory,
+                                   capsys, monkeypatch):
     """Fails if a written sample does not tell which image its question is about."""
     samples = tmp_path_factory.mktemp("out") / "s.jsonl"
     monkeypatch.setenv("T2MINI_DATA", str(folder))
-    status = main(["eval", "--task=easy-vqa", f"--data={folder}", f"--weights={tiny_folder}", f"--tower={tower_file}", "--n=3",
-                   f"--samples-file={samples}", "--dtype=float32", "--threads=1"])
+    status = main(["eval", "--task=easy-vqa", f"--data={folder}", f"--weights={tiny_folder}",
+                   f"--tower={tower_file}", "--n=3", f"--samples-file={samples}", "--dtype=float32",
+                   "--threads=1"])
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     assert status == 0 and len(rows) == 3, capsys.readouterr().err
     known = {(str(e.prompt), e.prompt.image) for e in tasks.get("easy-vqa", folder).make()["test"]}
@@ -535,7 +619,9 @@ def test_samples_name_their_images(folder, tiny_folder, tower_file, tmp_path_fac
 
 
 def test_a_wrong_image_is_one_line(asked, tmp_path):
-    """Fails if a file that is no PNG ends in a traceback, or loads the model first; or of two ways to answer one is dropped."""
+    """Fails if a file that is no PNG ends in a traceback, or loads the model first;
+    or of two ways to answer one is dropped.
+    """
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     whole = png(tmp_path / "a.png", image())
     for options in ([f"--image={tmp_path}/a.jpg"], [f"--image={tmp_path}/nothing.png"],

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TRUNK = ("model", "svf", "generate", "likelihood", "grade", "tasks", "evaluate", "lora", "recipe", "reinforce",
-         "experts", "train", "cem", "adapt", "__init__", "__main__")      # in the order of the README
+# in the order of the README
+TRUNK = ("model", "svf", "generate", "likelihood", "grade", "tasks", "evaluate", "lora", "recipe",
+         "reinforce", "experts", "train", "cem", "adapt", "__init__", "__main__")
 # what each part of the house may import, beside itself
 BELOW = {"machine": (), "formats": ("machine",), "questions": ("machine",),
          "trunk": ("machine", "formats", "questions"),
@@ -18,7 +19,8 @@ BELOW = {"machine": (), "formats": ("machine",), "questions": ("machine",),
          "lab": ("machine", "formats", "questions", "trunk", "sight"),
          "cli": ("machine", "formats", "questions", "trunk", "sight", "lab")}
 FILES = sorted((ROOT / "t2mini").rglob("*.py"))
-LIMITS = 2_100, 10.5, 2.5, 100, 50     # trunk: code lines, tokens per line, ifs per 100, columns, function
+# trunk: code lines, tokens per line, ifs per 100, columns, function
+LIMITS = 2_100, 10.5, 2.5, 100, 50
 
 
 def room(path):
@@ -28,12 +30,15 @@ def room(path):
 
 
 def imported(path):
-    """[(room, module name)] of everything of t2mini that a file imports, at its top or in a function."""
+    """[(room, module name)] of everything of t2mini that a file imports,
+    at its top or in a function.
+    """
     package = ("t2mini", *path.relative_to(ROOT / "t2mini").parts[:-1])
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[:len(package) - node.level + 1] + tuple((node.module or "").split(".")) * bool(node.module)
+            base = (package[:len(package) - node.level + 1]
+                    + tuple((node.module or "").split(".")) * bool(node.module))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "t2mini":
             base = tuple(node.module.split("."))
         else:
@@ -58,7 +63,9 @@ def test_imports_go_down(path):
 
 
 def test_the_trunk_is_read_in_one_order():
-    """Fails if a trunk file imports one that comes later in the reading order: a reader would meet an unknown name."""
+    """Fails if a trunk file imports one that comes later in the reading order:
+    a reader would meet an unknown name.
+    """
     trunk = {p.stem for p in (ROOT / "t2mini").glob("*.py")}
     assert trunk == set(TRUNK)
     for name in TRUNK[:-2]:                                 # __init__ and __main__ are doors
@@ -79,11 +86,15 @@ STEPS = "t2mini", "t2mini.machine.files", "t2mini.svf", "t2mini.generate, t2mini
 
 @pytest.fixture(scope="module")
 def loaded_by():
-    """{step: the modules that are there after it} of one fresh process that imports STEPS, one after the other."""
+    """{step: the modules that are there after it} of one fresh process that imports STEPS,
+    one after the other.
+    """
     code = "import sys\n" + "".join(f"import {step}\nprint(*sys.modules)\n" for step in STEPS)
-    code += "from t2mini.generate import generate\nassert callable(t2mini.generate) and t2mini.generate is not generate"
+    code += ("from t2mini.generate import generate\n"
+             "assert callable(t2mini.generate) and t2mini.generate is not generate")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    return {step: line.split() for step, line in zip(STEPS, run.stdout.splitlines())} | {"status": run.returncode}
+    return ({step: line.split() for step, line in zip(STEPS, run.stdout.splitlines())}
+            | {"status": run.returncode})
 
 
 @pytest.mark.parametrize("module", ["t2mini.machine.files", "t2mini.svf"])
@@ -94,24 +105,29 @@ def test_a_leaf_brings_no_other_room(loaded_by, module):
 
 
 def measure(path):
-    """-> (code lines, tokens, conditional expressions, longest line, longest function) without docstrings."""
+    """-> (code lines, tokens, conditional expressions, longest line, longest function)
+    without docstrings.
+    """
     source = path.read_text(encoding="utf-8")
     tree, documented = ast.parse(source), set()
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, *kinds)) and ast.get_docstring(node):
             documented.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    thin = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    thin = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+            tokenize.ENDMARKER)
     code = [t for t in tokenize.generate_tokens(io.StringIO(source).readline)
             if t.type not in thin and t.start[0] not in documented]
     lines = {n for t in code for n in range(t.start[0], t.end[0] + 1)}
-    longest = max((f.end_lineno - f.lineno + 1 for f in ast.walk(tree) if isinstance(f, kinds)), default=0)
+    longest = max((f.end_lineno - f.lineno + 1 for f in ast.walk(tree) if isinstance(f, kinds)),
+                  default=0)
     ifs = sum(isinstance(n, ast.IfExp) for n in ast.walk(tree))
     return len(lines), len(code), ifs, max(map(len, source.splitlines())), longest
 
 
 def test_the_trunk_stays_small_and_readable():
-    """Fails if the trunk grows beyond what can be read in an afternoon, or its lines are squeezed."""
+    """Fails if the trunk grows beyond what can be read in an afternoon, or its lines are squeezed.
+    """
     most, dense, conditional, columns, function = LIMITS
     found = {p.name: measure(p) for p in (ROOT / "t2mini").glob("*.py")}
     lines = sum(m[0] for m in found.values())
@@ -122,9 +138,9 @@ def test_the_trunk_stays_small_and_readable():
         assert m[3] <= columns and m[4] <= function, name
 
 
-@pytest.mark.parametrize("folder", ["t2mini", "tutorials"])
+@pytest.mark.parametrize("folder", ["t2mini", "tutorials", "tests"])
 def test_lines_fit_beside_a_page(folder):
-    """Fails if a line of the program or of a chapter's script is wider than the limit."""
+    """Fails if a line of the program, of a chapter's script or of a test is too wide."""
     scripts = sorted((ROOT / folder).rglob("*.py"))
     assert len(scripts) > 20
     wide = [f"{path.relative_to(ROOT)}:{number}" for path in scripts
@@ -134,5 +150,7 @@ def test_lines_fit_beside_a_page(folder):
 
 
 def test_the_door_is_light_and_its_names_are_functions(loaded_by):
-    """Fails if `import t2mini` loads torch, or the file generate.py takes the place of the function of that name."""
+    """Fails if `import t2mini` loads torch, or the file generate.py takes the place of the function
+    of that name.
+    """
     assert "torch" not in loaded_by["t2mini"] and loaded_by["status"] == 0

@@ -1,4 +1,6 @@
-"""z and its layers: identity, the dense oracle, gradients, mixtures, restoring the base model, files."""
+"""z and its layers: identity, the dense oracle, gradients, mixtures,
+restoring the base model, files.
+"""
 import errno
 import os
 import threading
@@ -42,13 +44,15 @@ def attached(family="llama", modules=svf.ALL, **options):
 
 def random_expert(model, seed=0, size=0.4):
     g = torch.Generator().manual_seed(seed)
-    return {n: 1 + size * torch.randn(len(layer.z), generator=g) for n, layer in svf.layers(model).items()}
+    return {n: 1 + size * torch.randn(len(layer.z), generator=g)
+            for n, layer in svf.layers(model).items()}
 
 
 def layer_of(kind):
     """(linear layer, its weight as (out, in)) of one shape; all have a bias but `wide`."""
     torch.manual_seed(1)
-    m, n = {"wide": (5, 9), "tall": (9, 5), "square": (6, 6), "conv1d": (5, 9), "conv1d tall": (9, 5)}[kind]
+    m, n = {"wide": (5, 9), "tall": (9, 5), "square": (6, 6), "conv1d": (5, 9),
+            "conv1d tall": (9, 5)}[kind]
     base = Conv1D(n, m) if "conv1d" in kind else nn.Linear(n, m, bias=kind != "wide")
     for p in base.parameters():
         nn.init.normal_(p, std=0.5)
@@ -70,10 +74,12 @@ def seen_by_svf(kind, **options):
 shapes = pytest.mark.parametrize("kind", ["wide", "tall", "square", "conv1d", "conv1d tall"])
 
 
-# ---------------------------------------------------------------------------------------------- z = 1, and back
+# ---------------------------------------------------------------------------------- z = 1, and back
 @both
 def test_z_of_one_is_the_base_model_bit_for_bit(family):
-    """Fails if W' is rebuilt from its factors at z = 1, or set_z and reset leave anything of an expert behind."""
+    """Fails if W' is rebuilt from its factors at z = 1, or set_z and reset leave anything
+    of an expert behind.
+    """
     model = either(family)
     base = model(IDS)
     names = svf.attach(model, progress=False)
@@ -88,7 +94,8 @@ def test_z_of_one_is_the_base_model_bit_for_bit(family):
     svf.set_z(model, random_expert(model))
     svf.reset(model)
     assert torch.equal(model(IDS), base)
-    assert all(a.folded.data_ptr() == a.base.weight.data_ptr() for a in svf.layers(model).values())     # no copy is kept
+    # no copy is kept
+    assert all(a.folded.data_ptr() == a.base.weight.data_ptr() for a in svf.layers(model).values())
 
 
 @both
@@ -106,16 +113,21 @@ def test_detach_returns_the_very_same_tensors(family):
 
 
 def test_attach_twice_is_refused():
-    """Fails if an SVF layer is decomposed again: the second z would act on the first layer's `base`."""
+    """Fails if an SVF layer is decomposed again:
+    the second z would act on the first layer's `base`.
+    """
     model = attached(modules="q")
     with pytest.raises(RuntimeError, match="detach"):
         svf.attach(model, "v", progress=False)
     svf.detach(model)
-    assert svf.attach(model, "v", progress=False) == [f"model.layers.{i}.self_attn.v_proj" for i in (0, 1)]
+    assert svf.attach(model, "v", progress=False) == [f"model.layers.{i}.self_attn.v_proj"
+                                                      for i in (0, 1)]
 
 
 def test_modules_choose_the_layers():
-    """Fails if a short name selects another layer, or GPT-2's q,k,v matrix is missed or taken twice."""
+    """Fails if a short name selects another layer, or GPT-2's q,k,v matrix is missed
+    or taken twice.
+    """
     llama, gpt2 = either("llama"), either("gpt2")
     for short, name in zip(svf.ALL.split(","), LLAMA, strict=True):
         assert [n.rpartition(".")[2] for n in svf.targets(llama, short)] == [name, name]
@@ -128,7 +140,8 @@ def test_modules_choose_the_layers():
         svf.attach(llama, "q,query", progress=False)
     with pytest.raises(ValueError, match="no linear layer"):
         svf.attach(gpt2, "gate", progress=False)
-    assert svf.targets(llama, "q,down", "half") == [f"model.layers.0.{n}" for n in ("self_attn.q_proj", "mlp.down_proj")]
+    assert svf.targets(llama, "q,down", "half") == [f"model.layers.0.{n}"
+                                                    for n in ("self_attn.q_proj", "mlp.down_proj")]
     assert svf.targets(gpt2, "qkv", "half") == ["transformer.h.0.attn.c_attn"]
     with pytest.raises(ValueError, match="all or half, not 'third'"):
         svf.targets(llama, "q", "third")
@@ -155,7 +168,8 @@ def test_using_restores_whatever_happens():
     assert torch.equal(model(IDS), base)
     last = list(expert)[-1]
     with pytest.raises(ValueError, match="finite"):
-        with svf.using(model, expert | {last: expert[last] * float("nan")}):        # the others are set by then
+        # the others are set by then
+        with svf.using(model, expert | {last: expert[last] * float("nan")}):
             raise AssertionError("the block must not run")
     assert torch.equal(model(IDS), base) and all((z == 1).all() for z in svf.get_z(model).values())
 
@@ -173,7 +187,9 @@ def test_an_expert_of_few_layers_leaves_the_others_at_base():
 
 
 def test_an_expert_that_does_not_fit_is_refused():
-    """Fails if z of an unknown layer is ignored, or z of a wrong length or with NaN is broadcast or copied."""
+    """Fails if z of an unknown layer is ignored,
+    or z of a wrong length or with NaN is broadcast or copied.
+    """
     model = attached(modules="q,v")
     expert = random_expert(model)
     name = next(iter(expert))
@@ -187,7 +203,9 @@ def test_an_expert_that_does_not_fit_is_refused():
 
 
 def test_a_bank_with_unknown_layers_is_refused():
-    """Fails if per_row leaves out z of layers that have no SVF view, and answers with half an expert."""
+    """Fails if per_row leaves out z of layers that have no SVF view,
+    and answers with half an expert.
+    """
     model = attached(modules="q,v")
     base = model(IDS)
     with pytest.raises(ValueError, match="gate_proj"):
@@ -200,7 +218,9 @@ def test_a_bank_with_unknown_layers_is_refused():
 
 
 def test_a_failed_attach_leaves_the_model_as_it_was():
-    """Fails if a matrix that has no SVD (NaN in a damaged checkpoint) leaves the layers before it wrapped."""
+    """Fails if a matrix that has no SVD (NaN in a damaged checkpoint) leaves the layers
+    before it wrapped.
+    """
     model = either("llama")
     model.model.layers[1].mlp.down_proj.weight[3, 3] = float("nan")
     with pytest.raises(ValueError, match=r"layers\.1\.mlp\.down_proj"):
@@ -222,10 +242,12 @@ def test_at_base_shows_the_base_model_and_keeps_z():
     assert all(torch.equal(z, expert[n]) for n, z in svf.get_z(model).items())
 
 
-# ---------------------------------------------------------------------------------------------- the dense oracle
+# --------------------------------------------------------------------------------- the dense oracle
 @shapes
 def test_folded_equals_the_dense_product(kind):
-    """Fails if z is applied in reversed order, to the wrong side, without S, or the transposed layout is not undone."""
+    """Fails if z is applied in reversed order, to the wrong side, without S,
+    or the transposed layout is not undone.
+    """
     layer, W, bias = seen_by_svf(kind)
     z = torch.randn(len(layer.z), generator=torch.Generator().manual_seed(2))
     x = torch.randn(2, 3, W.shape[1], generator=torch.Generator().manual_seed(3))
@@ -240,7 +262,9 @@ def test_folded_equals_the_dense_product(kind):
 
 
 def test_folding_again_takes_no_new_memory():
-    """Fails if every fold allocates a new W', or writes into the base weight that `folded` is at z = 1."""
+    """Fails if every fold allocates a new W', or writes into the base weight
+    that `folded` is at z = 1.
+    """
     layer, W, _ = seen_by_svf("wide")
     kept = W.clone()
     layer.z.data.fill_(1.5)
@@ -257,8 +281,9 @@ def test_folding_again_takes_no_new_memory():
 
 @shapes
 def test_per_row_equals_folded(kind):
-    """Fails if a row reads its neighbour's z, S is left out or applied twice, the bias is missed, or select() does not
-    move the rows."""
+    """Fails if a row reads its neighbour's z, S is left out or applied twice, the bias is missed,
+    or select() does not move the rows.
+    """
     layer, W, bias = seen_by_svf(kind)
     holder = nn.Sequential(layer)
     holder.device = torch.device("cpu")
@@ -276,8 +301,9 @@ def test_per_row_equals_folded(kind):
 
 @both
 def test_in_bfloat16_too_a_row_at_z_of_one_has_the_base_models_bits(family):
-    """Fails if rows with experts of their own rebuild W from its factors: bfloat16 rounds these, and the base model's row
-    is then another model's."""
+    """Fails if rows with experts of their own rebuild W from its factors:
+    bfloat16 rounds these, and the base model's row is then another model's.
+    """
     model = either(family).bfloat16()
     with torch.no_grad():
         base = model.hidden(IDS)
@@ -291,8 +317,9 @@ def test_in_bfloat16_too_a_row_at_z_of_one_has_the_base_models_bits(family):
 
 @both
 def test_in_bfloat16_too_a_row_does_not_see_its_batch_mates(family):
-    """Fails if a row's numbers change with the experts of the other rows, or are further from those of the folded weights
-    than bfloat16 rounds."""
+    """Fails if a row's numbers change with the experts of the other rows,
+    or are further from those of the folded weights than bfloat16 rounds.
+    """
     model = either(family).bfloat16()
     svf.attach(model, progress=False)
     experts, ids = [random_expert(model, seed, 0.1) for seed in (1, 2)], IDS[:1].expand(3, -1)
@@ -301,7 +328,8 @@ def test_in_bfloat16_too_a_row_does_not_see_its_batch_mates(family):
         for index in ([0, 0, 0], [0, 1, 1], [0, 2, 1], [0, 1, 2]):
             with svf.per_row(model, [*experts, {}], index):
                 seen.append(model.hidden(ids))
-        assert all(torch.equal(x[0], seen[0][0]) for x in seen) and not torch.equal(seen[0][1], seen[1][1])
+        assert all(torch.equal(x[0], seen[0][0]) for x in seen)
+        assert not torch.equal(seen[0][1], seen[1][1])
         with svf.using(model, experts[0]):
             folded = model.hidden(ids).float()
         base = model.hidden(ids).float()
@@ -310,7 +338,9 @@ def test_in_bfloat16_too_a_row_does_not_see_its_batch_mates(family):
 
 @both
 def test_whole_model_equals_a_dense_one(family):
-    """Fails if a layer gets the z of another one, or the model is built on the folded weights in one place only."""
+    """Fails if a layer gets the z of another one,
+    or the model is built on the folded weights in one place only.
+    """
     model, dense = attached(family), either(family)
     expert = random_expert(model)
     svf.set_z(model, expert)
@@ -322,11 +352,13 @@ def test_whole_model_equals_a_dense_one(family):
     torch.testing.assert_close(model(IDS), dense(IDS), rtol=0, atol=1e-3)
 
 
-# ---------------------------------------------------------------------------------------------- gradients
+# ---------------------------------------------------------------------------------------- gradients
 @shapes
 def test_gradients_equal_those_of_the_dense_form(kind):
-    """Fails if S is missing or squared in dL/dz, U and V are swapped, tokens of a second batch row are not summed, dL/dx
-    uses W instead of W', or z_i is divided by (a z of exactly 0 must get its gradient)."""
+    """Fails if S is missing or squared in dL/dz, U and V are swapped,
+    tokens of a second batch row are not summed, dL/dx uses W instead of W',
+    or z_i is divided by (a z of exactly 0 must get its gradient).
+    """
     layer, W, bias = seen_by_svf(kind)
     g = torch.Generator().manual_seed(6)
     z, x = torch.randn(len(layer.z), generator=g), torch.randn(2, 3, W.shape[1], generator=g)
@@ -348,8 +380,9 @@ def test_gradients_equal_those_of_the_dense_form(kind):
 
 @both
 def test_nothing_but_z_is_trained(family):
-    """Fails if a base weight, a bias, a norm or the embedding requires or gets a gradient, even of a model that was left
-    trainable."""
+    """Fails if a base weight, a bias, a norm or the embedding requires or gets a gradient,
+    even of a model that was left trainable.
+    """
     model = either(family)
     for name in svf.targets(model):
         model.get_submodule(name).requires_grad_(True)
@@ -372,8 +405,10 @@ class Shapes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        if name not in ("t", "transpose", "permute", "detach", "view", "alias", "expand"):      # views of W' are free
-            self.seen |= {tuple(t.shape) for t in pytree.tree_leaves(out) if isinstance(t, torch.Tensor)}
+        # views of W' are free
+        if name not in ("t", "transpose", "permute", "detach", "view", "alias", "expand"):
+            self.seen |= {tuple(t.shape) for t in pytree.tree_leaves(out)
+                          if isinstance(t, torch.Tensor)}
         return out
 
 
@@ -383,15 +418,17 @@ def test_no_dense_gradient_is_ever_made():
     x = torch.randn(2, 3, 9, requires_grad=True)
     with Shapes() as spy:
         layer(x).sum().backward()
-    assert (5,) in spy.seen and (6, 5) in spy.seen          # dL/dz, and the thin products it is made of
+    # dL/dz, and the thin products it is made of
+    assert (5,) in spy.seen and (6, 5) in spy.seen
     assert (5, 9) not in spy.seen and (9, 5) not in spy.seen
     assert layer.base.weight.grad is None and layer.folded.grad is None
-    with Shapes() as spy:                                   # the spy does see a dense gradient where there is one
+    # the spy does see a dense gradient where there is one
+    with Shapes() as spy:
         F.linear(x, W.clone().requires_grad_()).sum().backward()
     assert (5, 9) in spy.seen or (9, 5) in spy.seen
 
 
-# ---------------------------------------------------------------------------------------------- the release's logits
+# ----------------------------------------------------------------------------- the release's logits
 @shapes
 def test_sigmoid_form_keeps_the_nuclear_norm(kind):
     """Fails if the sum is rescaled without S or not at all, or equal logits change the matrix."""
@@ -414,7 +451,8 @@ def test_sigmoid_form_trains_through_the_rescale():
     """Fails if the rescaling factor is a constant for autograd: logits would drift together."""
     layer, W, _ = seen_by_svf("tall", sigmoid=True)
     g = torch.Generator().manual_seed(8)
-    p, x, dy = torch.randn(5, generator=g), torch.randn(4, 5, generator=g), torch.randn(4, 9, generator=g)
+    p, x, dy = (torch.randn(5, generator=g), torch.randn(4, 5, generator=g),
+                torch.randn(4, 9, generator=g))
     with torch.no_grad():
         layer.z.copy_(p)
     layer.fold()
@@ -440,7 +478,9 @@ def test_get_z_is_the_effective_z():
 @pytest.mark.parametrize("family, modules", [("llama", "q,up,down"), ("gpt2", "qkv,o,down")])
 @pytest.mark.parametrize("tie", ["matrix", "layer", "module"])
 def test_the_gradient_of_a_tied_z_is_the_sum_over_what_it_scales(family, modules, tie):
-    """Fails if a tie joins the wrong matrices (GPT-2 calls two of a block c_proj), or a share of the gradient is lost."""
+    """Fails if a tie joins the wrong matrices (GPT-2 calls two of a block c_proj),
+    or a share of the gradient is lost.
+    """
     free, tied = attached(family, modules), attached(family, modules, tie=tie)
     for model in (free, tied):
         with torch.no_grad():
@@ -452,7 +492,8 @@ def test_the_gradient_of_a_tied_z_is_the_sum_over_what_it_scales(family, modules
     assert all(torch.equal(z, svf.get_z(free)[n]) for n, z in svf.get_z(tied).items())
     groups = {}
     for name, layer in svf.layers(free).items():
-        key = {"matrix": name, "layer": ".0." in name, "module": name.replace(".0.", ".").replace(".1.", ".")}[tie]
+        key = {"matrix": name, "layer": ".0." in name,
+               "module": name.replace(".0.", ".").replace(".1.", ".")}[tie]
         groups.setdefault(key, []).append(layer.z.grad.sum())
     got = [p.grad for p in svf.trained(tied).values()]
     assert len(got) == {"matrix": 6, "layer": 2, "module": 3}[tie]
@@ -462,36 +503,47 @@ def test_the_gradient_of_a_tied_z_is_the_sum_over_what_it_scales(family, modules
     assert torch.equal(tied(IDS), either(family)(IDS))
 
 
-# ---------------------------------------------------------------------------------------------- mixtures
+# ----------------------------------------------------------------------------------------- mixtures
 def test_mixtures():
-    """Fails if alpha multiplies z instead of z - 1, a missing layer counts as 0, or experts are taken out of order."""
-    a, b = {"x": torch.tensor([1.5, -0.25]), "y": torch.tensor([2.0])}, {"x": torch.tensor([0.5, 3.0]), "w": torch.zeros(3)}
+    """Fails if alpha multiplies z instead of z - 1,
+    a missing layer counts as 0, or experts are taken out of order.
+    """
+    a, b = ({"x": torch.tensor([1.5, -0.25]), "y": torch.tensor([2.0])},
+            {"x": torch.tensor([0.5, 3.0]), "w": torch.zeros(3)})
     mixed = svf.mix([a, b], [0.5, 0.25])
     assert mixed.keys() == {"w", "x", "y"}
     assert mixed["x"].tolist() == [1 + 0.5 * 0.5 + 0.25 * -0.5, 1 + 0.5 * -1.25 + 0.25 * 2.0]
     assert mixed["y"].tolist() == [1.5] and mixed["w"].tolist() == [0.75] * 3
     per_matrix = svf.mix([a, b], {"x": [1.0, 0.0], "y": [0.25, 9.0], "w": [9.0, 0.0]})
     assert all(torch.isfinite(z).all() for z in svf.mix([a, b], [-3.0, 3.0]).values())
-    assert torch.equal(per_matrix["x"], a["x"]) and per_matrix["y"].tolist() == [1.25] and per_matrix["w"].tolist() == [1] * 3
-    plain = svf.mix([a, b], [0.5, 0.25], plain=True)                # an expert without the layer has z = 1 there
+    assert torch.equal(per_matrix["x"], a["x"]) and per_matrix["y"].tolist() == [1.25]
+    assert per_matrix["w"].tolist() == [1] * 3
+    # an expert without the layer has z = 1 there
+    plain = svf.mix([a, b], [0.5, 0.25], plain=True)
     assert plain["x"].tolist() == [0.5 * 1.5 + 0.25 * 0.5, 0.5 * -0.25 + 0.25 * 3.0]
     assert plain["y"].tolist() == [1.25] and plain["w"].tolist() == [0.5] * 3
 
 
 def test_normalised_alpha():
-    """Fails if alpha is not divided by its sum, zeros (the base model) become NaN, or a small sum blows the change up."""
-    assert svf.normalised([0.5, 1.0, 0.5]) == [0.25, 0.5, 0.25] and svf.normalised(torch.tensor([0.25, -0.125])) == [2.0, -1.0]
+    """Fails if alpha is not divided by its sum, zeros (the base model) become NaN,
+    or a small sum blows the change up.
+    """
+    assert svf.normalised([0.5, 1.0, 0.5]) == [0.25, 0.5, 0.25]
+    assert svf.normalised(torch.tensor([0.25, -0.125])) == [2.0, -1.0]
     for small in ([0, 0, 0], [0.5, -0.5, 0.0625], [-1.0, 0.5]):
         assert svf.normalised(small) == small
 
 
 def test_mixture_with_one_expert_is_that_expert():
-    """Fails if alpha = 0 gives 0 or NaN, or a one-hot alpha something else than its expert (the release mixes logits)."""
+    """Fails if alpha = 0 gives 0 or NaN, or a one-hot alpha something else than its expert
+    (the release mixes logits).
+    """
     model = attached()
     base, experts = model(IDS), [random_expert(model, s) for s in (1, 2, 3)]
     zero, hot = svf.mix(experts, [0, 0, 0]), svf.mix(experts, [0, 1, 0])
     assert all((z == 1).all() for z in zero.values())
-    for name, z in hot.items():                             # 1 + (z - 1) is z up to one rounding of each
+    # 1 + (z - 1) is z up to one rounding of each
+    for name, z in hot.items():
         torch.testing.assert_close(z, experts[1][name], rtol=0, atol=2e-7)
     with svf.using(model, zero):
         assert torch.equal(model(IDS), base)
@@ -501,17 +553,20 @@ def test_mixture_with_one_expert_is_that_expert():
         torch.testing.assert_close(model(IDS), want, rtol=0, atol=1e-4)
 
 
-# ---------------------------------------------------------------------------------------------- the cache of SVDs
+# -------------------------------------------------------------------------------- the cache of SVDs
 @pytest.fixture
 def svds(monkeypatch):
     """The shapes that were decomposed so far."""
     calls, svd = [], torch.linalg.svd
-    monkeypatch.setattr(torch.linalg, "svd", lambda W, **kw: calls.append(tuple(W.shape)) or svd(W, **kw))
+    monkeypatch.setattr(torch.linalg, "svd",
+                        lambda W, **kw: calls.append(tuple(W.shape)) or svd(W, **kw))
     return calls
 
 
 def test_second_decomposition_is_read_from_the_cache(tmp_path, svds):
-    """Fails if the cache is never hit, returns other factors, or is made where it was not asked for."""
+    """Fails if the cache is never hit, returns other factors,
+    or is made where it was not asked for.
+    """
     first = svf.attach(model := either("gpt2"), cache=tmp_path / "svd", progress=False)
     assert len(svds) == len(first) == len(list((tmp_path / "svd").iterdir()))
     svf.attach(again := either("gpt2"), cache=tmp_path / "svd", progress=False)
@@ -523,7 +578,9 @@ def test_second_decomposition_is_read_from_the_cache(tmp_path, svds):
 
 
 def test_every_tensor_has_a_cache_entry_of_its_own(tmp_path, svds):
-    """Fails if the key leaves out the values, the shape or the dtype: another matrix's factors would come back."""
+    """Fails if the key leaves out the values, the shape or the dtype:
+    another matrix's factors would come back.
+    """
     W = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     changed = W.clone()
     changed[3, 5] += 1e-6
@@ -539,10 +596,12 @@ def test_every_tensor_has_a_cache_entry_of_its_own(tmp_path, svds):
     assert len(svds) == len(kin)
 
 
-@pytest.mark.parametrize("damage", ["empty", "truncated", "header", "other tensors", "no metadata", "swapped", "flipped bit"])
+@pytest.mark.parametrize("damage", ["empty", "truncated", "header", "other tensors", "no metadata",
+                                    "swapped", "flipped bit"])
 def test_damaged_cache_file_is_replaced(tmp_path, svds, damage):
-    """Fails if a file that is cut off, overwritten, that of another matrix under this name, or one with a single flipped
-    bit is used or stops the run."""
+    """Fails if a file that is cut off, overwritten, that of another matrix under this name,
+    or one with a single flipped bit is used or stops the run.
+    """
     W, other = torch.eye(5, 3) * 2 + 0.1, torch.eye(5, 3) * 3 + 0.1
     want = svf.decompose(W, tmp_path)
     path, = tmp_path.iterdir()
@@ -552,20 +611,24 @@ def test_damaged_cache_file_is_replaced(tmp_path, svds, damage):
         whole_of_other, = (tmp_path / "b").iterdir()
         path.write_bytes(whole_of_other.read_bytes())
     elif damage in ("other tensors", "no metadata"):
-        save_file({"U": torch.ones(1)}, path, {"format": "pt"} if damage == "other tensors" else None)
+        save_file({"U": torch.ones(1)}, path,
+                  {"format": "pt"} if damage == "other tensors" else None)
     else:
-        path.write_bytes({"empty": b"", "truncated": whole[:-7], "header": b"\xff" * 64 + whole[64:],
+        path.write_bytes({"empty": b"", "truncated": whole[:-7],
+                          "header": b"\xff" * 64 + whole[64:],
                           "flipped bit": whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:]}[damage])
     svds.clear()
     for got in (svf.decompose(W, tmp_path), svf.decompose(W, tmp_path)):
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-    assert svds == [(5, 3)]                                 # once to repair it; then the file is good again
+    # once to repair it; then the file is good again
+    assert svds == [(5, 3)]
 
 
 @pytest.mark.parametrize("why", ["closed", "full"])
 def test_a_cache_that_cannot_be_written_to_costs_no_answer(tmp_path, monkeypatch, capsys, why):
-    """Fails if a folder that cannot be made or a full disk stops the run, is told more than once or not at all, or other
-    factors come back."""
+    """Fails if a folder that cannot be made or a full disk stops the run,
+    is told more than once or not at all, or other factors come back.
+    """
     cache = tmp_path / "svd"
     if why == "closed":
         (tmp_path / "file").write_text("no folder")
@@ -585,21 +648,26 @@ def test_a_cache_that_cannot_be_written_to_costs_no_answer(tmp_path, monkeypatch
 
 
 def test_matrices_are_decomposed_side_by_side_on_one_thread_each(monkeypatch):
-    """Fails if one SVD runs on several threads (they wait for each other, and another count gives other bits), if the next
-    matrix waits for it, or torch's threads are not what they were, after a failure too."""
+    """Fails if one SVD runs on several threads
+    (they wait for each other, and another count gives other bits), if the next matrix waits for it,
+    or torch's threads are not what they were, after a failure too.
+    """
     together, threads, real = threading.Barrier(2, timeout=60), [], torch.linalg.svd
 
     def svd(W, **kw):
         threads.append(torch.get_num_threads())
-        together.wait()                                     # for the other one: it must be on its way
+        # for the other one: it must be on its way
+        together.wait()
         return real(W, **kw)
 
-    alone = [svf.decompose(torch.rand(40, 30, generator=torch.Generator().manual_seed(s))) for s in range(4)]
+    alone = [svf.decompose(torch.rand(40, 30, generator=torch.Generator().manual_seed(s)))
+             for s in range(4)]
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
         monkeypatch.setattr(torch.linalg, "svd", svd)
-        weights = {str(s): torch.rand(40, 30, generator=torch.Generator().manual_seed(s)) for s in range(4)}
+        weights = {str(s): torch.rand(40, 30, generator=torch.Generator().manual_seed(s))
+                   for s in range(4)}
         found = dict(svd_cache.decompose_all(weights, progress=False))
         assert threads == [1] * 4 and torch.get_num_threads() == 2
         for s in range(4):
@@ -613,16 +681,19 @@ def test_matrices_are_decomposed_side_by_side_on_one_thread_each(monkeypatch):
 
 
 def test_the_cache_can_be_listed(tmp_path):
-    """Fails if the count or the size is not that of the entries, or no folder at all is an error."""
+    """Fails if the count or the size is not that of the entries, or no folder at all is an error.
+    """
     assert svd_cache.listing(tmp_path / "svd") == (0, 0)
     svf.attach(either("gpt2"), cache=tmp_path / "svd", progress=False)
     count, size = svd_cache.listing(tmp_path / "svd")
-    assert count == 8 and size == sum(p.stat().st_size for p in (tmp_path / "svd").iterdir()) > 10_000
+    assert count == 8
+    assert size == sum(p.stat().st_size for p in (tmp_path / "svd").iterdir()) > 10_000
 
 
-# ---------------------------------------------------------------------------------------------- expert files
-META = {"base_model": "tiny", "base_sha256": "0" * 64, "task": "123", "seed": 3, "val_accuracy": 0.25,
-        "config": {"lr": 0.005, "as_released": False}, "parameterisation": "z"}
+# ------------------------------------------------------------------------------------- expert files
+META = {"base_model": "tiny", "base_sha256": "0" * 64, "task": "123", "seed": 3,
+        "val_accuracy": 0.25, "config": {"lr": 0.005, "as_released": False},
+        "parameterisation": "z"}
 
 
 @pytest.fixture
@@ -635,7 +706,9 @@ def saved(tmp_path):
 
 
 def test_expert_file_round_trip(saved):
-    """Fails if z loses bits on disk, numbers come back as text, or a text that looks like a number becomes one."""
+    """Fails if z loses bits on disk, numbers come back as text,
+    or a text that looks like a number becomes one.
+    """
     model, expert, path = saved
     loaded, meta = experts.load_expert(path, model)
     assert loaded.keys() == expert.keys() and all(torch.equal(loaded[n], expert[n]) for n in expert)
@@ -647,7 +720,9 @@ def test_expert_file_round_trip(saved):
 
 
 def test_expert_of_another_base_is_refused(saved):
-    """Fails if z of one model is silently used on another one, whose singular vectors it does not know."""
+    """Fails if z of one model is silently used on another one,
+    whose singular vectors it does not know.
+    """
     model, expert, path = saved
     model.base_sha256 = "f" * 64
     with pytest.raises(ValueError, match="another base.*allow-other-base") as e:
@@ -657,15 +732,17 @@ def test_expert_of_another_base_is_refused(saved):
 
 
 def test_damaged_expert_files_are_refused_in_one_line(saved):
-    """Fails if a cut-off file, a model's own weights, z that is not finite, not a vector or of no number at all, or a missing
-    file is loaded as an expert or reported by a library's traceback."""
+    """Fails if a cut-off file, a model's own weights, z that is not finite, not a vector or of no
+    number at all, or a missing file is loaded as an expert or reported by a library's traceback.
+    """
     model, expert, path = saved
     name, whole = next(iter(expert)), path.read_bytes()
 
     def refused(match, error=ValueError):
         with pytest.raises(error, match=match) as e:
             experts.load_expert(path, model)
-        assert type(e.value) is error and "\n" not in str(e.value) and "math.safetensors" in str(e.value)
+        assert type(e.value) is error and "\n" not in str(e.value)
+        assert "math.safetensors" in str(e.value)
 
     for cut in (0, 5, 100, len(whole) - 1):
         path.write_bytes(whole[:cut])
@@ -708,13 +785,18 @@ def test_new_expert_replaces_the_old_file(saved):
     model, expert, path = saved
     name = next(iter(expert))
     experts.save_expert(path, {name: torch.zeros(48)}, META)
-    assert load_file(path).keys() == {name} and (experts.load_expert(path, model)[0][name] == 0).all()
+    assert load_file(path).keys() == {name}
+    assert (experts.load_expert(path, model)[0][name] == 0).all()
 
 
 def test_a_picture_has_a_row_for_each_layer_that_occurs():
-    """Fails if a damaged name such as layers.999999999 asks for gigabytes, or rows are counted instead of named."""
-    names = ["model.layers.999999999.mlp.up_proj", "model.layers.2.mlp.up_proj", "model.layers.2.self_attn.q_proj"]
+    """Fails if a damaged name such as layers.999999999 asks for gigabytes,
+    or rows are counted instead of named.
+    """
+    names = ["model.layers.999999999.mlp.up_proj", "model.layers.2.mlp.up_proj",
+             "model.layers.2.self_attn.q_proj"]
     expert = {n: torch.full((3,), 1.0 + i) for i, n in enumerate(names)}
     layers, modules, grid = plots.by_layer_and_module(expert, lambda z: float(z[0]))
-    assert layers == [2, 999999999] and modules == ["up_proj", "q_proj"] and grid[0].tolist() == [2, 3]
+    assert layers == [2, 999999999] and modules == ["up_proj", "q_proj"]
+    assert grid[0].tolist() == [2, 3]
     assert grid[1, 0] == 1 and grid[1, 1].isnan()

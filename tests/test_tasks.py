@@ -1,4 +1,6 @@
-"""Tasks: disjoint splits, rewards that are earned, and a reader's own file with errors that name the line."""
+"""Tasks: disjoint splits, rewards that are earned, and a reader's own file with errors
+that name the line.
+"""
 import json
 import os
 import random
@@ -7,13 +9,15 @@ import pytest
 from conftest import soon
 
 from t2mini import tasks
-from t2mini.questions import code as problems_code, math as problems_math, other as problems_other, reasoning as problems_reasoning
+from t2mini.questions import (code as problems_code, math as problems_math,
+                              other as problems_other, reasoning as problems_reasoning)
 from t2mini.questions import wide as problems_wide
 from t2mini.questions import asserts, published, sandbox, yours
 from t2mini.questions.example import Example, split_of
 from t2mini.questions.yours import example_of
 
-MADE = ("math", "code", "reasoning", "math-unseen", "code-unseen", "reasoning-unseen", "other", "dispatch")
+MADE = ("math", "code", "reasoning", "math-unseen", "code-unseen", "reasoning-unseen",
+        "other", "dispatch")
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -22,29 +26,35 @@ def test_examples_repeat_and_splits_are_disjoint(name):
     task = tasks.get(name)
     assert task.examples("test", 6, 5) == task.examples("test", 6, 5) != task.examples("test", 6, 6)
     keys = {s: {e.key for seed in (0, 1) for e in task.examples(s, 25, seed)} for s in tasks.SPLITS}
-    assert not keys["train"] & keys["test"] and not keys["train"] & keys["val"] and not keys["val"] & keys["test"]
+    assert not keys["train"] & keys["test"] and not keys["train"] & keys["val"]
+    assert not keys["val"] & keys["test"]
     assert len({e.prompt for e in task.examples("train", 60)}) == 60
-    assert all(split_of(e) == s for s in tasks.SPLITS for e in task.examples(s, 5, 2)) and task.examples("val", 0) == []
+    assert all(split_of(e) == s for s in tasks.SPLITS for e in task.examples(s, 5, 2))
+    assert task.examples("val", 0) == []
     with pytest.raises(ValueError, match="unknown split"):
         task.examples("whole", 1)
 
 
 @pytest.mark.parametrize("name", [n for n in MADE if n != "dispatch"])
 def test_gold_answers_earn_and_others_do_not(name):
-    """Fails if the reference answer is not worth 1, or nothing, nonsense or the question itself is worth anything."""
+    """Fails if the reference answer is not worth 1, or nothing,
+    nonsense or the question itself is worth anything.
+    """
     examples = tasks.get(name).examples("train", 15, 3)
     assert tasks.rewards(examples, [e.answer for e in examples]) == [1.0] * 15
     assert sum(tasks.rewards(examples, [""] * 15)) == 0
     assert sum(tasks.rewards(examples, ["I do not know."] * 15)) == 0
     if name.startswith("code"):
-        assert sum(tasks.rewards(examples, [f"def {e.name}(*a):\n    return None" for e in examples])) == 0
+        assert sum(tasks.rewards(
+            examples, [f"def {e.name}(*a):\n    return None" for e in examples])) == 0
 
 
 def test_unseen_shares_no_kind_with_seen():
     """Fails if a family that trains is also called unseen."""
     for name in ("math", "code", "reasoning"):
         seen, unseen = (tasks.get(n).examples("train", 300) for n in (name, f"{name}-unseen"))
-        kinds, keys = ([{read(e) for e in pool} for pool in (seen, unseen)] for read in (lambda e: e.kind, lambda e: e.key))
+        kinds, keys = ([{read(e) for e in pool} for pool in (seen, unseen)]
+                       for read in (lambda e: e.kind, lambda e: e.key))
         assert not kinds[0] & kinds[1] and len(kinds[0]) > 5 and len(kinds[1]) > 5
         assert not keys[0] & keys[1]
     assert not set(problems_code.FRAMES) & set(problems_code.FRAMES_UNSEEN)
@@ -58,53 +68,65 @@ def test_unseen_shares_no_kind_with_seen():
 
 def test_a_task_with_too_few_examples_says_so():
     """Fails if asking for more different examples than there are runs for ever or returns fewer."""
-    task = tasks.Task("tiny", lambda rng: Example(f"q{rng.randrange(30)}", "1", "number"), 4, "math")
+    task = tasks.Task("tiny",
+                      lambda rng: Example(f"q{rng.randrange(30)}", "1", "number"), 4, "math")
     with pytest.raises(ValueError, match="tiny has only .* in its test split; asked for 30"):
         task.examples("test", 30)
 
 
-MISCHIEF = ["", "def {name}(", "```python\n```", "def other(*a): return 1", "import os\nos._exit(0)", "raise SystemExit(0)",
+MISCHIEF = ["", "def {name}(", "```python\n```", "def other(*a): return 1",
+            "import os\nos._exit(0)", "raise SystemExit(0)",
             "class E:\n    def __eq__(self, other): return True\ndef {name}(*a): return E()",
-            "import sys\ndef {name}(*a): return [f.f_locals for f in sys._current_frames().values()]",
-            "print('+V(1, 1, 1, 1, 1, 1)')\nraise SystemExit", "def {name}(*a): return 10 ** 400",
-            "def {name}(*a): return float('inf')"]
+            "import sys\n"
+            "def {name}(*a): return [f.f_locals for f in sys._current_frames().values()]",
+            "print('+V(1, 1, 1, 1, 1, 1)')\nraise SystemExit",
+            "def {name}(*a): return 10 ** 400", "def {name}(*a): return float('inf')"]
 
 
 def test_mischief_earns_nothing():
-    """Fails if ending early, a forged result, an object equal to everything or a huge number pays, or stops training."""
+    """Fails if ending early, a forged result, an object equal to everything or a huge number pays,
+    or stops training.
+    """
     example = tasks.get("code").examples("train", 1, 4)[0]
-    assert tasks.rewards([example] * len(MISCHIEF), [text.replace("{name}", example.name) for text in MISCHIEF]) == [
-        0.0] * len(MISCHIEF)
+    assert (tasks.rewards([example] * len(MISCHIEF),
+                          [text.replace("{name}", example.name) for text in MISCHIEF])
+            == [0.0] * len(MISCHIEF))
     # all hidden calls must pass, not the first ones, and an answer of another length is none
-    wrong = tasks.replace(example, calls=(*example.calls[:-1], (example.calls[-1][0], "something else")))
+    wrong = tasks.replace(example,
+                          calls=(*example.calls[:-1], (example.calls[-1][0], "something else")))
     assert tasks.rewards([example, wrong], [example.answer] * 2) == [1.0, 0.0]
     values = tuple(value for _, value in example.calls)
     outcome = sandbox.Outcome
-    assert asserts.passes(example, outcome(values)) and not asserts.passes(example, outcome(values[:-1]))
-    assert not asserts.passes(example, outcome(None, "timeout")) and not asserts.passes(example, outcome(()))
+    assert asserts.passes(example, outcome(values))
+    assert not asserts.passes(example, outcome(values[:-1]))
+    assert not asserts.passes(example, outcome(None, "timeout"))
+    assert not asserts.passes(example, outcome(()))
 
 
 def test_mixed_batches_keep_their_order():
     """Fails if the sandbox's results are handed to the wrong examples."""
-    some = [tasks.get(n).examples("train", 1, 9)[0] for n in ("math", "code", "reasoning", "code", "other")]
+    some = [tasks.get(n).examples("train", 1, 9)[0]
+            for n in ("math", "code", "reasoning", "code", "other")]
     assert tasks.rewards(some, [e.answer for e in some]) == [1.0] * 5
     texts = [some[0].answer, "def x(): pass", some[2].answer, some[3].answer, "nothing"]
     assert tasks.rewards(some, texts) == [1.0, 0.0, 1.0, 1.0, 0.0]
 
 
 def test_dispatch_is_balanced_and_uses_the_one_prompt():
-    """Fails if training and asking use different dispatch prompts, a class is missing ("other" was, in the release), or the
-    dispatcher learns from the experts' own questions alone."""
+    """Fails if training and asking use different dispatch prompts, a class is missing
+    ("other" was, in the release), or the dispatcher learns from the experts' own questions alone.
+    """
     examples = tasks.get("dispatch").examples("train", 200)
     for label in tasks.LABELS:
         assert 30 < sum(e.answer == label for e in examples) < 70
-    makers = {"code": problems_code.make_code, "math": problems_math.make_math, "other": problems_other.make_other,
-              "reasoning": problems_reasoning.make_reasoning}
+    makers = {"code": problems_code.make_code, "math": problems_math.make_math,
+              "other": problems_other.make_other, "reasoning": problems_reasoning.make_reasoning}
     wide = 0
     for seed in range(40):
         rng = random.Random(seed)
         label = rng.choice(tasks.LABELS)
-        asked, example = problems_wide.either(rng, label, makers[label]), tasks.make_dispatch(random.Random(seed))
+        asked, example = (problems_wide.either(rng, label, makers[label]),
+                          tasks.make_dispatch(random.Random(seed)))
         assert example.prompt == tasks.dispatch_prompt(asked.prompt) and example.key == asked.key
         assert (example.answer, example.match, example.kind) == (label, "label", label)
         assert tasks.option_texts(example) == list(tasks.LABELS)
@@ -114,18 +136,24 @@ def test_dispatch_is_balanced_and_uses_the_one_prompt():
 
 
 def test_long_questions_are_cut():
-    """Fails if a long question overflows the context, loses its end (where the request often is), or a short one is cut."""
+    """Fails if a long question overflows the context, loses its end (where the request often is),
+    or a short one is cut.
+    """
     prompt = tasks.dispatch_prompt("start " + "word " * 5000 + "the end")
     assert len(prompt) < 2000 and "start word" in prompt and "word the end" in prompt
-    assert "x" * 1200 in tasks.dispatch_prompt("x" * 1200) and "x" * 801 not in tasks.dispatch_prompt("x" * 1201)
+    assert "x" * 1200 in tasks.dispatch_prompt("x" * 1200)
+    assert "x" * 801 not in tasks.dispatch_prompt("x" * 1201)
 
 
-@pytest.mark.parametrize("text, want", [("math", "math"), ("Math.", "math"), ("\\boxed{math}", "math"), ("The skill is CODE", "code"),
-                                        ("math or code", None), ("", None), ("maths", None), ("other\n", "other"), ("MATH", "math"),
-                                        ("**Reasoning**", "reasoning"), ("\\boxed{Math}", "math"), ("math, math", "math"),
-                                        ("mathematics", None), ("1", None), ("another", None)])
+@pytest.mark.parametrize("text, want", [
+    ("math", "math"), ("Math.", "math"), ("\\boxed{math}", "math"), ("The skill is CODE", "code"),
+    ("math or code", None), ("", None), ("maths", None), ("other\n", "other"), ("MATH", "math"),
+    ("**Reasoning**", "reasoning"), ("\\boxed{Math}", "math"), ("math, math", "math"),
+    ("mathematics", None), ("1", None), ("another", None)])
 def test_labels(text, want):
-    """Fails if case or punctuation makes a label unreadable (the release wants an exact match), or two count as one."""
+    """Fails if case or punctuation makes a label unreadable (the release wants an exact match),
+    or two count as one.
+    """
     assert tasks.find_label(text) == want
 
 
@@ -137,7 +165,8 @@ def test_unparseable_is_wrong():
     assert sum(tasks.rewards(dispatch, ["hmm"] * 20)) == 0
     with pytest.raises(ValueError, match="no right answer"):
         tasks.right(Example("p", "", "open"), "x")
-    of_each = [Example("p", "5", "number"), Example("p", "Paris", "exact"), Example("p", "sun", "contains"),
+    of_each = [Example("p", "5", "number"), Example("p", "Paris", "exact"),
+               Example("p", "sun", "contains"),
                Example("p", "dog", "choice", options=("dog", "cat")), Example("p", "math", "label"),
                tasks.get("code").examples("val", 1)[0]]
     for text in ("", " ", "?", "\n\n", "hmm, A dog or cat", "5 or 6", "\ufffd"):
@@ -145,10 +174,13 @@ def test_unparseable_is_wrong():
 
 
 def test_open_requests_are_never_graded():
-    """Fails if the task "other" holds a request that has no right answer, or an open one can be scored."""
+    """Fails if the task "other" holds a request that has no right answer,
+    or an open one can be scored.
+    """
     rng = random.Random(0)
     assert any(problems_other.make_other(rng).match == "open" for _ in range(20))
-    assert {e.match for s in tasks.SPLITS for e in tasks.get("other").examples(s, 60)} == {"contains"}
+    assert ({e.match for s in tasks.SPLITS for e in tasks.get("other").examples(s, 60)}
+            == {"contains"})
     with pytest.raises(ValueError, match="no right answer"):
         tasks.rewards([Example("Tell me a story.", "", "open")], ["Once upon a time ..."])
 
@@ -169,31 +201,42 @@ def write(path, rows):
 
 
 def test_your_own_file(tmp_path):
-    """Fails if a match kind does not grade, a split overlaps, or a repeated prompt sits in two splits."""
-    rows = [{"prompt": f"q{i}", "answer": "Yes"} for i in range(20)] + [{"prompt": "q0", "answer": "Yes"}]
+    """Fails if a match kind does not grade, a split overlaps,
+    or a repeated prompt sits in two splits.
+    """
+    rows = ([{"prompt": f"q{i}", "answer": "Yes"} for i in range(20)]
+            + [{"prompt": "q0", "answer": "Yes"}])
     task = tasks.get(write(tmp_path / "a.jsonl", rows))
     split = {s: {e.prompt for e in task.examples(s, 99)} for s in tasks.SPLITS}
-    assert [len(split[s]) for s in tasks.SPLITS] == [10, 8, 2] and len(set.union(*split.values())) == 20
+    assert [len(split[s]) for s in tasks.SPLITS] == [10, 8, 2]
+    assert len(set.union(*split.values())) == 20
     kinds = [({"prompt": "p", "answer": 7, "match": "number"}, "It is 7.", "8"),
              ({"prompt": "p", "answer": "Yes"}, "yes.", "yes, no"),
-             ({"prompt": "p", "answer": "b c", "match": "choice", "options": ["a", "b c"]}, "B", "a"),
+             ({"prompt": "p", "answer": "b c", "match": "choice", "options": ["a", "b c"]}, "B",
+              "a"),
              ({"prompt": "p", "answer": "sun", "match": "contains"}, "The sun!", "sunny"),
-             ({"prompt": "p", "answer": " the sun ", "match": "contains"}, "It is the sun.", "the moon"),
+             ({"prompt": "p", "answer": " the sun ", "match": "contains"},
+              "It is the sun.", "the moon"),
              ({"prompt": "p", "answer": "1,080", "match": "number"}, "1080", "2,080"),
              ({"prompt": "p", "answer": 2, "match": "choice", "options": [1, 2, 3]}, "2", "3")]
     for row, good, bad in kinds:
         example = example_of(row)
         assert tasks.rewards([example] * 2, [good, bad]) == [1.0, 0.0]
-    assert task.examples("train", 5, 1) == task.examples("train", 5, 1) != task.examples("train", 5, 2)
+    assert (task.examples("train", 5, 1) == task.examples("train", 5, 1)
+            != task.examples("train", 5, 2))
     assert len(task.examples("val", 99)) == 8                       # as many as there are
     with pytest.raises(ValueError, match="unknown split"):
         task.examples("whole", 1)
 
 
 def test_files_as_people_have_them(tmp_path):
-    """Fails if a byte order mark, Windows line ends, a missing last newline or U+2028 inside a text breaks a good file."""
-    rows = [json.dumps({"prompt": f"q{i} \u2028 \u00e4", "answer": "x"}, ensure_ascii=False) for i in range(10)]
-    for name, text in (("bom", "\ufeff" + "\n".join(rows) + "\n"), ("windows", "\r\n".join(rows) + "\r\n"), ("cut", "\n".join(rows))):
+    """Fails if a byte order mark, Windows line ends,
+    a missing last newline or U+2028 inside a text breaks a good file.
+    """
+    rows = [json.dumps({"prompt": f"q{i} \u2028 \u00e4", "answer": "x"}, ensure_ascii=False)
+            for i in range(10)]
+    for name, text in (("bom", "\ufeff" + "\n".join(rows) + "\n"),
+                       ("windows", "\r\n".join(rows) + "\r\n"), ("cut", "\n".join(rows))):
         path = tmp_path / f"{name}.jsonl"
         path.write_bytes(text.encode("utf-8"))
         task = tasks.get(str(path))
@@ -202,24 +245,35 @@ def test_files_as_people_have_them(tmp_path):
 
 
 @pytest.mark.parametrize("line, says", [
-    ("", "empty line"), ("{", "not JSON"), ("[1]", "object"), ('{"prompt": "p"}', "answer"), ('{"answer": "a"}', "prompt"),
-    ('{"prompt": "", "answer": "a"}', "prompt"), ('{"prompt": "p", "answer": "a", "match": "maybe"}', "match"),
-    ('{"prompt": "p", "answer": "a", "match": "number"}', "not one"), ('{"prompt": "p", "answer": "a", "match": "choice"}', "options"),
-    ("   ", "empty line"), ('{"prompt": "p", "answer": null}', "answer"), ('{"prompt": ["p"], "answer": "a"}', "prompt"),
+    ("", "empty line"), ("{", "not JSON"), ("[1]", "object"), ('{"prompt": "p"}', "answer"),
+    ('{"answer": "a"}', "prompt"), ('{"prompt": "", "answer": "a"}', "prompt"),
+    ('{"prompt": "p", "answer": "a", "match": "maybe"}', "match"),
+    ('{"prompt": "p", "answer": "a", "match": "number"}', "not one"),
+    ('{"prompt": "p", "answer": "a", "match": "choice"}', "options"),
+    ("   ", "empty line"), ('{"prompt": "p", "answer": null}', "answer"),
+    ('{"prompt": ["p"], "answer": "a"}', "prompt"),
     ('{"prompt": "p", "answer": "3 or 4", "match": "number"}', "'3 or 4' is not one"),
-    ('{"prompt": "p", "answer": "?!"}', "nothing is left"), ('{"prompt": "p", "answer": "a", "match": "open"}', "match"),
-    ('{"prompt": "p", "answer": "c", "match": "choice", "options": ["a", "b"]}', "holds the answer"),
+    ('{"prompt": "p", "answer": "?!"}', "nothing is left"),
+    ('{"prompt": "p", "answer": "a", "match": "open"}', "match"),
+    ('{"prompt": "p", "answer": "c", "match": "choice", "options": ["a", "b"]}',
+     "holds the answer"),
     ('{"prompt": "p", "answer": "a", "match": "choice", "options": "a"}', "list of texts"),
     # options that cannot be told apart, or are no texts, whatever the match
-    ('{"prompt": "p", "answer": "a", "match": "choice", "options": ["a", "b", "a"]}', "holds 'a' 2 times"),
-    ('{"prompt": "p", "answer": "a", "match": "choice", "options": ["a", " a"]}', "holds 'a' 2 times"),
+    ('{"prompt": "p", "answer": "a", "match": "choice", "options": ["a", "b", "a"]}',
+     "holds 'a' 2 times"),
+    ('{"prompt": "p", "answer": "a", "match": "choice", "options": ["a", " a"]}',
+     "holds 'a' 2 times"),
     ('{"prompt": "p", "answer": "1", "match": "number", "options": [1, "1"]}', "holds '1' 2 times"),
     ('{"prompt": "p", "answer": "a", "options": ["b", "c"]}', "'a' is not one of them"),
-    ('{"prompt": "p", "answer": "a", "match": "contains", "options": ["b", "c"]}', "'a' is not one of them"),
+    ('{"prompt": "p", "answer": "a", "match": "contains", "options": ["b", "c"]}',
+     "'a' is not one of them"),
     ('{"prompt": "p", "answer": "a", "match": "contains", "options": "ab"}', "list of texts"),
-    ('{"prompt": "p", "answer": "a", "options": ["a", null]}', "list of texts"), ('{"prompt": "p", "answer": "a", "options": ["a", ""]}', "list of texts"),
-    ('{"prompt": "p", "answer": "a", "options": {"a": 1}}', "list of texts"), ('{"prompt": "p", "answer": "a", "options": ["a"]}', "two at least"),
-    ('{"prompt": "p", "answer": "a", "options": null}', "list of texts"), ('{"prompt": "p", "answer": "a", "options": 0}', "list of texts"),
+    ('{"prompt": "p", "answer": "a", "options": ["a", null]}', "list of texts"),
+    ('{"prompt": "p", "answer": "a", "options": ["a", ""]}', "list of texts"),
+    ('{"prompt": "p", "answer": "a", "options": {"a": 1}}', "list of texts"),
+    ('{"prompt": "p", "answer": "a", "options": ["a"]}', "two at least"),
+    ('{"prompt": "p", "answer": "a", "options": null}', "list of texts"),
+    ('{"prompt": "p", "answer": "a", "options": 0}', "list of texts"),
 ])
 def test_bad_lines_are_named(tmp_path, line, says):
     """Fails if an error in a reader's file does not say in which line it is."""
@@ -232,36 +286,45 @@ def test_bad_lines_are_named(tmp_path, line, says):
         tasks.get(write(tmp_path / "c.jsonl", [{"prompt": "p", "answer": "a"}])).examples("test", 1)
 
 
-OPTIONS = [("positive", "not positive"), ("Rr", "rr", "RR"), ("no", "no.", "No!"), ("a dog", "dog", "the dog"), ("B", "A"), ("1", "1.0", "01"),
-           ("hot dog", "dog", "dog, hot"), ("B) x", "A) x"), ("5", "5 or 6", "6"), ("the answer is b", "x", "b")]
+OPTIONS = [("positive", "not positive"), ("Rr", "rr", "RR"), ("no", "no.", "No!"),
+           ("a dog", "dog", "the dog"), ("B", "A"), ("1", "1.0", "01"),
+           ("hot dog", "dog", "dog, hot"), ("B) x", "A) x"), ("5", "5 or 6", "6"),
+           ("the answer is b", "x", "b")]
 
 
 @pytest.mark.parametrize("match", ["choice", "exact", "contains", "number"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_an_option_is_judged_by_identity(options, match):
-    """Fails if an option that was chosen goes through the grader of free text, which takes it for another: options that
-    contain one another, differ only in case, or are equal as words or numbers."""
+    """Fails if an option that was chosen goes through the grader of free text,
+    which takes it for another: options that contain one another, differ only in case,
+    or are equal as words or numbers.
+    """
     if match == "number" and not options[0].replace(".", "").isdigit():
         options = ("3", "3.0", "1,000", "1000")
     for i, answer in enumerate(options):
         if match == "number" and tasks.to_number(answer) is None:
             continue
-        example = example_of({"prompt": "p", "answer": answer, "match": match, "options": list(options)})
+        example = example_of({"prompt": "p", "answer": answer, "match": match,
+                              "options": list(options)})
         texts = tasks.option_texts(example)
-        assert tasks.rewards([example] * len(texts), texts) == [float(j == i) for j in range(len(texts))], (answer, texts)
+        assert (tasks.rewards([example] * len(texts), texts)
+                == [float(j == i) for j in range(len(texts))]), (answer, texts)
         assert tasks.rewards([example], [f" {texts[i]}\n"]) == [1.0]
 
 
 def test_options_that_differ_in_case_are_found_in_free_text():
     """Fails if "It is rr." names Rr."""
     example = Example("p", "rr", "choice", options=("Rr", "rr"))
-    assert tasks.rewards([example] * 3, ["It is rr.", "It is Rr.", "The answer is RR"]) == [1.0, 0.0, 0.0]
+    assert (tasks.rewards([example] * 3, ["It is rr.", "It is Rr.", "The answer is RR"])
+            == [1.0, 0.0, 0.0])
     one = Example("p", "Dog", "choice", options=("Dog", "cat"))
     assert tasks.rewards([one] * 2, ["a dog", "CAT"]) == [1.0, 0.0]
 
 
 def test_options_that_the_objective_needs_are_asked_for_when_the_file_is_read(tmp_path):
-    """Fails if a row without options is found only when it is drawn, hours later, or stops a run that needs none."""
+    """Fails if a row without options is found only when it is drawn, hours later,
+    or stops a run that needs none.
+    """
     rows = [{"prompt": f"q{i}", "answer": "a", "options": ["a", "b"]} for i in range(30)]
     assert len(tasks.get(write(tmp_path / "a.jsonl", rows), choose=True).examples("train", 3)) == 3
     path = write(tmp_path / "b.jsonl", [*rows, {"prompt": "no list", "answer": "a"}])
@@ -274,7 +337,9 @@ def test_options_that_the_objective_needs_are_asked_for_when_the_file_is_read(tm
 
 
 def test_files_that_never_end_are_refused(tmp_path, monkeypatch):
-    """Fails if a pipe, a device, a folder or a file of any size is read as questions (BREAKS row 19: they hang)."""
+    """Fails if a pipe, a device, a folder or a file of any size is read as questions
+    (BREAKS row 19: they hang).
+    """
     os.mkfifo(tmp_path / "pipe.jsonl")
     os.symlink("/dev/zero", tmp_path / "zero.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
@@ -290,10 +355,14 @@ def test_files_that_never_end_are_refused(tmp_path, monkeypatch):
     assert tasks.get(str(tmp_path / "link.jsonl"))
 
 
-@pytest.mark.parametrize("n, sizes", [(1, (1, 0, 0)), (10, (5, 4, 1)), (20, (10, 8, 2)), (40, (20, 16, 4)), (50, (25, 20, 5)), (67, (41, 20, 6)),
-                                      (100, (70, 20, 10)), (199, (140, 40, 19)), (200, (160, 20, 20)), (400, (320, 40, 40))])
+@pytest.mark.parametrize("n, sizes",
+                         [(1, (1, 0, 0)), (10, (5, 4, 1)), (20, (10, 8, 2)), (40, (20, 16, 4)),
+                          (50, (25, 20, 5)), (67, (41, 20, 6)), (100, (70, 20, 10)),
+                          (199, (140, 40, 19)), (200, (160, 20, 20)), (400, (320, 40, 40))])
 def test_small_files_have_validation_questions(tmp_path, n, sizes):
-    """Fails if 40 rows have 4 of validation, if a larger file's splits move, or one prompt is in two."""
+    """Fails if 40 rows have 4 of validation, if a larger file's splits move,
+    or one prompt is in two.
+    """
     rows = [Example(f"q{i}", "a", "exact") for i in range(n)]
     found = yours.split(rows)
     assert tuple(len(found[s]) for s in tasks.SPLITS) == sizes and yours.split(rows) == found
@@ -303,18 +372,26 @@ def test_small_files_have_validation_questions(tmp_path, n, sizes):
 
 
 def test_contains_that_pays_for_hedging_is_warned_of(tmp_path, capsys):
-    """Fails if "positive or negative" earns 1 on every row and nobody says so, or a file that is right is warned of."""
+    """Fails if "positive or negative" earns 1 on every row and nobody says so,
+    or a file that is right is warned of.
+    """
     def err(rows):
         tasks.get(write(tmp_path / "a.jsonl", rows))
         return capsys.readouterr().err
     asked = "Is it positive or negative? {}"
-    rows = [{"prompt": asked.format(i), "answer": ("Positive", "negative")[i % 2], "match": "contains"} for i in range(9)]
+    rows = [{"prompt": asked.format(i), "answer": ("Positive", "negative")[i % 2],
+             "match": "contains"} for i in range(9)]
     assert tasks.rewards([example_of(r) for r in rows], ["positive or negative"] * 9) == [1.0] * 9
     said = err(rows)
-    assert said.count("\n") == 1 and "9 of 9 prompts" in said and "`match` choice with `options`" in said
-    assert "1 of 3 prompts" in err([rows[0], {"prompt": "q", "answer": "negative", "match": "contains"}, {"prompt": "r", "answer": "sun", "match": "contains"}])
-    for fine in ([{**r, "match": "choice", "options": ["Positive", "negative"]} for r in rows], [{**r, "prompt": f"How is it? {i}"} for i, r in enumerate(rows)],
-                 [{**r, "prompt": f"Say positive. {i}", "answer": "positive"} for i, r in enumerate(rows)]):
+    assert said.count("\n") == 1 and "9 of 9 prompts" in said
+    assert "`match` choice with `options`" in said
+    assert "1 of 3 prompts" in err([rows[0],
+                                    {"prompt": "q", "answer": "negative", "match": "contains"},
+                                    {"prompt": "r", "answer": "sun", "match": "contains"}])
+    for fine in ([{**r, "match": "choice", "options": ["Positive", "negative"]} for r in rows],
+                 [{**r, "prompt": f"How is it? {i}"} for i, r in enumerate(rows)],
+                 [{**r, "prompt": f"Say positive. {i}", "answer": "positive"}
+                  for i, r in enumerate(rows)]):
         assert err(fine) == ""
 
 
@@ -322,17 +399,24 @@ def test_time_outs_are_counted(monkeypatch):
     """Fails if a caller cannot tell programs that took too long from wrong ones (CASES row 7)."""
     from collections import Counter
     example = Example("q", "a", "code", calls=(((3,), 3),), name="f")
-    monkeypatch.setattr(sandbox, "call_many", lambda jobs, real=sandbox.call_many: real(jobs, seconds=0.2))
+    monkeypatch.setattr(sandbox, "call_many",
+                        lambda jobs, real=sandbox.call_many: real(jobs, seconds=0.2))
     counts = Counter()
-    programs = ["def f(x): return 3", "def f(x):\n    while True: pass", "def f(x): return 4", "```python\nwhile True: x = 1\n```"]
+    programs = ["def f(x): return 3", "def f(x):\n    while True: pass", "def f(x): return 4",
+                "```python\nwhile True: x = 1\n```"]
     assert tasks.rewards([example] * 4, programs, counts) == [1.0, 0.0, 0.0, 0.0]
-    assert counts == {"timeouts": 2} and tasks.rewards([example], programs[:1], counts) == [1.0] and counts["timeouts"] == 2
+    assert counts == {"timeouts": 2} and tasks.rewards([example], programs[:1], counts) == [1.0]
+    assert counts["timeouts"] == 2
 
 
 def test_annotations_work_behind_a_prompt(monkeypatch):
-    """Fails if `from __future__` in an answer is a syntax error because the prompt's program stands before it."""
-    example = Example("q", "a", "code", calls=(((3,), 3),), name="f", before='from typing import List\n\ndef f(x):\n    """ x """\n')
-    assert tasks.rewards([example], ["from __future__ import annotations\n\ndef f(x: Nowhere) -> int:\n    return x"]) == [1.0]
+    """Fails if `from __future__` in an answer is a syntax error
+    because the prompt's program stands before it.
+    """
+    example = Example("q", "a", "code", calls=(((3,), 3),), name="f",
+                      before='from typing import List\n\ndef f(x):\n    """ x """\n')
+    assert tasks.rewards([example], ["from __future__ import annotations\n\n"
+                                     "def f(x: Nowhere) -> int:\n    return x"]) == [1.0]
 
 
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
@@ -344,9 +428,12 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
 
 
 def test_all_rows_of_a_file_are_a_split_of_their_own(tmp_path):
-    """Fails if a file that training never read can only be scored by the tenth of it, or another task has such a split."""
+    """Fails if a file that training never read can only be scored by the tenth of it,
+    or another task has such a split.
+    """
     path = tmp_path / "held_out.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": str(i)}) + "\n" for i in range(12)))
+    path.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": str(i)}) + "\n"
+                            for i in range(12)))
     task = tasks.get(str(path))
     assert sorted(e.answer for e in task.examples("all", 99)) == sorted(map(str, range(12)))
     assert len(task.examples("test", 99)) == 1

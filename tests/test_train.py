@@ -1,4 +1,6 @@
-"""The loop around an update: settings that make sense, warnings, checkpoints at every step, a log that is one run's."""
+"""The loop around an update: settings that make sense, warnings, checkpoints at every step,
+a log that is one run's.
+"""
 import io
 import json
 import sys
@@ -23,16 +25,19 @@ from t2mini.train import Run, attach, train
 NAN, INF = float("nan"), float("inf")
 
 
-# ---------------------------------------------------------------------------------------------- settings
+# ----------------------------------------------------------------------------------------- settings
 @pytest.mark.parametrize("changes", [
-    {"clip": -1.0}, {"clip": 0.0}, {"temperature": -1.0}, {"temperature": NAN}, {"temperature": INF}, {"temperature": 1e-6},
-    {"kl": NAN}, {"kl": -0.1}, {"lr": INF}, {"lr": 0.0}, {"lr": "fast"}, {"max_tokens": -5}, {"samples": 10 ** 8},
-    {"samples": 0}, {"samples": 2.5}, {"samples": True}, {"prompts": 4096, "samples": 1024}, {"steps": 0}, {"val_n": 0},
-    {"val_every": 0}, {"patience": 0}, {"seed": -1}, {"rank": 0}, {"lora_alpha": NAN}, {"baseline": "mean"}, {"tie": "all"},
-    {"must_stop": 1}, {"modules": None}, {"as_released": ["all"]}, {"objective": "rewards"}, {"method": "dora"}, {"layers": "third"}])
+    {"clip": -1.0}, {"clip": 0.0}, {"temperature": -1.0}, {"temperature": NAN},
+    {"temperature": INF}, {"temperature": 1e-6}, {"kl": NAN}, {"kl": -0.1},
+    {"lr": INF}, {"lr": 0.0}, {"lr": "fast"}, {"max_tokens": -5}, {"samples": 10 ** 8},
+    {"samples": 0}, {"samples": 2.5}, {"samples": True}, {"prompts": 4096, "samples": 1024},
+    {"steps": 0}, {"val_n": 0}, {"val_every": 0}, {"patience": 0}, {"seed": -1}, {"rank": 0},
+    {"lora_alpha": NAN}, {"baseline": "mean"}, {"tie": "all"}, {"must_stop": 1}, {"modules": None},
+    {"as_released": ["all"]}, {"objective": "rewards"}, {"method": "dora"}, {"layers": "third"}])
 def test_a_setting_out_of_its_range_is_one_line(changes):
-    """Fails if a number that turns the update round, divides by nothing or never ends is accepted, or the line does not
-    name the option."""
+    """Fails if a number that turns the update round, divides by nothing or never ends is accepted,
+    or the line does not name the option.
+    """
     name = next(iter(changes))
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} ") as e:
         settled(TrainConfig(**changes))
@@ -51,34 +56,47 @@ def test_every_number_has_a_range_and_its_ends_are_in_it():
 
 @pytest.mark.parametrize("changes, says", [
     ({"samples": 1}, "its own mean"), ({"temperature": 0.0}, "--temperature=0 teaches nothing"),
-    ({"samples": 1, "prompts": 1, "baseline": "batch"}, "one answer"), ({"kl": 0.1, "objective": "options"}, "--kl"),
+    ({"samples": 1, "prompts": 1, "baseline": "batch"}, "one answer"),
+    ({"kl": 0.1, "objective": "options"}, "--kl"),
     ({"kl": 0.1, "objective": "next-token"}, "--kl"),
-    ({"samples": 1, "kl": 0.1}, "its own mean"), ({"temperature": 0.0, "kl": 0.1}, "--temperature=0 teaches nothing")])
+    ({"samples": 1, "kl": 0.1}, "its own mean"),
+    ({"temperature": 0.0, "kl": 0.1}, "--temperature=0 teaches nothing")])
 def test_settings_that_teach_nothing_are_refused(changes, says):
-    """Fails if a run is started in which every advantage is 0, or whose KL is not that of equation 1."""
+    """Fails if a run is started in which every advantage is 0, or whose KL is not
+    that of equation 1.
+    """
     with pytest.raises(ValueError, match=says) as e:
         settled(TrainConfig(**changes))
     assert "\n" not in str(e.value)
-    for fine in ({"samples": 1, "baseline": "batch"}, {"samples": 1, "baseline": "none"}, {"as_released": "greedy"},
-                 {"samples": 1, "baseline": "none", "kl": 0.1}, {"samples": 1, "objective": "next-token"}):
+    for fine in ({"samples": 1, "baseline": "batch"}, {"samples": 1, "baseline": "none"},
+                 {"as_released": "greedy"}, {"samples": 1, "baseline": "none", "kl": 0.1},
+                 {"samples": 1, "objective": "next-token"}):
         settled(TrainConfig(**fine))
 
 
 def test_what_is_overridden_is_told(loaded, words, tmp_path):     # noqa: F811
-    """Fails if --as-released=all replaces a setting that was given without a word, or names one that was not given."""
-    cfg = TrainConfig(task="words", lr=0.05, kl=0.2, modules="q", steps=1, prompts=2, samples=2, val_n=2, as_released="all")
+    """Fails if --as-released=all replaces a setting that was given without a word,
+    or names one that was not given.
+    """
+    cfg = TrainConfig(task="words", lr=0.05, kl=0.2, modules="q", steps=1, prompts=2, samples=2,
+                      val_n=2, as_released="all")
     said = []
     train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
     told = [line for line in said if "is not used" in line]
-    assert [line.split("=")[0] for line in told] == ["--prompts", "--samples", "--lr", "--kl", "--modules"]
+    assert [line.split("=")[0] for line in told] == ["--prompts", "--samples", "--lr",
+                                                     "--kl", "--modules"]
     assert "--lr=0.05 is not used: it is 0.002" in told[2]
     plain = recipe.written(TrainConfig())
     for given in (TrainConfig(), TrainConfig(as_released="all")):
-        assert settings.overridden(recipe.written(given), recipe.written(settled(given)), plain) == []
+        assert (settings.overridden(recipe.written(given), recipe.written(settled(given)), plain)
+                == [])
 
 
-def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(loaded, words, tmp_path):     # noqa: F811
-    """Fails if the departure does not show its defect: at 0.999 what v loses in a step is rounded away, at 0.99 it is not."""
+def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(
+        loaded, words, tmp_path):     # noqa: F811
+    """Fails if the departure does not show its defect:
+    at 0.999 what v loses in a step is rounded away, at 0.99 it is not.
+    """
     decayed = {}
     for named in ("", "bf16", "all"):
         cfg = settled(config(as_released=named))
@@ -99,7 +117,9 @@ def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(loaded, 
 
 
 def test_noise_at_the_start(loaded, words, tmp_path):     # noqa: F811
-    """Fails if --as-released=noise starts at the base model, folds nothing, or differs between two runs of a seed."""
+    """Fails if --as-released=noise starts at the base model, folds nothing,
+    or differs between two runs of a seed.
+    """
     model, _ = loaded
     found = []
     for seed in (0, 0, 1):
@@ -112,10 +132,12 @@ def test_noise_at_the_start(loaded, words, tmp_path):     # noqa: F811
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-# ---------------------------------------------------------------------------------------------- warnings
+# ----------------------------------------------------------------------------------------- warnings
 def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_path):
-    """Fails if 40 one-word rows that no answer can match end as the base model without a word: too few rows to validate on,
-    a reward that stays 0, the `match` that would accept an answer, an expert that has learnt nothing."""
+    """Fails if 40 one-word rows that no answer can match end as the base model without a word:
+    too few rows to validate on, a reward that stays 0, the `match` that would accept an answer,
+    an expert that has learnt nothing.
+    """
     rows = [{"prompt": f"say {i}", "answer": "<"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     said = []
@@ -132,35 +154,43 @@ def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_p
 
 
 def test_answers_that_earn_nothing_because_they_were_cut_off_say_so():
-    """Fails if a run with too small a limit is sent to look at `match`, or one whose answers end is told to raise the limit."""
+    """Fails if a run with too small a limit is sent to look at `match`,
+    or one whose answers end is told to raise the limit.
+    """
     def last(cut):
         seen = Idle()
         row = {"grad_norm": 0.0, "flat_groups": 1.0, "reward": 0.0, "cut": cut}
         return [seen.see(row, "sample") for _ in range(3)][-1][0]
 
-    assert "98 % of the answers were cut off by --max-tokens" in last(0.98) and "match" not in last(0.98)
+    assert "98 % of the answers were cut off by --max-tokens" in last(0.98)
+    assert "match" not in last(0.98)
     assert "Does `match` suit" in last(0.1) and "cut off" not in last(0.1)
 
 
 def test_no_other_match_is_proposed_where_it_would_pay_for_too_much():
-    """Fails if `contains` is proposed beside options, which a text that names them all would then satisfy, or an answer's own
-    match where the answer was only cut off."""
-    for options, match, text in ((("past", "future"), "choice", "both the past and the future"), ((), "number", "It is 8")):
+    """Fails if `contains` is proposed beside options, which a text that names them all would then
+    satisfy, or an answer's own match where the answer was only cut off.
+    """
+    for options, match, text in ((("past", "future"), "choice", "both the past and the future"),
+                                 ((), "number", "It is 8")):
         example = Example("q", "past" if options else "8", match, options=options)
         said = reinforce.shown([reinforce.Episode(example, [1], [2], text, False, [2])])
         assert "would accept" not in said and f"match={match}" in said
 
 
-def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_path):     # noqa: F811
-    """Fails if updates in which all answers earn the same pass in silence, are told at every step, or an expert of step 0
-    ends like any other."""
+def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_path):  # noqa: F811
+    """Fails if updates in which all answers earn the same pass in silence, are told at every step,
+    or an expert of step 0 ends like any other.
+    """
     monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [1.0] * len(texts))
     said = []
-    train(*loaded, config(steps=8, val_every=9, val_n=30), tmp_path / "e.safetensors", log=said.append)
+    train(*loaded, config(steps=8, val_every=9, val_n=30), tmp_path / "e.safetensors",
+          log=said.append)
     assert sum("answers to a question earned the same" in line for line in said) == 1
     assert not any("validation questions:" in line or "earned anything" in line for line in said)
     svf.detach(loaded[0])
-    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [float(i % 2) for i in range(len(texts))])
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [
+        float(i % 2) for i in range(len(texts))])
     scores = iter(([1.0, 0.0], [0.0, 0.0]))                 # worse than the base model
     monkeypatch.setattr(evaluate, "score", lambda *a, **k: next(scores))
     said.clear()
@@ -170,8 +200,10 @@ def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_
 
 
 def test_a_model_that_settled_on_one_answer_is_told_once():
-    """Fails if a run whose answers have become all alike, half of them wrong, goes on in silence because a group or two still
-    differs; if it is told at every update; or if a run is scolded whose answers are alike because they are right."""
+    """Fails if a run whose answers have become all alike, half of them wrong,
+    goes on in silence because a group or two still differs; if it is told at every update;
+    or if a run is scolded whose answers are alike because they are right.
+    """
     def run(flat, reward):
         seen, row = Idle(), {"grad_norm": 0.1, "flat_groups": flat, "reward": reward}
         return [[len(seen.see(row, "")) for _ in range(8)], seen.see(row, "")]
@@ -184,9 +216,11 @@ def test_a_model_that_settled_on_one_answer_is_told_once():
     assert "95 % of the questions" in said[0] and "50 % earned" in said[0] and "--lr" in said[0]
 
 
-def test_programs_that_took_too_long_are_in_the_log(loaded, words, monkeypatch, tmp_path):     # noqa: F811
-    """Fails if a row of the log does not say how many of an update's programs were stopped: many of them are a fault of the
-    limits or of the machine, and look like wrong answers."""
+def test_programs_that_took_too_long_are_in_the_log(loaded, words, monkeypatch,     # noqa: F811
+                                                    tmp_path):
+    """Fails if a row of the log does not say how many of an update's programs were stopped:
+    many of them are a fault of the limits or of the machine, and look like wrong answers.
+    """
     def rewards(examples, texts, counts=None):
         if counts is not None:
             counts["timeouts"] += 3
@@ -208,16 +242,20 @@ def test_a_letter_that_the_terminal_cannot_show_ends_nothing(monkeypatch):
     assert main(["doctor"]) == 0 and screen.buffer.getvalue() == b"\\u03b1\n"
 
 
-# ---------------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 def state_of(path):
     with safe_open(path, "pt") as f:
         return json.loads(f.metadata()["state"])
 
 
 @pytest.mark.parametrize("changes", [{}, {"as_released": "sigmoid,bf16,noise"}, {"kl": 0.1}])
-def test_ctrl_c_loses_only_the_update_under_way(tiny_folder, words, monkeypatch, tmp_path, changes):     # noqa: F811
-    """Fails if updates since the last validation are done again after Ctrl-C, or the resumed run has another bit anywhere."""
-    cfg, a, b = config(steps=8, val_every=8, **changes), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+def test_ctrl_c_loses_only_the_update_under_way(tiny_folder, words, monkeypatch,     # noqa: F811
+                                                tmp_path, changes):
+    """Fails if updates since the last validation are done again after Ctrl-C,
+    or the resumed run has another bit anywhere.
+    """
+    cfg, a, b = (config(steps=8, val_every=8, **changes), tmp_path / "a.safetensors",
+                 tmp_path / "b.safetensors")
     done, real = [], reinforce.update
 
     def update(model, tokenizer, task, cfg, step, optimizer):
@@ -231,7 +269,8 @@ def test_ctrl_c_loses_only_the_update_under_way(tiny_folder, words, monkeypatch,
 
     def run(out, **options):
         done.clear()
-        return train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, log=quiet, **options)
+        return train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out,
+                     log=quiet, **options)
 
     monkeypatch.setattr(reinforce, "update", update)
     stop = False
@@ -248,12 +287,14 @@ def test_ctrl_c_loses_only_the_update_under_way(tiny_folder, words, monkeypatch,
 
 @pytest.mark.parametrize("at", ["step    3", "step    4 | validation"])
 def test_a_log_that_was_cut_is_told(tiny_folder, words, tmp_path, at):     # noqa: F811
-    """Fails if --resume goes on behind a gap in the log without a word, or calls a whole log cut."""
+    """Fails if --resume goes on behind a gap in the log without a word, or calls a whole log cut.
+    """
     out, said = tmp_path / "a.safetensors", []
 
     def run(**options):
         said.clear()
-        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), config(steps=6, val_every=4), out, **options)
+        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"),
+              config(steps=6, val_every=4), out, **options)
 
     with pytest.raises(KeyboardInterrupt):
         run(log=interrupt_at(at))
@@ -270,8 +311,11 @@ def test_a_log_that_was_cut_is_told(tiny_folder, words, tmp_path, at):     # noq
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
-def test_a_run_notices_that_its_log_is_gone(loaded, words, monkeypatch, tmp_path, how):     # noqa: F811
-    """Fails if a run whose log was deleted, so that a second one could lock its own, goes on writing the same files."""
+def test_a_run_notices_that_its_log_is_gone(loaded, words, monkeypatch, tmp_path,     # noqa: F811
+                                            how):
+    """Fails if a run whose log was deleted, so that a second one could lock its own,
+    goes on writing the same files.
+    """
     out, real = tmp_path / "e.safetensors", reinforce.update
 
     def update(model, tokenizer, task, cfg, step, optimizer):
@@ -282,17 +326,21 @@ def test_a_run_notices_that_its_log_is_gone(loaded, words, monkeypatch, tmp_path
         return real(model, tokenizer, task, cfg, step, optimizer)
 
     monkeypatch.setattr(reinforce, "update", update)
-    with pytest.raises(ValueError, match="was deleted or replaced while this run was writing it") as e:
+    with pytest.raises(ValueError,
+                       match="was deleted or replaced while this run was writing it") as e:
         train(*loaded, config(val_every=9), out, log=quiet)
-    assert "\n" not in str(e.value) and not out.exists() and state_of(out.with_suffix(".ckpt"))["step"] == 2
+    assert "\n" not in str(e.value) and not out.exists()
+    assert state_of(out.with_suffix(".ckpt"))["step"] == 2
     assert how == "deleted" or out.with_suffix(".jsonl").read_text() == "another run's"
 
 
 def test_another_method_is_not_called_damage(tiny_folder, words, tmp_path):     # noqa: F811
-    """Fails if --resume with another --method says that the checkpoint is damaged, or does not say what differs."""
+    """Fails if --resume with another --method says that the checkpoint is damaged,
+    or does not say what differs.
+    """
     def run(**options):
-        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), config(steps=1, **options), tmp_path / "a.safetensors",
-              resume="method" in options, log=quiet)
+        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), config(steps=1, **options),
+              tmp_path / "a.safetensors", resume="method" in options, log=quiet)
 
     run()
     with pytest.raises(ValueError, match="another method: 'svf', now 'lora'"):
@@ -307,9 +355,11 @@ def changed_meta(path, out, **changes):
 
 
 @pytest.mark.parametrize("changes", [
-    {"step": -1}, {"step": 9}, {"step": "1"}, {"step": None}, {"step": True}, {"step": 10 ** 400}, {"best_step": 2},
+    {"step": -1}, {"step": 9}, {"step": "1"}, {"step": None}, {"step": True}, {"step": 10 ** 400},
+    {"best_step": 2},
     {"best_val": NAN}, {"seconds": INF}, {"stale": [1]}, {"validated": "x"}, {"bad": -3}, []])
-def test_odd_states_of_a_checkpoint_are_one_line(tiny_folder, words, tmp_path, changes):     # noqa: F811
+def test_odd_states_of_a_checkpoint_are_one_line(tiny_folder, words, tmp_path,     # noqa: F811
+                                                 changes):
     """Fails if counters that no run wrote end in a traceback, or are trained on with."""
     out, cfg = tmp_path / "a.safetensors", config(steps=1)
     train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, log=quiet)
@@ -318,19 +368,24 @@ def test_odd_states_of_a_checkpoint_are_one_line(tiny_folder, words, tmp_path, c
     changed_meta(ckpt, tmp_path / "other", state=state)
     (tmp_path / "other").replace(ckpt)
     with pytest.raises(ValueError, match="damaged checkpoint") as e:
-        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, resume=True, log=quiet)
+        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out,
+              resume=True, log=quiet)
     assert "\n" not in str(e.value)
 
 
 def test_what_a_checkpoint_was_started_with(loaded, words, tmp_path):     # noqa: F811
-    """Fails if a checkpoint cannot be asked for its settings, base and dtype, or says them in other types."""
+    """Fails if a checkpoint cannot be asked for its settings, base and dtype,
+    or says them in other types.
+    """
     model, tokenizer = loaded
     cfg, ckpt = config(steps=1), tmp_path / "a.ckpt"
     train(model, tokenizer, cfg, tmp_path / "a.safetensors", log=quiet)
     told = checkpoint.told(ckpt)
-    assert told == {"config": recipe.written(cfg), "base_sha256": model.base_sha256, "dtype": "torch.float32"}
+    assert told == {"config": recipe.written(cfg), "base_sha256": model.base_sha256,
+                    "dtype": "torch.float32"}
     assert settled(TrainConfig(**told["config"])) == cfg
-    for changes in ({"config": "[1]"}, {"config": "{"}, {"config": None}, {"dtype": None}, {"base_sha256": None}, {"state": "3"}):
+    for changes in ({"config": "[1]"}, {"config": "{"}, {"config": None}, {"dtype": None},
+                    {"base_sha256": None}, {"state": "3"}):
         changed_meta(ckpt, tmp_path / "b.ckpt", **changes)
         with pytest.raises(ValueError, match="damaged checkpoint") as e:
             checkpoint.told(tmp_path / "b.ckpt")
@@ -342,40 +397,49 @@ def test_what_a_checkpoint_was_started_with(loaded, words, tmp_path):     # noqa
         checkpoint.told(tmp_path / "d.ckpt")
 
 
-def test_equal_scores_keep_the_later_z_in_the_file(loaded, words, monkeypatch, tmp_path):     # noqa: F811
+def test_equal_scores_keep_the_later_z_in_the_file(loaded, words, monkeypatch,     # noqa: F811
+                                                   tmp_path):
     """Fails if a validation that cannot tell two z apart throws away what was learnt since."""
     monkeypatch.setattr(evaluate, "score", lambda *a, **k: [1.0, 0.0])
-    result = train(*loaded, replace(config(), steps=4, patience=9), tmp_path / "e.safetensors", log=quiet)
+    result = train(*loaded, replace(config(), steps=4, patience=9),
+                   tmp_path / "e.safetensors", log=quiet)
     expert, meta = experts.load_expert(tmp_path / "e.safetensors", loaded[0])
-    assert result["best_step"] == meta["best_step"] == 4 and any((z != 1).any() for z in expert.values())
+    assert result["best_step"] == meta["best_step"] == 4
+    assert any((z != 1).any() for z in expert.values())
     assert len(rows_of(tmp_path / "e.jsonl")) == 7
 
 
 @pytest.mark.parametrize("scores, told", [((0.0, 1.0), False), ((1.0, 1.0), True)])
 def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_an_earlier_one(
         loaded, words, monkeypatch, tmp_path, scores, told):     # noqa: F811
-    """Fails if an expert that validation cannot tell from the base model ends like any other, or a new run empties the log
-    of an earlier one in silence."""
+    """Fails if an expert that validation cannot tell from the base model ends like any other,
+    or a new run empties the log of an earlier one in silence.
+    """
     said, left = [], iter(scores * 2)
     monkeypatch.setattr(evaluate, "score", lambda *a, **k: [next(left)])
     for earlier in (False, True):
         said.clear()
-        result = train(*loaded, replace(config(), steps=1), tmp_path / "e.safetensors", log=said.append)
+        result = train(*loaded, replace(config(), steps=1), tmp_path / "e.safetensors",
+                       log=said.append)
         svf.detach(loaded[0])
-        assert any("as many right" in line for line in said) == told and (result["first_val"] > 0) == (scores[0] > 0)
+        assert any("as many right" in line for line in said) == told
+        assert (result["first_val"] > 0) == (scores[0] > 0)
         assert any("of the last one starts anew" in line for line in said) == earlier
         assert len(rows_of(tmp_path / "e.jsonl")) == 3
 
 
 def test_forty_rows_end_in_an_expert_that_is_better_on_rows_it_has_not_seen(loaded, tmp_path):
-    """Fails if a small file of yours, whose reward does rise, ends in the base model, or in an expert that only knows its
-    own rows."""
+    """Fails if a small file of yours, whose reward does rise, ends in the base model,
+    or in an expert that only knows its own rows.
+    """
     rows = [{"prompt": f"say {i}", "answer": "A", "match": "contains"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     said = []
-    cfg = TrainConfig(task=str(tmp_path / "mine.jsonl"), steps=8, max_tokens=8, lr=0.03, val_every=4)
+    cfg = TrainConfig(task=str(tmp_path / "mine.jsonl"), steps=8, max_tokens=8,
+                      lr=0.03, val_every=4)
     with pytest.MonkeyPatch.context() as mp:
-        mp.setattr(tasks, "right", lambda example, text: "A" in text)       # anywhere: a random model writes no words
+        # anywhere: a random model writes no words
+        mp.setattr(tasks, "right", lambda example, text: "A" in text)
         train(*loaded, cfg, tmp_path / "e.safetensors", log=said.append)
     model, tokenizer = loaded
     unseen = [f"say {i}" for i in range(1000, 1060)]

@@ -1,4 +1,6 @@
-"""Pages and scripts of the tutorials say the same, and the exercise checkers can tell right from wrong."""
+"""Pages and scripts of the tutorials say the same,
+and the exercise checkers can tell right from wrong.
+"""
 import importlib.util
 import inspect
 import re
@@ -20,15 +22,18 @@ import pages  # noqa: E402
 ROOT = HERE.parent
 PAGES = pages.chapters()
 IDS = [p.stem for p in PAGES]
-TAUGHT = [p for p in PAGES if not p.stem.startswith("00b")]     # in 00b the reader types the file itself
+# in 00b the reader types the file itself
+TAUGHT = [p for p in PAGES if not p.stem.startswith("00b")]
 TAUGHT_ID = [p.stem for p in TAUGHT]
 OTHERS = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "tests" / "README.md",
           *(p for p in sorted(HERE.glob("*.md")) if p not in PAGES), HERE / "results" / "README.md"]
 EVERY = [*PAGES, *OTHERS]
 EVERY_ID = [str(p.relative_to(ROOT).with_suffix("")) for p in EVERY]
-CHECKED = pages.checked()                                       # the chapters, and what else has a script
+# the chapters, and what else has a script
+CHECKED = pages.checked()
 CHECKED_ID = [p.stem for p in CHECKED]
-NO_WEIGHTS = ("04_a_reward_that_teaches", "09_does_it_help", "11_real_benchmarks", "how_sure")    # whose scripts run here, in full
+# whose scripts run here, in full
+NO_WEIGHTS = ("04_a_reward_that_teaches", "09_does_it_help", "11_real_benchmarks", "how_sure")
 
 
 def module(path):
@@ -101,8 +106,9 @@ def test_commands_run_when_pasted(page):
 
 @pytest.mark.parametrize("number, page", list(enumerate(PAGES)), ids=IDS)
 def test_a_chapter_ends_with_what_was_learnt_and_the_next_one(number, page):
-    """Fails if a chapter does not sum up, leads elsewhere than to the next chapter, breaks code that
-    is not there, or does not say how to undo it."""
+    """Fails if a chapter does not sum up, leads elsewhere than to the next chapter,
+    breaks code that is not there, or does not say how to undo it.
+    """
     text = page.read_text(encoding="utf-8")
     parts = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     assert len(parts["What you now know"].strip().splitlines()) >= 3
@@ -129,9 +135,12 @@ def test_the_front_page_is_short_and_leads_to_the_chapters():
 
 
 def test_a_reader_of_the_first_lines_sees_no_traceback(tmp_path):
-    """Fails if `python tutorials/04_a_reward_that_teaches.py | head -1` ends in a traceback (Errno 32)."""
+    """Fails if `python tutorials/04_a_reward_that_teaches.py | head -1` ends
+    in a traceback (Errno 32).
+    """
     command = [sys.executable, "-u", HERE / "04_a_reward_that_teaches.py", f"--figures={tmp_path}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as program:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          cwd=ROOT) as program:
         program.stdout.readline()
         program.stdout.close()
         said = program.stderr.read()
@@ -180,7 +189,8 @@ def test_exercises_are_asked_as_they_are_solved(page):
     text = (HERE / "exercises" / f"{page.stem}.py").read_text(encoding="utf-8")
     if text.count("    raise NotImplementedError\n") != 3:
         pytest.skip("begun by a reader")
-    empty, good = (module(HERE / folder / f"{page.stem}.py") for folder in ("exercises", "solutions"))
+    empty, good = (module(HERE / folder / f"{page.stem}.py")
+                   for folder in ("exercises", "solutions"))
     for n in (1, 2, 3):
         asked, solved = (inspect.signature(getattr(m, f"exercise_{n}")) for m in (empty, good))
         assert list(asked.parameters) == list(solved.parameters)
@@ -190,14 +200,16 @@ def test_exercises_are_asked_as_they_are_solved(page):
 
 @pytest.mark.parametrize("page", TAUGHT, ids=TAUGHT_ID)
 def test_checkers_accept_solutions_and_refuse_wrong_answers(page, monkeypatch, capsys):
-    """Fails if a checker refuses the solution, or accepts no answer at all or a plausible wrong one.
+    """Fails if a checker refuses the solution, or accepts no answer at all
+    or a plausible wrong one.
 
     The reader's own file is not looked at: solving an exercise must not break the tests.
     """
     solution = HERE / "solutions" / f"{page.stem}.py"
     monkeypatch.setattr(sys, "argv", [page.stem, "--check", "1"])
     found = {}
-    monkeypatch.setattr(chapter, "start", lambda doc, checks, script, **more: found.update(checks=checks) or sys.exit(0))
+    monkeypatch.setattr(chapter, "start", lambda doc, checks, script, **more: (
+        found.update(checks=checks) or sys.exit(0)))
     with pytest.raises(SystemExit):
         module(page.with_suffix(".py"))
     good = module(solution)
@@ -214,13 +226,15 @@ def test_checkers_accept_solutions_and_refuse_wrong_answers(page, monkeypatch, c
 
 
 def test_a_hint_says_whose_line_failed(tmp_path, capsys):
-    """Fails if a solution of the wrong type is answered with the checker's own error, or an error in the reader's line does
-    not name the line."""
+    """Fails if a solution of the wrong type is answered with the checker's own error,
+    or an error in the reader's line does not name the line.
+    """
     def needs_a_dict(reader):
         assert reader.exercise_1()["math"] == 1, "math has a share of 1"
 
     found = {}
-    for name, body in (("wrong", "return {'math': 2}"), ("none", "return 3"), ("own", "return 1 / 0")):
+    for name, body in (("wrong", "return {'math': 2}"), ("none", "return 3"),
+                       ("own", "return 1 / 0")):
         (tmp_path / f"{name}.py").write_text(f"def exercise_1():\n    {body}\n")
         chapter.check(name, 1, [needs_a_dict], tmp_path)
         found[name] = capsys.readouterr().out
@@ -230,25 +244,37 @@ def test_a_hint_says_whose_line_failed(tmp_path, capsys):
 
 
 def test_the_tie_can_tell(tmp_path):
-    """Fails if a changed word, a missing line, a missing section or a number out of tolerance goes unnoticed."""
+    """Fails if a changed word, a missing line,
+    a missing section or a number out of tolerance goes unnoticed.
+    """
     page = tmp_path / "00_x.md"
-    page.write_text("```text a ±text\nwritten by a model\n```\n```text b\n1\n2\n```\n", encoding="utf-8")
+    page.write_text("```text a ±text\nwritten by a model\n```\n```text b\n1\n2\n```\n",
+                    encoding="utf-8")
     assert not pages.differences(page, "--- a ---\nother words\n--- b ---\n1\n2\n")
-    for printed in ("--- a ---\n--- b ---\n1\n2\n", "--- b ---\n1\n2\n", "--- a ---\nx\n--- b ---\n1\n"):
+    for printed in ("--- a ---\n--- b ---\n1\n2\n", "--- b ---\n1\n2\n",
+                    "--- a ---\nx\n--- b ---\n1\n"):
         assert len(pages.differences(page, printed)) == 1
-    assert pages.same_line("gain 10.0 points", "gain 10.1 points", 0.02) and not pages.same_line("a 1", "b 1", None)
-    assert not pages.same_line("gain 10.0", "gain 10.5", 0.02) and pages.same_line("took 3 s", "took 900 s", None)
-    assert not pages.same_line("gain +0.4", "gain -0.4", 0.02) and pages.same_line("1,000 z", "1,010 z", 0.02)
-    assert pages.same_line("version 5.23.0", "version 5.23.0", 0.02) and not pages.same_line("5.23.0", "5.23.1", 0.02)
-    assert pages.sections("x\n--- a ---\n1\n\n--- b-c ---\n2\n3\n") == {"a": ["1"], "b-c": ["2", "3"]}
+    assert pages.same_line("gain 10.0 points", "gain 10.1 points", 0.02)
+    assert not pages.same_line("a 1", "b 1", None)
+    assert not pages.same_line("gain 10.0", "gain 10.5", 0.02)
+    assert pages.same_line("took 3 s", "took 900 s", None)
+    assert not pages.same_line("gain +0.4", "gain -0.4", 0.02)
+    assert pages.same_line("1,000 z", "1,010 z", 0.02)
+    assert pages.same_line("version 5.23.0", "version 5.23.0", 0.02)
+    assert not pages.same_line("5.23.0", "5.23.1", 0.02)
+    assert (pages.sections("x\n--- a ---\n1\n\n--- b-c ---\n2\n3\n")
+            == {"a": ["1"], "b-c": ["2", "3"]})
 
 
 def test_the_glossary_has_every_field_of_a_log():
-    """Fails if a training log has a field that the glossary does not explain, or a chapter is missing from the route."""
+    """Fails if a training log has a field that the glossary does not explain,
+    or a chapter is missing from the route.
+    """
     import json
     text = (HERE / "README.md").read_text(encoding="utf-8")
     rows = (HERE / "results" / "math-0.jsonl").read_text().splitlines()
-    assert not [k for k in sorted({k for row in rows for k in json.loads(row)}) if f"`{k}`" not in text]
+    assert not [k for k in sorted({k for row in rows for k in json.loads(row)})
+                if f"`{k}`" not in text]
     assert not [p.name for p in PAGES if f"({p.name})" not in text]
 
 
@@ -256,17 +282,23 @@ def told_of(title):
     """The words in backticks of the first column under a heading of the glossary."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
     section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
-    return {word for cell in re.findall(r"^\| ([^|]*) \|", section, re.M) for word in re.findall(r"`(\w+)`", cell)}
+    return {word for cell in re.findall(r"^\| ([^|]*) \|", section, re.M)
+            for word in re.findall(r"`(\w+)`", cell)}
 
 
-def test_the_glossary_has_every_field_of_an_expert_and_of_a_result(call, trained, home):     # noqa: F811
-    """Fails if an expert's file, shipped, trained now or mixed, or what --json prints has a field that the glossary does not
-    explain; or it explains one that none of them has."""
+def test_the_glossary_has_every_field_of_an_expert_and_of_a_result(
+        call, trained, home):     # noqa: F811
+    """Fails if an expert's file, shipped, trained now or mixed, or what --json prints has a field
+    that the glossary does not explain; or it explains one that none of them has.
+    """
     from t2mini import experts
-    task, few, search = f"--task={home}/mine.jsonl", "--n=2", ["--shots=2", "--iterations=1", "--population=2"]
-    runs = [["ask", "one"], ["ask", "one", "two", "--expert=math"], ["eval", task, few, "--strategy=prompt"],
-            ["eval", "--task=dispatch", few, "--strategy=prompt"], ["eval", task, few, "--alpha=1,0,0"],
-            ["adapt", task, few, "--by=likelihood", *search], ["adapt", task, few, *search]]
+    task, few, search = (f"--task={home}/mine.jsonl", "--n=2",
+                         ["--shots=2", "--iterations=1", "--population=2"])
+    runs = [["ask", "one"], ["ask", "one", "two", "--expert=math"],
+            ["eval", task, few, "--strategy=prompt"],
+            ["eval", "--task=dispatch", few, "--strategy=prompt"],
+            ["eval", task, few, "--alpha=1,0,0"], ["adapt", task, few, "--by=likelihood", *search],
+            ["adapt", task, few, *search]]
     fields = {*trained}
     for args in runs:
         status, out, err = call(*args, "--max-tokens=2", "--json")
@@ -275,68 +307,87 @@ def test_the_glossary_has_every_field_of_an_expert_and_of_a_result(call, trained
     assert told_of("Every field of a result") == fields
     files = [*experts.SHIPPED.glob("*/*.safetensors"), *(home / "out").glob("*.safetensors")]
     assert any(path.stem == "mixture" for path in files) and len(files) >= 9
-    assert told_of("Every field of an expert file") == {field for path in files for field in experts.read_metadata(path)}
+    assert (told_of("Every field of an expert file")
+            == {field for path in files for field in experts.read_metadata(path)})
 
 
 def test_every_test_that_a_page_names_exists():
     """Fails if a page names a test file, or a test, that is not there."""
     sources = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "tests").glob("test_*.py")}
     there = {*sources, *re.findall(r"^def (test_\w+)\(", "".join(sources.values()), re.M)}
-    named = {name: re.findall(r"(?:`|/|::)(test_\w+(?:\.py)?)", page.read_text(encoding="utf-8")) for name, page in zip(EVERY_ID, EVERY)}
+    named = {name: re.findall(r"(?:`|/|::)(test_\w+(?:\.py)?)", page.read_text(encoding="utf-8"))
+             for name, page in zip(EVERY_ID, EVERY)}
     assert sum(map(len, named.values())) >= 60
-    assert not {(name, test) for name, tests in named.items() for test in tests if test not in there}
+    assert not {(name, test) for name, tests in named.items() for test in tests
+                if test not in there}
 
 
 def test_the_promises_name_the_limits_of_the_sandbox():
-    """Fails if promises.md, to which README leads, gives another time or memory to a program than the sandbox does, or does not
-    say where nothing runs without a second agreement and that this is no virtual machine."""
+    """Fails if promises.md, to which README leads,
+    gives another time or memory to a program than the sandbox does, or does not say
+    where nothing runs without a second agreement and that this is no virtual machine.
+    """
     from t2mini.questions import sandbox
     given = inspect.signature(sandbox.call_function).parameters
-    promised = re.search(r"^## The sandbox\n(.*?)^## ", (HERE / "promises.md").read_text(encoding="utf-8"), re.M | re.S)[1]
+    promised = re.search(r"^## The sandbox\n(.*?)^## ",
+                         (HERE / "promises.md").read_text(encoding="utf-8"), re.M | re.S)[1]
     promised = " ".join(promised.split())
-    assert inspect.signature(sandbox.call_many).parameters["seconds"].default == given["seconds"].default
-    assert f"{given['seconds'].default:g} seconds of processor time and {given['memory_mb'].default} MB of memory" in promised
-    for said in ("no files, no network and no other process", "x86-64 and ARM64", "macOS included, nothing runs", f"`{sandbox.UNLOCKED}=yes`",
+    assert (inspect.signature(sandbox.call_many).parameters["seconds"].default
+            == given["seconds"].default)
+    assert (f"{given['seconds'].default:g} seconds of processor time and "
+            f"{given['memory_mb'].default} MB of memory" in promised)
+    for said in ("no files, no network and no other process", "x86-64 and ARM64",
+                 "macOS included, nothing runs", f"`{sandbox.UNLOCKED}=yes`",
                  "not a virtual machine", "`--allow-code`"):
         assert said in promised, said
     assert "(tutorials/promises.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_differs_says_what_the_code_does():
-    """Fails if a choice of training or of the search is another one than differences.md says, or one that a reader of the
-    paper looks for has no row."""
+    """Fails if a choice of training or of the search is another one than differences.md says,
+    or one that a reader of the paper looks for has no row.
+    """
     from t2mini.cem import cem
     from t2mini.cli import options
     from t2mini.lab import arms
     from t2mini.recipe import Recipe
 
     text = (HERE / "differences.md").read_text(encoding="utf-8")
-    here = {row[0]: row[3] for row in re.findall(r"^\| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|", text, re.M)}
-    for row in ("reward", "batch", "matrices", "LoRA", "Table 8, IA3 on the shots", "Table 9, search over the experts of two models"):
+    here = {row[0]: row[3]
+            for row in re.findall(r"^\| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|", text, re.M)}
+    for row in ("reward", "batch", "matrices", "LoRA", "Table 8, IA3 on the shots",
+                "Table 9, search over the experts of two models"):
         assert len(here[row].split()) >= 3, row
     used, search = Recipe(), inspect.signature(cem).parameters
-    assert f"{used.beta2}:" in here["beta2"] and f"{used.lr:.0e}".replace("e-0", "e-") in here["learning rate"]
-    assert here["gradient clip"].startswith(f"{used.clip},") and (used.wrong, here["reward"][:20]) == (0.0, "1 right, 0 wrong. Wi")
+    assert f"{used.beta2}:" in here["beta2"]
+    assert f"{used.lr:.0e}".replace("e-0", "e-") in here["learning rate"]
+    assert here["gradient clip"].startswith(f"{used.clip},")
+    assert (used.wrong, here["reward"][:20]) == (0.0, "1 right, 0 wrong. Wi")
     assert f"{search['low'].default} to {search['high'].default}:" in here["bounds of alpha"]
     assert here["deviation"] == f"floor {search['std_floor'].default}"
     given = options.build_parser()[1]["adapt"].parse_args(["--task=math"])
     elites = round(given.population * search["elite_ratio"].default)
-    assert here["population, elites, iterations"].startswith(f"{given.population}, {elites}, {arms.ITERATIONS['accuracy']} ")
+    assert here["population, elites, iterations"].startswith(
+        f"{given.population}, {elites}, {arms.ITERATIONS['accuracy']} ")
     assert "--normalise" in here["sum of alpha"] and not given.normalise
 
 
 @pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
 def test_no_placeholder_is_left(page):
     """Fails if a word that stood for something to come is printed."""
-    assert not re.findall(r"\b(?:[A-Z]*TESTNAME|TODO|TBD|FIXME|XXX)\b|\?\?\?", page.read_text(encoding="utf-8"))
+    assert not re.findall(r"\b(?:[A-Z]*TESTNAME|TODO|TBD|FIXME|XXX)\b|\?\?\?",
+                          page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", EVERY, ids=EVERY_ID)
 def test_rows_that_a_page_shows_are_read_and_pay_for_no_hedging(page):
-    """Fails if a page shows a row of a task that is none, or an example in which naming both options earns the reward."""
+    """Fails if a page shows a row of a task that is none,
+    or an example in which naming both options earns the reward.
+    """
     import json
 
     from t2mini.questions import yours
-    lines = [line for _, _, body in pages.FENCE.findall(page.read_text(encoding="utf-8")) for line in body.splitlines()]
+    lines = [line for _, _, body in pages.FENCE.findall(page.read_text(encoding="utf-8"))
+             for line in body.splitlines()]
     found = [yours.example_of(json.loads(line)) for line in lines if line.startswith('{"prompt"')]
     assert not yours.hedging(found)

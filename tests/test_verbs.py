@@ -1,4 +1,6 @@
-"""What every verb does alike: with paths, numbers, streams, and text that others wrote. A tiny random model, as a user calls it."""
+"""What every verb does alike: with paths, numbers, streams, and text that others wrote.
+A tiny random model, as a user calls it.
+"""
 import argparse
 import errno
 import io
@@ -29,34 +31,40 @@ def every_option():
     return [(verb, action) for verb, parser in parsers.items() for action in parser._actions]
 
 
-# ---------------------------------------------------------------------------------------------- who answers
-def test_no_expert_means_no_first_pass_and_no_decomposition(call, home, monkeypatch):      # noqa: F811
-    """Fails if --expert=none asks the dispatcher and answers with what it says (CASES row 18), or a matrix is taken apart for
-    an answer in which no expert has a part (CASES row 20)."""
+# -------------------------------------------------------------------------------------- who answers
+def test_no_expert_means_no_first_pass_and_no_decomposition(call, home, monkeypatch):  # noqa: F811
+    """Fails if --expert=none asks the dispatcher and answers with what it says (CASES row 18),
+    or a matrix is taken apart for an answer in which no expert has a part (CASES row 20).
+    """
     made = []
     real = t2mini.load
     monkeypatch.setattr(t2mini, "load", lambda *args: made.append(real(*args)) or made[-1])
-    monkeypatch.setattr(t2mini.adapt, "route", lambda *args, **more: pytest.fail("there was a first pass"))
+    monkeypatch.setattr(t2mini.adapt, "route",
+                        lambda *args, **more: pytest.fail("there was a first pass"))
     texts = []
     for how in ("--expert=none", "--strategy=none"):
         status, out, err = call("ask", "Raj plays 9 games", how, "--max-tokens=6", "--json")
         told = json.loads(out.splitlines()[-1])
-        assert status == 0 and told["expert"] == "none" and told["probabilities"] is None and "first pass" not in err
+        assert status == 0 and told["expert"] == "none" and told["probabilities"] is None
+        assert "first pass" not in err
         texts.append(told["answer"])
     assert call("eval", f"--task={home}/mine.jsonl", "--n=2")[0] == 0
-    assert texts[0] == texts[1] and len(made) == 3 and not any(svf.layers(model) for model, _ in made)
+    assert texts[0] == texts[1] and len(made) == 3
+    assert not any(svf.layers(model) for model, _ in made)
     assert not (home / "svd").exists()
 
 
-# ---------------------------------------------------------------------------------------------- paths
+# -------------------------------------------------------------------------------------------- paths
 def test_every_path_option_knows_the_home_folder(monkeypatch, tmp_path):
-    """Fails if ~ behind an equals sign is a folder of that name (CASES row 17), for any option of any verb that names a path,
-    or an empty path is taken."""
+    """Fails if ~ behind an equals sign is a folder of that name (CASES row 17),
+    for any option of any verb that names a path, or an empty path is taken.
+    """
     monkeypatch.setenv("HOME", str(tmp_path))
     known = 0
     for verb, action in every_option():
         words = {"PATH", "DIR"} & {*str(action.metavar).split("|")}
-        if words or action.dest in ("weights", "data", "out", "task", "expert", "samples_file", "picture"):
+        if words or action.dest in ("weights", "data", "out", "task", "expert",
+                                    "samples_file", "picture"):
             assert action.type("~/x") == f"{tmp_path}/x", f"{verb} {action.dest}"
             with pytest.raises(argparse.ArgumentTypeError):
                 action.type("")
@@ -64,14 +72,17 @@ def test_every_path_option_knows_the_home_folder(monkeypatch, tmp_path):
     assert known >= 25
 
 
-LOST = {    # what is named as an output and must not be one: verb, options; {w} weights, {t} task, {d} a folder, {e} an expert
+# what is named as an output and must not be one: verb, options;
+# {w} weights, {t} task, {d} a folder, {e} an expert
+LOST = {
     "train on weights": ("train", "--task={t}", "--out={w}/model.safetensors"),
     "train beside weights": ("train", "--task={t}", "--out={w}/new.safetensors"),
     "train on a task": ("train", "--task={t}", "--out={h}/mine.safetensors"),
     "train on somebody's rows": ("train", "--task=math", "--out={h}/rows.safetensors"),
     "train on a folder": ("train", "--task={t}", "--out={d}"),
     "adapt on weights": ("adapt", "--task={t}", "--out={w}/model.safetensors"),
-    "adapt on an expert in use": ("adapt", "--task={t}", "--experts=math", "--out={h}/out/math.safetensors"),
+    "adapt on an expert in use": ("adapt", "--task={t}", "--experts=math",
+                                  "--out={h}/out/math.safetensors"),
     "adapt on a folder": ("adapt", "--task={t}", "--out={d}"),
     "samples on a task": ("eval", "--task={t}", "--samples-file={t}"),
     "samples on weights": ("eval", "--task={t}", "--samples-file={w}/model.safetensors"),
@@ -83,7 +94,8 @@ LOST = {    # what is named as an output and must not be one: verb, options; {w}
     "picture on an expert": ("show", "{e}", "--picture={e}"),
     "picture on a photo": ("show", "{e}", "--picture={h}/photo.png"),
     "picture on a folder": ("show", "{e}", "--picture={h}"),
-    "train on a tower in use": ("train", "--task={t}", "--tower={h}/tower.safetensors", "--out={h}/tower.safetensors"),
+    "train on a tower in use": ("train", "--task={t}", "--tower={h}/tower.safetensors",
+                                "--out={h}/tower.safetensors"),
     "see on weights": ("see", "--data={v}", "--out={w}/model.safetensors"),
     "see on an expert": ("see", "--data={v}", "--out={e}"),
     "see into the data": ("see", "--data={v}", "--out={v}/tower.safetensors"),
@@ -96,30 +108,37 @@ LOST = {    # what is named as an output and must not be one: verb, options; {w}
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_no_output_replaces_what_is_there(call, home, tiny_folder, monkeypatch, name):     # noqa: F811
-    """Fails if a verb overwrites what it reads or what it did not write, does not say which output that is, or finds a bad
-    output after the model was loaded, that is after hours of work (BREAKS rows 1 and 2)."""
+def test_no_output_replaces_what_is_there(call, home, tiny_folder, monkeypatch, name):  # noqa: F811
+    """Fails if a verb overwrites what it reads or what it did not write,
+    does not say which output that is, or finds a bad output after the model was loaded,
+    that is after hours of work (BREAKS rows 1 and 2).
+    """
     weights = Path(shutil.copytree(tiny_folder, home / "w"))
     (home / "rows.jsonl").write_text('{"prompt": "p", "answer": "a"}\n')
     (home / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n photo")
     (home / "d.safetensors").mkdir()
     (home / "out").mkdir()
     for expert in ("math", "mine"):
-        experts.save_expert(home / "out" / f"{expert}.safetensors", {"model.layers.0.mlp.up_proj": torch.ones(2)}, {"base_sha256": "0"})
-    files.save_tensors(home / "tower.safetensors", {"a": torch.ones(2)}, {"format": "t2mini-tower-1", "base_sha256": "0"})
+        experts.save_expert(home / "out" / f"{expert}.safetensors",
+                            {"model.layers.0.mlp.up_proj": torch.ones(2)}, {"base_sha256": "0"})
+    files.save_tensors(home / "tower.safetensors", {"a": torch.ones(2)},
+                       {"format": "t2mini-tower-1", "base_sha256": "0"})
     photos, seen = home / "p", home / "v"
     for folder in (photos, seen):
         folder.mkdir()
-    shutil.copy(reproduce.RESULTS / "tiny.json", photos)                # an experiment that was run, and a photo of its name
+    # an experiment that was run, and a photo of its name
+    shutil.copy(reproduce.RESULTS / "tiny.json", photos)
     (photos / "tiny.png").write_bytes(b"\x89PNG\r\n\x1a\n photo")
     (photos / "unseen.json").write_text('{"rows": 3}')
-    monkeypatch.setattr("t2mini.questions.easy_vqa.facts", lambda rows: {"0.png": ("red", "circle")})
-    monkeypatch.setattr(tasks, "get", lambda *given, real=tasks.get, **more: types.SimpleNamespace(make=dict)
-                        if given[0] == "easy-vqa" else real(*given, **more))
-    places = {"h": home, "w": weights, "t": home / "mine.jsonl", "d": home / "d.safetensors", "e": home / "out" / "mine.safetensors",
-              "p": photos, "v": seen}
+    monkeypatch.setattr("t2mini.questions.easy_vqa.facts",
+                        lambda rows: {"0.png": ("red", "circle")})
+    monkeypatch.setattr(tasks, "get", lambda *given, real=tasks.get, **more: (
+        types.SimpleNamespace(make=dict) if given[0] == "easy-vqa" else real(*given, **more)))
+    places = {"h": home, "w": weights, "t": home / "mine.jsonl", "d": home / "d.safetensors",
+              "e": home / "out" / "mine.safetensors", "p": photos, "v": seen}
     verb, *args = [word.format(**places) for word in LOST[name]]
-    output = str(Path(args[-1].partition("=")[2]).with_suffix(""))       # a log or a picture is named beside it
+    # a log or a picture is named beside it
+    output = str(Path(args[-1].partition("=")[2]).with_suffix(""))
     before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
     monkeypatch.setattr(t2mini, "load", lambda *args: pytest.fail("the model was loaded first"))
     monkeypatch.setattr("t2mini.lab.plots.draw_expert", lambda *args: pytest.fail("it was drawn"))
@@ -135,13 +154,17 @@ def full(*args, **more):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_result_is_told_before_files_are_written(call, home, trained, monkeypatch):     # noqa: F811
-    """Fails if a disk that fills up takes the score, or what a search found, with it (BREAKS row 2)."""
+def test_a_result_is_told_before_files_are_written(call, home, trained, monkeypatch):  # noqa: F811
+    """Fails if a disk that fills up takes the score, or what a search found, with it
+    (BREAKS row 2).
+    """
     monkeypatch.setattr(verbs, "write_samples", full)
-    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--samples-file={home}/s")
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2",
+                            f"--samples-file={home}/s")
     assert status == 1 and " test: " in out and "no space left" in err
     monkeypatch.setattr(experts, "save_expert", full)
-    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1", "--population=2", "--n=2")
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1",
+                            "--population=2", "--n=2")
     assert status == 1 and "alpha {" in out and "no space left" in err
 
 
@@ -155,10 +178,12 @@ def test_a_score_of_a_few_questions_says_that_it_shows_little(call, home):     #
     assert " of 20" in out and "only" not in out
 
 
-# ---------------------------------------------------------------------------------------------- numbers
+# ------------------------------------------------------------------------------------------ numbers
 def test_no_option_takes_any_number():
-    """Fails if a number of no use is accepted by any verb: --max-tokens=-5, --temperature=nan, --threads=100000, which is a
-    segmentation fault, or --n=10**12 (BREAKS row 7). Those of `train` are tried in test_train.py, --port in test_page.py."""
+    """Fails if a number of no use is accepted by any verb: --max-tokens=-5, --temperature=nan,
+    --threads=100000, which is a segmentation fault, or --n=10**12 (BREAKS row 7).
+    Those of `train` are tried in test_train.py, --port in test_page.py.
+    """
     tried = 0
     for verb, action in every_option():
         if verb == "train" and action.dest != "threads" or action.dest == "port":
@@ -174,32 +199,40 @@ def test_no_option_takes_any_number():
         options.within(int, 1, 256)("100000")
 
 
-def test_resume_takes_the_checkpoints_number_format(home, tiny_folder, capsys, monkeypatch):     # noqa: F811
-    """Fails if a run that began in one number format cannot go on where another one is usual (BREAKS row 5)."""
-    args = ["train", f"--task={home}/mine.jsonl", f"--weights={tiny_folder}", "--device=cpu", f"--out={home}/e.safetensors",
-            "--steps=2", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"]
+def test_resume_takes_the_checkpoints_number_format(home, tiny_folder, capsys,     # noqa: F811
+                                                    monkeypatch):
+    """Fails if a run that began in one number format cannot go on where another one is usual
+    (BREAKS row 5).
+    """
+    args = ["train", f"--task={home}/mine.jsonl", f"--weights={tiny_folder}", "--device=cpu",
+            f"--out={home}/e.safetensors", "--steps=2", "--prompts=2", "--samples=2",
+            "--val-every=1", "--val-n=2"]
     began = {}
     for usual, more in (("bfloat16", []), ("float32", ["--resume"])):
         monkeypatch.setattr(device, "native", lambda kind: (getattr(torch, usual), "said here"))
         assert cli.main([*args, *more]) == 0, capsys.readouterr().err
         began[usual] = capsys.readouterr().err
     assert "bfloat16 on cpu" in began["float32"]
-    assert cli.main([*args, "--resume", "--dtype=float32"]) == 1 and "another dtype" in capsys.readouterr().err
+    assert cli.main([*args, "--resume", "--dtype=float32"]) == 1
+    assert "another dtype" in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------------------------- what goes wrong
 @pytest.mark.parametrize("args, says", [
-    (["adapt", "--task=math", "--n=0"], "--n: must be"), (["eval", "--task=math", "--device=meta"], "no device meta"),
-    (["ask", "hi", "--expert=none", "--device=cpu:7"], "no device cpu:7"), (["ask", "hi", "--expert=none", "--device=nonsense"], "unknown device"),
+    (["adapt", "--task=math", "--n=0"], "--n: must be"),
+    (["eval", "--task=math", "--device=meta"], "no device meta"),
+    (["ask", "hi", "--expert=none", "--device=cpu:7"], "no device cpu:7"),
+    (["ask", "hi", "--expert=none", "--device=nonsense"], "unknown device"),
     (["bench", "--device=cuda:99"], "cuda:99")])
-def test_odd_devices_and_counts_are_one_line(home, tiny_folder, capsys, args, says):     # noqa: F811
+def test_odd_devices_and_counts_are_one_line(home, tiny_folder, capsys, args, says):  # noqa: F811
     """Fails if any of them ends in a traceback (BREAKS row 12)."""
     try:
         status = cli.main([*args, f"--weights={tiny_folder}", "--dtype=float32"])
     except SystemExit as e:
         status = e.code
     err = capsys.readouterr().err
-    assert status in (1, 2) and says in err and "Traceback" not in err and err.count("t2mini: ") == 1
+    assert status in (1, 2) and says in err and "Traceback" not in err
+    assert err.count("t2mini: ") == 1
 
 
 class Raises(types.ModuleType):
@@ -214,11 +247,13 @@ class Raises(types.ModuleType):
 
 
 @pytest.mark.parametrize("error, status, says", [
-    (KeyboardInterrupt(), 130, "stopped"), (ModuleNotFoundError("no", name="tiktoken"), 1, "tiktoken is missing; run `make setup`"),
+    (KeyboardInterrupt(), 130, "stopped"),
+    (ModuleNotFoundError("no", name="tiktoken"), 1, "tiktoken is missing; run `make setup`"),
     (ZeroDivisionError("odd\nthing"), 1, "ZeroDivisionError: odd (a bug in t2mini")])
 def test_what_happens_before_a_verb_begins_is_caught(monkeypatch, capsys, error, status, says):
-    """Fails if Ctrl-C while the program loads, a missing package, or an error that nobody foresaw is a traceback (BREAKS
-    row 12)."""
+    """Fails if Ctrl-C while the program loads, a missing package,
+    or an error that nobody foresaw is a traceback (BREAKS row 12).
+    """
     monkeypatch.setitem(sys.modules, "t2mini.cli.run", Raises(error))
     assert cli.main(["doctor"]) == status
     err = capsys.readouterr().err.strip()
@@ -227,21 +262,26 @@ def test_what_happens_before_a_verb_begins_is_caught(monkeypatch, capsys, error,
 
 @pytest.mark.parametrize("closed", ["stderr", "stdout"])
 def test_a_closed_stream_loses_nothing_but_itself(call, home, monkeypatch, closed):     # noqa: F811
-    """Fails if `2>&-` or `>&-`, for which Python has None, ends a command or takes the other stream along (BREAKS row 13)."""
+    """Fails if `2>&-` or `>&-`, for which Python has None,
+    ends a command or takes the other stream along (BREAKS row 13).
+    """
     monkeypatch.setattr(sys, closed, None)
-    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", f"--samples-file={home}/s")
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2",
+                            f"--samples-file={home}/s")
     assert status == 0 and (home / "s").read_text().count("\n") == 2
     assert " test: " in out if closed == "stderr" else not out
 
 
-# ---------------------------------------------------------------------------------------------- foreign text
+# ------------------------------------------------------------------------------------- foreign text
 @pytest.mark.parametrize("verb", ["show", "doctor"])
 def test_metadata_of_a_file_cannot_drive_a_terminal(call, home, capsys, verb):     # noqa: F811
-    """Fails if an escape sequence in an expert's metadata is printed as it is, by `show` or by `doctor` (BREAKS row 9); or a
-    task called $x$ is a formula in the picture (BREAKS row 20)."""
+    """Fails if an escape sequence in an expert's metadata is printed as it is, by `show`
+    or by `doctor` (BREAKS row 9); or a task called $x$ is a formula in the picture (BREAKS row 20).
+    """
     path = home / "out" / "odd.safetensors"
     path.parent.mkdir()
-    told = {"base_sha256": "\x1b[31m" * 8, "task": "a$x^{$\x1b[2J\u202e", "base_model": "\x1b]0;owned\x07", "note": "\x9b31m"}
+    told = {"base_sha256": "\x1b[31m" * 8, "task": "a$x^{$\x1b[2J\u202e",
+            "base_model": "\x1b]0;owned\x07", "note": "\x9b31m"}
     experts.save_expert(path, {"model.layers.0.self_attn.q_proj": torch.tensor([1.5, 1.0])}, told)
     status = cli.main([verb, *([str(path)] if verb == "show" else [])])
     out, err = capsys.readouterr()
@@ -255,64 +295,81 @@ def test_the_names_in_an_expert_cannot_drive_a_terminal(call, home):     # noqa:
     """Fails if `show` prints the name of a tensor as it is, or draws it as a formula."""
     path = home / "out" / "odd.safetensors"
     path.parent.mkdir()
-    experts.save_expert(path, {f"model.layers.0.mlp.{name}": torch.tensor([1.5, 1.0]) for name in ("a\x1b[2J\u202e", "$x^{$")},
-                        {"base_sha256": "0"})
+    experts.save_expert(path, {f"model.layers.0.mlp.{name}": torch.tensor([1.5, 1.0])
+                               for name in ("a\x1b[2J\u202e", "$x^{$")}, {"base_sha256": "0"})
     status, out, err = call("show", path)
-    assert status == 0 and "a\\x1b[2J\\u202e" in out and not {"\x1b", "\u202e"} & {*out, *err} and (home / "out" / "odd.png").is_file()
+    assert status == 0 and "a\\x1b[2J\\u202e" in out and not {"\x1b", "\u202e"} & {*out, *err}
+    assert (home / "out" / "odd.png").is_file()
 
 
 ESCAPING = "\x1b[2J\x9b31m\u202e"
 WRITES = {  # verbs that show what a model wrote; `chat` is in test_chat.py
     "ask two": [["ask", "one", "two", "--expert=math"]],
     "ask one": [["ask", "one", "--expert=math"]],
-    "train": [["train", "--task={h}/mine.jsonl", "--out={h}/\x1b[2J.safetensors", *more] for more in ([], ["--resume"])],
+    "train": [["train", "--task={h}/mine.jsonl", "--out={h}/\x1b[2J.safetensors", *more]
+              for more in ([], ["--resume"])],
     "demo": [["demo", "--allow-code"]]}
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_what_a_model_writes_cannot_drive_a_terminal(call, home, trained, monkeypatch, name):     # noqa: F811
-    """Fails if an escape sequence in an answer is printed as it is: of several questions, in the log of a training, which also
-    names its files, or in the demo (BREAKS row 9)."""
+def test_what_a_model_writes_cannot_drive_a_terminal(call, home, trained,     # noqa: F811
+                                                     monkeypatch, name):
+    """Fails if an escape sequence in an answer is printed as it is: of several questions,
+    in the log of a training, which also names its files, or in the demo (BREAKS row 9).
+    """
     monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: ESCAPING)
     for args in WRITES[name]:
-        more = ["--steps=1", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"] if name == "train" else []
+        more = (["--steps=1", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"]
+                if name == "train" else [])
         status, out, err = call(*[word.format(h=home) for word in args], *more)
         assert status == 0 and "\\x1b[2J" in out, err
         assert not {"\x1b", "\x9b", "\u202e"} & {*out, *err}
 
 
-def test_an_expert_that_the_page_leaves_out_cannot_drive_a_terminal(loaded, home, capsys):     # noqa: F811
-    """Fails if `page` says as it is why an expert is left out, which quotes the base model's name in its metadata (BREAKS
-    row 9)."""
+def test_an_expert_that_the_page_leaves_out_cannot_drive_a_terminal(loaded, home,     # noqa: F811
+                                                                    capsys):
+    """Fails if `page` says as it is why an expert is left out,
+    which quotes the base model's name in its metadata (BREAKS row 9).
+    """
     from t2mini.lab import page_model
     told = {"base_sha256": "1" * 64, "base_model": "\x1b[2J\x9b", "task": "x"}
-    experts.save_expert(home / "out" / "odd.safetensors", {"model.layers.0.self_attn.q_proj": torch.ones(2)}, told)
+    experts.save_expert(home / "out" / "odd.safetensors",
+                        {"model.layers.0.self_attn.q_proj": torch.ones(2)}, told)
     shelf = experts.Shelf(loaded[0])
     page_model.Lab(*loaded, shelf).take("odd", shelf)
     err = capsys.readouterr().err
     assert "left out odd: " in err and "\\x1b[2J" in err and not {"\x1b", "\x9b"} & {*err}
 
 
-@pytest.mark.parametrize("args", [["eval", "--task=math", "--weights=/a\x1b[2J"], ["show", "/a\u202e\x9b.safetensors"], ["ask", "x", "--\x1b[2J"],
+@pytest.mark.parametrize("args", [["eval", "--task=math", "--weights=/a\x1b[2J"],
+                                  ["show", "/a\u202e\x9b.safetensors"], ["ask", "x", "--\x1b[2J"],
                                   ["train", "--task=/a\x1b[2J.jsonl"]])
 def test_errors_cannot_drive_a_terminal(capsys, args):
-    """Fails if the one line that an error is holds the escape sequence of the name that it quotes (BREAKS row 9)."""
+    """Fails if the one line that an error is holds the escape sequence of the name that it quotes
+    (BREAKS row 9).
+    """
     try:
         status = cli.main(args)
     except SystemExit as e:
         status = e.code
     err = capsys.readouterr().err
-    assert status in (1, 2) and not {"\x1b", "\x9b", "\u202e"} & {*err} and ("\\x" in err or "\\u" in err)
+    assert status in (1, 2) and not {"\x1b", "\x9b", "\u202e"} & {*err}
+    assert "\\x" in err or "\\u" in err
 
 
 @pytest.mark.parametrize("args", [
-    ["ask", "x", "--image={}.png"], ["ask", "x", "--weights={}"], ["ask", "x", "--expert={}"], ["ask", "x", "--expert=none", "--tower={}", "--image=a.png"],
-    ["eval", "--task={}.jsonl"], ["eval", "--task=easy-vqa", "--data={}"], ["datasets", "--data={}"], ["show", "{}.safetensors"],
-    ["train", "--task=math", "--out={}"], ["export", "--expert=none", "--out=/dev/null/{}"], ["reproduce", "sight", "--draw", "--out={}"],
-    ["ask", "x", "--layers={}"]])
-def test_an_error_is_one_line_whatever_the_name(home, tiny_folder, capsys, monkeypatch, args):     # noqa: F811
-    """Fails if a newline in a name cuts the error behind it or makes two lines of it, or a control character is printed."""
-    monkeypatch.setenv("T2MINI_DATA", "")                   # as if not set; what --data writes there goes again
+    ["ask", "x", "--image={}.png"], ["ask", "x", "--weights={}"], ["ask", "x", "--expert={}"],
+    ["ask", "x", "--expert=none", "--tower={}", "--image=a.png"], ["eval", "--task={}.jsonl"],
+    ["eval", "--task=easy-vqa", "--data={}"], ["datasets", "--data={}"], ["show", "{}.safetensors"],
+    ["train", "--task=math", "--out={}"], ["export", "--expert=none", "--out=/dev/null/{}"],
+    ["reproduce", "sight", "--draw", "--out={}"], ["ask", "x", "--layers={}"]])
+def test_an_error_is_one_line_whatever_the_name(home, tiny_folder, capsys,     # noqa: F811
+                                                monkeypatch, args):
+    """Fails if a newline in a name cuts the error behind it or makes two lines of it,
+    or a control character is printed.
+    """
+    # as if not set; what --data writes there goes again
+    monkeypatch.setenv("T2MINI_DATA", "")
     matplotlib.image.imsave(home / "a.png", np.zeros((64, 64, 3)))
     odd = f"{home}/a\nb\x1b[2J\rc"
     given = [word.replace("a.png", f"{home}/a.png").format(odd) for word in args]
@@ -323,46 +380,62 @@ def test_an_error_is_one_line_whatever_the_name(home, tiny_folder, capsys, monke
     except SystemExit as e:
         status = e.code
     *before, err = capsys.readouterr().err.splitlines()
-    assert status in (1, 2) and err.startswith("t2mini: ") and err.isprintable() and "a\\nb\\x1b[2J\\" in err
+    assert status in (1, 2) and err.startswith("t2mini: ") and err.isprintable()
+    assert "a\\nb\\x1b[2J\\" in err
     assert not before or [line.startswith("tiny, ") for line in before] == [True]
 
 
 def test_a_result_is_one_line_whatever_the_name(call, home, tiny_folder):     # noqa: F811
-    """Fails if a newline in a name of an output, a model or an expert's metadata makes two lines of what is told."""
+    """Fails if a newline in a name of an output,
+    a model or an expert's metadata makes two lines of what is told.
+    """
     out = home / "out" / "a\nb.safetensors"
     out.parent.mkdir()
-    experts.save_expert(out, {"model.layers.0.self_attn.q_proj": torch.tensor([1.5, 1.0])}, {"task": "x", "note": "one\ntask  two"})
+    experts.save_expert(out, {"model.layers.0.self_attn.q_proj": torch.tensor([1.5, 1.0])},
+                        {"task": "x", "note": "one\ntask  two"})
     told = call("show", out)[1].splitlines()
-    assert any(line.startswith("a\\nb: task x") for line in told) and "note  one\\ntask  two" in [line.strip() for line in told]
+    assert any(line.startswith("a\\nb: task x") for line in told)
+    assert "note  one\\ntask  two" in [line.strip() for line in told]
     shutil.copytree(tiny_folder, home / "a\nb")
-    status, said, err = call("export", f"--weights={home}/a\nb", "--expert=none", f"--out={home}/c\nd")
+    status, said, err = call("export", f"--weights={home}/a\nb", "--expert=none",
+                             f"--out={home}/c\nd")
     assert status == 0 and err.startswith("a\\nb, ") and said == f"{home}/c\\nd\n"
 
 
 def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noqa: F811
-    """Fails if `show` gives up on an expert because the log beside it was cut, or says nothing of it (BREAKS row 20)."""
+    """Fails if `show` gives up on an expert because the log beside it was cut,
+    or says nothing of it (BREAKS row 20).
+    """
     log = home / "out" / "mine.jsonl"
     log.write_bytes(log.read_bytes()[:25] + b"\nnot a row\n")
     status, out, err = call("show", home / "out" / "mine.safetensors")
-    assert status == 0 and "mean |z - 1|" in out and err.count("no learning curve of") == 1 and "Traceback" not in err
+    assert status == 0 and "mean |z - 1|" in out and err.count("no learning curve of") == 1
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("words, said", [
-    (["train", "mine.jsonl"], "did you mean --task=mine.jsonl?"), (["eval", "--task=math", "a.safetensors"], "did you mean --expert=a.safetensors?"),
-    (["ask", "--weights=qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b?"), (["ask", "--weights=zzz", "x"], "download NAME`: smollm2-135m"),
-    (["reproduce", "nothing"], "unknown experiment 'nothing'. Choose from"), (["reproduce", "timings"], "did you mean timing?"),
-    (["ask", "--weights=Qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b? Give"), (["train", "--task=MATH"], "did you mean math? Choose"),
-    (["eval", "mine.jsonl"], "did you mean --task=mine.jsonl?"), (["adapt", "--n=4", "math"], "did you mean --task=math?"),
+    (["train", "mine.jsonl"], "did you mean --task=mine.jsonl?"),
+    (["eval", "--task=math", "a.safetensors"], "did you mean --expert=a.safetensors?"),
+    (["ask", "--weights=qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b?"),
+    (["ask", "--weights=zzz", "x"], "download NAME`: smollm2-135m"),
+    (["reproduce", "nothing"], "unknown experiment 'nothing'. Choose from"),
+    (["reproduce", "timings"], "did you mean timing?"),
+    (["ask", "--weights=Qwen2.5", "x"], "did you mean qwen2.5-coder-0.5b? Give"),
+    (["train", "--task=MATH"], "did you mean math? Choose"),
+    (["eval", "mine.jsonl"], "did you mean --task=mine.jsonl?"),
+    (["adapt", "--n=4", "math"], "did you mean --task=math?"),
     (["train", "--task=math", "--resume", "--out=none.safetensors"], "there is no checkpoint"),
     (["reproduce", "signal"], "`reproduce signal` needs the published questions: --data=DIR"),
     (["reproduce", "real05"], "`reproduce real05` needs the published questions: --data=DIR"),
     (["reproduce", "sight"], "`reproduce sight` needs easy-VQA: --data=DIR"),
     (["reproduce", "unseen"], "add --allow-code, once, to agree"),
-    (["train", "--task=math", "--resume", "--dtype=float32", "--out=none.safetensors"], "there is no checkpoint")])
+    (["train", "--task=math", "--resume", "--dtype=float32", "--out=none.safetensors"],
+     "there is no checkpoint")])
 def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(
         home, tiny_folder, monkeypatch, capsys, words, said):     # noqa: F811
-    """Fails if a file without its option, a half-known name or --resume without a checkpoint is found only after loading, or
-    a far-fetched name is proposed."""
+    """Fails if a file without its option, a half-known name or --resume
+    without a checkpoint is found only after loading, or a far-fetched name is proposed.
+    """
     monkeypatch.chdir(home)
     if "--resume" in words:
         words = [*words, f"--weights={tiny_folder}"]
@@ -379,12 +452,19 @@ def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(
 
 
 @pytest.mark.parametrize("words, lacks", [
-    (["ask", "--expert=maths", "x"], "maths"), (["ask", "x"], "dispatcher"), (["ask", "--strategy=cem", "x"], "mixture"),
-    (["eval", "--task=math", "--expert=maths"], "maths"), (["eval", "--task=math", "--alpha=1,0,0"], "math"),
-    (["eval", "--task=math", "--strategy=classifier"], "dispatcher"), (["eval", "--task=math", "--strategy=cem"], "math"),
-    (["adapt", "--task=math", "--experts=mine,maths"], "maths"), (["export", "--expert=maths", "--out=merged"], "maths")])
-def test_an_expert_that_is_nowhere_is_told_before_a_model_loads(call, home, trained, monkeypatch, words, lacks):     # noqa: F811
-    """Fails if the reader waits for a model, only to hear that the expert, or one that the strategy needs, is not there."""
+    (["ask", "--expert=maths", "x"], "maths"), (["ask", "x"], "dispatcher"),
+    (["ask", "--strategy=cem", "x"], "mixture"),
+    (["eval", "--task=math", "--expert=maths"], "maths"),
+    (["eval", "--task=math", "--alpha=1,0,0"], "math"),
+    (["eval", "--task=math", "--strategy=classifier"], "dispatcher"),
+    (["eval", "--task=math", "--strategy=cem"], "math"),
+    (["adapt", "--task=math", "--experts=mine,maths"], "maths"),
+    (["export", "--expert=maths", "--out=merged"], "maths")])
+def test_an_expert_that_is_nowhere_is_told_before_a_model_loads(
+        call, home, trained, monkeypatch, words, lacks):     # noqa: F811
+    """Fails if the reader waits for a model, only to hear that the expert,
+    or one that the strategy needs, is not there.
+    """
     for name in ("math", "dispatcher"):
         if name == lacks:
             (home / "out" / f"{name}.safetensors").unlink()
@@ -395,7 +475,8 @@ def test_an_expert_that_is_nowhere_is_told_before_a_model_loads(call, home, trai
     assert lacks != "maths" or "did you mean math? Give" in err
 
 
-def test_a_file_that_is_no_expert_is_told_before_a_model_loads(call, home, monkeypatch):     # noqa: F811
+def test_a_file_that_is_no_expert_is_told_before_a_model_loads(call, home,     # noqa: F811
+                                                               monkeypatch):
     """Fails if a damaged expert is found only when the model has loaded."""
     monkeypatch.setattr(t2mini, "load", lambda *a, **k: pytest.fail("a model was loaded"))
     (home / "torn.safetensors").write_bytes(b"no expert")
@@ -411,26 +492,34 @@ def test_an_unknown_expert_is_met_with_those_that_are_there(trained, call, home)
 
 
 @pytest.mark.parametrize("why", ["there is no file", "it is of another base"])
-def test_a_route_without_an_expert_gets_the_base_model_and_says_so(trained, call, home, monkeypatch, why):     # noqa: F811
-    """Fails if a model that has no expert of the label that the first pass said stops there, stays silent about it, counts as
-    answered by that expert, or lets --expert=code pass as well."""
-    code, kept = home / "out" / "code.safetensors", {name: 0.2 + 0.2 * (name == "code") for name in reversed(tasks.LABELS)}
+def test_a_route_without_an_expert_gets_the_base_model_and_says_so(
+        trained, call, home, monkeypatch, why):     # noqa: F811
+    """Fails if a model that has no expert of the label that the first pass said stops there,
+    stays silent about it, counts as answered by that expert, or lets --expert=code pass as well.
+    """
+    code, kept = (home / "out" / "code.safetensors",
+                  {name: 0.2 + 0.2 * (name == "code") for name in reversed(tasks.LABELS)})
     if why == "there is no file":
         code.unlink()
     else:
-        experts.save_expert(code, experts.read_expert(code), experts.read_metadata(code) | {"base_sha256": "f" * 64})
+        experts.save_expert(code, experts.read_expert(code),
+                            experts.read_metadata(code) | {"base_sha256": "f" * 64})
     route = adapt.Route("code", "code", kept)
-    monkeypatch.setattr(adapt, "route", lambda model, tokenizer, questions, *a, **k: [route] * len(questions))
+    monkeypatch.setattr(adapt, "route",
+                        lambda model, tokenizer, questions, *a, **k: [route] * len(questions))
     monkeypatch.setattr(sys, "stdin", io.StringIO("add two numbers\n"))
     status, out, err = call("ask", "add two numbers", "--max-tokens=6", "--json")
     assert status == 0 and "this model has no code expert, so the base model answers" in err
     told, base = (json.loads(text.splitlines()[-1]) for text in (
         out, call("ask", "add two numbers", "--expert=none", "--max-tokens=6", "--json")[1]))
     assert told["how"].endswith("; the base model where it chose code, which has no expert")
-    assert "[code, which has no expert: the base model] " in call("ask", "one", "two", "--max-tokens=2")[1]
-    assert told["expert"] == "none" and told["answer"] == base["answer"] and told["probabilities"] == kept
+    assert ("[code, which has no expert: the base model] "
+            in call("ask", "one", "two", "--max-tokens=2")[1])
+    assert told["expert"] == "none" and told["answer"] == base["answer"]
+    assert told["probabilities"] == kept
     assert "[code 40%, which has no expert: the base model] " in call("chat", "--max-tokens=4")[1]
-    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--strategy=classifier", "--n=2", "--json")
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--strategy=classifier",
+                            "--n=2", "--json")
     assert status == 0 and json.loads(out.splitlines()[-1])["routed"]["code"] == 2
     assert "the base model answers what was sent to code: this model has no such expert" in err
     assert call("ask", "add two numbers", "--expert=code")[0] == 1
@@ -442,19 +531,23 @@ def test_a_route_without_an_expert_gets_the_base_model_and_says_so(trained, call
 
 
 @pytest.mark.parametrize("name", [n for n, e in reproduce.ALL.items() if not e.programs])
-def test_an_experiment_without_programs_needs_no_consent(call, home, monkeypatch, name):     # noqa: F811
+def test_an_experiment_without_programs_needs_no_consent(call, home, monkeypatch,     # noqa: F811
+                                                         name):
     """Fails if a user must agree to run programs where the model writes none."""
     def opened(args):
         raise ValueError("as far as the model")
     monkeypatch.setattr(verbs, "open_model", opened)
     (home / "questions").mkdir()
-    status, _, err = call("reproduce", name, "--quick", f"--data={home}/questions", f"--out={home}/r")
+    status, _, err = call("reproduce", name, "--quick", f"--data={home}/questions",
+                          f"--out={home}/r")
     assert status == 1 and "as far as the model" in err
 
 
-def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, home, monkeypatch):     # noqa: F811
-    """Fails if Ctrl-C in a search or an experiment does not say what is kept, or of several questions it is not told which
-    one the first pass speaks of."""
+def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, home,     # noqa: F811
+                                                               monkeypatch):
+    """Fails if Ctrl-C in a search or an experiment does not say what is kept,
+    or of several questions it is not told which one the first pass speaks of.
+    """
     _, _, err = call("ask", "one", "two", "--max-tokens=2")
     assert "first pass of question 1: " in err and "first pass of question 2: " in err
 
@@ -468,9 +561,13 @@ def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, ho
     assert status == 130 and "rows that were done are kept" in err
 
 
-def test_a_stopped_score_says_that_the_mixture_is_kept(trained, call, home, monkeypatch):     # noqa: F811
-    """Fails if Ctrl-C after the search of `adapt` does not say where the mixture is, or a small score tells nothing of it."""
-    short = [f"--task={home}/mine.jsonl", "--n=2", "--shots=1", "--iterations=1", "--population=2", "--max-tokens=2"]
+def test_a_stopped_score_says_that_the_mixture_is_kept(trained, call, home,     # noqa: F811
+                                                       monkeypatch):
+    """Fails if Ctrl-C after the search of `adapt` does not say where the mixture is,
+    or a small score tells nothing of it.
+    """
+    short = [f"--task={home}/mine.jsonl", "--n=2", "--shots=1", "--iterations=1", "--population=2",
+             "--max-tokens=2"]
     status, out, _ = call("adapt", *short)
     assert status == 0 and "only 2 questions" in out and "--split" not in out
 
@@ -478,7 +575,8 @@ def test_a_stopped_score_says_that_the_mixture_is_kept(trained, call, home, monk
         raise KeyboardInterrupt
     monkeypatch.setattr(verbs.evaluate, "score", stop)
     status, _, err = call("adapt", *short, f"--out={home}/mixed.safetensors")
-    assert status == 130 and f"is kept in {home}/mixed.safetensors" in err and (home / "mixed.safetensors").exists()
+    assert status == 130 and f"is kept in {home}/mixed.safetensors" in err
+    assert (home / "mixed.safetensors").exists()
 
 
 def test_all_rows_are_not_advised_to_who_asked_for_them(call, home):     # noqa: F811
@@ -487,15 +585,19 @@ def test_all_rows_are_not_advised_to_who_asked_for_them(call, home):     # noqa:
     assert "only 2 questions" in out and "--split" not in out
 
 
-def test_a_training_in_python_says_what_is_kept_and_goes_on(home, tiny_folder, monkeypatch):     # noqa: F811
-    """Fails if Ctrl-C in t2mini.train_expert does not speak of the checkpoint, or resume=True does not go on from it."""
+def test_a_training_in_python_says_what_is_kept_and_goes_on(home, tiny_folder,     # noqa: F811
+                                                            monkeypatch):
+    """Fails if Ctrl-C in t2mini.train_expert does not speak of the checkpoint,
+    or resume=True does not go on from it.
+    """
     real, said = verbs.train.reinforce.update, []
 
     def stop(model, tokenizer, task, cfg, step, optimizer):
         if step == 1:
             raise KeyboardInterrupt
         return real(model, tokenizer, task, cfg, step, optimizer)
-    less = dict(weights=tiny_folder, log=said.append, steps=2, prompts=2, samples=2, val_every=2, val_n=2)
+    less = dict(weights=tiny_folder, log=said.append, steps=2, prompts=2, samples=2,
+                val_every=2, val_n=2)
     monkeypatch.setattr(verbs.train.reinforce, "update", stop)
     with pytest.raises(KeyboardInterrupt, match="resume=True"):
         t2mini.train_expert(home / "mine.jsonl", **less)

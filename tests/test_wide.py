@@ -1,5 +1,6 @@
 """
-The messages that the dispatcher trains on: well-formed, different in every section, and split by what they are about.
+The messages that the dispatcher trains on: well-formed, different in every section,
+and split by what they are about.
 
 Each docstring names the break it guards against.
 """
@@ -30,18 +31,24 @@ def slots_of(text):
 
 @each
 def test_every_situation_is_whole(label):
-    """A section with fewer than 90 situations, a wording that lacks a slot of its neighbour, or a head without use."""
+    """A section with fewer than 90 situations, a wording that lacks a slot of its neighbour,
+    or a head without use.
+    """
     assert len(TABLES[label]) >= 90
     for own, lists, wordings in TABLES[label]:
         named = set("".join(own))
         for wording in wordings:
-            assert slots_of(wording) | slots_of(" ".join(lists)) == slots_of(" ".join([*wordings, *lists])), wording
-            assert len(re.findall(r"\{\?\w*\}", wording)) == (label == "reasoning") == bool(lists), wording
+            assert (slots_of(wording) | slots_of(" ".join(lists))
+                    == slots_of(" ".join([*wordings, *lists]))), wording
+            assert (len(re.findall(r"\{\?\w*\}", wording)) == (label == "reasoning")
+                    == bool(lists)), wording
             assert set(re.findall(r"\{\?(\w+)\}", wording)) <= set(wide.LAYOUTS), wording
-        assert named <= slots_of(" ".join([*wordings, *lists])) <= named | set("".join(SLOTS)), wordings
+        assert (named <= slots_of(" ".join([*wordings, *lists]))
+                <= named | set("".join(SLOTS))), wordings
         for slots, values in own.items():
             assert len(set(values)) == len(values) > 1, (slots, values)
-            assert all(len(value.split("/", len(slots) - 1)) == len(slots) for value in values), (slots, values)
+            assert all(len(value.split("/", len(slots) - 1)) == len(slots) for value in values), (
+                slots, values)
 
 
 def test_no_wording_stands_twice():
@@ -75,13 +82,16 @@ def test_a_seed_gives_the_same_messages(label):
 @each
 def test_thousands_of_messages(label):
     """Situations of the table that never come, or few messages that come again and again."""
-    assert {e.kind for e in POOLS[label]} == {f"wide/{label}/{i}" for i in range(len(TABLES[label]))}
+    assert {e.kind for e in POOLS[label]} == {f"wide/{label}/{i}"
+                                              for i in range(len(TABLES[label]))}
     assert len({e.prompt for e in POOLS[label]}) > 2000
 
 
 @each
 def test_the_key_is_the_content(label, monkeypatch):
-    """A key that holds the wording (more keys than contents), or that forgets a value (more messages than wordings)."""
+    """A key that holds the wording (more keys than contents), or that forgets a value
+    (more messages than wordings).
+    """
     monkeypatch.setattr(wide, "_dressed", lambda rng, text: text)
     monkeypatch.setattr(wide, "_laid_out", lambda rng, text, options: text + str(sorted(options)))
     keys, prompts = defaultdict(set), defaultdict(set)
@@ -106,12 +116,15 @@ def test_splits_share_no_content():
             splits[spoken].add(split_of(e))
             if not slots_of(" ".join(TABLES[label][number][2])) and not TABLES[label][number][1]:
                 splits[e.kind].add(split_of(e))
-    assert all(len(found) == 1 for found in splits.values()), [k for k, found in splits.items() if len(found) > 1][:3]
+    assert all(len(found) == 1 for found in splits.values()), (
+        [k for k, found in splits.items() if len(found) > 1][:3])
     assert {split for found in splits.values() for split in found} == {"train", "val", "test"}
 
 
 def test_options_are_in_the_message():
-    """A reasoning message without its options, with one of them twice, or in another order than said."""
+    """A reasoning message without its options, with one of them twice,
+    or in another order than said.
+    """
     for e in POOLS["reasoning"]:
         prompt, options = e.prompt.lower(), [o.lower().rstrip(".!") for o in e.options]
         assert 2 <= len(set(options)) == len(options) <= 5, e
@@ -123,7 +136,9 @@ def test_options_are_in_the_message():
 
 
 def test_every_layout_is_used(monkeypatch):
-    """Fails if a layout of the table is never drawn: the dispatcher would know options by fewer looks than it says."""
+    """Fails if a layout of the table is never drawn:
+    the dispatcher would know options by fewer looks than it says.
+    """
     signed = {name: (*how[:-1], f"{how[-1]}<{name}>") for name, how in wide.LAYOUTS.items()}
     monkeypatch.setattr(wide, "LAYOUTS", signed)
     drawn = set(re.findall(r"<(\w+)>", " ".join(e.prompt for e in draw("reasoning"))))

@@ -7,6 +7,7 @@ import time
 from . import ranks
 
 BUDGET = 512            # tokens of a batch that learns: more take more memory
+ROOM = 16_384           # tokens of a batch that is asked, each question as long as the longest
 
 
 class Progress:
@@ -88,18 +89,29 @@ def ticking(steps, then=None):
 def in_batches(run, sizes, batch, label=""):
     """run(indices) over all of range(len(sizes)), like sizes in one batch. -> results, in order.
 
-    run takes a list of at most `batch` indices and returns one result for each of them. Several
-    ranks share the work, and each gets all the results, which are then JSON values.
+    run takes a list of at most `batch` indices, fewer where they are long, and returns one result
+    for each of them. Several ranks share the work, and each gets all the results, which are then
+    JSON values.
     """
     mine = ranks.mine(range(len(sizes)))
-    order = sorted(mine, key=lambda i: sizes[i])
-    progress, results = Progress(label, len(order)), {}
-    for at in range(0, len(order), batch):
-        part = order[at:at + batch]
+    progress, results = Progress(label, len(mine)), {}
+    for part in alike(mine, sizes, batch):
         progress.begin(len(part))
         results.update(zip(part, run(part)))
         progress.add(len(part))
     return ranks.merged([results[i] for i in mine])
+
+
+def alike(indices, sizes, batch):
+    """The indices, sorted by size, in lists of at most `batch` of them that take at most ROOM
+    padded to the longest; one that takes more is alone."""
+    lists = []
+    for i in sorted(indices, key=lambda i: sizes[i]):
+        most = min(batch, ROOM // max(1, sizes[i]))
+        if not lists or len(lists[-1]) >= most:
+            lists.append([])
+        lists[-1].append(i)
+    return lists
 
 
 # ------------------------------------------------------------------------ batches that learn
