@@ -78,7 +78,7 @@ class Shelf:
                 self.method = method
             if self.method not in (None, method):
                 raise ValueError(f"{find(name, self.model)} is of method {method}, others are of "
-                                 f"{self.method}: move it away, or ask it alone (--expert={name})")
+                                 f"{self.method}: move yours away, or ask one alone (--expert)")
             self.z[name] = z
         return self.z[name]
 

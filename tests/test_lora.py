@@ -310,7 +310,7 @@ def test_a_baselines_expert_is_never_taken_for_z(call, home):     # noqa: F811
         status, _, err = call("eval", f"--task={home}/mine.jsonl", "--alpha=1,0,0", "--n=2")
         last = err.splitlines()[-1]
         assert status == 1 and f"code.safetensors is of method svf, others are of {method}" in last
-        assert "move it away" in last and "Traceback" not in err
+        assert "move yours away" in last and "Traceback" not in err
 
 
 @pytest.mark.parametrize("args, says", [
