@@ -438,7 +438,7 @@ def forms(lab):
 class Experiment:
     """paper: what it answers to; cells(lab) -> iterator of (key, run); draw: see figures.py.
 
-    needs: what of --data it cannot do without; programs: does the model write any?
+    needs: what of --data it cannot do without; programs: are any run that the model writes?
     """
     paper: str
     cells: Callable
@@ -460,12 +460,14 @@ PUBLISHED = "the published questions"
 ALL = {e.cells.__name__: e for e in (
     Experiment("Table 1", finetune, "bars", "base, SVF, LoRA and IA3 under one budget"),
     Experiment("Table 2", unseen, "bars", "strategies and controls on tasks without an expert"),
-    Experiment("Table 4", ablation, "bars", "method, objective and modules"),
+    Experiment("Table 4", ablation, "bars", "method, objective and modules",
+               programs=False),
     Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),
     Experiment("Figure 6", dispatch, "confusion", "what the first pass says"),
     Experiment("Figure 7", alphas, "alphas", "the mixtures that CEM finds"),
-    Experiment("Tables 8, 10", shots, "bars", "examples and search budget"),
-    Experiment("Table 3", timing, "timing", "seconds of the two passes"),
+    Experiment("Tables 8, 10", shots, "bars", "examples and search budget",
+               programs=False),
+    Experiment("Table 3", timing, "timing", "seconds of the two passes", programs=False),
     Experiment("Tables 5, 9", transfer, "transfer", "z on other bases; shuffled z"),
     Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits",
                programs=False),

@@ -102,12 +102,12 @@ def in_batches(run, sizes, batch, label=""):
     return ranks.merged([results[i] for i in mine])
 
 
-def alike(indices, sizes, batch):
-    """The indices, sorted by size, in lists of at most `batch` of them that take at most ROOM
+def alike(indices, sizes, batch, room=ROOM):
+    """The indices, sorted by size, in lists of at most `batch` of them that take at most `room`
     padded to the longest; one that takes more is alone."""
     lists = []
     for i in sorted(indices, key=lambda i: sizes[i]):
-        most = min(batch, ROOM // max(1, sizes[i]))
+        most = min(batch, room // max(1, sizes[i]))
         if not lists or len(lists[-1]) >= most:
             lists.append([])
         lists[-1].append(i)
@@ -125,12 +125,7 @@ def micro_batches(groups, budget=BUDGET):
     """Indices of groups of (prompt ids, [answer ids, ...]), sorted by packed length, in batches of
     at most `budget` padded tokens."""
     size = [len(prompt) + sum(map(len, answers)) for prompt, answers in groups]
-    batches = []
-    for i in sorted(range(len(size)), key=size.__getitem__):
-        if not batches or (len(batches[-1]) + 1) * size[i] > budget:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
+    return alike(range(len(size)), size, len(size), budget)
 
 
 def within(items, budget, fixed, size):
