@@ -437,7 +437,7 @@ def test_a_slip_is_told_before_a_model_loads_with_what_was_meant(
     without a checkpoint is found only after loading, or a far-fetched name is proposed.
     """
     monkeypatch.chdir(home)
-    if "--resume" in words:
+    if "--resume" in words or "reproduce" in words:         # they look for the weights first
         words = [*words, f"--weights={tiny_folder}"]
     if "ask" not in words:                                  # whose load looks for the weights
         monkeypatch.setattr(t2mini, "load", lambda *a, **k: pytest.fail("a model was loaded"))

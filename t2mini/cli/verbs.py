@@ -505,11 +505,11 @@ def reproduce_(args):
     if args.draw:                                           # without any model
         files.claim(picture, "picture", [results, args.data])
         return reproduce.draw(reproduce.read(results), picture, args.against)
+    claim(args, results, "results")
+    claim(args, picture, "picture")
     experiment = reproduce.ALL[args.name]
     experiment.check(args.data)
     agree(args.allow_code, experiment.programs)
-    claim(args, results, "results")                         # looks for the weights, too
-    claim(args, picture, "picture")
     model, tokenizer = open_model(args)
     if args.name == "sight":
         towers.open_eye(model, tokenizer, args.tower)
