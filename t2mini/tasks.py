@@ -228,8 +228,7 @@ def from_jsonl(path):
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
     found = yours.read(path)
-    warning = yours.hedging(found)
-    if warning:
+    if warning := yours.hedging(found):
         print(f"t2mini: {path}: {warning}", file=sys.stderr)
     splits = yours.split(found)
     return ListTask(str(path), lambda: splits, 96, "other")
@@ -237,15 +236,16 @@ def from_jsonl(path):
 
 # --------------------------------------------------------------------------------------- the reward
 def gold(example):
-    """A text that is a right answer: what next-token training imitates. ValueError where an example
-    has none."""
+    """A text that is a right answer, worked out where that is written down: what next-token
+    training imitates. ValueError where an example has none."""
     if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
         raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is "
                          "nothing to imitate: --objective=next-token needs examples with a gold "
                          "answer")
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
-    return f'{example.answer}"' if example.match == "quoted" else example.answer
+    answer = example.solution or example.answer
+    return f'{answer}"' if example.match == "quoted" else answer
 
 
 def option_texts(example):

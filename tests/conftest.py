@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import t2mini
+from t2mini import experts
 from t2mini.model import Config, Transformer
 from t2mini.formats.tokenizer import byte_alphabet
 
@@ -81,6 +82,12 @@ def pytest_collection_finish():
 @pytest.fixture
 def model():
     return random_model()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_traces(tmp_path_factory):
+    """Decompositions of tiny models do not stay in weights/."""
+    experts.SVD_CACHE = tmp_path_factory.mktemp("svd")
 
 
 @pytest.fixture(scope="session")

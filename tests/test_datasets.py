@@ -148,6 +148,13 @@ def test_gsm8k_gold_is_the_number_behind_the_marks(data):
     assert tasks.rewards([eight, minus, comma] * 2, said) == [1, 1, 1, 0, 0, 0]
 
 
+def test_what_imitation_of_gsm8k_learns_is_the_solution(data):
+    """Fails if next-token training imitates the bare number, or the sums for a calculator."""
+    by = {e.prompt: e for rows in published.load("gsm8k", str(data[0])).values() for e in rows}
+    solutions = [tasks.gold(by[f"test {i}"]) for i in range(3)]
+    assert solutions == ["5 + 3 = 8\n#### 8", "#### -5", "It is 1,080.\n#### 1,080"]
+
+
 @pytest.mark.parametrize("labels, key, right", [
     ("ABCD", "B", "B"), ("1234", "1", "A"), ("1234", "4", "D"), ("ABC", "C", "C"),
     ("ABCDE", "E", "E"), ("12345", "5", "E"), ("BADC", "A", "B")])
@@ -717,6 +724,7 @@ def test_forms_are_compared_on_validation_questions(data, tmp_path, monkeypatch)
     assert (as_asked >= {(name, False) for name in [*forms.FORMS, *forms.OPTIONS]}
             | {(name, True) for name in forms.OPTIONS})
     assert all(next(iter(ways.values())) == "{}" for ways in forms.FORMS.values())
+    monkeypatch.delenv("T2MINI_DATA", raising=False)
     with pytest.raises(ValueError, match="--data=DIR"):
         experiments.ALL["forms"].check(None)
 
@@ -783,8 +791,11 @@ def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(
     for arm, share in ("temperature 0.4", 25), ("temperature 0.7", 50):
         assert drawn[0][arm].get_color() == figures.HEAT[arm]
         assert drawn[0][arm].get_ydata()[0] == share
+    monkeypatch.delenv("T2MINI_DATA", raising=False)
     with pytest.raises(ValueError, match="--data=DIR"):
         experiments.ALL["signal"].check(None)
+    monkeypatch.setenv("T2MINI_DATA", "there")
+    experiments.ALL["signal"].check(None)
 
 
 def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
@@ -805,8 +816,8 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         made.append((task, seed, settings))
         return {"z": 1}, {"parameters": 50}
 
-    def score(task, n, z, meta=None, choose=False):
-        asked.append((task, n, z, choose))
+    def score(task, n, z, meta=None, choose=False, max_tokens=0):
+        asked.append((task, n, z, choose, max_tokens))
         return {"n": 4}
 
     lab = SimpleNamespace(data=str(tmp_path), model=None, expert=expert, score=score,
@@ -824,7 +835,7 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     assert (task, seed) == ("arc-easy-letters", 0) and row == {"n": 4, "parameters": 50, "lr": 1e-3}
     assert TrainConfig(task=task, **settings) == replace(
         TrainConfig(**there["reasoning"]["config"]), method="lora", lr=1e-3, seed=0)
-    assert asked == [("arc-easy-letters", larger.WHOLE, {"z": 1}, True)]
+    assert asked == [("arc-easy-letters", larger.WHOLE, {"z": 1}, True, 0)]
 
     there |= ({name: meta(larger.SETS[name][0], "reward") for name in ("math", "code")}
               | {"dispatcher": meta("dispatch", "reward")})
@@ -832,10 +843,23 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     for key, _ in larger.cells(lab):
         arms.setdefault(key["task"], set()).add(key["arm"])
     assert arms["published"] == {"prompt", "classifier"}
-    assert arms["gsm8k"] == {"base", "svf", "lora"}
+    assert arms["mbpp"] == {"base", "svf", "lora"}
+    imitations = {"svf, next-token": "svf", "lora, next-token": "lora"}
+    assert arms["gsm8k"] == {"base", "svf", "lora", *imitations}
+    made.clear()
+    for arm, method in imitations.items():
+        row = next(run for key, run in larger.cells(lab) if (key["task"], key["arm"])
+                   == ("gsm8k", arm))()
+        task, seed, settings = made.pop()
+        rate = 1e-3 if method == "lora" else 4e-3
+        assert (task, seed, row["lr"]) == ("gsm8k", 0, rate)
+        assert TrainConfig(task=task, **settings) == replace(
+            TrainConfig(**there["math"]["config"]), objective="next-token", method=method, lr=rate,
+            seed=0)
     for _, task in larger.SETS.values():
         assert arms[task] >= {"prompt", "classifier", "uniform alpha", "cem",
                               "best single expert", "10-shot in context"}
+    monkeypatch.delenv("T2MINI_DATA", raising=False)
     with pytest.raises(ValueError, match="--data=DIR"):
         experiments.ALL["real05"].check(None)
 
@@ -859,9 +883,16 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                         lambda lab, task, seed, n: {"said": ("cem", task, seed, n)})
     monkeypatch.setattr(larger, "found_on_shots",
                         lambda lab, task, seed, way, n: {"said": (way, task, seed, n)})
+
+    def expert(task, seed, **settings):
+        return f"{settings.get('method', 'svf')} by {settings['objective']} of {task}", lora
+
+    def score(task, n, z, meta=None, choose=False, max_tokens=0):
+        assert max_tokens == (400 if task == "gsm8k" else 0)
+        return {"said": (task, n, z, meta, choose)}
+
     lab = SimpleNamespace(
-        data="there", model=None, expert=lambda task, seed, **settings: (f"lora of {task}", lora),
-        score=lambda task, n, z, meta=None, choose=False: {"said": (task, n, z, meta, choose)},
+        data="there", model=None, expert=expert, score=score,
         arm=lambda task, n, **options: {"said": ("arm", task, n, options)},
         in_context=lambda task, n, seed, show: {"said": ("shots", task, seed, n)})
     found = {(key["task"], key["arm"], key["seed"]): run() for key, run in larger.cells(lab)}
@@ -874,7 +905,11 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                 assert said.pop((task, f"base{how}", 0)) == (task, n, {}, None, choose)
                 assert said.pop((task, f"svf{how}", 0)) == (task, n, name, None, choose)
             how = ", choosing" if chosen else ""
-            assert said.pop((task, f"lora{how}", 0)) == (task, n, f"lora of {seen}", lora, chosen)
+            assert (said.pop((task, f"lora{how}", 0))
+                    == (task, n, f"lora by {objectives[name]} of {seen}", lora, chosen))
+            for method in ("svf", "lora") if name == "math" else ():
+                assert (said.pop((task, f"{method}, next-token", 0))
+                        == (task, n, f"{method} by next-token of {seen}", lora, chosen))
         for arm in ("prompt", "classifier"):
             assert said.pop((unseen, arm, 0)) == ("arm", unseen, n, {"strategy": arm})
         assert said.pop((unseen, "uniform alpha", 0)) == ("arm", unseen, n, {"alpha": [1 / 3] * 3})

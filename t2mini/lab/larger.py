@@ -1,8 +1,9 @@
 """
 The paper's Tables 1 and 2 and Figure 6 on published questions, with a base model that can do them.
 
-Seen:    each expert on the whole test set of what it was trained on, beside the base model and a
-         LoRA that is trained here under the expert's own settings.
+Seen:    each expert on the whole test set of what it was trained on, beside the base model and
+         others that are trained here under the expert's own settings: a LoRA and, where solutions
+         are published, both by imitating these (the paper's Table 4).
 Unseen:  the same experts on the set beside it that nobody was trained on; strategies and mixtures
          where the base has all experts.
 Routed:  where the first pass sends test questions of all six sets.
@@ -20,7 +21,10 @@ from .runs import SEEDS, WHOLE, cell
 SETS = {"math": ("gsm8k", "math-500"), "code": ("mbpp", "humaneval"),
         "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
 OTHER_FORM = {"arc-easy-letters": "arc-easy"}           # with options in quotation marks
+# tokens of an answer; under the task's own limit half of this base's answers are cut off
+LONGEST = {"gsm8k": 400}
 LORA = dict(method="lora", lr=1e-3)     # the rate that validation chose for SmolLM2 (`finetune`)
+IMITATION = dict(objective="next-token")
 NOT_SHARED = ("task", "seed", "method", "lr", "modules", "tie", "as_released")  # with a LoRA
 
 
@@ -53,19 +57,19 @@ def trained(lab, name):
 
 
 def alone(lab, task, name, meta):
-    """The base model, the expert and its LoRA, each for all questions of `task`.
+    """The base model, the expert and what is trained beside it, each for all questions of `task`.
 
     An expert that was trained to choose among listed options is asked to choose, and so are they.
     What it does to answers that are written is a second pair of rows, and a third pair tells
     whether its form is the better one for the base model.
     """
     choose = bool(meta) and meta["config"]["objective"] == "options"
+    ask = partial(lab.score, task, WHOLE, max_tokens=LONGEST.get(task, 0))
     for chosen in (False, True) if choose else (False,):
         how = ", choosing" if chosen else ""
-        base = partial(lab.score, task, WHOLE, {}, choose=chosen)
-        yield cell(base, task=task, arm=f"base{how}")
+        yield cell(partial(ask, {}, choose=chosen), task=task, arm=f"base{how}")
         if meta:
-            run = partial(with_expert, lab, task, name, meta, chosen)
+            run = partial(with_expert, lab, ask, name, meta, chosen)
             yield cell(run, task=task, arm=f"svf{how}")
     if task in OTHER_FORM:
         other = OTHER_FORM[task]
@@ -74,20 +78,28 @@ def alone(lab, task, name, meta):
             yield cell(run, task=other, arm=f"base{how}")
     if meta:
         how = ", choosing" if choose else ""
-        yield cell(partial(with_lora, lab, task, meta, choose), task=task, arm=f"lora{how}")
+        others = {f"lora{how}": LORA}
+        if meta["task"] == "gsm8k":                         # the set with published solutions
+            own = {"lr": meta["config"]["lr"]}
+            others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
+        for arm, changes in others.items():
+            yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)
 
 
-def with_expert(lab, task, name, meta, choose):
+def with_expert(lab, ask, name, meta, choose):
     z = experts.load([name], lab.model)[name]
-    return {**lab.score(task, WHOLE, z, choose=choose), "parameters": meta["parameters"]}
+    return {**ask(z, choose=choose), "parameters": meta["parameters"]}
 
 
-def with_lora(lab, task, meta, choose):
-    """A LoRA of rank 16: the expert's questions, answers, updates and way to choose one of them."""
+def beside(lab, ask, meta, changes, choose):
+    """Trained on the expert's questions, in as many updates, but for `changes`. -> row.
+
+    A LoRA has rank 16; of an imitation's updates each has one gold answer to a question.
+    """
     same = {k: v for k, v in meta["config"].items() if k not in NOT_SHARED}
-    found, told = lab.expert(meta["task"], 0, **{**same, **LORA})
-    scored = lab.score(task, WHOLE, found, told, choose=choose)
-    return {**scored, "parameters": told["parameters"], "lr": LORA["lr"]}
+    found, told = lab.expert(meta["task"], 0, **{**same, **changes})
+    scored = ask(found, told, choose=choose)
+    return {**scored, "parameters": told["parameters"], "lr": changes["lr"]}
 
 
 def together(lab, task):

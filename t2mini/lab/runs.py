@@ -9,8 +9,9 @@ Resume:   an expert that out/reproduce/ holds whole is not trained again, and on
 """
 import hashlib
 import json
+from collections import Counter
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -167,12 +168,22 @@ class Lab:
         Of `test` unless a caller says, and there says why."""
         return tasks.get(task).examples(split, self.n(n), seed=0)
 
-    def score(self, task, n, expert, meta=None, choose=False):
+    def score(self, task, n, expert, meta=None, choose=False, max_tokens=0):
         """Answers of an expert ({}: the base model) to test questions,
-        greedy or (choose) out of the options. -> row."""
+        greedy or (choose) out of the options. -> row; of greedy ones with the share that the limit
+        cut off.
+
+        max_tokens: of an answer, where not the task's own limit.
+        """
+        t, counts = tasks.get(task), Counter()
+        t = replace(t, max_tokens=max_tokens or t.max_tokens)
         with self.running(expert, meta):
-            return row(evaluate.score(self.model, self.tokenizer, tasks.get(task),
-                                      self.examples(task, n), task, choose))
+            rewards = evaluate.score(self.model, self.tokenizer, t, self.examples(task, n), task,
+                                     choose, counts)
+        if choose:
+            return row(rewards)
+        cut = round(counts["cut"] / len(rewards), 4)
+        return {**row(rewards), "max_tokens": t.max_tokens, "cut": cut}
 
     def arm(self, task, n, **options):
         """A strategy, an expert by name or a fixed alpha on test questions (arms.run). -> row."""

@@ -25,6 +25,7 @@ class Example:
     kind     the template or family that made it, for break-downs
     key      what the question is about, without its wording; the split is a hash of this (see
              `split_of`)
+    solution the gold answer worked out, where the question's author has written it down
     options  the texts of the choices, in the order shown (choice; quoted, where the answer goes on
              behind an opened ")
     calls    hidden tests (code): a tuple of (arguments, expected value); `name` is the function's
@@ -44,6 +45,7 @@ class Example:
     check: str = ""
     before: str = ""
     after: str = ""
+    solution: str = ""
 
 
 def split_of(example):

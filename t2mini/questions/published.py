@@ -19,6 +19,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -69,11 +70,13 @@ class Set:
 
 # ------------------------------------------------------------------------------ a row -> an Example
 def gsm8k(row):
-    """The number behind #### is the gold answer; a comma in it is no decimal point."""
+    """The number behind #### is the gold answer; a comma in it is no decimal point. The solution is
+    what stands before it, too, without the sums for a calculator in <<...>>."""
     gold = row["answer"].rpartition("####")[2].strip()
     if to_number(gold) is None:
         raise ValueError("`answer` does not end in #### and a number")
-    return Example(row["question"], gold, "number", key=row["question"])
+    solution = re.sub(r"<<[^<>]*>>", "", row["answer"])
+    return Example(row["question"], gold, "number", key=row["question"], solution=solution)
 
 
 def arc(row):
