@@ -158,7 +158,8 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
 
     experts: name -> z. The base model's questions are batches on its own weights, bit for bit;
     those of all experts share batches, in which every row has its expert's z. options: of
-    evaluate.answers. -> list of texts.
+    evaluate.answers. -> list of texts. Where answers are sampled, a question's random numbers are
+    those of its place among the base model's, or the experts', questions.
     """
     texts = [None] * len(questions)
     names = sorted({*labels} & {*experts})

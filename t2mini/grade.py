@@ -13,26 +13,29 @@ from .questions.example import NUMBER, normal, to_number
 from .questions.fences import find_code, graded_end, prose      # noqa: F401 (part of this page)
 
 # ------------------------------------------------------------------------------------------ numbers
-UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz)\b"  # may be glued to a number: 8kg
+# may be glued to a number: 8kg
+UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz|mph|mins?|hr?s?)\b"
 SIGN = r"(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by)"
 BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
-# no answer: 5 + 3, 3 apples + 5, 3-5, 1/2, 2^3, 12:30, 8 or 9, and 5 + where the text is cut off
-CHAIN = rf"(?i)(?<![\w.,]){NUMBER}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
+# no answer: 5 + 3, 3 apples + 5, 3-5, 2 1/2, 2^3, 12:30, 8 or 9, and 5 + where the text is cut off
+FIRST = rf"(?i)(?<![\w.,]){NUMBER}(?: \d+(?=/))?"
+CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
-NOT_DENIED = r"(?<![Nn]ot )(?<![Nn]ot an )(?<![Nn]ot a )(?<![Nn]ot the )(?<!n't )(?<!n't a )"
+NO = r"(?:[Nn]o|n')t "
+NOT_DENIED = rf"(?<!{NO})(?<!{NO}a )(?<!{NO}(?:an|be) )(?<!{NO}the )"
+REFUSED = r",?(?: which)? (?:is|are|was)(?:n't| not| wrong| incorrect| false)\b"
 VERB = r"\b(?:is|are|makes?|equals?|gives?)"
 
 
 def find_number(text):
     """The number a reader would take as the answer, or None.
 
-    In this order: inside the last \\boxed{}; after "answer is" / "answer:" / "####"; a number the
-    text opens with; the last "= N"; the last number. A sum that is not worked out, a range, a date
-    and the numbering of a list hold no answer.
+    In this order: inside the last \\boxed{}; after "answer is" / "answer:" / "####"; the last
+    "= N"; a number the text opens with; the last number. A sum that is not worked out, a range, a
+    date, 2 1/2 and the numbering of a list hold no answer.
     """
-    boxed = latex.find_boxed(text)
-    if boxed is not None:
+    if (boxed := latex.find_boxed(text)) is not None:
         return latex.to_number(boxed)
     if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
         text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
@@ -41,12 +44,10 @@ def find_number(text):
     minus = r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
     text = re.sub(minus, "-", text)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
-    # "3 boxes of 4 make 12" and "2 weeks = 14 days" open with a number that is not the answer
-    opening = re.match(rf"\W{{0,3}}?{ONE}(?![^.,;!?\n]*(?:{VERB} |=\s*){ONE})", text)
-    opening = opening.groups()[:1] if opening else ()
     equal = re.findall(rf"=\s*{ONE}", text)
-    last = re.findall(ONE, text)
-    for found in (marked, opening, equal, last):
+    # "3 boxes of 4 make 12" opens with a number that is not the answer
+    opening = re.findall(rf"\A\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {NUMBER})", text)
+    for found in (marked, equal, opening, re.findall(ONE, text)):
         if found:
             return to_number(found[-1])
     return None
@@ -73,13 +74,12 @@ def find_choice(text, options):
 def chosen_letter(text, letters):
     """Index of the letter that is announced last, else of the one that leads; or None."""
     any_case = letters + letters.lower()
-    # a small letter may be the article, so it must stand in brackets or end the line; "A or B"
-    # announces nothing
+    # a small letter may be the article, so it must stand in brackets or end the line
     letter = rf"(?:\(?([{letters}])\b|\(?([{any_case}])(?=\)|\.?\s*$))"
-    another = rf"(?:,| and| or| &|/) *\(?[{letters}]\b"
-    announced = rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*{letter}(?!['\w]|{another})"
-    said = re.findall(announced, text, re.M)
-    if said:
+    # "A or B" and "A is wrong" announce nothing
+    ends = rf"(?!['\w]|(?:,| and| or| &|/) *\(?[{letters}]\b|{REFUSED})"
+    announced = rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*{letter}{ends}"
+    if said := re.findall(announced, text, re.M):
         return letters.index("".join(said[-1]).upper())
     judged = r" is (?:the )?(?:correct|right|best)\b"
     lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$|{judged})", text, re.M)
@@ -91,13 +91,13 @@ def chosen_letter(text, letters):
 
 def named_options(text, options):
     """Indices of the options that a text names, whole words. Case counts only where it tells two
-    options apart. "not positive" does not name "positive"."""
+    options apart. "not positive" and "positive is wrong" do not name "positive"."""
     differ = len({option.lower() for option in options}) == len(options)
     fold = str.lower if differ else str
     rest, named = fold(text), []
     # longest first, and taken out of the text: "hot dog" does not name "dog" as well
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
-        found = rf"(?<!\w){NOT_DENIED}{re.escape(fold(options[i]))}(?!\w)"
+        found = rf"(?<!\w){NOT_DENIED}{re.escape(fold(options[i]))}(?!\w|{REFUSED})"
         if re.search(found, rest):
             named.append(i)
             rest = re.sub(found, "_", rest)

@@ -95,7 +95,7 @@ def attend(q, k, v, mask):
     B, H, S, D = q.shape
     G = k.shape[1]
     q = q.reshape(B, G, H // G * S, D)
-    y = attention(q, k, v, mask)                        # softmax(q k^T / sqrt(D) + mask) v
+    y = attention(q, k, v, mask, S)                     # softmax(q k^T / sqrt(D) + mask) v
     y = y.reshape(B, H, S, D).transpose(1, 2)
     return y.reshape(B, S, H * D)                       # reshape: CUDA's y is not contiguous
 

@@ -42,16 +42,17 @@ def advantages(reward, baseline="group", mean=None):
     """reward (groups, samples) -> reward minus its baseline, the mean over a question's answers
     ("group") or over all of the update ("batch"); "none": the reward itself.
 
-    A mean leaves the expected gradient its direction. It shortens it by the factor 1 - 1/G (0.5 at
-    G = 2 answers, 0.875 at 8), because an answer is part of its own mean. Adam does not see a
-    constant factor; lambda of the KL term weighs as if it were divided by it.
+    A mean leaves the expected gradient its direction. It shortens it by the factor 1 - 1/G (0.5 for
+    the mean of G = 2 answers, 0.875 of 8), because an answer is part of its own mean. Adam does not
+    see a constant factor; lambda of the KL term weighs as if it were divided by it.
 
     "group" has less variance, but a question whose answers all earn the same teaches nothing. Where
     nearly all do (one-word answers, of which the model is sure), "batch" goes on.
     mean: of all answers of the update, where `reward` holds only a part of them.
     """
     if baseline == "group":
-        return reward - reward.mean(1, keepdim=True)
+        exact = reward.double()                     # where all earn 0.3, their mean is 0.3
+        return exact - exact.mean(1, keepdim=True)
     if baseline == "batch":
         return reward - (reward.mean() if mean is None else mean)
     return reward
@@ -250,7 +251,7 @@ def compare(cfg, episodes, failed, timeouts=0):
         "credited": sum(len(e.credited) for e in episodes),
         "tokens": sum(len(e.tokens) for e in episodes),
         "stopped": sum(e.stopped for e in episodes), "questions": len(reward), "failed": failed,
-        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread == 0).sum(),
+        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread < 1e-6).sum(),
         "timeouts": timeouts})
     mean = whole["reward"] / (whole["questions"] * cfg.samples)
     reward = reward + cfg.wrong * (1 - reward)

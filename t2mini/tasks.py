@@ -301,7 +301,7 @@ def right(example, text):
         return text.strip() == gold(example)
     if example.match == "number":
         got, want = find_number(text), to_number(example.answer)
-        return got is not None and abs(got - want) <= 1e-6 * max(1.0, abs(want))
+        return got is not None and abs(got - want) <= 1e-9 * max(1.0, abs(want))
     if example.match == "math":
         return latex.same_answer(latex.find_final(text), example.answer)
     if example.match in FIND:

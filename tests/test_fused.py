@@ -129,12 +129,15 @@ def test_attention_without_the_masked_keys_is_the_plain_one(dtype, near, monkeyp
 
     want, slopes = grads(lambda *t: plain(*t, mask), [q, k, v], g)
     monkeypatch.setattr(attending, "plain_attention", watched)
-    got, found = grads(lambda *t: attending.attention(*t, mask), [q, k, v], g)
+    got, found = grads(lambda *t: attending.attention(*t, mask, S), [q, k, v], g)
     assert len(keys) == -(-S // 7) and sum(keys) < 0.8 * len(keys) * S
     for a, b in zip((got, *found), (want, *slopes)):
         torch.testing.assert_close(a, b, **near)
     with torch.no_grad():
-        assert torch.equal(attending.attention(q, k, v, mask), want) and keys[-1] == S
+        assert torch.equal(attending.attention(q, k, v, mask, S), want) and keys[-1] == S
+    # behind a cache: as many queries in all as two heads without one would have
+    q, late = q[:, :, :2 * S], mask[:, :, :S, :].repeat(1, 1, 2, 1)
+    assert torch.equal(attending.attention(q, k, v, late, 2 * S // heads), plain(q, k, v, late))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -161,7 +164,8 @@ def test_the_whole_models_gradient_is_that_of_the_plain_forms(family, monkeypatc
     monkeypatch.setattr(attending, "TILE", 2)
     got = slope()
     monkeypatch.setattr("t2mini.model.rms_norm", fused.plain_rms_norm)
-    monkeypatch.setattr("t2mini.model.attention", attending.plain_attention)
+    monkeypatch.setattr("t2mini.model.attention", lambda q, k, v, mask, S:
+                        attending.plain_attention(q, k, v, mask))
     monkeypatch.setattr("t2mini.likelihood.log_likelihood", fused.plain_log_likelihood)
     want = slope()
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))

@@ -38,11 +38,17 @@ SUMS = [("12 - 5 = 7\n7 - 2 = 5", 5), ("5 + 3 = 8 + 2 = 10", 10), ("8 = 5 + 3", 
         ("1. Tom has 5.\n2. He buys 3.\nSo he has 8", 8),
         # a text that opens with a part of its sum
         ("2(5+3) = 16", 16), ("3 weeks = 21 days", 21), ("12 : 4 = 3", 3),
-        ("2 dozen = 24 eggs", 24), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8)]
+        ("2 dozen = 24 eggs", 24), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8),
+        # one that opens with what is given, and works it out in its next sentences
+        ("6 friends share 24 apples. 24 / 6 = 4.", 4),
+        ("16 eggs per day. 16 - 3 - 4 = 9 eggs are left. 9 * $2 = $18.", 18)]
 UNITS = [("8kg", 8), ("The answer is 8kg.", 8), ("100cm", 100), ("24 cm\u00b2", 24), ("24cm2", 24),
+         ("60mph", 60), ("It takes 30min.", 30), ("5hrs", 5), ("The area is 36 cm^2.", 36),
+         (r"The area is $36 \text{ cm}^{2}$.", 36), ("x^2 = 36", 36),
          ("5%", 5), ("8\u00b0", 8), ("\u20ac8", 8), ("8 USD", 8), ("7th", None), ("A1", None)]
 NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30", None),
            ("3-5", None), ("3\u20135", None), ("10 to 12", None), ("8 or 9", None), ("2 + 2", None),
+           ("It takes 2 1/2 hours.", None),
            ("The answer is 5 + 3.", None), ("1/2", None), ("1,23", None), ("3,5", None),
            ("1,2345", None), ("eight", None), ("...", None), ("-", None), ("$", None)]
 
@@ -63,7 +69,8 @@ BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12
          (r"\boxed{2 + 2}", 4), (r"12 \boxed{?}", None), ("\\boxed{\u20ac12}", 12),
          ("\\boxed{12\u20ac}", 12), ("\\boxed{\u00a312.50}", 12.5), (r"\boxed{\pounds 12}", 12)]
 SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12),
-           ("9 - 2 = 7. The answer is $-7$.", -7),
+           ("9 - 2 = 7. The answer is $-7$.", -7), ("It is *36*", 36), ("2 *3* 4 = 24", 24),
+           ("The answer is $70{,}000$.", 70_000), (r"It is 70\,000", 70_000), ("3 * 4 * 5", None),
            (r"Answer: \[12\]", 12), ("The answer is $12$", 12), (r"3 + 4 = 7\n#### \$12", 12)]
 
 # answers of a 0.5B model to GSM8K: units in \text{} inside a sum, \frac{}{}, a program,
@@ -104,6 +111,7 @@ def test_1080_is_not_2080():
     assert ([tasks.right(one, text)
              for text in ("1,080", "1080.0", "2,080", "80", "-1,080", "1,080.5", "none")]
             == [True, True, False, False, False, False, False])
+    assert not tasks.right(Example("p", "2,125,000", "number"), "2125001")
 
 
 def test_to_number_takes_one_number_only():
@@ -135,7 +143,10 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("C: sofa", 2), ("The answer is **(B) hot dog**", 1),
     # what is denied is not chosen
     ("It is not sofa.", None), ("not a dog", None), ("Not the ice", None),
-    ("It isn't a sofa", None), ("a hot dog, not a sofa", 1),
+    ("It isn't a sofa", None), ("a hot dog, not a sofa", 1), ("It can't be ice.", None),
+    ("Option A is correct. Option C is incorrect.", 0), ("Option C is wrong.", None),
+    ("The answer is C, which is wrong", None), ("Ice is not cold, so sofa", 2),
+    ("dog isn't right; ice", 3), ("Option C is correct. Option A is not.", 2),
     # letter and words disagree, several are named, or an earlier choice is revised
     ("A) dog B) hot dog", None), ("dog, hot dog", None), ("hot dog or dog", None),
     ("A) dog, no: ice", None), ("The answer is A or B", None), ("The answer is A and C.", None),

@@ -150,6 +150,8 @@ def test_advantage_is_the_reward_minus_its_baseline():
     assert torch.equal(advantages(reward, "batch"), reward - 0.375)
     for samples in range(1, 40):
         assert all((advantages(torch.ones(2, samples), b) == 0).all() for b in ("group", "batch"))
+        for earned in (0.3, -0.1):                  # a mean in float32 is not quite that number
+            assert (advantages(torch.full((2, samples), earned)) == 0).all()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.8])

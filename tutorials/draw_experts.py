@@ -1,12 +1,14 @@
 """
 Draw how the shipped experts were learnt: `python tutorials/draw_experts.py` writes
-tutorials/figures/experts.png from the logs tutorials/results/NAME-SEED.jsonl.
+tutorials/figures/experts.png and experts05.png (the larger model's) from the logs
+tutorials/results/NAME-SEED.jsonl.
 
 One panel for each expert: greedy answers to validation questions over the updates, one line for
 each seed, and how many updates the paper's curves of such a task have.
 """
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -18,42 +20,74 @@ PAPER = {"math": 400, "code": 100, "reasoning": 200}        # updates of the pap
 NAMES = (*PAPER, "dispatcher")
 
 
-def validation(path):
-    """-> (updates, share of right answers in %) of a log, and n."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+@dataclass(frozen=True)
+class Figure:
+    """prefix: of the logs; updates: how far the axis goes; sets: what an expert was trained on."""
+    prefix: str
+    updates: int
+    title: str
+    sets: dict
+
+
+FIGURES = {
+    "experts": Figure("", 400, "Most is learnt in the first fifty updates", {}),
+    "experts05": Figure(
+        "qwen-", 100, "A larger model, real questions: most is learnt in the first thirty updates",
+        {"math": "GSM8K", "code": "MBPP", "reasoning": "ARC-Easy", "dispatcher": "made up"})}
+
+
+def rows_of(log):
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def validation(rows):
+    """-> (updates, share of right answers in %) of a log's rows, and n."""
     rows = [r for r in rows if "val" in r]
     return [r["step"] for r in rows], [100 * r["val"] for r in rows], rows[0]["val_n"]
 
 
-def panel(ax, name):
+def panel(ax, name, logs, figure):
     """The curves of one expert; the first seed is the shipped one."""
-    logs = sorted((HERE / "results").glob(f"{name}-[0-9].jsonl"))
     for seed, log in reversed(list(enumerate(logs))):
-        updates, right, n = validation(log)
+        updates, right, n = validation(rows_of(log))
         shipped = seed == 0
         ax.plot(updates, right, color=plots.BLUE if shipped else plots.SKY,
                 marker="o" if shipped else "", ms=4, lw=2 if shipped else 1.4,
                 label="shipped" if shipped else "other seeds")
-    best = right.index(max(right))
+    best = max(range(len(right)), key=lambda i: (right[i], i))      # of equals the later is kept
     ax.annotate(f"best: {right[best]:.1f} %", (updates[best], right[best]), (0, 10),
                 textcoords="offset points", ha="center", weight="bold", color=plots.BLUE,
                 bbox={"fc": "white", "ec": "none", "pad": 1})
     ax.annotate(f"{right[0]:.0f} %", (updates[0], right[0]), (6, -12), textcoords="offset points",
                 color=plots.DARK)
     if name in PAPER:
-        ax.axvline(PAPER[name], ymax=0.66, color=plots.ORANGE, ls="--", lw=1.4)
-        left = PAPER[name] > 200
-        ax.text(PAPER[name] + (-6 if left else 6), 3, f"the paper:\n{PAPER[name]} updates",
-                ha="right" if left else "left", fontsize=9, color=plots.DARK)
+        budget(ax, PAPER[name], figure.updates)
     said = {"dispatcher": "trained first pass"}.get(name, f"{name} expert")
-    ax.set(title=f"{said}\n({n} questions)", xlabel="update", xlim=(-8, 415), ylim=(0, 114))
+    where = f"{figure.sets[name]}, " if figure.sets else ""
+    ax.set(title=f"{said}\n({where}{n} questions)", xlabel="update",
+           xlim=(-0.02 * figure.updates, 1.04 * figure.updates), ylim=(0, 114))
 
 
-def draw():
-    """-> the figure."""
-    fig, axes = plots.pyplot().subplots(1, len(NAMES), figsize=(13, 4.1), sharey=True)
-    for ax, name in zip(axes, NAMES):
-        panel(ax, name)
+def budget(ax, updates, most):
+    """A line where the paper's curve ends, or words where that is beyond `most` updates."""
+    if updates <= most:
+        ax.axvline(updates, ymax=0.66, color=plots.ORANGE, ls="--", lw=1.4)
+    left = updates > most / 2
+    arrow = "" if updates <= most else " →"
+    ax.text(min(updates, most) + (-0.015 if left else 0.015) * most, 3,
+            f"the paper:\n{updates} updates{arrow}", ha="right" if left else "left", fontsize=9,
+            color=plots.DARK)
+
+
+def draw(figure):
+    """-> the picture."""
+    logs = {name: sorted((HERE / "results").glob(f"{figure.prefix}{name}-[0-9].jsonl"))
+            for name in NAMES}
+    logs = {name: found for name, found in logs.items() if found}
+    fig, axes = plots.pyplot().subplots(1, len(logs), figsize=(0.5 + 3.125 * len(logs), 4.1),
+                                        sharey=True)
+    for ax, (name, found) in zip(axes, logs.items()):
+        panel(ax, name, found, figure)
     axes[0].set_ylabel("validation questions right, %")
     # one of each name
     lines = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels())}
@@ -61,10 +95,10 @@ def draw():
         fullest = max(axes, key=lambda ax: len(ax.lines))
         fullest.legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
                        bbox_to_anchor=(1.0, 0.2))
-    fig.suptitle("Most is learnt in the first fifty updates",
-                 fontsize=13, weight="bold")
+    fig.suptitle(figure.title, fontsize=13, weight="bold")
     return fig
 
 
 if __name__ == "__main__":
-    plots.save(draw(), HERE / "figures" / "experts.png")
+    for name, figure in FIGURES.items():
+        plots.save(draw(figure), HERE / "figures" / f"{name}.png")

@@ -20,11 +20,12 @@ def plain_attention(q, k, v, mask):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def attention(q, k, v, mask):
+def attention(q, k, v, mask, S):
     """`plain_attention`; where a gradient is asked of long rows, tile by tile. The N queries are
-    those of N / T heads, one head after the other, under the same T x T mask."""
+    those of N / S heads, one head after the other, under the same S x T mask. With keys of a cache
+    (S < T) nothing is left out."""
     N, T = mask.shape[2:]
-    if T < LONG or N % T or q.device.type != "cpu" or not torch.is_grad_enabled():
+    if T < LONG or S < T or q.device.type != "cpu" or not torch.is_grad_enabled():
         return plain_attention(q, k, v, mask)
     heads = N // T
     q = q.unflatten(2, (heads, T))

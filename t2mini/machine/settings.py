@@ -169,7 +169,7 @@ def check_answer(questions, strategy, strategies, expert, max_tokens, temperatur
     """ValueError for questions that cannot be answered so: see adapt.answer."""
     if not all(isinstance(q, str) and q.strip() for q in questions):
         raise ValueError("a question is empty, or no text")
-    if strategy is not None and strategy not in strategies:
+    if strategy not in strategies and (strategy is not None or expert is None):
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(strategies)}")
     if expert == "":
         raise ValueError("the expert's name is empty; none is the base model")

@@ -62,12 +62,16 @@ def find_boxed(text):
 
 def plain(text):
     """Prose as it looks when LaTeX and Markdown are set: without the marks that only set something
-    off (**8**, \\(8\\), \\$8, $-8$), words without \\text{}, and \\frac{2}{27} as 2/27."""
+    off (**8**, *8*, \\(8\\), \\$8, $-8$) and the power of a unit (8 cm^2), words without \\text{},
+    1{,}080 as 1,080 and \\frac{2}{27} as 2/27."""
     text = re.sub(rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}", r"\1", text)
     text = re.sub(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
     text = re.sub(r"\\(?:times|cdot)(?![a-zA-Z])", "*", text)
     text = re.sub(r"\\div(?![a-zA-Z])", "/", text)
+    text = re.sub(r"(?<=\d)(?:\{,\}|\\[,;!])(?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"\\[,;:! ]", " ", text)
+    text = re.sub(r"(?<![\w*])\*(?=[-+$\d])([^*\s]+)\*(?![\w*])", r"\1", text)
+    text = re.sub(r"(?<=\d)( *[a-zA-Z]+)\^\{?[23]\}?", r"\1", text)
     text = re.sub(r"\*\*|\\[()\[\]]|\\(?=\$)|\$(?=[-+\u2212]\d)", "", text)
     text = re.sub(r"\^\{(\d+)\}", r"^\1", text)
     return re.sub(r"(?<=\S)[ \t]+", " ", text)
