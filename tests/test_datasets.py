@@ -843,19 +843,19 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     for key, _ in larger.cells(lab):
         arms.setdefault(key["task"], set()).add(key["arm"])
     assert arms["published"] == {"prompt", "classifier"}
-    assert arms["mbpp"] == {"base", "svf", "lora"}
-    imitations = {"svf, next-token": "svf", "lora, next-token": "lora"}
-    assert arms["gsm8k"] == {"base", "svf", "lora", *imitations}
-    made.clear()
-    for arm, method in imitations.items():
+    assert arms["mbpp"] == {"base", "svf", "lora", "svf, second run"}
+    differ = {"svf, second run": dict(seed=1, lr=4e-3),
+              "svf, next-token": dict(seed=0, lr=4e-3, objective="next-token"),
+              "lora, next-token": dict(seed=0, lr=1e-3, objective="next-token", method="lora")}
+    assert arms["gsm8k"] == {"base", "svf", "lora", *differ}
+    for arm, changes in differ.items():
+        made.clear()
         row = next(run for key, run in larger.cells(lab) if (key["task"], key["arm"])
                    == ("gsm8k", arm))()
-        task, seed, settings = made.pop()
-        rate = 1e-3 if method == "lora" else 4e-3
-        assert (task, seed, row["lr"]) == ("gsm8k", 0, rate)
-        assert TrainConfig(task=task, **settings) == replace(
-            TrainConfig(**there["math"]["config"]), objective="next-token", method=method, lr=rate,
-            seed=0)
+        [(task, seed, settings)] = made
+        assert task == "gsm8k" and row["lr"] == changes["lr"]
+        assert TrainConfig(task=task, seed=seed, **settings) == replace(
+            TrainConfig(**there["math"]["config"]), **changes)
     for _, task in larger.SETS.values():
         assert arms[task] >= {"prompt", "classifier", "uniform alpha", "cem",
                               "best single expert", "10-shot in context"}
@@ -885,7 +885,8 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                         lambda lab, task, seed, way, n: {"said": (way, task, seed, n)})
 
     def expert(task, seed, **settings):
-        return f"{settings.get('method', 'svf')} by {settings['objective']} of {task}", lora
+        method = settings.get("method", f"svf {seed}")
+        return f"{method} by {settings['objective']} of {task}", lora
 
     def score(task, n, z, meta=None, choose=False, max_tokens=0):
         assert max_tokens == (400 if task == "gsm8k" else 0)
@@ -907,9 +908,13 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
             how = ", choosing" if chosen else ""
             assert (said.pop((task, f"lora{how}", 0))
                     == (task, n, f"lora by {objectives[name]} of {seen}", lora, chosen))
-            for method in ("svf", "lora") if name == "math" else ():
-                assert (said.pop((task, f"{method}, next-token", 0))
-                        == (task, n, f"{method} by next-token of {seen}", lora, chosen))
+            if not chosen:
+                assert (said.pop((task, "svf, second run", 0))
+                        == (task, n, f"svf 1 by reward of {seen}", lora, False))
+            for method, who in ("svf", "svf 0"), ("lora", "lora"):
+                if name == "math":
+                    assert (said.pop((task, f"{method}, next-token", 0))
+                            == (task, n, f"{who} by next-token of {seen}", lora, chosen))
         for arm in ("prompt", "classifier"):
             assert said.pop((unseen, arm, 0)) == ("arm", unseen, n, {"strategy": arm})
         assert said.pop((unseen, "uniform alpha", 0)) == ("arm", unseen, n, {"alpha": [1 / 3] * 3})

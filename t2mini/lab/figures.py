@@ -57,10 +57,11 @@ SHOWN = {"recipe": lambda r: r["task"] == "math",
          "forms": lambda r: r["task"] != "arc-easy",
          "sight": lambda r: "unseen" not in r["task"] and "choosing" not in r["arm"]}
 
-PAIRED = ("base", "svf", "lora", "always yes", "options hidden", "other form")
+PAIRED = ("base", "svf", "lora", "second run", "always yes", "options hidden", "other form")
 WAYS = {"": "", "choosing": ",\npicking an option", "blank image": ",\nimage hidden"}
 BESIDE = {"base, choosing, unlisted": "options hidden, choosing", "vision expert": "svf",
-          "vision expert, blank image": "svf, blank image"}      # on the line of that way
+          "vision expert, blank image": "svf, blank image",      # on the line of that way
+          "svf, second run": "second run"}
 GUESSING = {"easy-vqa-yes-no": 50, "vision-unseen": 25,         # % right by chance
             "arc-easy": 25, "arc-challenge": 25, "arc-easy-letters": 25,
             "arc-challenge-letters": 25}

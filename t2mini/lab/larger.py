@@ -2,8 +2,9 @@
 The paper's Tables 1 and 2 and Figure 6 on published questions, with a base model that can do them.
 
 Seen:    each expert on the whole test set of what it was trained on, beside the base model and
-         others that are trained here under the expert's own settings: a LoRA and, where solutions
-         are published, both by imitating these (the paper's Table 4).
+         others that are trained here under the expert's own settings: a LoRA, of what writes its
+         answers a second run with another seed and, where solutions are published, experts that
+         imitate these (the paper's Table 4).
 Unseen:  the same experts on the set beside it that nobody was trained on; strategies and mixtures
          where the base has all experts.
 Routed:  where the first pass sends test questions of all six sets.
@@ -77,10 +78,11 @@ def alone(lab, task, name, meta):
             run = partial(lab.score, other, WHOLE, {}, choose=chosen)
             yield cell(run, task=other, arm=f"base{how}")
     if meta:
-        how = ", choosing" if choose else ""
+        how, own = ", choosing" if choose else "", {"lr": meta["config"]["lr"]}
         others = {f"lora{how}": LORA}
+        if not choose:
+            others["svf, second run"] = own | {"seed": 1}
         if meta["task"] == "gsm8k":                         # the set with published solutions
-            own = {"lr": meta["config"]["lr"]}
             others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
         for arm, changes in others.items():
             yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)
@@ -97,7 +99,7 @@ def beside(lab, ask, meta, changes, choose):
     A LoRA has rank 16; of an imitation's updates each has one gold answer to a question.
     """
     same = {k: v for k, v in meta["config"].items() if k not in NOT_SHARED}
-    found, told = lab.expert(meta["task"], 0, **{**same, **changes})
+    found, told = lab.expert(**{"task": meta["task"], "seed": 0, **same, **changes})
     scored = ask(found, told, choose=choose)
     return {**scored, "parameters": told["parameters"], "lr": changes["lr"]}
 

@@ -21,12 +21,13 @@ DARK = "#444444"
 OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORANGE, "full": DARK,
       "shuffled": PINK, "ia3": SKY, "prompt": SKY, "classifier": BLUE, "CEM": GREEN,
       "search": GREEN, "uniform alpha": YELLOW, "random alpha": YELLOW, "in context": DARK,
-      "best single expert": PINK, "options hidden": DARK, "other form": DARK}
+      "best single expert": PINK, "second run": SKY, "options hidden": DARK, "other form": DARK}
 
 # arms and tasks in words, where a name in a results file is short
 WORDS = {
     "base": "base model", "no z": "base model", "z": "expert", "shuffled z": "expert, shuffled",
     "svf": "SVF expert", "lora": "LoRA", "ia3": "IA3",
+    "svf, second run": "SVF expert, another seed", "second run": "SVF expert, another seed",
     "prompt": "first pass by prompt", "classifier": "trained first pass",
     "uniform alpha": "all experts mixed equally", "random alpha": "mixed at random",
     "cem": "mixture found by search", "CEM": "mixture found by search",

@@ -32,7 +32,7 @@ IMPLIED = {
 RANGES = {
     "steps": (1, 1_000_000),
     "prompts": (1, 4096),
-    "samples": (1, 1024),
+    "samples": (1, 1009),       # as many random streams a question has (generate.uniforms)
     "max_tokens": (0, 32_768),
     "temperature": (0.0, 100.0),
     "wrong": (-1000.0, 0.0),
