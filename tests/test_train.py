@@ -30,7 +30,8 @@ NAN, INF = float("nan"), float("inf")
     {"clip": -1.0}, {"clip": 0.0}, {"temperature": -1.0}, {"temperature": NAN},
     {"temperature": INF}, {"temperature": 1e-6}, {"kl": NAN}, {"kl": -0.1},
     {"lr": INF}, {"lr": 0.0}, {"lr": "fast"}, {"max_tokens": -5}, {"samples": 10 ** 8},
-    {"samples": 0}, {"samples": 2.5}, {"samples": True}, {"prompts": 4096, "samples": 1024},
+    {"samples": 0}, {"samples": 2.5}, {"samples": True}, {"samples": 1010},
+    {"prompts": 4096, "samples": 1000},
     {"steps": 0}, {"val_n": 0}, {"val_every": 0}, {"patience": 0}, {"seed": -1}, {"rank": 0},
     {"lora_alpha": NAN}, {"baseline": "mean"}, {"tie": "all"}, {"must_stop": 1}, {"modules": None},
     {"as_released": ["all"]}, {"objective": "rewards"}, {"method": "dora"}, {"layers": "third"}])
