@@ -36,6 +36,8 @@ from .machine.memory import return_memory
 from .machine.text import ending
 from .questions.example import Example
 
+ROUNDING = 1e-6     # an advantage that is no larger is what a mean of equal rewards leaves
+
 
 # ------------------------------------------------------------------------------------- equation 1
 def advantages(reward, baseline="group", mean=None):
@@ -51,8 +53,7 @@ def advantages(reward, baseline="group", mean=None):
     mean: of all answers of the update, where `reward` holds only a part of them.
     """
     if baseline == "group":
-        exact = reward.double()                     # where all earn 0.3, their mean is 0.3
-        return exact - exact.mean(1, keepdim=True)
+        return reward - reward.mean(1, keepdim=True)
     if baseline == "batch":
         return reward - (reward.mean() if mean is None else mean)
     return reward
@@ -251,7 +252,7 @@ def compare(cfg, episodes, failed, timeouts=0):
         "credited": sum(len(e.credited) for e in episodes),
         "tokens": sum(len(e.tokens) for e in episodes),
         "stopped": sum(e.stopped for e in episodes), "questions": len(reward), "failed": failed,
-        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread < 1e-6).sum(),
+        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread < ROUNDING).sum(),
         "timeouts": timeouts})
     mean = whole["reward"] / (whole["questions"] * cfg.samples)
     reward = reward + cfg.wrong * (1 - reward)
@@ -309,7 +310,7 @@ def worth_learning(cfg, episodes):
     groups, advantage = [], []
     for at in range(0, len(episodes), cfg.samples):
         group = [e for e in episodes[at:at + cfg.samples] if e.credited]    # "" retokenised: none
-        if group and (cfg.kl or any(e.advantage != 0 for e in group)):
+        if group and (cfg.kl or any(abs(e.advantage) > ROUNDING for e in group)):
             for some in within(group, BUDGET, len(group[0].prompt), lambda e: len(e.credited)):
                 groups.append((group[0].prompt, [e.credited for e in some]))
                 advantage.append([e.advantage for e in some])
