@@ -6,7 +6,7 @@ Built in: math, code, reasoning (an expert each), their `-unseen` counterparts m
           wording that training never shows, other (needs no expert) and dispatch (which of the
           four does a question need?). A fifth skill is a file in questions/ and a row of
           SKILL_TABLE.
-Splits:   train, val and test are disjoint by construction: a hash of an example's content decides
+Splits:   train, val and test are disjoint in their keys: a hash of an example's key decides
           (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
           test is only ever scored.
 Images:   the questions of vision-unseen are about a drawn image (questions/drawn.py).
