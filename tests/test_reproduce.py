@@ -117,6 +117,29 @@ def test_part_of_an_experiment(tiny, tmp_path, monkeypatch):
     assert calls == [1, 0, 2] and [r["seed"] for r in done["rows"]] == [1, 0, 2]
 
 
+def test_a_second_picture_replaces_nothing_of_yours(tmp_path):
+    """Fails if `reproduce transfer` looks at one of its two pictures' places only."""
+    yours = tmp_path / "transfer_weights.png"
+    yours.write_text("yours")
+    with pytest.raises(ValueError, match="transfer_weights.png"):
+        figures.transfer({"rows": []}, tmp_path / "transfer.png")
+    assert yours.read_text() == "yours" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_curve_of_a_run_that_ran_away_is_drawn_with_its_doubt(tmp_path, monkeypatch):
+    """Fails if eight of eight right has no interval, or a validation of a model whose numbers are
+    not finite (-1 of n) stops the picture.
+    """
+    rows = [{"step": 0, "val": -1 / 8, "val_n": 8}, {"step": 8, "val": 1.0, "val_n": 8}]
+    (tmp_path / "run.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda fig, path: drawn.append(fig))
+    plots.draw_log(tmp_path / "run.jsonl", tmp_path / "run.png")
+    [lines] = drawn[0].axes[0].containers[0].lines[2]
+    (none, most), (least, all_) = ((p[0][1], p[1][1]) for p in lines.get_segments())
+    assert none == 0 and 0.3 < most < 0.35 and 0.65 < least < 0.7 and all_ == 1
+
+
 def test_a_row_to_be_measured_again_is_replaced(tiny, tmp_path, monkeypatch):
     """Fails if a marked row is kept, measured twice, or stands beside the new one;
     or the table does not say what is marked.
@@ -129,7 +152,7 @@ def test_a_row_to_be_measured_again_is_replaced(tiny, tmp_path, monkeypatch):
     path.write_text(reproduce.pretty(done))
     assert "math, base: TO BE MEASURED AGAIN: the wrong rule." in figures.table(done["rows"])
     again = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
-    assert calls == [0, 1, 2, 1] and sorted(r["seed"] for r in again["rows"]) == [0, 1, 2]
+    assert calls == [0, 1, 2, 1] and [r["seed"] for r in again["rows"]] == [0, 1, 2]
     assert not any("again" in r or r["score"] > 1 for r in again["rows"])
     assert "AGAIN" not in figures.table(again["rows"])
 
@@ -163,7 +186,7 @@ def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
     """Fails if rows of another base model or of a quick run join a file."""
     fake(monkeypatch, [])
     reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
-    with pytest.raises(ValueError, match="another quick"):
+    with pytest.raises(ValueError, match="another quick: take --out=DIR"):
         reproduce.run("fake", *tiny, out=tmp_path / "out")
     with monkeypatch.context() as m:
         m.setattr(tiny[0], "base_sha256", "1" * 64)

@@ -472,7 +472,7 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Tables 5, 9", transfer, "transfer", "z on other bases; shuffled z"),
     Experiment("Appendix C", spectrum, "spectrum", "where the singular mass sits",
                programs=False),
-    Experiment("-", recipe, "bars", "what each departure of the released code costs"),
+    Experiment("-", recipe, "bars", "what five of the released code's choices cost, and all"),
     Experiment("Figure 5", sight, "pairs", "questions about images, seen and unseen",
                "easy-VQA", programs=False),
     Experiment("-", tiny, "bars", "how few numbers suffice", programs=False),

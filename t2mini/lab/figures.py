@@ -9,6 +9,7 @@ from textwrap import fill
 import numpy as np
 
 from .. import evaluate
+from ..machine import files
 from ..questions import published
 from ..tasks import LABELS
 from .plots import BLUE, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
@@ -225,7 +226,7 @@ def curve_rows(rows):
     lines = [("task", "seed", "best update", "validation, %: start, best", "test, %: start, there")]
     for r in rows:
         val, test = dict(r["val"]), dict(r["test"])
-        best = max(val, key=val.get)                # the first of equal ones, as training keeps it
+        best = max(val, key=val.get)                # the first of equal ones, as these runs kept it
         start = min(val)
         shares = (f"{100 * scores[start]:.1f}, {100 * scores[best]:.1f}" for scores in (val, test))
         lines.append((r["task"], f"{r['seed']}", f"{best}", *shares))
@@ -324,10 +325,12 @@ def results(rows, path):
 
 
 def transfer(done, path):
-    """Two pictures: shuffled z on the original weights, and z on other weights."""
+    """Two pictures: shuffled z on the original weights, and z on other weights. ValueError where
+    something else stands in the second one's place."""
+    second = files.claim(path.with_stem(f"{path.stem}_weights"), "picture", [])
     bars(done, path)
     other = [r for r in done["rows"] if r["arm"] != "shuffled z"]
-    dots({"title": SURVIVES, "rows": other}, path.with_stem(f"{path.stem}_weights"))
+    dots({"title": SURVIVES, "rows": other}, second)
 
 
 def pairs(done, path):

@@ -207,8 +207,11 @@ def draw_log(path_log, path):
     if steps:                                               # next-token training samples nothing
         ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=GREY, lw=1.2,
                 label="reward of sampled answers (train)")
-    error = [1.96 * (r["val"] * (1 - r["val"]) / r["val_n"]) ** 0.5 for r in val]
-    ax.errorbar([r["step"] for r in val], [r["val"] for r in val], error,
+    shares = [max(0.0, r["val"]) for r in val]              # -1 / n: the model had run away
+    ends = [evaluate.wilson(share * r["val_n"], r["val_n"]) for share, r in zip(shares, val)]
+    error = [[share - low for share, (low, _) in zip(shares, ends)],
+             [high - share for share, (_, high) in zip(shares, ends)]]
+    ax.errorbar([r["step"] for r in val], shares, error,
                 color=BLUE, marker="o", capsize=3,
                 label=f"right on validation (n={val[0]['val_n'] if val else 0})")
     ax.set(xlabel="update", ylabel="share right", ylim=(0, 1))

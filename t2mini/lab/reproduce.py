@@ -85,6 +85,8 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
                "threads": torch.get_num_threads(), "torch": torch.__version__}
     done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, **machine,
             "rows": []}
+    if out:                         # the project's own headline is about the project's own rows
+        done["title"] = ALL[name].about
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
@@ -94,9 +96,10 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             done = read(path)
             other = [k for k in SETTINGS if k != "dtype" and done[k] != settings[k]]
             if other:
-                raise ValueError(f"{path} was measured with another {other[0]}: take the --weights "
-                                 "that it was measured with, or --out=DIR, or move it away to "
-                                 "start anew")
+                same_base = ("take the --weights that it was measured with, or "
+                             if other[0] == "base_sha256" else "take ")
+                raise ValueError(f"{path} was measured with another {other[0]}: {same_base}"
+                                 "--out=DIR, or move it away to start anew")
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
         cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
         left = missing(cells, done["rows"], only)
@@ -109,7 +112,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             t = time.time()
             row = {**key, **make()}
             row |= {"seconds": round(time.time() - t, 1), "commit": commit(), **machine}
-            done["rows"] = [*(r for r in done["rows"] if not same(key, r)), row]
+            done["rows"] = placed(done["rows"], key, row)
             if ranks.rank() == 0:
                 with files.replacing(path) as f:
                     f.write(pretty(done).encode())
@@ -131,6 +134,13 @@ def check_dtype(path, done, left, dtype):
             raise ValueError(f"{path} has rows of {row['task']} in {has}, and they would be "
                              f"compared: take --dtype={has.removeprefix('torch.')}, --only=TEXT "
                              "that names other tasks, or --out=DIR")
+
+
+def placed(rows, key, row):
+    """The rows with this one, in the place of the one that it replaces: a task's first arm is what
+    its others are compared with."""
+    at = next((i for i, old in enumerate(rows) if same(key, old)), len(rows))
+    return [*rows[:at], row, *rows[at + 1:]]
 
 
 def same(key, row):
