@@ -681,6 +681,9 @@ def test_kept_experts_and_mixtures_are_of_one_base(tiny, tmp_path, monkeypatch):
         made.search("math", 0, mixed=given)
     assert seen == [[parts["math"]]]
     here = made.file("math", [])
+    with monkeypatch.context() as m:
+        m.setattr(runs, "RULES", -1)
+        assert made.file("math", []) != here
     made.model.to(torch.bfloat16)
     assert made.file("math", []) != here
 

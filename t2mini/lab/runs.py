@@ -38,6 +38,7 @@ COMMON = dict(prompts=12, samples=6, steps=24, val_every=8, val_n=96)
 SEEDS = (0, 1, 2)
 WHOLE = 10 ** 6     # more questions than any set has
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
+RULES = 2       # raised where graders, questions or what is kept change: older files do not count
 LOOK = 100      # test questions beside every validation of SVF experts, for `curves`
 TIED_RATES = (1e-2, 3e-2, 1e-1)     # of few numbers that each move many singular values
 LEARNING_RATES = {"svf": (2e-3, 5e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3), "ia3": (3e-3, 1e-2, 3e-2)}
@@ -78,7 +79,7 @@ class Lab:
         """
         cfg = self.config(task, seed, **changes)
         settings = {k: v for k, v in asdict(cfg).items() if v != getattr(recipe.TrainConfig(), k)}
-        path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", settings)
+        path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", asdict(cfg))
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
         seen = not look or looked.exists()
         there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(),
@@ -116,8 +117,9 @@ class Lab:
 
     def file(self, name, settings):
         """The file of an expert of this base and dtype
-        that was made with these settings, which are JSON values."""
-        told = json.dumps([self.model.base_sha256, str(self.model.dtype), settings], sort_keys=True)
+        that was made with these settings, which are JSON values, under today's RULES."""
+        told = [self.model.base_sha256, str(self.model.dtype), RULES, settings]
+        told = json.dumps(told, sort_keys=True)
         return self.folder / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.safetensors"
 
     def curve(self, meta):
