@@ -60,6 +60,7 @@ BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12
          (r"\boxed{12\text{ eggs}}", 12), (r"\boxed{12 \text{ eggs}} because 3 + 4 = 7.", 12),
          (r"\boxed{x = 12}", 12), (r"\boxed{3 \times 4 = 12}", 12), (r"\boxed{\frac{24}{2}}", 12),
          (r"\boxed{\dfrac{1}{2}}", 0.5), (r"\boxed{3}, no: \boxed{12}", 12), (r"\boxed{50\%}", 50),
+         (r"\boxed{12kg}", 12), (r"12 \boxed{12m}", None),
          (r"\boxed{12 eggs}", 12), (r"\boxed{12.0}", 12), (r"\fbox{12}", 12), (r"\boxed {12}", 12),
          (r"**\boxed{12}**", 12), (r"\boxed{\text{12}}", 12), (r"\boxed{12^\circ}", 12),
          (r"The answer is 12. \boxed{}", None), (r"5 + 3 = 8, so \boxed{8", None),

@@ -81,7 +81,8 @@ def to_number(s):
     """A formula, or a number with its unit -> float; None for anything else: several numbers,
     letters, a rest."""
     s = unnamed(tidy(s[:LONGEST])).rpartition("=")[2].strip()
-    if found := re.fullmatch(rf"({example.NUMBER})(?:\s+[a-zA-Z]{{2,}})*[\s.]*", s):
+    glued = r"(?:kg|[ckm]m|ml|lbs?|ft|oz|mph|mins?|hrs?)?"
+    if found := re.fullmatch(rf"({example.NUMBER}){glued}(?:\s+[a-zA-Z]{{2,}})*[\s.]*", s):
         return example.to_number(found[1])
     try:
         found = value(s)
