@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))        # so that `import t2mini` works from a plain clone
 
 from t2mini import evaluate, experts, tasks     # noqa: E402
+from t2mini.lab import figures     # noqa: E402
 from t2mini.questions import tables     # noqa: E402
 
 UPDATES = 195       # of the shipped math expert
@@ -86,17 +87,31 @@ def over_kinds(minus, kinds, draws=4000):
     return means[round(0.025 * draws)], means[round(0.975 * draws) - 1]
 
 
+def compared():
+    """{(task, who): gains over the base model, one for each test question}: of two passes, and of
+    the search with one weight per expert and matrix, the mean of its three draws of examples."""
+    scores, found = measured(), {}
+    rows = json.loads((HERE / "results" / "unseen.json").read_text(encoding="utf-8"))["rows"]
+    for task in ("math-unseen", "code-unseen", "reasoning-unseen"):
+        base = scores[task, "base"]
+        two = scores[task, "classifier"]
+        found[task, "two passes"] = [a - b for a, b in zip(two, base, strict=True)]
+        arms = figures.grouped(r for r in rows if r["task"] == task)
+        (base,), draws = arms[task, "", "base"], arms[task, "", "cem per matrix"]
+        found[task, "searched, per matrix"] = [
+            sum(right) / len(right) - b for b, *right in zip(base, *draws, strict=True)]
+    return found
+
+
 def kinds():
     """Print gains on unseen tasks with both intervals."""
-    scores = measured()
-    for task in ("math-unseen", "code-unseen", "reasoning-unseen"):
-        of = [e.kind for e in tasks.get(task).examples("test", 200)]
-        minus = [a - b for a, b in zip(scores[task, "classifier"], scores[task, "base"])]
+    print("minus base, points                    over questions   over kinds")
+    for (task, who), minus in compared().items():
+        of = [e.kind for e in tasks.get(task).examples("test", len(minus))]
         mean, low, high = evaluate.paired_difference(minus, [0.0] * len(minus))
         wide = over_kinds(minus, of)
-        print(f"{task:<17}two passes minus base {100 * mean:+.1f} over questions "
-              f"[{100 * low:+.1f}, {100 * high:+.1f}], over its {len(set(of))} kinds "
-              f"[{100 * wide[0]:+.1f}, {100 * wide[1]:+.1f}]")
+        print(f"{task:<17}{who:<21}{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]   "
+              f"[{100 * wide[0]:+.1f}, {100 * wide[1]:+.1f}] of {len(set(of))}")
 
 
 if __name__ == "__main__":
