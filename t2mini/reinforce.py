@@ -36,7 +36,7 @@ from .machine.memory import return_memory
 from .machine.text import ending
 from .questions.example import Example
 
-ROUNDING = 1e-6     # an advantage that is no larger is what a mean of equal rewards leaves
+ROUNDING = 1e-6     # an advantage that is no larger (NaN is) is what a mean of equal rewards leaves
 
 
 # ------------------------------------------------------------------------------------- equation 1
@@ -310,7 +310,7 @@ def worth_learning(cfg, episodes):
     groups, advantage = [], []
     for at in range(0, len(episodes), cfg.samples):
         group = [e for e in episodes[at:at + cfg.samples] if e.credited]    # "" retokenised: none
-        if group and (cfg.kl or any(abs(e.advantage) > ROUNDING for e in group)):
+        if group and (cfg.kl or any(not abs(e.advantage) <= ROUNDING for e in group)):
             for some in within(group, BUDGET, len(group[0].prompt), lambda e: len(e.credited)):
                 groups.append((group[0].prompt, [e.credited for e in some]))
                 advantage.append([e.advantage for e in some])

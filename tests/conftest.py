@@ -86,7 +86,7 @@ def model():
 
 @pytest.fixture(scope="session", autouse=True)
 def no_traces(tmp_path_factory):
-    """Decompositions of tiny models do not stay in weights/."""
+    """Decompositions that this process makes of tiny models do not stay in weights/."""
     experts.SVD_CACHE = tmp_path_factory.mktemp("svd")
 
 
