@@ -130,13 +130,14 @@ def test_the_curve_of_a_run_that_ran_away_is_drawn_with_its_doubt(tmp_path, monk
     """Fails if eight of eight right has no interval, or a validation of a model whose numbers are
     not finite (-1 of n) stops the picture.
     """
-    rows = [{"step": 0, "val": -1 / 8, "val_n": 8}, {"step": 8, "val": 1.0, "val_n": 8}]
+    rows = [{"step": 0, "val": -1 / 8, "val_n": 8}, {"step": 8, "val": 1.0, "val_n": 8},
+            {"step": 9, "val": 1.0, "val_n": 21}]           # its interval ends at 1 - 1e-16
     (tmp_path / "run.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     drawn = []
     monkeypatch.setattr(plots, "save", lambda fig, path: drawn.append(fig))
     plots.draw_log(tmp_path / "run.jsonl", tmp_path / "run.png")
     [lines] = drawn[0].axes[0].containers[0].lines[2]
-    (none, most), (least, all_) = ((p[0][1], p[1][1]) for p in lines.get_segments())
+    (none, most), (least, all_), _ = ((p[0][1], p[1][1]) for p in lines.get_segments())
     assert none == 0 and 0.3 < most < 0.35 and 0.65 < least < 0.7 and all_ == 1
 
 

@@ -209,8 +209,8 @@ def draw_log(path_log, path):
                 label="reward of sampled answers (train)")
     shares = [max(0.0, r["val"]) for r in val]              # -1 / n: the model had run away
     ends = [evaluate.wilson(share * r["val_n"], r["val_n"]) for share, r in zip(shares, val)]
-    error = [[share - low for share, (low, _) in zip(shares, ends)],
-             [high - share for share, (_, high) in zip(shares, ends)]]
+    error = [[max(0.0, share - low) for share, (low, _) in zip(shares, ends)],   # rounding: -1e-16
+             [max(0.0, high - share) for share, (_, high) in zip(shares, ends)]]
     ax.errorbar([r["step"] for r in val], shares, error,
                 color=BLUE, marker="o", capsize=3,
                 label=f"right on validation (n={val[0]['val_n'] if val else 0})")
