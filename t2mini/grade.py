@@ -9,6 +9,7 @@ Changed:  mends defects of the released graders: a sign counts, `1,234` is one n
 import re
 
 from .questions import latex
+from .questions.choices import bare, chosen_letter, letters_of, named_options
 from .questions.example import NUMBER, normal, to_number
 from .questions.fences import find_code, graded_end, prose      # noqa: F401 (part of this page)
 
@@ -22,9 +23,6 @@ FIRST = rf"(?i)(?<![\w.,]){NUMBER}(?: \d+(?=/))?"
 CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
-NO = r"(?:[Nn]o|n')t "
-NOT_DENIED = rf"(?<!{NO})(?<!{NO}a )(?<!{NO}(?:an|be) )(?<!{NO}the )"
-REFUSED = r",?(?: which)? (?:is|are|was)(?:n't| not| wrong| incorrect| false)\b"
 VERB = r"\b(?:is|are|makes?|equals?|gives?)"
 
 
@@ -47,7 +45,8 @@ def find_number(text):
     equal = re.findall(rf"=\s*{ONE}", text)
     # "3 boxes of 4 make 12" opens with a number that is not the answer
     opening = re.findall(rf"\A\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {NUMBER})", text)
-    for found in (marked, equal, opening, re.findall(ONE, text)):
+    anywhere = re.findall(ONE, text)
+    for found in (marked, equal, opening, anywhere):
         if found:
             return to_number(found[-1])
     return None
@@ -55,53 +54,17 @@ def find_number(text):
 
 # --------------------------------------------------------------------------------------------- text
 def find_choice(text, options):
-    """Index of the chosen option, or None. A letter that leads or is announced, else the one option
+    """Index of the chosen option, or None. A letter that leads or is announced, or the one option
     that is named.
 
     A text that names several options, or whose letter and words disagree, has not chosen.
     """
-    # what only sets a letter off: **C**, \\(C\\), $C$
-    text = re.sub(r"\*\*|\\[()\[\]]|\$(?=\\|[A-J]\$)|(?<=\})\$|(?<=\$[A-J])\$", "", text).strip()
-    for _ in range(3):                                      # \boxed{\textbf{(B)}} says (B)
-        text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
-    by_letter = chosen_letter(text, "ABCDEFGHIJ"[:len(options)])
+    text = bare(text)
+    by_letter = chosen_letter(text, letters_of(options))
     chosen = {by_letter, *named_options(text, options)} - {None}
     if len(chosen) == 1:
         return chosen.pop()
     return None
-
-
-def chosen_letter(text, letters):
-    """Index of the letter that is announced last, else of the one that leads; or None."""
-    any_case = letters + letters.lower()
-    # a small letter may be the article, so it must stand in brackets or end the line
-    letter = rf"(?:\(?([{letters}])\b|\(?([{any_case}])(?=\)|\.?\s*$))"
-    # "A or B" and "A is wrong" announce nothing
-    ends = rf"(?!['\w]|(?:,| and| or| &|/) *\(?[{letters}]\b|{REFUSED})"
-    announced = rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*{letter}{ends}"
-    if said := re.findall(announced, text, re.M):
-        return letters.index("".join(said[-1]).upper())
-    judged = r" is (?:the )?(?:correct|right|best)\b"
-    lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$|{judged})", text, re.M)
-    listed = set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))
-    if not lead or len(listed) > 1:  # a list of the options is not one of them
-        return None
-    return letters.index(lead[1].upper())
-
-
-def named_options(text, options):
-    """Indices of the options that a text names, whole words. Case counts only where it tells two
-    options apart. "not positive" and "positive is wrong" do not name "positive"."""
-    differ = len({option.lower() for option in options}) == len(options)
-    fold = str.lower if differ else str
-    rest, named = fold(text), []
-    # longest first, and taken out of the text: "hot dog" does not name "dog" as well
-    for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
-        found = rf"(?<!\w){NOT_DENIED}{re.escape(fold(options[i]))}(?!\w|{REFUSED})"
-        if re.search(found, rest):
-            named.append(i)
-            rest = re.sub(found, "_", rest)
-    return named
 
 
 def find_quoted(text, options):

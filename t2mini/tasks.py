@@ -227,8 +227,8 @@ def from_jsonl(path):
 
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
-    found = yours.read(path)
-    if warning := yours.hedging(found):
+    found, against = yours.read(path)
+    for warning in yours.doubts(found, against):
         print(f"t2mini: {path}: {warning}", file=sys.stderr)
     splits = yours.split(found)
     return ListTask(str(path), lambda: splits, 96, "other")

@@ -12,6 +12,7 @@ Warned:   a run that teaches nothing says so while it runs, with what to do, and
 """
 import json
 import os
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -21,8 +22,7 @@ import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
 from .generate import NotFinite
-from .machine import checkpoint, files, idle, pace, ranks
-from .machine.settings import overridden
+from .machine import checkpoint, files, idle, pace, ranks, settings
 from .machine.text import cut_mark
 from .recipe import TrainConfig, settled, written
 
@@ -42,7 +42,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     given, cfg = written(cfg), settled(cfg)
     attach(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
-    for said in overridden(given, written(cfg), written(TrainConfig())):
+    for said in settings.overridden(given, written(cfg), written(TrainConfig())):
         run.log(said)
     run.check_paths(resume)
     run.read_validation()
@@ -113,6 +113,21 @@ class Run:
         self.val = self.task.examples("val", self.cfg.val_n, seed=0)
         if len(self.val) < idle.FEW:
             self.log(idle.few(len(self.val)))
+        if isinstance(self.task, tasks.ListTask):
+            self.check_length()
+
+    def check_length(self):
+        """ValueError where a question that may be drawn leaves no room for its answer."""
+        everything = self.task.examples("train", sys.maxsize)
+        prompts = [e.prompt for e in everything + self.val]
+        opener = self.task.opener
+        limit = self.cfg.max_tokens or self.task.max_tokens
+        context = self.model.cfg.max_position_embeddings
+        settings.check_questions(
+            prompts,
+            lambda text: self.tokenizer.prompt(text, opener=opener),
+            limit,
+            context)
 
     def begin(self):
         """From nothing: killed before its first checkpoint, a run must not find another's."""

@@ -173,7 +173,13 @@ def test_choices(text, want):
     + of(("positive", "negative"), ("It is not positive.", None), ("negative, not positive", 1))
     + of(("guilty", "not guilty"), ("not guilty", 1), ("guilty", 0))
     + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
-    + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8)))
+    + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8))
+    + of(("B", "C"), ("B.", 0), ("The answer is C.", 1), ("The answer is A.", None), ("b)", 0))
+    + of(("C", "B", "A"), ("C.", 0), ("**A**", 2), ("The answer is B", 1))
+    + of(("an", "a", "the"), ("a.", 1), ("an", 0), ("C", 2), ("a)", 1))
+    + of(("1", "2", "3"), ("2.5", None), ("-2", None), ("\u22122", None), ("2,000", None))
+    + of(("1", "2", "3"), ("2.", 1), ("It is 2, not 3", 1), ("B", 1), ("$2", 1))
+    + of(("5", "0.5", "-5"), ("0.5", 1), ("5", 0), ("x = -5", 2)))
 def test_choices_of_other_shapes(options, text, want):
     """Fails if an option is read as a pattern or inside a number or word,
     or the letters do not follow their count.

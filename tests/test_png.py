@@ -149,6 +149,15 @@ def test_a_damaged_file_is_one_line(name):
     assert len(str(e.value)) < 120
 
 
+def test_a_library_that_is_not_there_is_no_damaged_file(monkeypatch):
+    """Fails if a person looks for a fault in an image that is whole."""
+    def halted(data):
+        raise ImportError("no matplotlib here")
+    monkeypatch.setattr(png, "decode", halted)
+    with pytest.raises(ValueError, match="x.png: reading an image needs matplotlib .*make setup"):
+        decode(WHOLE, "x.png")
+
+
 def test_a_changed_byte_is_seen():
     """Fails if one changed byte of a file, wherever it is, is not noticed."""
     assert (decode(WHOLE, "x.png") == [255, 0, 0]).all()

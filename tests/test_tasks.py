@@ -395,6 +395,40 @@ def test_contains_that_pays_for_hedging_is_warned_of(tmp_path, capsys):
         assert err(fine) == ""
 
 
+def test_another_spelling_of_a_field_is_told_and_other_fields_are_let_through():
+    """Fails if a slip in a field's name changes how answers are judged, without a word."""
+    row = {"prompt": "1 + 1?", "answer": "2"}
+    for slip in ("mtach", "Match", "matches", "Options"):
+        with pytest.raises(ValueError, match=f"is missing; is '{slip}' another spelling"):
+            example_of({**row, slip: "number"})
+    with pytest.raises(ValueError, match="`answer` is missing; is 'Answer' another spelling"):
+        example_of({"prompt": "1 + 1?", "Answer": "2"})
+    other = {"id": 7, "source": "x", "prompt_id": 3, "answers": ["2", "two"]}
+    assert example_of({**row, **other}) == example_of(row)
+
+
+def test_rows_that_want_another_answer_to_the_same_prompt_are_told_of(tmp_path, capsys):
+    """Fails if most of a file is left out in silence, as its questions stand in another field."""
+    rows = [{"prompt": "Sort it.", "answer": a} for a in "abab"] + [{"prompt": "q", "answer": "b"}]
+    assert len(tasks.get(write(tmp_path / "a.jsonl", rows)).examples("all", 9)) == 2
+    said = capsys.readouterr().err
+    assert "2 rows ask a prompt of an earlier row" in said and said.count("\n") == 1
+    tasks.get(write(tmp_path / "a.jsonl", rows[:1] + rows[2:3] + rows[4:]))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("encoding, line", [("cp1252", 2), ("utf-16", 1)])
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path, encoding, line):
+    """Fails if letters become question marks, which no answer ever equals."""
+    rows = '{"prompt": "p", "answer": "a"}\r\n{"prompt": "klein?", "answer": "sch\u00f6n"}\r\n'
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(rows.encode(encoding))
+    with pytest.raises(ValueError, match=f"a.jsonl line {line}: not UTF-8 text; save the file as"):
+        tasks.get(str(path))
+    path.write_bytes(rows.encode("utf-8-sig"))
+    assert tasks.get(str(path)).examples("all", 2)[-1].prompt in ("p", "klein?")
+
+
 def test_time_outs_are_counted(monkeypatch):
     """Fails if a caller cannot tell programs that took too long from wrong ones (CASES row 7)."""
     from collections import Counter

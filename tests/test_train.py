@@ -154,6 +154,26 @@ def test_a_run_that_earns_nothing_says_why_and_what_would_be_right(loaded, tmp_p
     assert "learnt nothing: no update changed it" in said[-1]
 
 
+@pytest.mark.parametrize("place", [0, 8])
+def test_a_question_that_is_too_long_is_told_before_training(loaded, tmp_path, place):
+    """Fails if a row that leaves no room for its answer ends a run when it is drawn, or again at
+    --resume.
+    """
+    rows = [{"prompt": f"say {i}", "answer": "<"} for i in range(20)]
+    rows[place]["prompt"] = "many words " * 400
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    cfg = config(task=str(tmp_path / "mine.jsonl"), max_tokens=12, val_n=20)
+    said = r"the question 'many words .*'... has [\d,]+ tokens; with 12 .* 2,048: shorten it"
+    with pytest.raises(ValueError, match=said):
+        train(*loaded, cfg, tmp_path / "e.safetensors", log=str)
+    svf.detach(loaded[0])
+    assert not (tmp_path / "e.ckpt").exists()
+    rows[place]["prompt"] = "many words " * 100
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    train(*loaded, config(task=str(tmp_path / "mine.jsonl"), max_tokens=12, steps=1),
+          tmp_path / "e.safetensors", log=str)
+
+
 def test_answers_that_earn_nothing_because_they_were_cut_off_say_so():
     """Fails if a run with too small a limit is sent to look at `match`,
     or one whose answers end is told to raise the limit.

@@ -234,13 +234,30 @@ def test_a_hint_says_whose_line_failed(tmp_path, capsys):
 
     found = {}
     for name, body in (("wrong", "return {'math': 2}"), ("none", "return 3"),
-                       ("own", "return 1 / 0")):
+                       ("own", "return 1 / 0"), ("syntax", "return ]")):
         (tmp_path / f"{name}.py").write_text(f"def exercise_1():\n    {body}\n")
         chapter.check(name, 1, [needs_a_dict], tmp_path)
         found[name] = capsys.readouterr().out
     assert "math has a share of 1" in found["wrong"]
     assert "cannot read what exercise_1 returned" in found["none"] and "line" not in found["none"]
     assert "ZeroDivisionError" in found["own"] and "in line 2 of own.py" in found["own"]
+    assert "unmatched ']' in line 2 of syntax.py" in found["syntax"]
+
+
+def test_a_page_that_is_not_checked_is_not_said_to_be_right(tmp_path, monkeypatch, capsys):
+    """Fails if a name of no page passes, or a block stays old when the pages are written anew."""
+    monkeypatch.setattr(sys, "argv", ["pages.py", "3"])
+    with pytest.raises(SystemExit):
+        pages.main()
+    assert "no page '3'; choose from 00, 00b, 01" in capsys.readouterr().err
+    page = tmp_path / "77_x.md"
+    page.write_text("```text a\n1\n```\n```text gone\n2\n```\n", encoding="utf-8")
+    page.with_suffix(".py").write_text("print('--- a ---')\nprint(5)\n", encoding="utf-8")
+    monkeypatch.setattr(pages, "checked", lambda: [page])
+    monkeypatch.setattr(sys, "argv", ["pages.py", "77", "--write"])
+    assert pages.main() == 1
+    assert "prints no section 'gone'" in capsys.readouterr().out
+    assert "```text a\n5\n```" in page.read_text(encoding="utf-8")
 
 
 def test_the_tie_can_tell(tmp_path):

@@ -96,6 +96,8 @@ def hint(e, number, path):
     the check could not read what it returned."""
     if isinstance(e, AssertionError) and e.args:
         return e
+    if isinstance(e, SyntaxError) and e.filename == str(path):
+        return f"{e.msg} in line {e.lineno} of {path.name}"
     lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__)
              if frame.filename == str(path)]
     if lines:

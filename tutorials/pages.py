@@ -113,6 +113,9 @@ def main():
     parser.add_argument("--figures", action="store_true",
                         help="draw the pages' pictures again, in tutorials/figures")
     args = parser.parse_args()
+    known = [p.stem.partition("_")[0] for p in checked()]
+    if unknown := [name for name in args.only if name not in known]:
+        parser.error(f"no page {unknown[0]!r}; choose from {', '.join(known)}")
     options = ["--allow-code"] * args.allow_code
     options += [f"--figures={HERE / 'figures'}"] * args.figures
     wrong, t0 = [], time.time()
@@ -127,6 +130,7 @@ def main():
             wrong.append(f"{page.with_suffix('.py').name} ended with status {run.returncode}")
         elif args.write:
             write(page, run.stdout)
+            wrong += differences(page, run.stdout)
         else:
             wrong += differences(page, run.stdout)
         print(f"    {time.time() - t:.0f} s", flush=True)

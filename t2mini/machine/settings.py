@@ -197,3 +197,17 @@ def check_prompts(prompts, max_tokens, temperature, context):
     if longest + max_tokens > context:
         raise ValueError(f"a prompt of {longest} tokens plus {max_tokens} new ones exceeds this "
                          f"model's context of {context}; shorten it or lower --max-tokens")
+
+
+def check_questions(questions, encode, max_tokens, context):
+    """ValueError for a question that leaves no room for its answer: before anything is trained, not
+    when it is drawn. encode(text) -> ids.
+
+    A token has a byte at least, so short texts are not cut into tokens.
+    """
+    room = context - max_tokens
+    for text in questions:
+        if len(text.encode()) > room / 2 and (n := len(encode(text))) > room:
+            raise ValueError(f"the question {text[:60]!r}... has {n:,} tokens; with {max_tokens} "
+                             f"for the answer it exceeds this model's context of {context:,}: "
+                             "shorten it, leave it out or lower --max-tokens")

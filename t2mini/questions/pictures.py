@@ -65,6 +65,9 @@ def decode(data, name, most=MOST_PIXELS):
                          f"{most:,} in all and {LONGEST:,} on a side are read")
     try:
         decoded = png.decode(data)
+    except ImportError as e:
+        raise ValueError(f"{name}: reading an image needs matplotlib ({first_line(e):.80}); "
+                         "`make setup` installs it") from None
     except Exception as e:                          # whatever a decoder finds wrong
         raise ValueError(f"{name}: damaged PNG file ({first_line(e):.80})") from None
     return scaled(decoded)

@@ -230,11 +230,15 @@ SETS["easy-vqa-balanced"] = replace(SETS["easy-vqa"], keep=easy_vqa.balanced, fo
 def read_rows(path):
     """[(line or row number, object)] of a .jsonl file, or of a .json file that holds one list.
 
-    ValueError naming what is not JSON, or is no file that can be read to its end;
+    ValueError naming what is not UTF-8 or not JSON, or is no file that can be read to its end;
     FileNotFoundError.
     """
     data = disk.read_bytes(path, MOST_BYTES)
-    text = data.decode("utf-8-sig", errors="replace")       # without the mark that some editors add
+    try:
+        text = data.decode("utf-8-sig")                     # without the mark that some editors add
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise ValueError(f"{path} line {line}: not UTF-8 text; save the file as UTF-8") from None
     if Path(path).suffix == ".json":
         try:
             rows = json.loads(text)

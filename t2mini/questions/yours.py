@@ -4,10 +4,12 @@ each row.
 
 Splits:   by place in the file, counting different prompts: of every ten the ninth is val, the tenth
           is test, the rest train. Four validation questions tell nothing, so of fewer than 200
-          prompts more are val, up to four of ten or about 20 in all: 20 prompts give 8 val and 2
-          test, 40 give 16 and 4, 100 give 20 and 10. The same file always gives the same splits, no
-          prompt is in two, and what is test stays test when rows are added behind.
+          prompts more are val: two of ten, of fewer than 100 three, of fewer than 67 four. 20
+          prompts give 8 val and 2 test, 40 give 16 and 4, 100 give 20 and 10. The same file always
+          gives the same splits, no prompt is in two, and what is test stays test when rows are
+          added behind.
 """
+import difflib
 import math
 import re
 from collections import Counter
@@ -16,35 +18,40 @@ from ..machine import files
 from .example import Example, normal, to_number
 from .published import read_rows
 
+FIELDS = ("prompt", "answer", "match", "options")       # a row may have others, which say nothing
 MATCHES = ("number", "exact", "choice", "contains")
 VAL_PLACES = (8, 3, 6, 1)               # which of ten prompts are val, as many of these as needed
-VAL_ROWS = 20                           # ... for about so many in all
+VAL_ROWS = 20                           # ... for so many in all
 
 
 def read(path):
-    """A file of questions -> list of Examples with different prompts, in the file's order.
+    """A file of questions -> (list of Examples with different prompts, in the file's order; how
+    many more rows ask a prompt again and want another answer).
 
     Raises FileNotFoundError, or ValueError naming the line that is empty, not JSON or no question.
     """
     path = files.expand(path)
     if not path.exists():
         raise FileNotFoundError(f"no task file at {path}")
-    found = {}
+    found, against = {}, 0
     for number, row in read_rows(path):
         try:
             example = example_of(row)
         except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise ValueError(f"{path} line {number}: {e}") from None
-        found.setdefault(example.prompt, example)       # a prompt must not sit in two splits
+        # a prompt must not sit in two splits
+        first = found.setdefault(example.prompt, example)
+        against += first.answer != example.answer
     if not found:
         raise ValueError(f"{path}: the file is empty")
-    return list(found.values())
+    return list(found.values()), against
 
 
 def example_of(row):
     """One JSONL row (dict) -> Example. ValueError that says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError("a row must be an object with `prompt` and `answer`")
+    check_spelling(row)
     for field in ("prompt", "answer"):
         if not is_text(row.get(field)):
             raise ValueError(f"`{field}` is missing or empty")
@@ -60,6 +67,16 @@ def example_of(row):
     if match == "choice" or row.get("options", []) != []:
         options = options_of(row.get("options"), answer)
     return Example(str(row["prompt"]), answer, match, options=options)
+
+
+def check_spelling(row):
+    """ValueError where a row lacks a field and has one of nearly that name: `Match`, `option`."""
+    others = {field.lower(): field for field in row if field not in FIELDS}
+    for name in FIELDS:
+        near = difflib.get_close_matches(name, others, 1, 0.8)
+        if near and name not in row:
+            raise ValueError(f"`{name}` is missing; is {others[near[0]]!r:.40} another spelling of "
+                             "it? Write it so, or give that field another name")
 
 
 def is_text(value):
@@ -80,6 +97,15 @@ def options_of(options, answer):
         raise ValueError("`options` must be a list of texts that holds the answer; "
                          f"{answer!r} is not one of them")
     return texts
+
+
+def doubts(found, against):
+    """What `read` found -> list of warnings, each one line."""
+    said = [hedging(found)]
+    if against:
+        said += [f"{against} rows ask a prompt of an earlier row and want another answer: they are "
+                 "left out. Put all that a question needs into its prompt"]
+    return list(filter(None, said))
 
 
 def hedging(found):
