@@ -78,7 +78,8 @@ class Shelf:
                 self.method = method
             if self.method not in (None, method):
                 raise ValueError(f"{find(name, self.model)} is of method {method}, others are of "
-                                 f"{self.method}: move yours away, or ask one alone (--expert)")
+                                 f"{self.method}: move yours away, or ask one alone (--expert; "
+                                 "in chat: start it again)")
             self.z[name] = z
         return self.z[name]
 

@@ -74,12 +74,14 @@ def test_commands_say_who_answers(talk, asked, home):     # noqa: F811
     ("/foo", "no command '/foo'"), ("/expert nobody", "no expert 'nobody'"),
     ("/mix", "the command is /mix NAME=ALPHA"), ("/mix math", "not 'math'"),
     ("/mix math=nan", "not 'math=nan'"), ("/mix =1", "not '=1'"),
+    ("/mix math=1 math=0.2", "/mix names 'math' twice"),
     ("/base now", "the command is /base"), ("x" * 5000, "shorten it")])
 def test_a_mistake_is_one_line_and_the_chat_goes_on(talk, asked, wrong, says):
     """Fails if a mistake ends the chat, is silent, or changes who answers."""
     status, out, err = talk(f"/base\n{wrong}\nhello\n")
     told = [line for line in err.splitlines() if line.startswith("t2mini: ")]
-    assert status == 0 and len(told) == 1 and says in told[0] and "Traceback" not in err
+    assert status == 1 and len(told) == 2 and says in told[0] and "Traceback" not in err
+    assert told[1] == "t2mini: 1 of the lines had no answer, as told above"
     assert asked[-1] == ("hello", "none")
 
 
@@ -126,3 +128,34 @@ def test_at_the_prompt_ctrl_c_and_ctrl_d_end_the_chat(call, trained,     # noqa:
     monkeypatch.setattr("builtins.input", typed)
     status, out, err = call("chat")
     assert status == 0 and "Traceback" not in err and chat.WELCOME in out
+
+
+def test_what_a_strategy_needs_is_told_before_the_model_loads(talk, home):     # noqa: F811
+    """Fails if a chat begins in which every message fails."""
+    (home / "out" / "dispatcher.safetensors").unlink()
+    for strategy, lacks in (("classifier", "no expert 'dispatcher'"), ("cem", "no mixture yet")):
+        status, out, err = talk("hello\n", f"--strategy={strategy}")
+        assert status == 1 and lacks in err and "ready in" not in err and not out
+
+
+def test_lora_experts_are_not_mixed(call, talk, home):     # noqa: F811
+    """Fails if a mixture is promised that no layer can hold."""
+    status, _, err = call("train", f"--task={home}/mine.jsonl", "--method=lora", "--steps=1",
+                          "--prompts=2", "--samples=2", "--val-n=2", "--objective=next-token",
+                          f"--out={home}/out/l.safetensors")
+    assert status == 0, err
+    (home / "out" / "l2.safetensors").write_bytes((home / "out" / "l.safetensors").read_bytes())
+    status, out, err = talk("/mix l=0.5 l2=0.5\nhello\n/mix l=0.5\nhi\n", "--strategy=none")
+    assert status == 1 and "cannot be mixed" in err and "from now on: mixture of 0.5 l " in out
+    status, _, err = call("adapt", f"--task={home}/mine.jsonl", "--experts=l,l2")
+    assert status == 1 and "cannot be mixed" in err and "ready in" not in err
+    status, _, err = call("adapt", f"--task={home}/mine.jsonl", "--experts=l,math")
+    assert status == 1 and "cannot be mixed" in err and "ready in" not in err
+
+
+def test_bytes_that_are_no_letters_lose_no_line(call, trained, asked, monkeypatch):     # noqa: F811
+    """Fails if a file in another encoding ends the chat before its first, good line is answered."""
+    lines = io.TextIOWrapper(io.BytesIO(b"hi\ncaf\xe9\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", lines)
+    status, _, err = call("chat", "--max-tokens=2", "--strategy=none")
+    assert status == 0 and len(asked) == 2, err

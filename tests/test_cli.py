@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
-from t2mini import experts, tasks
+from t2mini import adapt, experts, tasks
 from t2mini.formats import download
 from t2mini.lab import page_model
 from t2mini.machine import files
@@ -48,6 +48,7 @@ def call(home, tiny_folder, capsys):
         except SystemExit as e:
             status = e.code
         return (status, *capsys.readouterr())
+    run.folder = tiny_folder
     return run
 
 
@@ -252,6 +253,56 @@ def test_adapt_by_another_measure(call, trained, home, more):
     status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--n=3",
                             "--by=likelihood", "--per-matrix")
     assert status and "--per-matrix" in err
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_a_mixture_of_another_method_can_be_loaded(call, home, method):
+    """Fails if `adapt` writes a file that nothing reads, after minutes of search."""
+    made = home / "out" / "own.safetensors"
+    status, _, err = call("train", f"--task={home}/mine.jsonl", f"--method={method}", "--steps=1",
+                          "--prompts=2", "--samples=2", "--val-n=2", "--objective=next-token",
+                          f"--out={made}")
+    assert status == 0, err
+    status, _, err = call("adapt", f"--task={home}/mine.jsonl", "--experts=own", "--shots=2",
+                          "--iterations=1", "--population=2", "--n=2")
+    assert status == 0, err
+    status, _, err = call("eval", f"--task={home}/mine.jsonl", "--n=2",
+                          f"--expert={home}/out/mixture.safetensors")
+    assert status == 0, err
+
+
+def test_json_has_no_infinity(call, trained, home, monkeypatch):
+    """Fails if a mixture without a right shot, whose likelihood is -inf, makes JSON unreadable."""
+    def none_right(*args, **kw):
+        return [(0.0, float("-inf"))] * len(args[4])
+    monkeypatch.setattr(adapt, "score_mixtures", none_right)
+    status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1",
+                            "--population=4", "--n=2", "--json")
+    assert status == 0, err
+    line = out.strip().splitlines()[-1]
+    found = json.loads(line, parse_constant=pytest.fail)
+    assert found["history"][0]["best"] == [0.0, None]
+
+
+def test_weights_that_are_none_are_told_of_and_no_expert_is_missed(call, home, tmp_path):
+    """Fails if a truncated file, or a download that was stopped, sends a person to train."""
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\0\0\0")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_bytes(
+        (Path(call.folder) / "config.json").read_bytes())
+    (tmp_path / "begun" / "model.safetensors.part").touch()
+    for name, told in (("cut.gguf", "not a GGUF file"), ("begun", "the same `download` again")):
+        for verb in ("ask", "chat"):
+            status, _, err = call(verb, *(["hi"] if verb == "ask" else []),
+                                  f"--weights={tmp_path / name}")
+            assert status == 1 and told in err and "no expert" not in err
+
+
+@pytest.mark.parametrize("more", [["--expert=none"], ["--strategy=none"]])
+def test_a_wrong_module_is_told_of_where_no_layer_is_attached(call, home, more):
+    """Fails if an option is taken and does nothing."""
+    status, _, err = call("ask", "hi", "--max-tokens=2", "--modules=nonsense", *more)
+    assert status == 1 and "unknown module 'nonsense'" in err
 
 
 def test_show_draws_a_picture(call, trained, home):

@@ -2,9 +2,12 @@
 and nothing fetched twice.
 """
 import hashlib
+import http.client
 import http.server
 import os
 import shutil
+import ssl
+import subprocess
 import threading
 import zipfile
 from pathlib import Path
@@ -108,6 +111,41 @@ def test_a_file_changed_on_disk_is_fetched_again(hub):
     folder = hub.get()
     (folder / "model.safetensors").write_bytes(BIG[:-5])
     assert (hub.get() / "model.safetensors").read_bytes() == BIG
+
+
+@pytest.mark.parametrize("broken", [
+    ssl.SSLError("EOF occurred in violation of protocol"), OSError(113, "No route to host"),
+    http.client.IncompleteRead(b""), http.client.BadStatusLine("odd\n\x1b")])
+@pytest.mark.parametrize("where", ["reading", "asking"])
+def test_a_network_that_breaks_is_no_bug_and_no_disk(hub, monkeypatch, broken, where):
+    """Fails if it is not tried again, is called a bug, or sends a person to look at the disk."""
+    tries = []
+
+    def fails(*args, **kw):
+        tries.append(1)
+        raise broken
+    with monkeypatch.context() as m:
+        if where == "reading":
+            m.setattr(http.client.HTTPResponse, "read", fails)
+        else:
+            m.setattr(http.client.HTTPConnection, "getresponse", fails)
+        with pytest.raises(d.DownloadError, match="check the network .* to resume") as e:
+            hub.get()
+    assert str(e.value).isprintable() and len(tries) == 3
+    assert (hub.get() / "model.safetensors").read_bytes() == BIG
+
+
+def test_damaged_sums_and_a_python_without_pip(hub, tmp_path, monkeypatch):
+    """Fails if a line of SHA256SUMS that is none ends a download,
+    or a missing pip is taken for a missing network.
+    """
+    folder = hub.get()
+    (folder / "SHA256SUMS").write_text("damaged\n")
+    assert (hub.get() / "SHA256SUMS").read_text().count("  ") >= 2
+    monkeypatch.setattr(d.subprocess, "run", lambda *a, **kw: subprocess.CompletedProcess(
+        a, 1, "", "/usr/bin/python: No module named pip\n"))
+    with pytest.raises(d.DownloadError, match="no pip to fetch it with; `make setup`"):
+        d.pip_download("x==1", tmp_path)
 
 
 def test_messages(hub, tmp_path, monkeypatch):

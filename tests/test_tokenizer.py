@@ -527,9 +527,10 @@ def test_zephyr_prompt_exactly():
 def test_llama31_writes_its_dates():
     """Fails if the preamble of Llama 3.1 is lost without a system message, or replaces one."""
     t = byte_tokenizer("llama3", LLAMA3, chat="llama3", preamble="Dates\n\n", bos=256)
-    head = ids_of(256, 257, "system", 258, "\n\n", "Dates")
+    head = ids_of(256, 257, "system", 258, "\n\n", "Dates\n\n")
     assert t.prompt("Hi")[:len(head)] == head and t.prompt("Hi").count(256) == 1
-    assert t.decode(t.prompt("Hi", "S")).startswith("system\n\nDates\n\nS")
+    assert t.prompt("Hi")[len(head)] == 259         # the template trims messages, not the dates
+    assert t.decode(t.prompt(" Hi\n", " S ")).startswith("system\n\nDates\n\nSuser\n\nHiassistant")
 
 
 def test_bos_exactly_once(tmp_path):

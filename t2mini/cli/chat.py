@@ -17,6 +17,7 @@ from .. import adapt
 from ..lab.arms import lacking
 from ..lab.page_model import names_of
 from ..machine.text import cut_note, one_line, printable
+from .options import UNMIXABLE
 
 COMMANDS = {
     "/expert NAME": "this expert answers; without a name: list those that are there",
@@ -45,8 +46,9 @@ class Chat:
         self.way = Way()
 
     def run(self):
-        """Until the input ends."""
-        terminal = sys.stdin.isatty()
+        """Until the input ends. ValueError at its end, so that a program that sent the lines sees
+        it, where some of them failed."""
+        terminal, failed = sys.stdin.isatty(), 0
         if terminal:
             line_editing()
             print(WELCOME)
@@ -61,6 +63,9 @@ class Chat:
                 if isinstance(e, BrokenPipeError):
                     raise
                 print(f"t2mini: {one_line(e)}", file=sys.stderr, flush=True)
+                failed += 1
+        if failed and not terminal:
+            raise ValueError(f"{failed} of the lines had no answer, as told above")
 
     def take(self, line):
         """One line: a command or a message."""
@@ -128,13 +133,18 @@ class Chat:
         alphas = {}
         for word in words:
             name, _, text = word.partition("=")
+            if name in alphas:
+                raise ValueError(f"/mix names {name[:40]!r} twice")
             try:
                 alphas[name] = float(text)
             except ValueError:
                 alphas[name] = math.nan
             if not name or not abs(alphas[name]) < 100:         # nan is below nothing
                 raise ValueError(f"/mix takes words such as math=0.5, not {word[:40]!r}")
-        mixed = adapt.mixture([self.shelf[name] for name in alphas], list(alphas.values()))
+        found = [self.shelf[name] for name in alphas]
+        if len(found) > 1 and any(z.dim() > 1 for z in found[0].values()):
+            raise ValueError(UNMIXABLE)
+        mixed = adapt.mixture(found, list(alphas.values()))
         told = ", ".join(f"{a:g} {name}" for name, a in alphas.items())
         return Way(f"mixture of {told}", mixed)
 

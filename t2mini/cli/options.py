@@ -95,7 +95,7 @@ def within(kind, low, high):
 
 COUNT = within(int, 1, 1_000_000)
 TOKENS = within(int, 1, 100_000)
-SEED = within(int, -2 ** 31, 2 ** 31)
+SEED = within(int, 0, 2 ** 31 - 1)
 
 
 def warmth(text):
@@ -295,7 +295,7 @@ def see_options(p):
                    help="learning rate of the word steps")
     p.add_argument("--chat-lr", type=within(float, 1e-9, 1), default=first.chat_lr,
                    help="learning rate of the chat steps")
-    p.add_argument("--seed", type=within(int, 0, 2 ** 31 - 1), default=first.seed,
+    p.add_argument("--seed", type=SEED, default=first.seed,
                    help="of the tower's start and of the images' order")
     p.add_argument("--out", metavar="PATH", type=place,
                    help="where the tower goes (default: out/tower.safetensors)")
@@ -377,6 +377,9 @@ TRAIN_HELP = {
     "as_released": "the released code's choices, to compare: "
                    f"{', '.join(recipe.RELEASED)}; nothing named: all"}
 
+UNMIXABLE = ("experts of several methods, or of LoRA, cannot be mixed here: give experts of z "
+             "(svf) or of IA3, or a single one of LoRA")
+
 MODEL = (model_options, expert_options)
 VERBS = {   # name: (what it does, examples, what adds its options)
     "download": ("fetch open weights into weights/", ("", "qwen2.5-coder-0.5b"),
@@ -396,7 +399,8 @@ VERBS = {   # name: (what it does, examples, what adds its options)
               ("--task=math --max-tokens=64 --must-stop --prompts=32 --samples=8 "
                "--temperature=1.0 --steps=200",
                "--task=mine.jsonl --max-tokens=16 --must-stop --lr=1e-3 --temperature=1.0"),
-              (train_options, *MODEL, sight_options, code_options, data_options, json_options)),
+              (train_options, model_options, sight_options, code_options, data_options,
+               json_options)),
     "eval": ("measure the accuracy on a split",
              ("--task=math --expert=math --n=400", "--task=math-unseen --strategy=classifier"),
              (eval_options, *MODEL, sight_options, layer_options, code_options, data_options,
@@ -413,9 +417,9 @@ VERBS = {   # name: (what it does, examples, what adds its options)
                ("--expert=math --out=merged",), (export_options, *MODEL)),
     "reproduce": ("run one experiment: its numbers as JSON and its picture",
                   ("all", "finetune --quick", "finetune --draw --against=lora"),
-                  (reproduce_options, *MODEL, sight_options, code_options, data_options)),
+                  (reproduce_options, model_options, sight_options, code_options, data_options)),
     "bench": ("time every part, beside this machine's limits", ("--json",),
-              (bench_options, *MODEL, layer_options, json_options)),
+              (bench_options, model_options, layer_options, json_options)),
     "demo": ("show two-pass adaptation on built-in questions", ("--allow-code",),
              (*MODEL, layer_options, code_options)),
     "page": ("serve a page on which one turns the dials, for this machine alone",

@@ -2,6 +2,7 @@
 One run of the command line: parse, call, print.
 """
 import json
+import math
 import os
 import sys
 
@@ -16,6 +17,8 @@ def run(argv=None):
             setattr(sys, name, open(os.devnull, "w"))
         if hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="backslashreplace")   # letters it cannot show
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")         # bytes that are no letters go on
     parser, verbs = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -28,6 +31,16 @@ def run(argv=None):
 
     result = VERBS[args.verb](args)
     if getattr(args, "json", False):
-        print(json.dumps(result))
+        print(json.dumps(finite(result), allow_nan=False))
     sys.stdout.flush()
     return 0
+
+
+def finite(value):
+    """The same with None for numbers that JSON cannot write, such as the -inf of a mixture that
+    answered nothing right."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,6 +30,7 @@ from ..machine.text import cut_note, meant, one_line, printable
 from ..questions import easy_vqa, pictures, published, sandbox
 from ..sight import captions, towers
 from .chat import Chat
+from .options import UNMIXABLE
 
 
 TALKING = ("ask", "chat", "demo", "page")       # their answers are read, not measured
@@ -43,6 +44,8 @@ def open_model(args, text=True, needed=()):
     take_threads(args)
     started = time.time()
     model, tokenizer = t2mini.load(args.weights, ranks.start(args.device), args.dtype)
+    if hasattr(args, "layers") and args.verb != "train":
+        svf.targets(model, args.modules, args.layers)           # a wrong word is told of at once
     if text and tokenizer is None:
         raise ValueError(f"{args.weights} has no tokenizer.json, and `{args.verb}` reads and "
                          "writes text: put the checkpoint's tokenizer.json there")
@@ -58,10 +61,17 @@ def open_model(args, text=True, needed=()):
 
 def check_experts(args, needed):
     """FileNotFoundError or ValueError before the model loads, where one of its experts is nowhere
-    or its file is none."""
+    or its file is none, or those to be mixed cannot be."""
     base = SimpleNamespace(name=load.model_name(download.locate(args.weights)))
+    methods = Counter()
     for name in filter(lambda name: name != "none", [*named(args), *needed]):
-        experts.read_metadata(experts.find(name, base))
+        try:
+            methods[experts.read_metadata(experts.find(name, base)).get("method", "svf")] += 1
+        except FileNotFoundError:
+            load.open_checkpoint(args.weights)      # weights that are none are told of first
+            raise
+    if args.verb == "adapt" and (methods["lora"] > 1 or len(methods) > 1):
+        raise ValueError(UNMIXABLE)
 
 
 def named(args):
@@ -239,7 +249,8 @@ def print_routes(there, routes):
 
 def chat(args):
     """Answer messages until the input ends."""
-    model, tokenizer = open_model(args)
+    needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(args.strategy, ())
+    model, tokenizer = open_model(args, needed=needed)
     Chat(model, tokenizer, shelf(args, model), strategy=args.strategy, max_tokens=args.max_tokens,
          temperature=args.temperature, seed=args.seed).run()
 
@@ -335,7 +346,10 @@ def adapt_(args):
     print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
                    f"{found['shots']} shots"))
     if ranks.rank() == 0:                   # what was found is told, should the disk be full
+        made = experts.read_metadata(experts.find(names[0], model))
+        layers = {key: made[key] for key in ("method", "config") if key in made}
         experts.save_expert(out, mixed, {
+            **layers,
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,
             "seed": args.seed, "alpha": found["alpha"], "kind": f"mixture by {args.by}"})
 

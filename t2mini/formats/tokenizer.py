@@ -19,7 +19,7 @@ from pathlib import Path
 import tiktoken
 
 from . import spm
-from ..machine.files import read_text
+from ..machine.files import read_json, read_text
 from .templates import CHATS, chat_settings
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -159,7 +159,10 @@ class Tokenizer:
         c = self.control
         image = self.image(user)
         default = "" if image else self.system or ""
-        system = self.preamble + (system or default)
+        system = system or default
+        if self.chat == "llama3":           # its template trims messages, not the preamble's end
+            system, user = system.strip(), user.strip()
+        system = self.preamble + system
         said = [(role, text) for role, text in (("system", system), ("user", user)) if text]
         ids = [] if self.bos is None else [self.bos]
         if self.chat == "chatml":
@@ -174,7 +177,7 @@ class Tokenizer:
             begin, head, end, stop = (c[name] for name in CHATS["llama3"])
             parts = [begin]
             for role, text in said:
-                parts += [head, role, end, "\n\n" + text.strip(), stop]
+                parts += [head, role, end, "\n\n" + text, stop]
             return self.joined([*parts, head, "assistant", end, "\n\n"])
         if self.chat == "zephyr":
             parts, line = [], ""
@@ -307,10 +310,10 @@ def from_folder(folder, eos_ids=()):
     folder = Path(folder)
     if not (folder / "tokenizer.json").exists():
         return None
-    spec = json.loads(read_text(folder / "tokenizer.json"))
+    spec = read_json(folder / "tokenizer.json")
     extra = {}
     if (folder / "tokenizer_config.json").exists():
-        extra = json.loads(read_text(folder / "tokenizer_config.json"))
+        extra = read_json(folder / "tokenizer_config.json")
     template = extra.get("chat_template")
     if (folder / "chat_template.jinja").exists():           # the newer place of it
         template = read_text(folder / "chat_template.jinja")

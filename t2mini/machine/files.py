@@ -24,6 +24,8 @@ from pathlib import Path
 
 import torch
 
+from .text import printable
+
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}   # of what we write
 TEXT_LIMIT = 64 << 20  # bytes; the largest tokenizer.json of a known model has half of it
 
@@ -68,6 +70,20 @@ def read_text(path, limit=TEXT_LIMIT):
     except UnicodeDecodeError as e:
         raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}; damaged "
                          "file?)") from None
+
+
+def read_json(path):
+    """A JSON object from a file; anything else is a ValueError with the file's name."""
+    try:
+        spec = json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply (damaged file?)") from None
+    except ValueError as e:
+        text = printable(e).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: {text} (damaged file?)") from None
+    if not isinstance(spec, dict):
+        raise ValueError(f"{path}: not a JSON object (damaged file?)")
+    return spec
 
 
 def file_hash(files):

@@ -40,10 +40,11 @@ def suggestion(name, model, mine, shipped):
     if known:
         there = f"{meant(name, known)} Give a .safetensors file or one of: {', '.join(known)}"
         if name == "dispatcher":                            # a first pass was asked for
-            there += "; with --expert=NAME or --expert=none `ask` needs none"
+            there += ("; with --expert=NAME or --expert=none `ask` needs none, and `chat` with "
+                      "--strategy=none")
         return there
     return (": it has none yet, and others are of other models. `train --weights=...` makes one; "
-            "`ask --expert=none` asks the model as it is")
+            "`ask --expert=none` asks the model as it is, and so does `chat --strategy=none`")
 
 
 def fits(path, model):
