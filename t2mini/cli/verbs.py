@@ -347,7 +347,9 @@ def adapt_(args):
                    f"{found['shots']} shots"))
     if ranks.rank() == 0:                   # what was found is told, should the disk be full
         made = experts.read_metadata(experts.find(names[0], model))
-        layers = {key: made[key] for key in ("method", "config") if key in made}
+        layers = {}
+        if made.get("method", "svf") != "svf":          # z fits the layers of any training
+            layers = {key: made[key] for key in ("method", "config")}
         experts.save_expert(out, mixed, {
             **layers,
             "base_model": model.name, "base_sha256": model.base_sha256, "task": args.task,

@@ -215,7 +215,7 @@ def from_hub(model, folder, base_url, say):
     sums = {}
     if sums_path.exists():
         lines = files.read_text(sums_path).splitlines()
-        sums = {file: sha for sha, _, file in (line.partition("  ") for line in lines)}
+        sums = {file: sha for sha, _, file in (line.partition("  ") for line in lines) if file}
     for file in model.files:
         if not re.fullmatch(r"[\w.-]+", file):
             raise DownloadError(f"refusing the file name {file!r}")

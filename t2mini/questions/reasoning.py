@@ -12,6 +12,9 @@ Why:   a 135M model is rewarded only where it is sometimes right, so the content
 Tables: questions/reasoning.txt. A line of `_pairs` is one group of "clue=answer" (a line that ends
         in ";" goes on); a line of `_sets` is "groups | clue | words". Answers that share a group
         never stand against each other: "saw" cuts paper, too.
+Doubt:  of 60,000 questions drawn, 63 had a second option that one may call right (a piano has
+        pedals like the bicycle). The tables stay as they are: experts were trained and scored on
+        them.
 """
 import random
 
