@@ -89,9 +89,15 @@ def use(model, expert):
     """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z)."""
     from . import experts, svf
 
-    z = expert if isinstance(expert, dict) else experts.Shelf(model)[expert]
+    z, meta = expert, {}
+    if not isinstance(expert, dict):
+        z, meta = experts.load_expert(experts.find(expert, model), model)
+    known = {name: t.shape for name, _, _, t in svf.parts(model)}
+    fits = all(known.get(name) == t.shape for name, t in z.items())
+    if not fits:                        # layers of another method, of an earlier block
+        svf.detach(model)
     if not svf.layers(model):
-        experts.attach(model, {}, svf.ALL)
+        experts.attach(model, meta, svf.ALL)
     with svf.using(model, z):
         yield model
 

@@ -335,21 +335,30 @@ def fold(model):
 @torch.no_grad()
 def set_z(model, expert):
     """Make the model run on `expert` (dict name -> z); layers that it does not name run on the base
-    weights. ValueError where it does not fit."""
+    weights. ValueError where it does not fit: then the model stays as it was."""
+    check_fit(model, expert)
+    for name, layer in layers(model).items():
+        for part, p in layer.trained().items():
+            z = expert.get(name + part)
+            if z is not None:
+                p.copy_(z)
+            elif part in layer.off:                     # LoRA's A may be anything while B is 0
+                p.fill_(layer.off[part])
+    fold(model)
+
+
+def check_fit(model, expert):
+    """ValueError where `expert` cannot be set: it names other layers, or a z is of another shape or
+    not finite."""
     refuse_unknown(expert, {name for name, _, _, _ in parts(model)}, "the expert")
     for name, layer in layers(model).items():
         if layer.sigmoid:
             raise ValueError("an effective z cannot be set in sigmoid form; attach with "
                              "sigmoid=False")
         for part, p in layer.trained().items():
-            z = expert.get(name + part)
-            if z is not None:
-                if z.shape != p.shape or not bool(torch.isfinite(z).all()):
-                    raise misfit(name + part, p)
-                p.copy_(z)
-            elif part in layer.off:                     # LoRA's A may be anything while B is 0
-                p.fill_(layer.off[part])
-    fold(model)
+            z = expert.get(name + part, torch.ones_like(p))
+            if z.shape != p.shape or not bool(torch.isfinite(z).all()):
+                raise misfit(name + part, p)
 
 
 def refuse_unknown(expert, known, who):

@@ -313,6 +313,25 @@ def test_a_baselines_expert_is_never_taken_for_z(call, home):     # noqa: F811
         assert "move yours away" in last and "Traceback" not in err
 
 
+def test_experts_of_several_methods_one_after_the_other(call, home, tiny_folder):     # noqa: F811
+    """Fails if the layers of one method, left behind by a block, refuse the next expert."""
+    (home / "out").mkdir()
+    tiny = ["--steps=1", "--prompts=2", "--samples=2", "--val-n=1", "--objective=next-token"]
+    for name, how in (("z", []), ("l", ["--method=lora"]), ("wide", ["--method=lora", "--rank=3"]),
+                      ("i", ["--method=ia3"])):
+        status, _, err = call("train", f"--task={home}/mine.jsonl", *how, *tiny,
+                              f"--out={home}/out/{name}.safetensors")
+        assert status == 0, err
+    model, _ = t2mini.load(tiny_folder, dtype="float32")
+    with torch.no_grad():
+        base = model(IDS)
+        for name in ("l", "z", "wide", "l", "i", "z"):
+            z = experts.read_expert(home / "out" / f"{name}.safetensors")
+            with t2mini.use(model, name):
+                assert all(torch.equal(t, z[n]) for n, t in svf.get_z(model).items())
+            assert torch.equal(model(IDS), base)
+
+
 @pytest.mark.parametrize("args, says", [
     (["--rank=0"], "--rank must be"), (["--rank=1025"], "--rank must be"),
     (["--rank=97"], "--rank=97 is more than either side of a matrix of 48 x 48"),

@@ -198,6 +198,11 @@ def test_an_expert_that_does_not_fit_is_refused():
     for bad in (torch.ones(1), torch.ones(47), torch.ones(2, 48), expert[name] * float("inf")):
         with pytest.raises(ValueError, match="48,.*finite"):
             svf.set_z(model, {name: bad})
+    # the last of many does not fit: nothing of the others was written
+    last = sorted(expert)[-1]
+    with pytest.raises(ValueError, match="finite"):
+        svf.set_z(model, expert | {last: torch.ones(1)})
+    assert all(bool((z == 1).all()) for z in svf.get_z(model).values())
     with pytest.raises(ValueError, match="sigmoid"):
         svf.set_z(attached(modules="q", sigmoid=True), {name: expert[name]})
 
