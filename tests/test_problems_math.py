@@ -33,7 +33,7 @@ BY_HAND = {"1step/more": (7, 5, 2, 12), "1step/give_away": (9, 4, 2, 5),
 def test_answers_by_hand(kind):
     """Fails if a template's formula does not answer its own question."""
     a, b, c, want = BY_HAND[kind]
-    _, answer, rule, _ = next(t for pool in pm.POOLS.values() for t in pool if t[0] == kind)
+    _, answer, rule, *_ = next(t for pool in pm.POOLS.values() for t in pool if t[0] == kind)
     v = {"a": a, "b": b, "c": c}
     assert eval(rule, {}, v) and eval(answer, {}, v) == want
 
@@ -94,7 +94,29 @@ def test_same_seed_same_problems_and_splits_are_apart():
     keys = {s: {e.key for e in many(False) if split_of(e) == s} for s in ("train", "val", "test")}
     assert all(keys.values()) and not keys["train"] & keys["test"]
     assert not keys["train"] & keys["val"]
-    assert len({e.key for e in many(False, 10000)}) > 3000
+    assert len({e.key for e in many(False, 10000)}) > 1500
+
+
+def test_what_a_question_shows_is_in_one_split():
+    """Fails if a number that is drawn and not shown decides the split: the same words, or words
+    with other names and things alone, would train and be scored.
+    """
+    filled_in = rf"\b(?:{'|'.join([*' '.join(pm.NAMES).split(), *pm.THINGS])})\b"
+    splits = {}
+    for e in many(False, 10000):
+        splits.setdefault(re.sub(filled_in, "_", e.prompt), set()).add(split_of(e))
+    assert len(splits) > 2000 and max(map(len, splits.values())) == 1
+
+
+def test_every_kind_is_in_val_and_in_test_and_none_fills_them():
+    """Fails if keys change and HIDDEN does not: a hash leaves kinds that have few situations out
+    of a split, or gives them much of it.
+    """
+    for split in ("val", "test"):
+        counts = Counter(e.kind for e in many(False, 10000) if split_of(e) == split)
+        one_step = [n for kind, n in counts.items() if kind.startswith("1step")]
+        assert counts.keys() == {t[0] for t in pm.POOLS[False]}
+        assert max(one_step) < 2.5 * sum(one_step) / len(one_step)
 
 
 @pytest.mark.parametrize("unseen", [False, True])

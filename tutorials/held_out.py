@@ -1,16 +1,15 @@
 """
 How far "held out" goes for the made-up questions: `python tutorials/held_out.py` (a few seconds, no
-model; it reads results/foundation.jsonl).
+model; it reads results/foundation.jsonl and results/unseen.json).
 
-Seen:   which of the 400 test questions of math the shipped expert met in its training. The split of
-        math goes by all three numbers that are drawn, and most questions show two: the same words
-        with another hidden number may be in another split.
-Kinds:  unseen tasks have few kinds of questions. An interval over questions tells what other
-        questions of these kinds would change; one over kinds, what other kinds would.
+Situations: a split holds situations (kinds with numbers, clues or parameters) that no other split
+            has. Test questions repeat some in other words, so an interval over questions takes
+            them for more than they are: the one over situations draws whole situations.
+Kinds:      unseen tasks have few kinds of questions. An interval over questions tells what other
+            questions of these kinds would change; one over kinds, what other kinds would.
 """
 import json
 import random
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -18,13 +17,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))        # so that `import t2mini` works from a plain clone
 
-from t2mini import evaluate, experts, tasks     # noqa: E402
+from t2mini import evaluate, tasks     # noqa: E402
 from t2mini.lab import figures     # noqa: E402
-from t2mini.questions import tables     # noqa: E402
-
-UPDATES = 195       # of the shipped math expert
-ROWS = {row.split(" | ")[0]: row for text in tables.read("math").values()
-        for row in text.splitlines()}
 
 
 def measured():
@@ -34,57 +28,37 @@ def measured():
     return {(row["task"], row["arm"]): row["rewards"] for row in rows if "rewards" in row}
 
 
-def situation(example):
-    """The kind of a question and the numbers that its wordings show."""
-    kind, *numbers = example.key.split(" ")
-    told = ROWS[kind].split(" | ")[-1]
-    inside = " ".join(re.findall(r"{([^}]*)}", told))
-    shown = [k for k in "abc" if re.search(rf"\b{k}\b", inside)]
-    return kind, *(dict(zip("abc", numbers))[k] for k in shown)
-
-
-def met(step, config):
-    """The questions of an update of the shipped expert's training."""
-    return tasks.get("math").examples("train", config["prompts"], seed=f"{config['seed']}/{step}")
-
-
-def share(rewards):
-    return evaluate.percent(round(sum(rewards)), len(rewards))
-
-
-def seen():
-    """Print what the math expert has right of questions that it met, nearly met and never met."""
-    path = experts.SHIPPED / "smollm2-135m-instruct" / "math.safetensors"
-    config = experts.read_metadata(path)["config"]
-    trained = [e for step in range(UPDATES) for e in met(step, config)]
-    prompts, situations = {e.prompt for e in trained}, {situation(e) for e in trained}
-    scores, groups = measured(), defaultdict(list)
-    for i, example in enumerate(tasks.get("math").examples("test", 400)):
-        near = "same numbers" if situation(example) in situations else "never met"
-        group = "word for word" if example.prompt in prompts else near
-        groups[group].append(i)
-        if group != "never met":
-            groups["met in some form"].append(i)
-        if example.key.startswith("1step"):
-            groups[f"one step, {near}"].append(i)
-    for name, members in sorted(groups.items()):
-        told = {arm: share([scores["math", arm][i] for i in members])
-                for arm in ("base", "math expert")}
-        print(f"{name:<25}base {told['base']:<29}expert {told['math expert']}")
-
-
-def over_kinds(minus, kinds, draws=4000):
-    """Differences, one for each question, and the questions' kinds -> 95 % bootstrap interval of
-    their mean where whole kinds are drawn."""
+def over_groups(minus, names, draws=4000):
+    """Differences, one for each question, and the names of the questions' groups -> 95 % bootstrap
+    interval of their mean where whole groups are drawn."""
     groups = defaultdict(list)
-    for difference, kind in zip(minus, kinds, strict=True):
-        groups[kind].append(difference)
+    for difference, name in zip(minus, names, strict=True):
+        groups[name].append(difference)
     groups, rng, means = list(groups.values()), random.Random(0), []
     for _ in range(draws):
         drawn = [x for group in rng.choices(groups, k=len(groups)) for x in group]
         means.append(sum(drawn) / len(drawn))
     means.sort()
     return means[round(0.025 * draws)], means[round(0.975 * draws) - 1]
+
+
+def line(task, who, minus, names):
+    """A row: a gain with its interval over questions, and over the groups that `names` tells."""
+    mean, low, high = evaluate.paired_difference(minus, [0.0] * len(minus))
+    wide = over_groups(minus, names)
+    return (f"{task:<17}{who:<21}{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]   "
+            f"[{100 * wide[0]:+.1f}, {100 * wide[1]:+.1f}] of {len(set(names))}")
+
+
+def situations():
+    """Print what each expert gains, with both intervals."""
+    scores = measured()
+    print("minus base, points                    over questions   over situations")
+    for task in ("math", "code", "reasoning"):
+        pairs = zip(scores[task, f"{task} expert"], scores[task, "base"], strict=True)
+        minus = [a - b for a, b in pairs]
+        keys = [e.key for e in tasks.get(task).examples("test", len(minus))]
+        print(line(task, "its expert", minus, keys))
 
 
 def compared():
@@ -108,12 +82,9 @@ def kinds():
     print("minus base, points                    over questions   over kinds")
     for (task, who), minus in compared().items():
         of = [e.kind for e in tasks.get(task).examples("test", len(minus))]
-        mean, low, high = evaluate.paired_difference(minus, [0.0] * len(minus))
-        wide = over_kinds(minus, of)
-        print(f"{task:<17}{who:<21}{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]   "
-              f"[{100 * wide[0]:+.1f}, {100 * wide[1]:+.1f}] of {len(set(of))}")
+        print(line(task, who, minus, of))
 
 
 if __name__ == "__main__":
-    seen()
+    situations()
     kinds()

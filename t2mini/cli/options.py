@@ -396,8 +396,7 @@ VERBS = {   # name: (what it does, examples, what adds its options)
              ("", "--max-tokens=256 < messages.txt"),
              (chat_options, *MODEL, layer_options)),
     "train": ("train an expert with REINFORCE",
-              ("--task=math --max-tokens=64 --must-stop --prompts=32 --samples=8 "
-               "--temperature=1.0 --steps=200",
+              ("--task=math --max-tokens=96 --must-stop --prompts=32 --samples=8 --steps=200",
                "--task=mine.jsonl --max-tokens=16 --must-stop --lr=1e-3 --temperature=1.0"),
               (train_options, model_options, sight_options, code_options, data_options,
                json_options)),
