@@ -163,7 +163,7 @@ def test_a_question_that_is_too_long_is_told_before_training(loaded, tmp_path, p
     rows[place]["prompt"] = "many words " * 400
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     cfg = config(task=str(tmp_path / "mine.jsonl"), max_tokens=12, val_n=20)
-    said = r"the question 'many words .*'... has [\d,]+ tokens; with 12 .* 2,048: shorten it"
+    said = r"the question 'many words .*'... has [\d,]+ tokens; with 12 .* 2048: shorten it"
     with pytest.raises(ValueError, match=said):
         train(*loaded, cfg, tmp_path / "e.safetensors", log=str)
     svf.detach(loaded[0])

@@ -209,5 +209,5 @@ def check_questions(questions, encode, max_tokens, context):
     for text in questions:
         if len(text.encode()) > room / 2 and (n := len(encode(text))) > room:
             raise ValueError(f"the question {text[:60]!r}... has {n:,} tokens; with {max_tokens} "
-                             f"for the answer it exceeds this model's context of {context:,}: "
+                             f"for the answer it exceeds this model's context of {context}: "
                              "shorten it, leave it out or lower --max-tokens")
