@@ -132,7 +132,7 @@ with torch.inference_mode():
     print(f"the base model is back, bit for bit: {torch.equal(model(ids), untouched)}")
 
 # %% the picture
-fig, ax = plots.panel("With the right expert, wrong answers become right", (9, 5.4))
+fig, ax = plots.panel("The right expert mends most wrong answers", (9, 5.4))
 ax.axis("off")
 ax.set(xlim=(0, 3), ylim=(len(firsts), -0.2))
 
