@@ -356,8 +356,9 @@ def check_fit(model, expert):
             raise ValueError("an effective z cannot be set in sigmoid form; attach with "
                              "sigmoid=False")
         for part, p in layer.trained().items():
-            z = expert.get(name + part, torch.ones_like(p))
-            if z.shape != p.shape or not bool(torch.isfinite(z).all()):
+            z = expert.get(name + part)
+            fits = z is None or z.shape == p.shape and bool(torch.isfinite(z).all())
+            if not fits:
                 raise misfit(name + part, p)
 
 

@@ -168,7 +168,7 @@ def test_a_question_that_is_too_long_is_told_before_training(loaded, tmp_path, p
         train(*loaded, cfg, tmp_path / "e.safetensors", log=str)
     svf.detach(loaded[0])
     assert not (tmp_path / "e.ckpt").exists()
-    rows[place]["prompt"] = "many words " * 100
+    rows[place]["prompt"] = "many words \ud800" * 100        # half a letter stops nothing
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     train(*loaded, config(task=str(tmp_path / "mine.jsonl"), max_tokens=12, steps=1),
           tmp_path / "e.safetensors", log=str)

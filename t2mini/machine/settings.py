@@ -207,7 +207,7 @@ def check_questions(questions, encode, max_tokens, context):
     """
     room = context - max_tokens
     for text in questions:
-        if len(text.encode()) > room / 2 and (n := len(encode(text))) > room:
+        if len(text.encode("utf-8", "replace")) > room / 2 and (n := len(encode(text))) > room:
             raise ValueError(f"the question {text[:60]!r}... has {n:,} tokens; with {max_tokens} "
                              f"for the answer it exceeds this model's context of {context}: "
                              "shorten it, leave it out or lower --max-tokens")
