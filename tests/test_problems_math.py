@@ -97,25 +97,27 @@ def test_same_seed_same_problems_and_splits_are_apart():
     assert len({e.key for e in many(False, 10000)}) > 1500
 
 
-def test_what_a_question_shows_is_in_one_split():
+@pytest.mark.parametrize("unseen", [False, True])
+def test_what_a_question_shows_is_in_one_split(unseen):
     """Fails if a number that is drawn and not shown decides the split: the same words, or words
-    with other names and things alone, would train and be scored.
+    with other names and things alone, would train (or be a search's example) and be scored.
     """
     filled_in = rf"\b(?:{'|'.join([*' '.join(pm.NAMES).split(), *pm.THINGS])})\b"
     splits = {}
-    for e in many(False, 10000):
+    for e in many(unseen, 10000):
         splits.setdefault(re.sub(filled_in, "_", e.prompt), set()).add(split_of(e))
     assert len(splits) > 2000 and max(map(len, splits.values())) == 1
 
 
-def test_every_kind_is_in_val_and_in_test_and_none_fills_them():
+@pytest.mark.parametrize("unseen", [False, True])
+def test_every_kind_is_in_val_and_in_test_and_none_fills_them(unseen):
     """Fails if keys change and HIDDEN does not: a hash leaves kinds that have few situations out
     of a split, or gives them much of it.
     """
     for split in ("val", "test"):
-        counts = Counter(e.kind for e in many(False, 10000) if split_of(e) == split)
+        counts = Counter(e.kind for e in many(unseen, 10000) if split_of(e) == split)
         one_step = [n for kind, n in counts.items() if kind.startswith("1step")]
-        assert counts.keys() == {t[0] for t in pm.POOLS[False]}
+        assert counts.keys() == {t[0] for t in pm.POOLS[unseen]}
         assert max(one_step) < 2.5 * sum(one_step) / len(one_step)
 
 

@@ -112,8 +112,8 @@ def test_only_one_option_is_right():
     properties = {clue.replace("_", " "): set(members) for (clue,), members, _ in pr.PROPERTY}
     for e in POOLS[False]:
         wrong = set(e.options) - {e.answer}
-        clue, word = e.key.split("/")[1:]
-        assert word == e.answer
+        word = e.answer
+        (clue,) = set(e.key.split("/")[1:]) - {word}
         if e.kind == "property":
             right = properties[clue.replace("_", " ")]
         else:
@@ -144,9 +144,15 @@ def test_keys_make_the_splits():
         prompts = {name: {e.prompt for e in pool if split_of(e) == name} for name in keys}
         assert all(keys.values()) and len(keys["train"]) > 5 * len(keys["test"])
         assert not prompts["train"] & (prompts["val"] | prompts["test"])
-    # a right word has one key, so one split
-    asked = {(e.kind, e.key.split("/")[1], e.answer) for e in many}
+    # a right word has one key, so one split, and so has a pair that is asked both ways
+    asked = {(e.kind, *e.key.split("/")[1:]) for e in many}
     assert len(asked) == len({e.key for e in many})
+    opposites = {frozenset(e.key.split("/")[1:]): set() for e in many if e.kind == "opposite"}
+    for e in many:
+        if e.kind == "opposite":
+            opposites[frozenset(e.key.split("/")[1:])].add((split_of(e), e.answer))
+    assert max(len(found) for found in opposites.values()) == 2
+    assert all(len({split for split, _ in found}) == 1 for found in opposites.values())
 
 
 def test_the_seed_decides():

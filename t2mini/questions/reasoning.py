@@ -12,9 +12,6 @@ Why:   a 135M model is rewarded only where it is sometimes right, so the content
 Tables: questions/reasoning.txt. A line of `_pairs` is one group of "clue=answer" (a line that ends
         in ";" goes on); a line of `_sets` is "groups | clue | words". Answers that share a group
         never stand against each other: "saw" cuts paper, too.
-Doubt:  of 60,000 questions drawn, 63 had a second option that one may call right (a piano has
-        pedals like the bicycle). The tables stay as they are: experts were trained and scored on
-        them.
 """
 import random
 
@@ -108,6 +105,13 @@ WEIGHTS = {"category": 8, "property": 4, "opposite": 2, "young": 0.5, "sound": 0
 
 
 # ----------------------------------------------------------------------------------------- builders
+def _fact(table, clue, word):
+    """A key. Of a pair that the table asks both ways (early and late are opposites) it is the same
+    for both, so that one split has both."""
+    both = any((c, w) == (word, clue) for _, c, w in table)
+    return "/".join(sorted((clue, word)) if both else (clue, word))
+
+
 def _others(table, group):
     """The answers that may stand as wrong ones beside an answer of `group`, in a fixed order."""
     near = {word for g, _, word in table if g & group}
@@ -115,8 +119,9 @@ def _others(table, group):
 
 
 def _from_table(rng, family):
-    group, clue, word = rng.choice(TABLES[family])
-    return (clue,), f"{clue}/{word}", word, rng.sample(_others(TABLES[family], group), 3)
+    table = TABLES[family]
+    group, clue, word = rng.choice(table)
+    return (clue,), _fact(table, clue, word), word, rng.sample(_others(table, group), 3)
 
 
 def _property(rng, family):
@@ -137,7 +142,7 @@ def _analogy(rng, family):
     group, clue, word = rng.choice(table)
     example = rng.choice([row for row in table if not row[0] & group])
     pool = [w for w in _others(table, group) if w not in example]
-    return (*example[1:], clue), f"{clue}/{word}", word, rng.sample(pool, 3)
+    return (*example[1:], clue), _fact(table, clue, word), word, rng.sample(pool, 3)
 
 
 def _scale(rng, family):
@@ -153,7 +158,7 @@ def _order(rng, family):
     at = rng.randrange(len(names))
     here, word = names[at], names[(at + step) % len(names)]
     pool = [n for n in names if n not in (here, word)]
-    return ((unit, "after" if step == 1 else "before", here), f"{here}/{word}", word,
+    return ((unit, "after" if step == 1 else "before", here), "/".join(sorted((here, word))), word,
             rng.sample(pool, 3))
 
 
