@@ -53,7 +53,7 @@ train-math: weights
 	@$(PY) -m t2mini train --task=math --max-tokens=96 --must-stop --prompts=32 --samples=8 \
 	  --steps=200 --val-every=15 --val-n=256 --patience=6 $(ARGS)
 
-## results: every score of the README again, into out/results (30 minutes); DATA=folder adds the routing of real questions
+## results: every score of the README again, into out/results (30 minutes; runs model-written code, sandboxed); DATA=folder adds the routing of real questions
 results: weights
 	@$(PY) tutorials/foundation.py --out=out/results --allow-code $(if $(DATA),--data=$(DATA)) $(ARGS)
 
@@ -61,11 +61,11 @@ results: weights
 bench: weights
 	@$(PY) -m t2mini bench $(ARGS)
 
-## tutorials: run every chapter and compare its output with its page (30 minutes)
+## tutorials: run every chapter and compare its output with its page (30 minutes; runs model-written code, sandboxed)
 tutorials: weights
 	@$(PY) tutorials/pages.py --allow-code $(ARGS)
 
-## figures: draw the pictures of every page again in tutorials/figures (30 minutes; ARGS=03 for one chapter)
+## figures: draw the pictures of every page again in tutorials/figures (30 minutes; ARGS=03 for one chapter; runs model-written code, sandboxed)
 figures: weights
 	@$(PY) tutorials/draw_method.py
 	@$(PY) tutorials/draw_rooms.py

@@ -9,7 +9,8 @@ Changed:  the first pass always runs on the base weights or the dispatcher, neve
           loaded last; "other", unreadable answers and labels without an expert get the base model
           itself; one dispatch prompt is used everywhere. Shots come from the val split, scores
           from test (the release takes both from test).
-Restores: whatever happens, the base model is back afterwards, bit for bit.
+Restores: whatever happens, afterwards the model runs on what it ran on before, mostly the base
+          weights, bit for bit.
 """
 from dataclasses import asdict, dataclass
 
@@ -104,12 +105,12 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
 
 
 # ---------------------------------------------------------------------------------- first pass
-@torch.inference_mode()
 def route(model, tokenizer, questions, dispatcher=None, label=""):
     """Strategy A (dispatcher None: the base model is asked) or B. -> list of Route."""
     prompts = [tokenizer.prompt(tasks.dispatch_prompt(q), opener=tasks.DISPATCH_OPENER)
                for q in questions]
-    first, stops = label_tokens(tokenizer)
+    first = label_tokens(tokenizer)
+    stops = tokenizer.stops(tasks.DISPATCH_OPENER)              # those that training has
     by_row = dispatcher is not None and len(prompts) <= FEW     # W stays; else it is folded
 
     def run(part):                                              # dicts: ranks exchange JSON
@@ -125,12 +126,10 @@ def route(model, tokenizer, questions, dispatcher=None, label=""):
 
 
 def label_tokens(tokenizer):
-    """-> (label -> first tokens of its spellings, the tokens after which all is said)."""
-    spelt = {label: [tokenizer.encode(form) for form in (label, label.capitalize())]
-             for label in tasks.LABELS}
-    first = {label: [ids[0] for ids in forms] for label, forms in spelt.items()}
-    whole = {ids[0] for forms in spelt.values() for ids in forms if len(ids) == 1}
-    return first, {*tokenizer.stop_ids, *whole}
+    """-> dict label -> the first tokens of its spellings."""
+    spellings = {label: (label, label.capitalize()) for label in tasks.LABELS}
+    return {label: [tokenizer.encode(form)[0] for form in forms]
+            for label, forms in spellings.items()}
 
 
 def read_routes(tokenizer, out, first):
@@ -215,9 +214,8 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
 
     def run(part):
         """Some of the jobs in one generation. -> (reward, mean log-likelihood) of each."""
-        rows_mixture = [jobs[j][0] for j in part]
-        asked = [jobs[j][1] for j in part]
-        with svf.per_row(model, mixed, rows_mixture) as rows:
+        which, asked = zip(*(jobs[j] for j in part))
+        with svf.per_row(model, mixed, which) as rows:
             out = generate(model, [prompts[s] for s in asked], task.max_tokens, stops, 0, rows=rows)
         texts = [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
         rewards = tasks.rewards([shots[s] for s in asked], texts)
@@ -225,10 +223,11 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
 
     found = in_batches(run, [len(prompts[s]) for _, s in jobs], batch)
     found = np.array(found).reshape(len(mixed), len(shots), 2)
-    right, sure = found[..., 0], found[..., 0] * found[..., 1]              # (mixtures, shots)
+    right = found[..., 0]                                                   # (mixtures, shots)
+    hits = right.sum(1)                                                     # (mixtures,)
+    sure = (right * found[..., 1]).sum(1)
     # no right answer: the tie-break has nothing to say, and must not beat a real log-likelihood
-    mean = sure.sum(1) / np.maximum(right.sum(1), 1)
-    likelihood = np.where(right.sum(1) > 0, mean, -np.inf)
+    likelihood = np.where(hits > 0, sure / np.maximum(hits, 1), -np.inf)
     return list(zip(right.mean(1).tolist(), likelihood.tolist()))
 
 
@@ -238,7 +237,7 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
 
     alpha starts at the uniform mixture; the base model and each single expert join the first
     population, so the result is, on the shots, never worse than any of them. normalise: alpha is
-    divided by its sum, as the paper also tries. The base weights are back afterwards.
+    divided by its sum, as the paper also tries. What the model's own z are does not matter.
     """
     K = len(experts)
     names = sorted({name for e in experts for name in e}) if per_matrix else None
@@ -250,9 +249,6 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
         mixed = [mixture(experts, alpha, names, normalise) for alpha in candidates]
         return score_mixtures(model, tokenizer, task, shots, mixed)
 
-    try:
-        search = cem(score, np.full(d, 1 / K), std, iterations, population,
-                     include=[np.zeros(d), *single], seed=seed, progress=progress)
-    finally:
-        svf.reset(model)
+    search = cem(score, np.full(d, 1 / K), std, iterations, population,
+                 include=[np.zeros(d), *single], seed=seed, progress=progress)
     return mixture(experts, search.best, names, normalise), search

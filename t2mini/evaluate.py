@@ -15,7 +15,7 @@ from . import svf, tasks
 from .generate import generate
 from .likelihood import likelihoods
 from .machine import ranks
-from .machine.batches import in_batches, ticking
+from .machine.batches import NotFinite, in_batches, ticking
 from .machine.student import half_width, with_doubt
 from .machine.text import streamed
 
@@ -68,6 +68,8 @@ def choices(model, tokenizer, task, examples, batch=64, label=""):
 
     def run(part):
         found = likelihoods(model, [(prompts[i], options[i]) for i in part])
+        if not all(logprob.isfinite().all() for logprob in found):
+            raise NotFinite
         return [texts[i][int(logprob.argmax())] for i, logprob in zip(part, found)]
 
     return in_batches(run, [len(p) for p in prompts], batch, label)

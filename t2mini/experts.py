@@ -45,7 +45,7 @@ def attach(model, meta, modules=None, depth="all"):
         settings = {"modules": modules, "layers": depth}
     else:
         settings = meta.get("config")
-        check_layers(method, settings, lora.LARGEST_RANK)
+        check_layers(method, settings)
     lora.attach(model, method, settings, SVD_CACHE, progress=ranks.rank() == 0)
 
 

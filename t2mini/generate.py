@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .machine.fused import by_rows
+from .machine.batches import NotFinite
+from .machine.fused import in_blocks
 from .machine.settings import check_prompts
 
 SHRINK = 0.75           # the batch shrinks once a quarter of it is done: moving the cache costs too
@@ -152,14 +153,6 @@ def last_logits(model, x):
     return logits
 
 
-class NotFinite(ValueError):
-    """The model computes no numbers, so there is nothing to draw from."""
-
-    def __init__(self):
-        super().__init__("the model's logits are not finite numbers: damaged weights, or an expert "
-                         "whose z are far too large")
-
-
 @torch.inference_mode()
 def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, seed=0, row_ids=None,
              rows=None, on_token=None, finite=True):
@@ -192,7 +185,7 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
         logits = logits[prompt]
     row = torch.arange(N, device=device)            # which answer each batch row is writing
     for step in range(max_tokens):
-        token, logprob = by_rows(draw, logits, u[row, step], temperature)
+        token, logprob = in_blocks(draw, logits, u[row, step], temperature)
         if finite and not logprob.isfinite().all():
             raise NotFinite
         alive = ~out.stopped[row]

@@ -22,8 +22,9 @@ BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
 FIRST = rf"(?i)(?<![\w.,]){NUMBER}(?: \d+(?=/))?"
 CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
+ASIDE = rf"(?i)\b(?:out of|not) {NUMBER}"                  # no answer: 8 out of 12; 5, not 6
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
-VERB = r"\b(?:is|are|makes?|equals?|gives?)"
+VERB = r"\b(?:is|are|ha[sd]|have|makes?|equals?|gives?|gets?|holds?|costs?)"
 
 
 def find_number(text):
@@ -38,12 +39,12 @@ def find_number(text):
     if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
         text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
     text = latex.plain(prose(text))
-    text = re.sub(CHAIN, "_", text)
+    text = re.sub(ASIDE, "", re.sub(CHAIN, "_", text))      # "5 + 3 = 8" is "_ = 8" now
     minus = r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
     text = re.sub(minus, "-", text)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
     equal = re.findall(rf"=\s*{ONE}", text)
-    # "3 boxes of 4 make 12" opens with a number that is not the answer
+    # "3 boxes of 4 make 12" and "3 cats have 12 legs" open with a number that is not the answer
     opening = re.findall(rf"\A\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {NUMBER})", text)
     anywhere = re.findall(ONE, text)
     for found in (marked, equal, opening, anywhere):

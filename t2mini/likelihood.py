@@ -96,15 +96,15 @@ def likelihoods(model, groups, chunk=128):
     return found
 
 
-def choose(model, prompts, options, samples, temperature, seed, row_ids):
+def draw_from(model, prompts, options, samples, temperature, seed, row_ids):
     """Draw answers among given ones, instead of among all texts. -> (token ids of prompts * samples
     answers, all finite?).
 
     options: for each prompt the token ids of every answer there is. pi(option) is proportional to
     likelihood ^ (1 / temperature). No draw is lost to a text that is none of the options, so the
-    temperature can be high enough for all of them to be tried. The gradient is that of the plain
-    likelihoods: what makes pi sum to 1 is the same for all options of a question, and advantages
-    that sum to 0 within a question (its mean reward as baseline) take it out.
+    temperature can be high enough for all of them to be tried. Up to 1 / temperature, a constant,
+    the gradient is that of the plain likelihoods: what makes pi sum to 1 is the same for all
+    options of a question, and advantages that sum to 0 within a question take it out.
     """
     u = uniforms(seed, row_ids, samples, 1).view(len(prompts), samples)
     found = likelihoods(model, list(zip(prompts, options)))

@@ -22,9 +22,6 @@ from . import svf
 from .machine.packed import linear
 
 
-LARGEST_RANK = 1024                         # what an expert file may ask memory for
-
-
 # ------------------------------------------------------------------------ LoRA
 class LoRA(svf.Tuned):
     """A linear layer with a low-rank change. A and B are trained in float32."""
@@ -55,10 +52,10 @@ class LoRA(svf.Tuned):
     def product(self, x):
         return LoRALinear.apply(x, self.A.float(), self.B.float(), self.folded, self.factor)
 
-    def stack(self, parts):
+    def stack(self, bank):
         """A (experts, rank, n), B (experts, m, rank), the latter with the factor."""
         dtype = self.W.dtype
-        return parts[".A"].to(dtype), (self.factor * parts[".B"]).to(dtype)
+        return bank[".A"].to(dtype), (self.factor * bank[".B"]).to(dtype)
 
     def by_row(self, x):
         """y = x W^T + (x A_b^T) B_b^T for row b."""
@@ -142,8 +139,8 @@ class IA3(svf.Tuned):
     def product(self, x):
         return IA3Linear.apply(x, self.l.float(), self.W, self.folded, self.on_input)
 
-    def stack(self, parts):
-        return parts[".l"].to(self.W.dtype)
+    def stack(self, bank):
+        return bank[".l"].to(self.W.dtype)
 
     def by_row(self, x):
         """y = (l_b * x) W^T or l_b * (x W^T) for row b."""
@@ -236,16 +233,14 @@ def swap_each(model, settings, make):
 
 
 def attach_svf(model, settings, cache, progress):
-    return svf.attach(model, settings["modules"], cache, "sigmoid" in settings["as_released"],
+    return svf.attach(model, settings["modules"], cache, settings["logit_form"],
                       progress, settings["layers"], settings["tie"])
 
 
 def attach_lora(model, settings, cache, progress):
-    rank, alpha = settings["rank"], settings["lora_alpha"]
-    if not 1 <= rank <= LARGEST_RANK or alpha <= 0:
-        raise ValueError(f"--rank must be 1 to {LARGEST_RANK} and --lora-alpha above 0")
     g = torch.Generator().manual_seed(settings["seed"])
-    return swap_each(model, settings, lambda name, base: LoRA(base, rank, alpha, g))
+    return swap_each(model, settings, lambda name, base: LoRA(
+        base, settings["rank"], settings["lora_alpha"], g))
 
 
 def attach_ia3(model, settings, cache, progress):
@@ -254,7 +249,7 @@ def attach_ia3(model, settings, cache, progress):
 
 
 DEFAULTS = {"modules": "", "layers": "all", "rank": 16, "lora_alpha": 32.0, "seed": 0,
-            "tie": "none", "as_released": ""}
+            "tie": "none", "logit_form": False}
 METHODS = {
     "svf": Method(svf.ALL, attach_svf, {"": 1}),
     "lora": Method(svf.ALL, attach_lora, {".A": 2, ".B": 2}, mix),

@@ -115,8 +115,8 @@ def causal(S, T, device):
 
 
 class Linear(nn.Linear):
-    """nn.Linear through packed.linear, like the SVF layer that may take its place: z = 1 gives the
-    same bits."""
+    """nn.Linear through packed.linear, like the SVF layer that may take its place: without
+    gradients z = 1 gives the same bits."""
 
     def forward(self, x):
         """x (..., n) -> (..., m)."""

@@ -12,8 +12,8 @@ Changed:  several answers per question and their mean reward as baseline (the re
           of the plain sum (the unbiased one) and the size does not depend on the answers' length.
 Beside:   --objective=next-token imitates gold answers through the same lines, as answers that were
           sampled and paid 1; --objective=options draws answers among the options that a question
-          lists (likelihood.choose); --as-released=... goes back to the released code's choices, one
-          at a time or all (recipe.py).
+          lists (likelihood.draw_from); --as-released=... goes back to the released code's
+          choices, one at a time or all (recipe.py).
 Left out: importance ratios and clipping of them: sampler and scorer are the same weights, one
           update per batch.
 Run:      python -m t2mini train --task=math (train.py has the loop)
@@ -29,14 +29,14 @@ import torch
 from . import svf, tasks
 from .generate import generate
 from .grade import graded_end
-from .likelihood import check_length, choose, logprobs, pack
+from .likelihood import check_length, draw_from, logprobs, pack
 from .machine import ranks
-from .machine.batches import BUDGET, at_once, micro_batches, within
+from .machine.batches import at_once, micro_batches, within
 from .machine.memory import return_memory
 from .machine.text import ending
 from .questions.example import Example
 
-ROUNDING = 1e-6     # an advantage that is no larger (NaN is) is what a mean of equal rewards leaves
+ROUNDING = 1e-6     # the mean of equal rewards leaves less. NaN is no less: `learn` skips that step
 
 
 # ------------------------------------------------------------------------------------- equation 1
@@ -65,10 +65,11 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
     groups     list of (prompt ids, [answer ids, ...])
     advantage  one list of numbers per group, one per answer
     norm       what the sum over answer tokens is divided by
-    kl         lambda, of KL(tuned || base) over the whole vocabulary at every state that an answer
-               visits, both at `temperature`: of the policies that sample. The answers must be drawn
-               from the tuned model. A token also decides which states come after it, so it pays for
-               their KL: its weight is the advantage minus lambda times the KL to go.
+    kl         lambda, of KL(tuned || base) over the whole vocabulary at every state that answer
+               tokens (those of `credited`) come from, both at `temperature`: of the policies that
+               sample. The answers must be drawn from the tuned model. A token also decides which
+               states come after it, so it pays for their KL: its weight is the advantage minus
+               lambda times the KL to go.
                Rewards are 0 and 1 here and -1 and 1 in the paper, so a lambda here pulls against
                the rewards as twice that lambda does there.
     Only answer tokens (stop token included) have a likelihood; prompt and padding get none. The
@@ -205,7 +206,7 @@ def pick(model, tokenizer, task, cfg, examples, prompts, seed, asked):
     """Answers drawn among the options that a question lists. -> as `write`."""
     options = [[tokenizer.answer(text, task.opener) for text in tasks.option_texts(example)]
                for example in examples]
-    tokens, finite = choose(model, prompts, options, cfg.samples, cfg.temperature, seed, asked)
+    tokens, finite = draw_from(model, prompts, options, cfg.samples, cfg.temperature, seed, asked)
     return tokens, [True] * len(tokens), finite
 
 
@@ -275,9 +276,9 @@ def learn(model, cfg, step, optimizer, episodes, whole):
     The step is skipped, and z and Adam stay as they were, where rewards or log-probabilities
     (whole["failed"]) or the gradient are not finite numbers on any rank.
     """
-    groups, advantage = worth_learning(cfg, episodes)
+    groups, advantage = worth_learning(cfg, episodes, at_once(model))
     norm = whole["questions" if cfg.sum_per_answer else "credited"]
-    # options: the gradient is that of the plain likelihoods (likelihood.choose)
+    # options: the gradient is that of the plain likelihoods (likelihood.draw_from)
     temperature = 1.0 if cfg.objective == "options" else cfg.temperature
     sums = {"kl": 0.0, "loss": 0.0, "used": len(groups)}
     optimizer.zero_grad(set_to_none=False)
@@ -301,7 +302,7 @@ def learn(model, cfg, step, optimizer, episodes, whole):
     return {"loss": sums["loss"], "kl": sums["kl"], "grad_norm": grad_norm, "skipped": skipped}
 
 
-def worth_learning(cfg, episodes):
+def worth_learning(cfg, episodes, budget):
     """The episodes as policy_gradient takes them. -> (groups, advantages), one of each for a
     question, or more where its answers are too long for one batch.
 
@@ -311,7 +312,7 @@ def worth_learning(cfg, episodes):
     for at in range(0, len(episodes), cfg.samples):
         group = [e for e in episodes[at:at + cfg.samples] if e.credited]    # "" retokenised: none
         if group and (cfg.kl or any(not abs(e.advantage) <= ROUNDING for e in group)):
-            for some in within(group, BUDGET, len(group[0].prompt), lambda e: len(e.credited)):
+            for some in within(group, budget, len(group[0].prompt), lambda e: len(e.credited)):
                 groups.append((group[0].prompt, [e.credited for e in some]))
                 advantage.append([e.advantage for e in some])
     return groups, advantage

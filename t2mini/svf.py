@@ -53,7 +53,7 @@ class Tuned(nn.Module):
     expert()  what an expert file holds, dict end of name -> tensor
     fold()    builds `folded` from what is trained; until then a change has no effect
     product(x)               x W'^T with gradients for x and for what is trained, none for W
-    stack(parts), by_row(x)  a batch whose rows have different experts: see `per_row`
+    stack(bank), by_row(x)   a batch whose rows have different experts: see `per_row`
     Nothing else in t2mini asks which kind a layer is.
     """
     off = {}
@@ -137,9 +137,9 @@ class SVF(Tuned):
         factors = self.U, self.S, self.Vt
         return FoldedLinear.apply(x, self.scale(), self.folded, *factors, self.from_y)
 
-    def stack(self, parts):
-        """parts[""] (experts, r) -> S (z - 1) of each expert."""
-        return (self.S * (parts[""] - 1)).to(self.W.dtype)
+    def stack(self, bank):
+        """bank[""] (experts, r) -> S (z - 1) of each expert."""
+        return (self.S * (bank[""] - 1)).to(self.W.dtype)
 
     def by_row(self, x):
         """y = x W^T + ((x V) * S (z_b - 1)) U^T for row b.
@@ -343,16 +343,16 @@ def set_z(model, expert):
             if z is not None:
                 p.copy_(z)
             elif part in layer.off:                     # LoRA's A may be anything while B is 0
-                p.fill_(layer.off[part])
+                p.fill_(FIRST_LOGIT if layer.sigmoid else layer.off[part])
     fold(model)
 
 
 def check_fit(model, expert):
     """ValueError where `expert` cannot be set: it names other layers, or a z is of another shape or
     not finite."""
-    refuse_unknown(expert, {name for name, _, _, _ in parts(model)}, "the expert")
+    refuse_unknown(model, expert, "the expert")
     for name, layer in layers(model).items():
-        if layer.sigmoid:
+        if layer.sigmoid and expert:
             raise ValueError("an effective z cannot be set in sigmoid form; attach with "
                              "sigmoid=False")
         for part, p in layer.trained().items():
@@ -362,8 +362,8 @@ def check_fit(model, expert):
                 raise misfit(name + part, p)
 
 
-def refuse_unknown(expert, known, who):
-    unknown = sorted(expert.keys() - known)
+def refuse_unknown(model, expert, who):
+    unknown = sorted(expert.keys() - {name for name, _, _, _ in parts(model)})
     if unknown:
         raise ValueError(f"{who} tunes {unknown[0]}, which has no SVF layer; attach with the "
                          "expert's modules")
@@ -392,12 +392,16 @@ def merged(model):
 
 @contextmanager
 def using(model, expert):
-    """Run on `expert` inside the block; afterwards the base weights are back, whatever happened."""
+    """Run on `expert` inside the block; afterwards what was set before is back (mostly the base
+    model, bit for bit), whatever happened."""
+    before = {p: p.detach().clone() for p in trained(model).values()}
     try:
         set_z(model, expert)
         yield
     finally:
-        reset(model)
+        for p, z in before.items():
+            p.data.copy_(z)
+        fold(model)
 
 
 @contextmanager
@@ -437,7 +441,7 @@ def mix(experts, alpha, plain=False):
     for name in names:
         ones = torch.ones_like(next(e[name] for e in experts if name in e))
         zs = [e.get(name, ones) for e in experts]
-        pairs = zip(alpha[name] if isinstance(alpha, dict) else alpha, zs)
+        pairs = zip(alpha[name] if isinstance(alpha, dict) else alpha, zs, strict=True)
         if plain:
             mixed[name] = sum(float(a) * z for a, z in pairs)
         else:
@@ -467,9 +471,8 @@ def per_row(model, experts, index):
     ValueError where an expert does not fit.
     """
     rows = Rows(torch.as_tensor(index, device=model.device))
-    known = {name for name, _, _, _ in parts(model)}
     for expert in experts:
-        refuse_unknown(expert, known, "an expert")
+        refuse_unknown(model, expert, "an expert")
     try:
         for name, layer in layers(model).items():
             layer.bank = layer.stack(gathered(name, layer, experts))

@@ -245,7 +245,9 @@ def gold(example):
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     answer = example.solution or example.answer
-    return f'{answer}"' if example.match == "quoted" else answer
+    if example.match in ("quoted", "label"):            # its opener opens a quotation
+        return f'{answer}"'
+    return answer
 
 
 def option_texts(example):

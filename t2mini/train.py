@@ -15,14 +15,14 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
-from .generate import NotFinite
 from .machine import checkpoint, files, idle, pace, ranks, settings
+from .machine.batches import NotFinite
 from .machine.text import cut_mark
 from .recipe import TrainConfig, settled, written
 
@@ -40,11 +40,11 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     run is writing the same files.
     """
     given, cfg = written(cfg), settled(cfg)
-    attach(model, cfg, cache)
+    check_paths(Path(out), cfg.task, resume)
+    prepare(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
     for said in settings.overridden(given, written(cfg), written(TrainConfig())):
         run.log(said)
-    run.check_paths(resume)
     run.read_validation()
     with checkpoint.output(run.out, run.log_path, run.ckpt) as run.log_file:
         if resume:
@@ -60,8 +60,17 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
         return run.finish()
 
 
-def attach(model, cfg, cache):
+def check_paths(out, task, resume):
+    """ValueError where the files cannot be this run's."""
+    files.claim_run(out, [task])
+    ckpt = out.with_suffix(".ckpt")
+    if resume and not ckpt.exists():
+        raise ValueError(f"--resume: there is no checkpoint {ckpt}; start without --resume")
+
+
+def prepare(model, cfg, cache):
     """Give the model the layers that cfg trains, as they are at the start."""
+    settings.check_dtype(model.dtype)
     lora.attach(model, cfg.method, asdict(cfg), cache, progress=ranks.rank() == 0)
     z = svf.trained(model).values()
     if cfg.start_noise:
@@ -80,6 +89,8 @@ class Run:
     def __init__(self, model, tokenizer, cfg, out, log, watch):
         self.model, self.tokenizer, self.cfg = model, tokenizer, cfg
         self.task = tasks.get(cfg.task)
+        if cfg.max_tokens and isinstance(self.task, tasks.ListTask):
+            self.task = replace(self.task, max_tokens=cfg.max_tokens)   # of validation, too
         self.log, self.watch = log, watch
         self.out = Path(out)
         self.log_path = self.out.with_suffix(".jsonl")
@@ -101,13 +112,6 @@ class Run:
                      "dtype": str(model.dtype)}
 
     # --- start ---
-    def check_paths(self, resume):
-        """ValueError where the files cannot be this run's."""
-        files.claim_run(self.out, [self.cfg.task])
-        if resume and not self.ckpt.exists():
-            raise ValueError(f"--resume: there is no checkpoint {self.ckpt}; "
-                             "start without --resume")
-
     def read_validation(self):
         """The questions that choose which z is kept."""
         self.val = self.task.examples("val", self.cfg.val_n, seed=0)
@@ -173,17 +177,18 @@ class Run:
             right = -1.0
         self.pace.validation(time.time() - started)
         mark = cut_mark(counts["cut"], self.task.max_tokens)
-        better = right / n > self.state["best_val"]
+        share = right / n
+        better = share > self.state["best_val"]
         if step == 0:
-            self.state["first_val"] = right / n
+            self.state["first_val"] = share
         self.state["stale"] = 0 if better else self.state["stale"] + 1
-        if right / n >= self.state["best_val"]:
+        if share >= self.state["best_val"]:
             self.best = svf.get_z(self.model)
-            self.state |= {"best_val": right / n, "best_step": step}
+            self.state |= {"best_val": share, "best_step": step}
             mark += "  (best so far)"
         self.log(f"step {step:4d} | validation {evaluate.percent(max(0.0, right), n)}{mark}")
-        self.write_row({"step": step, "val": right / n, "val_n": n})
-        if self.watch:
+        self.write_row({"step": step, "val": share, "val_n": n})
+        if self.watch and right >= 0:
             self.watch(step)
         self.state["validated"] = step
         self.save()

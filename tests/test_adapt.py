@@ -30,6 +30,13 @@ def is_base(model):
                for layer in svf.layers(model).values())
 
 
+def runs_on(model, expert):
+    """Is this expert set, and folded in?"""
+    return (all(torch.equal(z, expert[name]) for name, z in svf.get_z(model).items())
+            and all(layer.bank is None and layer.folded is not layer.W
+                    for layer in svf.layers(model).values()))
+
+
 def weights_now(model):
     """The first layer's z (r,), or S * (z - 1) (B, r) where each row of the batch has its own."""
     layer = next(iter(svf.layers(model).values()))
@@ -66,7 +73,7 @@ def test_the_first_pass_runs_on_base_or_dispatcher(ready, monkeypatch, strategy)
                 dispatcher if strategy == "classifier" else None)
     assert torch.equal(seen[1],
                        dispatcher[name] if strategy == "classifier" else torch.ones_like(S))
-    assert found[0].label == "math" and found[0].readable and is_base(model)
+    assert found[0].label == "math" and found[0].readable and runs_on(model, experts["math"])
     assert abs(sum(found[0].probabilities.values()) - 1) < 1e-5
     assert set(found[0].probabilities) == set(tasks.LABELS)
 
@@ -110,7 +117,8 @@ def test_an_expert_loaded_before_changes_no_route(ready, strategy):
     questions = ["hello", "how much is 2 + 2?", "x"]
     want = adapt.route(model, tokenizer, questions, first)
     svf.set_z(model, experts["code"])
-    assert adapt.route(model, tokenizer, questions, first) == want and is_base(model)
+    assert adapt.route(model, tokenizer, questions, first) == want
+    assert runs_on(model, experts["code"])
     for r in want:
         assert sum(r.probabilities.values()) == pytest.approx(1, abs=1e-5)
         assert min(r.probabilities.values()) >= 0
@@ -122,7 +130,7 @@ def test_other_and_unreadable_get_the_base_models_own_answer(ready, monkeypatch)
     """
     model, tokenizer, experts, _ = ready
     questions = [f"question {i}" for i in range(4)]
-    base, want = evaluate.answers(model, tokenizer, questions, 8), logits(model)
+    base = evaluate.answers(model, tokenizer, questions, 8)
     said = ["other", "banana", "math or code", "OTHER"]
     with monkeypatch.context() as m:
         m.setattr(adapt, "generate", fake_generate(tokenizer, lambda i: said[i], []))
@@ -136,7 +144,7 @@ def test_other_and_unreadable_get_the_base_models_own_answer(ready, monkeypatch)
         svf.set_z(model, experts["math"])
         mixed = adapt.second_pass(model, tokenizer, questions,
                                   ["math", "other", last, "other"], experts, 8)
-        assert [mixed[1], mixed[3]] == [base[1], base[3]] and torch.equal(logits(model), want)
+        assert [mixed[1], mixed[3]] == [base[1], base[3]] and runs_on(model, experts["math"])
 
 
 def test_unreadable_answers_go_to_the_base_model(ready, monkeypatch):

@@ -104,7 +104,7 @@ def test_tokens_drawn_some_rows_at_a_time_are_the_same_tokens(temperature):
     logits, u = 3 * torch.randn(10, 40), 1 - torch.rand(10)
     whole = draw(logits, u, temperature)
     assert all(torch.equal(a, b)
-               for a, b in zip(fused.by_rows(draw, logits, u, temperature), whole, strict=True))
+               for a, b in zip(fused.in_blocks(draw, logits, u, temperature), whole, strict=True))
 
 
 @BOTH
@@ -172,7 +172,7 @@ def test_the_whole_models_gradient_is_that_of_the_plain_forms(family, monkeypatc
     assert want.abs().max() > 1e-3
 
 
-def test_long_answers_of_one_question_are_several_batches(monkeypatch):
+def test_long_answers_of_one_question_are_several_batches():
     """Fails if a question's answers exceed a batch together,
     one is lost or meets another's advantage, or the gradient of all batches is not that of one.
     """
@@ -187,8 +187,7 @@ def test_long_answers_of_one_question_are_several_batches(monkeypatch):
                 for k, a in enumerate(answers)]
     z, found = [layer.z for layer in svf.layers(model).values()], []
     for budget in (1000, 9):
-        monkeypatch.setattr(reinforce, "BUDGET", budget)
-        groups, advantage = reinforce.worth_learning(cfg, episodes)
+        groups, advantage = reinforce.worth_learning(cfg, episodes, budget)
         assert [a for _, some in groups for a in some] == answers
         assert sum(advantage, []) == [0.5, -0.5, 0.5, -0.5]
         assert all(len(prompt) + sum(map(len, some)) <= budget or len(some) == 1

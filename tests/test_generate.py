@@ -9,7 +9,8 @@ import torch
 from conftest import random_model
 
 from t2mini import svf
-from t2mini.generate import NotFinite, draw, generate, uniforms
+from t2mini.generate import draw, generate, uniforms
+from t2mini.machine.batches import NotFinite
 
 PROMPTS = [[5, 9, 33], [7] * 11, [1, 2, 3, 4, 5, 6, 7], [40]]
 # many, so that rows end early and the batch shrinks

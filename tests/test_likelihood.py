@@ -7,7 +7,8 @@ from conftest import random_model
 
 from t2mini import evaluate, svf, tasks
 from t2mini.questions.example import Example
-from t2mini.likelihood import choose, likelihoods
+from t2mini.likelihood import draw_from, likelihoods
+from t2mini.machine.batches import NotFinite
 from t2mini.recipe import TrainConfig, settled
 from t2mini.reinforce import policy_gradient
 
@@ -48,7 +49,7 @@ def test_options_are_drawn_as_often_as_they_are_likely(temperature):
     or questions are mixed up.
     """
     model, n = tuned(), 4000
-    tokens, finite = choose(model, PROMPTS, ANSWERS, n, temperature, 0, range(3))
+    tokens, finite = draw_from(model, PROMPTS, ANSWERS, n, temperature, 0, range(3))
     assert finite and len(tokens) == 3 * n
     for i, (scores, answers) in enumerate(zip(likelihoods(model, OPTIONS), ANSWERS)):
         drawn = tokens[i * n:(i + 1) * n]
@@ -60,16 +61,16 @@ def test_options_are_drawn_as_often_as_they_are_likely(temperature):
 def test_a_question_draws_the_same_options_in_any_batch():
     """Fails if the stream of a question depends on its place in the batch, or not on the seed."""
     model = tuned()
-    whole = choose(model, PROMPTS, ANSWERS, 40, 3.0, 7, [4, 5, 6])[0]
-    assert choose(model, PROMPTS[1:], ANSWERS[1:], 40, 3.0, 7, [5, 6])[0] == whole[40:]
-    assert choose(model, PROMPTS, ANSWERS, 40, 3.0, 8, [4, 5, 6])[0] != whole
+    whole = draw_from(model, PROMPTS, ANSWERS, 40, 3.0, 7, [4, 5, 6])[0]
+    assert draw_from(model, PROMPTS[1:], ANSWERS[1:], 40, 3.0, 7, [5, 6])[0] == whole[40:]
+    assert draw_from(model, PROMPTS, ANSWERS, 40, 3.0, 8, [4, 5, 6])[0] != whole
 
 
 def test_numbers_that_are_not_finite_are_told():
     """Fails if a model that is broken draws options as if nothing were wrong."""
     model = tuned()
     next(model.parameters()).data.fill_(float("nan"))
-    assert choose(model, PROMPTS, ANSWERS, 2, 1.0, 0, range(3))[1] is False
+    assert draw_from(model, PROMPTS, ANSWERS, 2, 1.0, 0, range(3))[1] is False
 
 
 def test_the_gradient_is_that_of_the_policy_over_options():
@@ -112,6 +113,25 @@ def test_the_likeliest_option_is_the_answer(loaded, monkeypatch):
         assert (evaluate.choices(model, tokenizer, task, asked)
                 == [['a"', 'b c"'][winner], ["x", "y"][winner]])
         assert evaluate.score(model, tokenizer, task, asked, choose=True) == [float(winner)] * 2
+
+
+def test_nothing_is_chosen_by_a_model_that_computes_no_numbers(loaded):
+    """Fails if NaN likelihoods choose the first option: a broken expert would score as by chance.
+    """
+    model, tokenizer = loaded
+    model.model.norm.weight.data[0] = float("nan")
+    asked = [Example("Or?", "y", "choice", options=("x", "y"))]
+    with pytest.raises(NotFinite):
+        evaluate.choices(model, tokenizer, tasks.get("reasoning"), asked)
+
+
+def test_a_label_closes_the_quotation_that_its_opener_opens():
+    """Fails if the answers that options and next-token training score are not what a model writes
+    behind 'This is "'.
+    """
+    asked = tasks.get("dispatch").examples("val", 1)[0]
+    assert tasks.option_texts(asked) == [f'{label}"' for label in tasks.LABELS]
+    assert all(tasks.right(asked, text.format(asked.answer)) for text in ("{}", '{}"', "{}."))
 
 
 def test_what_has_no_options_is_told():

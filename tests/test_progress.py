@@ -193,7 +193,7 @@ def test_the_label_has_the_largest_share(loaded):
 
 # ---------------------------------------------------------------------------------- help, show
 @pytest.mark.parametrize("verb, words", [
-    ("eval", [*tasks.BUILT_IN, "gsm8k", "out/NAME.safetensors", "the mixture that"]),
+    ("eval", [*tasks.BUILT_IN, "gsm8k", "out/NAME.safetensors", "--expert=mixture is"]),
     ("train", [*tasks.BUILT_IN, "math-500"]),
     ("ask", ["out/NAME.safetensors", "a trained dispatcher"]),
     ("chat", ["stands alone", "a trained dispatcher"])])

@@ -204,6 +204,38 @@ def test_results_of_other_settings_are_not_mixed(tiny, tmp_path, monkeypatch):
         reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
 
 
+def test_results_of_older_questions_take_no_more_rows(tiny, tmp_path, monkeypatch):
+    """Fails if questions changed, and scores of the new ones are compared with scores of the old:
+    they are as many.
+    """
+    fake(monkeypatch, [])
+    reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    monkeypatch.setattr(reproduce, "RULES", runs.RULES + 1)
+    with pytest.raises(ValueError, match="other questions than today's: --out=DIR"):
+        reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+
+
+def test_the_committed_results_are_of_the_shipped_experts(tiny, tmp_path, monkeypatch):
+    """Fails if an expert of yours is measured into tutorials/results under a shipped one's name."""
+    fake(monkeypatch, [])
+    model, tokenizer = tiny
+    experts.OUT.mkdir()
+    experts.save_expert(experts.OUT / "math.safetensors", svf.get_z(model),
+                        {"base_sha256": model.base_sha256})
+    with pytest.raises(ValueError, match="holds others: math"):
+        reproduce.run("fake", *tiny)
+    assert reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")["rows"]
+
+
+def test_part_of_an_experiment_has_a_table_and_a_picture(tmp_path, capsys):
+    """Fails if the first rows are none that the picture is usually about, and the table of what
+    was measured is lost with it."""
+    rows = [{"task": "math-unseen", "arm": arm, "n": 20, "rewards": [0, 1] * 10, "seconds": 1.0}
+            for arm in ("base", "mixed")]
+    reproduce.draw({"name": "recipe", "rows": rows}, tmp_path / "a.png")
+    assert "mixed" in capsys.readouterr().out and (tmp_path / "a.png").is_file()
+
+
 def test_rows_of_one_task_share_a_dtype(tmp_path):
     """Fails if scores in bfloat16 and float32 are compared,
     also of the same questions in another form, the old rows' dtype is not that of their file,

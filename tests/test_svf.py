@@ -174,6 +174,27 @@ def test_using_restores_whatever_happens():
     assert torch.equal(model(IDS), base) and all((z == 1).all() for z in svf.get_z(model).values())
 
 
+def test_using_gives_back_what_was_set_before():
+    """Fails if a block inside of another, or in the middle of a training, ends on the base model:
+    the outer one, or the training, would go on with an expert that is none.
+    """
+    model = attached()
+    outer, inner = random_expert(model), random_expert(model, seed=1)
+    with svf.using(model, outer):
+        want = model(IDS)
+        with svf.using(model, inner):
+            assert not torch.equal(model(IDS), want)
+        assert torch.equal(model(IDS), want)
+    released = attached(modules="q", sigmoid=True)
+    for layer in svf.layers(released).values():
+        layer.z.data += 0.5 * torch.randn(layer.z.shape)
+    svf.fold(released)
+    want = released(IDS)
+    with svf.using(released, {}):
+        torch.testing.assert_close(released(IDS), model(IDS))
+    assert torch.equal(released(IDS), want)
+
+
 def test_an_expert_of_few_layers_leaves_the_others_at_base():
     """Fails if a layer that an expert does not name keeps the z of the expert before it."""
     model = attached()

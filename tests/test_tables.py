@@ -1,6 +1,7 @@
 """The tables of the results page (tutorials/tables.py),
 and what is measured for them (tutorials/foundation.py).
 """
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +9,13 @@ from types import SimpleNamespace
 import pytest
 from test_datasets import data  # noqa: F401 (a fixture)
 
-from t2mini import tasks
+from t2mini import evaluate, tasks
 
 HERE = Path(__file__).resolve().parents[1] / "tutorials"
 sys.path.insert(0, str(HERE))
 
 import foundation  # noqa: E402
+import held_out  # noqa: E402
 import tables  # noqa: E402
 
 
@@ -75,7 +77,7 @@ def test_scores_measured_again_are_compared_with_the_committed(capsys, tmp_path,
         "1 of 2 scores are those of tutorials/results; math, math expert: 50.0, there 75.0 %")
     (tmp_path / "foundation.jsonl").write_text(foundation.COMMITTED.read_text())
     monkeypatch.setattr(foundation.t2mini, "load",
-                        lambda: (SimpleNamespace(base_sha256="", dtype=""), None))
+                        lambda: (SimpleNamespace(base_sha256="", dtype="", name="m"), None))
     monkeypatch.setattr(foundation, "agree", lambda allowed: None)
     monkeypatch.setattr(foundation.svf, "attach", lambda model, cache: None)
     monkeypatch.setattr(foundation.experts, "load", lambda names, model: {"dispatcher": {}})
@@ -84,3 +86,56 @@ def test_scores_measured_again_are_compared_with_the_committed(capsys, tmp_path,
     said, count = capsys.readouterr().out, len(foundation.read(foundation.COMMITTED))
     assert "nothing is left to measure" in said and f"{count} of {count} scores are those" in said
     assert (tmp_path / "results.png").is_file()
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda rows: [*rows, rows[0]], "holds a score twice"),
+    (lambda rows: [{**rows[0], "asked": "0" * 16}, *rows[1:]], "other questions of math"),
+    (lambda rows: [{"task": "math"}], "is no score")])
+def test_scores_that_do_not_belong_together_are_told(tmp_path, monkeypatch, change, says):
+    """Fails if a score of other questions, one that is there twice or half a line is drawn, or
+    paired with the others."""
+    rows = change(foundation.read(foundation.COMMITTED))
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "foundation.jsonl").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["foundation.py", f"--out={tmp_path}"])
+    with pytest.raises(SystemExit, match=says):
+        foundation.main()
+    assert (tmp_path / "foundation.jsonl").read_text() == text
+
+
+def test_scores_of_your_own_experts_are_not_those_of_the_shipped(tmp_path, monkeypatch):
+    """Fails if `make results` behind a training of yours measures that one under the shipped
+    one's name."""
+    model = SimpleNamespace(base_sha256="", dtype="", name="m")
+    monkeypatch.setattr(foundation.t2mini, "load", lambda: (model, None))
+    monkeypatch.setattr(foundation, "agree", lambda allowed: None)
+    for name, folder in (("OUT", tmp_path), ("SHIPPED", tmp_path / "shipped")):
+        monkeypatch.setattr(foundation.experts, name, folder)
+    for folder in (tmp_path, tmp_path / "shipped" / "m"):
+        folder.mkdir(parents=True, exist_ok=True)
+        foundation.experts.save_expert(folder / "math.safetensors", {}, {"base_sha256": ""})
+    monkeypatch.setattr(sys, "argv", ["foundation.py", f"--out={tmp_path / 'a'}"])
+    with pytest.raises(SystemExit, match="holds others: math"):
+        foundation.main()
+
+
+def test_an_interval_over_groups():
+    """Fails if questions are drawn one by one where their groups are: copies of a question would
+    make the interval narrower."""
+    minus = [1.0, 0.0, 0.0, 1.0, 0.0, -1.0] * 6
+    one_by_one = held_out.over_groups(minus, range(36))
+    _, low, high = evaluate.paired_difference(minus, [0.0] * 36)
+    assert one_by_one == pytest.approx((low, high), abs=0.06)
+    copied = held_out.over_groups(minus, [k % 6 for k in range(36)])
+    assert copied[1] - copied[0] > 1.8 * (one_by_one[1] - one_by_one[0])
+    assert held_out.over_groups([1.0, 0.0], "aa") == (0.5, 0.5)
+
+
+def test_the_page_says_how_far_held_out_goes(capsys):
+    """Fails if the intervals over situations and kinds on the results page are not those that its
+    command prints, or the scores are of other questions than today's."""
+    page = tables.PAGE.read_text(encoding="utf-8")
+    for show in (held_out.situations, held_out.kinds):
+        show()
+        assert f"```text\n{capsys.readouterr().out}```" in page

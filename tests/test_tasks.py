@@ -129,7 +129,7 @@ def test_dispatch_is_balanced_and_uses_the_one_prompt():
                           tasks.make_dispatch(random.Random(seed)))
         assert example.prompt == tasks.dispatch_prompt(asked.prompt) and example.key == asked.key
         assert (example.answer, example.match, example.kind) == (label, "label", label)
-        assert tasks.option_texts(example) == list(tasks.LABELS)
+        assert tasks.option_texts(example) == [f'{label}"' for label in tasks.LABELS]
         wide += example.key.startswith(f"wide/{label}/")
     assert 10 < wide < 30
     assert tasks.dispatch_prompt("a {b} {question}").count("a {b} {question}") == 1
@@ -369,6 +369,15 @@ def test_small_files_have_validation_questions(tmp_path, n, sizes):
     assert len({e.prompt for s in found.values() for e in s}) == n
     more = yours.split(rows + [Example("new", "a", "exact")])
     assert set(found["test"]) <= set(more["test"])
+
+
+@pytest.mark.parametrize("text, word, holds", [
+    ("it is 2.5", "2", False), ("-5", "5", False), ("1,500", "500", False), ("3/4", "4", False),
+    ("it is 2.", "2", True), ("2, or so", "2", True), ("1,500", "1,500", True), ("-5", "-5", True),
+    ("$5", "5", True), ("(5)", "5", True), ("5%", "5", True), ("Paris!", "paris", True)])
+def test_a_number_is_contained_as_a_whole(text, word, holds):
+    """Fails if 2.5 pays for 2, or -5 for 5."""
+    assert tasks.right(Example("p", word, "contains"), text) == holds
 
 
 def test_contains_that_pays_for_hedging_is_warned_of(tmp_path, capsys):

@@ -20,7 +20,7 @@ from t2mini.machine import settings
 from t2mini.machine.idle import Idle
 from t2mini.machine.settings import RANGES
 from t2mini.recipe import TrainConfig, settled
-from t2mini.train import Run, attach, train
+from t2mini.train import Run, prepare, train
 
 NAN, INF = float("nan"), float("inf")
 
@@ -101,7 +101,7 @@ def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(
     decayed = {}
     for named in ("", "bf16", "all"):
         cfg = settled(config(as_released=named))
-        attach(loaded[0], cfg, None)
+        prepare(loaded[0], cfg, None)
         run = Run(*loaded, cfg, tmp_path / "e.safetensors", quiet, None)
         settings, = run.optimizer.param_groups
         p = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
@@ -117,6 +117,29 @@ def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(
     assert decayed == {"": True, "bf16": False, "all": False}
 
 
+def test_files_and_dtype_are_looked_at_before_any_layer(loaded, words, tmp_path):     # noqa: F811
+    """Fails if a model is decomposed, or keeps the layers, although the training cannot begin."""
+    model, tokenizer = loaded
+    with pytest.raises(ValueError, match="no checkpoint"):
+        train(model, tokenizer, config(), tmp_path / "a.safetensors", resume=True, log=quiet)
+    with pytest.raises(ValueError, match="float16"):
+        train(model.to(torch.float16), tokenizer, config(), tmp_path / "a.safetensors", log=quiet)
+    assert not svf.layers(model)
+
+
+def test_a_file_of_yours_is_validated_at_the_limit_it_trains_at(loaded, tmp_path):
+    """Fails if longer answers than a file's default earn in training and are cut in validation."""
+    rows = [{"prompt": f"Say {i}", "answer": f"{i}", "match": "contains"} for i in range(40)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model, tokenizer = loaded
+    svf.attach(model, "q", progress=False)
+    for limit, want in ((0, 96), (7, 7)):
+        run = Run(model, tokenizer, config(task=str(path), max_tokens=limit),
+                  tmp_path / "a.safetensors", quiet, None)
+        assert run.task.max_tokens == want
+
+
 def test_noise_at_the_start(loaded, words, tmp_path):     # noqa: F811
     """Fails if --as-released=noise starts at the base model, folds nothing,
     or differs between two runs of a seed.
@@ -124,7 +147,7 @@ def test_noise_at_the_start(loaded, words, tmp_path):     # noqa: F811
     model, _ = loaded
     found = []
     for seed in (0, 0, 1):
-        attach(model, settled(config(as_released="noise,sigmoid", seed=seed)), None)
+        prepare(model, settled(config(as_released="noise,sigmoid", seed=seed)), None)
         p = torch.cat([layer.z.detach() for layer in svf.layers(model).values()])
         assert abs(p.mean() - 0.1) < 0.002 and 0.008 < p.std() < 0.012
         assert all(layer.folded is not layer.W for layer in svf.layers(model).values())

@@ -13,6 +13,7 @@ arc/ARC-Challenge/*Test.jsonl for the routing of real questions, in the form in 
 them; without it that part is left out.
 """
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -26,6 +27,7 @@ import t2mini     # noqa: E402
 from t2mini import adapt, evaluate, experts, svf, tasks     # noqa: E402
 from t2mini.lab import arms, figures     # noqa: E402
 from t2mini.lab.routing import PROMPT     # noqa: E402
+from t2mini.machine import files, shelves     # noqa: E402
 from t2mini.questions import published, tables     # noqa: E402
 from t2mini.cli.verbs import agree     # noqa: E402
 
@@ -102,23 +104,39 @@ def main():
     args = parser.parse_args()
     scores = args.out / COMMITTED.name if args.out else COMMITTED
     picture = (args.out or HERE / "figures") / "results.png"
-    scores.parent.mkdir(parents=True, exist_ok=True)
-    done = read(scores)
-    if args.table:
-        draw(done, picture)
-        return table(done)
-    before = len(done)
     try:
-        agree(args.allow_code)
-    except ValueError as e:
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        files.claim(picture, "picture", [args.data])
+        with files.only_one(scores.with_suffix(".lock")):
+            if args.table:
+                done = read(scores)
+                draw(done, picture)
+                return table(done)
+            measure(args, scores, picture)
+    except (ValueError, OSError) as e:
         sys.exit(f"t2mini: {e}")
+
+
+def measure(args, scores, picture):
+    """Measure what the file of scores lacks; each score is in it as soon as it is there."""
+    done = read(scores)
+    before = len(done)
+    for r in done:
+        if "asked" in r and r["asked"] != digest(tasks.get(r["task"]).examples("test", r["n"])):
+            raise ValueError(f"{scores} asked other questions of {r['task']} than there are today: "
+                             "move it away, or take another --out")
+    agree(args.allow_code)
     model, tokenizer = t2mini.load()
+    yours = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name)
+    if yours:
+        raise ValueError(f"these are scores of the shipped experts, and {experts.OUT} holds "
+                         f"others: {', '.join(yours)}; move them away (`eval` scores them)")
     svf.attach(model, cache=experts.SVD_CACHE)
 
     def record(row):
         done.append({**row, "base_sha256": model.base_sha256, "dtype": str(model.dtype)})
-        with open(scores, "a") as f:
-            f.write(json.dumps(done[-1]) + "\n")
+        with files.replacing(scores) as f:
+            f.write("".join(json.dumps(row) + "\n" for row in done).encode())
         print(f"{row['task']:<18} {row['arm']:<18} "
               f"{evaluate.percent(sum(row['rewards']), row['n'])}  {row['seconds']} s", flush=True)
 
@@ -127,9 +145,9 @@ def main():
                 (r["task"], r["arm"], r["n"]) == (task_name, arm, n) for r in done):
             continue
         started, task = time.time(), tasks.get(task_name)
-        rewards, _, extra = arms.run(model, tokenizer, task, task.examples("test", n, seed=0),
-                                     **options)
-        record(scored(task_name, arm, rewards, started, **extra))
+        examples = task.examples("test", n, seed=0)
+        rewards, _, extra = arms.run(model, tokenizer, task, examples, **options)
+        record(scored(task_name, arm, rewards, started, asked=digest(examples), **extra))
     dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
     for name, label, questions in to_route(args.data):
         for arm, z in (("prompt", None), ("classifier", dispatcher)):
@@ -148,8 +166,18 @@ def main():
 
 
 def read(path):
-    """The scores of a file; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The scores of a file; none where there is no file. ValueError where a line is none, or tells
+    a score for the second time."""
+    if not path.exists():
+        return []
+    try:
+        found = [json.loads(line) for line in path.read_text().splitlines()]
+        named = [(r["task"], r["arm"], r["n"]) for r in found]
+    except (ValueError, TypeError, KeyError) as e:
+        raise ValueError(f"{path} holds a line that is no score ({e}): move it away") from None
+    if len(set(named)) < len(named):
+        raise ValueError(f"{path} holds a score twice: move it away")
+    return found
 
 
 def as_committed(done, committed):
@@ -164,6 +192,12 @@ def as_committed(done, committed):
              for r in shared if r["accuracy"] != known[key(r)]]
     text = f"{len(shared) - len(other)} of {len(shared)} scores are those of tutorials/results"
     return "; ".join([text, *other])
+
+
+def digest(examples):
+    """Which questions were asked: a hash of them and of their gold answers."""
+    text = json.dumps([(e.prompt, e.answer) for e in examples])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def scored(task, arm, rewards, started, **extra):

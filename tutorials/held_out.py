@@ -1,6 +1,6 @@
 """
 How far "held out" goes for the made-up questions: `python tutorials/held_out.py` (a few seconds, no
-model; it reads results/foundation.jsonl and results/unseen.json).
+model; it reads results/foundation.jsonl).
 
 Situations: a split holds situations (kinds with numbers, clues or parameters) that no other split
             has. Test questions repeat some in other words, so an interval over questions takes
@@ -8,24 +8,31 @@ Situations: a split holds situations (kinds with numbers, clues or parameters) t
 Kinds:      unseen tasks have few kinds of questions. An interval over questions tells what other
             questions of these kinds would change; one over kinds, what other kinds would.
 """
-import json
 import random
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))        # so that `import t2mini` works from a plain clone
+sys.path[:0] = [str(HERE.parent), str(HERE)]    # so that it works from a plain clone
 
+import foundation     # noqa: E402
 from t2mini import evaluate, tasks     # noqa: E402
-from t2mini.lab import figures     # noqa: E402
 
 
 def measured():
-    """{(task, arm): rewards} of the committed scores."""
-    lines = (HERE / "results" / "foundation.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return {(row["task"], row["arm"]): row["rewards"] for row in rows if "rewards" in row}
+    """{(task, arm): row} of the committed scores."""
+    return {(row["task"], row["arm"]): row for row in foundation.read(foundation.COMMITTED)}
+
+
+def gains(scores, task, arm):
+    """What an arm gains over the base model on each test question. -> (differences, the
+    questions). ValueError where these are not today's questions."""
+    rows = [scores[task, who] for who in (arm, "base")]
+    asked = tasks.get(task).examples("test", rows[0]["n"])
+    if any(row["asked"] != foundation.digest(asked) for row in rows):
+        raise ValueError(f"the scores of {task} are of other questions: measure them again")
+    return [a - b for a, b in zip(*(row["rewards"] for row in rows), strict=True)], asked
 
 
 def over_groups(minus, names, draws=4000):
@@ -55,34 +62,19 @@ def situations():
     scores = measured()
     print("minus base, points                    over questions   over situations")
     for task in ("math", "code", "reasoning"):
-        pairs = zip(scores[task, f"{task} expert"], scores[task, "base"], strict=True)
-        minus = [a - b for a, b in pairs]
-        keys = [e.key for e in tasks.get(task).examples("test", len(minus))]
-        print(line(task, "its expert", minus, keys))
-
-
-def compared():
-    """{(task, who): gains over the base model, one for each test question}: of two passes, and of
-    the search with one weight per expert and matrix, the mean of its three draws of examples."""
-    scores, found = measured(), {}
-    rows = json.loads((HERE / "results" / "unseen.json").read_text(encoding="utf-8"))["rows"]
-    for task in ("math-unseen", "code-unseen", "reasoning-unseen"):
-        base = scores[task, "base"]
-        two = scores[task, "classifier"]
-        found[task, "two passes"] = [a - b for a, b in zip(two, base, strict=True)]
-        arms = figures.grouped(r for r in rows if r["task"] == task)
-        (base,), draws = arms[task, "", "base"], arms[task, "", "cem per matrix"]
-        found[task, "searched, per matrix"] = [
-            sum(right) / len(right) - b for b, *right in zip(base, *draws, strict=True)]
-    return found
+        minus, asked = gains(scores, task, f"{task} expert")
+        print(line(task, "its expert", minus, [e.key for e in asked]))
 
 
 def kinds():
-    """Print gains on unseen tasks with both intervals."""
+    """Print what two passes, and all experts mixed equally, gain on unseen tasks, with both
+    intervals."""
+    scores = measured()
     print("minus base, points                    over questions   over kinds")
-    for (task, who), minus in compared().items():
-        of = [e.kind for e in tasks.get(task).examples("test", len(minus))]
-        print(line(task, who, minus, of))
+    for task in ("math-unseen", "code-unseen", "reasoning-unseen"):
+        for who, arm in (("two passes", "classifier"), ("mixed equally", "uniform alpha")):
+            minus, asked = gains(scores, task, arm)
+            print(line(task, who, minus, [e.kind for e in asked]))
 
 
 if __name__ == "__main__":

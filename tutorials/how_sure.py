@@ -135,7 +135,7 @@ for path in sorted(RESULTS.glob("math-short-[0-9].jsonl")):
     logs[int(path.stem[-1])] = [(r["step"], r["val"], r["val_n"]) for r in log if "val" in r]
 finals = [max(v for _, v, _ in curve) for curve in logs.values()]
 for seed, curve in logs.items():
-    # the first of equal ones, as training keeps it
+    # the first of equal ones, as these runs kept it
     best = max(curve, key=lambda point: point[1])
     print(f"math, seed {seed}: {100 * curve[0][1]:.1f} % of {curve[0][2]} validation questions "
           f"at the start, {100 * best[1]:.1f} % at best (update {best[0]} of {curve[-1][0]})")

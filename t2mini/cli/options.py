@@ -184,7 +184,7 @@ def ask_options(p):
                    help="a PNG file that the questions are about; the vision expert answers, "
                         "without a first pass, unless --strategy or --expert says otherwise")
     p.add_argument("--strategy", choices=adapt.STRATEGIES,
-                   help=f"{STRATEGY} (default: classifier; none of them with --image)")
+                   help=f"{STRATEGY.format(FOUND)} (default: classifier; none with --image)")
     p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
                    help=f"this expert answers, without a first pass: {EXPERT}")
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
@@ -195,7 +195,8 @@ def ask_options(p):
 
 def chat_options(p):
     """What `chat` reads beside the shared options."""
-    p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier", help=STRATEGY)
+    p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier",
+                   help=STRATEGY.format(FOUND))
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
     p.add_argument("--temperature", type=warmth, default=0.0,
                    help="0, the default, always takes the likeliest token")
@@ -207,7 +208,8 @@ def eval_options(p):
     p.add_argument("--task", required=True, type=place, help=TASK)
     p.add_argument("--expert", default="none", metavar="NAME|PATH|none", type=place,
                    help=f"this expert answers, without a first pass: {EXPERT}")
-    p.add_argument("--strategy", choices=adapt.STRATEGIES, help=f"instead of --expert; {STRATEGY}")
+    p.add_argument("--strategy", choices=adapt.STRATEGIES,
+                   help=f"instead of --expert; {STRATEGY.format(SEARCHED)}")
     p.add_argument("--alpha", metavar="A,B,C",
                    help="a fixed mixture of the math, code and reasoning experts instead")
     p.add_argument("--n", type=COUNT, default=200,
@@ -227,7 +229,6 @@ def eval_options(p):
 def adapt_options(p):
     """What `adapt` reads beside the shared options."""
     p.add_argument("--task", required=True, type=place, help=TASK)
-    p.add_argument("--strategy", choices=("cem",), default="cem", help="the search")
     p.add_argument("--by", choices=("accuracy", "likelihood", "gradient"), default="accuracy",
                    help="what a mixture is judged by: the share of shots that are right, or the "
                         "likelihood of their gold answers (both by search), or the gradient of the "
@@ -339,8 +340,10 @@ def add_field(group, field):
 TASK = (f"{', '.join(tasks.BUILT_IN)}; published, with --data: {', '.join(published.SETS)}; or a "
         ".jsonl file of yours")
 STRATEGY = ("who decides which expert a question gets: classifier (a trained dispatcher), prompt "
-            "(the base model is asked), cem (nobody: all get the mixture that `adapt` found), none "
-            "(nobody: all get the base model)")
+            "(the base model is asked), cem (nobody: all get {}), none (nobody: all get the base "
+            "model)")
+FOUND = "the mixture that `adapt` found"
+SEARCHED = "a mixture that is searched now, on ten val examples; --expert=mixture is `adapt`'s"
 EXPERT = ("NAME (out/NAME.safetensors, else the shipped one), the PATH of its file, or none: the "
           "base model")
 CHOICES = {**settings.CHOICES, "method": tuple(lora.METHODS)}

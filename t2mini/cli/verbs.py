@@ -21,8 +21,8 @@ import t2mini
 
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export, load
-from ..lab import arms, bench, demo, doctor, page, page_model, plots, reproduce
-from ..machine import checkpoint, cores, files, ranks
+from ..lab import arms, bench, demo, doctor, figures, page, page_model, plots, reproduce
+from ..machine import checkpoint, cores, files, ranks, shelves
 from ..machine.idle import FEW
 from ..machine.batches import duration
 from ..machine.checkpoint import keeping, stopped
@@ -115,9 +115,7 @@ def take_threads(args):
 def shelf(args, model):
     """The experts of the model, in layers as --modules and --layers say; and a line that tells
     which of yours stand for shipped ones."""
-    mine = [path for path in experts.OUT.glob("*.safetensors")
-            if (experts.SHIPPED / model.name / path.name).is_file()]
-    used = sorted(path.stem for path in mine if experts.find(path.stem, model) == path)
+    used = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name)
     if used and named(args) != ["none"] and ranks.rank() == 0:
         print(one_line(f"from {experts.OUT}, instead of the shipped: {', '.join(used)}"),
               file=sys.stderr)
@@ -129,7 +127,8 @@ def inputs(args):
     read = [download.locate(args.weights),
             *(getattr(args, name, None) for name in ("data", "task", "tower"))]
     for name in named(args):
-        read += [name, experts.OUT / f"{name}.safetensors"]
+        read += [name, experts.OUT / f"{name}.safetensors",
+                 *experts.SHIPPED.glob(f"*/{name}.safetensors")]
     return [path for path in read if path and Path(path).suffix or path and Path(path).is_dir()]
 
 
@@ -265,6 +264,9 @@ def eval_(args):
     alpha = None
     if args.alpha is not None:
         alpha = numbers(args.alpha, len(adapt.MIXED))
+    if args.strategy == "cem" and args.split in ("val", "all"):
+        raise ValueError("--strategy=cem searches on ten val examples, which are in this split; "
+                         "take --split=test or train")
     examples = task.examples(args.split, args.n, args.seed)
     if args.samples_file:
         args.samples_file = claim(args, args.samples_file, "samples")
@@ -356,7 +358,8 @@ def adapt_(args):
             "seed": args.seed, "alpha": found["alpha"], "kind": f"mixture by {args.by}"})
 
     counts = Counter()
-    with stopped(f"the mixture is kept in {out}; `eval` with --expert={out} scores it"):
+    with stopped(f"the mixture is kept in {out}; `eval` with --expert={shlex.quote(str(out))} "
+                 "scores it"):
         with svf.using(model, mixed):
             rewards = evaluate.score(model, tokenizer, task, examples, "adapted", counts=counts)
         base = evaluate.score(model, tokenizer, task, examples, label="base")
@@ -368,7 +371,7 @@ def adapt_(args):
                    f"base: {evaluate.percent(sum(base), n)}; gain {points}"))
     say_few(args, n)
     say_cut(task, counts["cut"], n)
-    return {"task": args.task, "split": "test", "n": n, "seed": args.seed, "strategy": "cem",
+    return {"task": args.task, "split": "test", "n": n, "seed": args.seed, "by": args.by,
             "accuracy": right / n, "ci95": evaluate.wilson(right, n), "cut": counts["cut"],
             "base_accuracy": sum(base) / n, "gain": gain, "base_sha256": model.base_sha256, **found}
 
@@ -522,7 +525,8 @@ def reproduce_(args):
         files.claim(picture, "picture", [results, args.data])
         return reproduce.draw(reproduce.read(results), picture, args.against)
     claim(args, results, "results")
-    claim(args, picture, "picture")
+    for path in figures.pictures(args.name, picture):
+        claim(args, path, "picture")
     experiment = reproduce.ALL[args.name]
     experiment.check(args.data)
     agree(args.allow_code, experiment.programs)
@@ -549,7 +553,8 @@ def see(args):
     with files.only_one(out.with_suffix(".lock")), keeping(out):
         captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
                        log=lambda text: print(text, flush=True))
-    print(one_line(f"wrote {out}; try it with `ask --tower={out} --image=FILE`"))
+    print(one_line(f"wrote {out}; try it with `ask --tower={shlex.quote(str(out))} "
+                   "--image=FILE`"))
     return {"tower": str(out), "images": len(known), **asdict(cfg)}
 
 

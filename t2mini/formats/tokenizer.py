@@ -35,7 +35,7 @@ PATTERNS = {"gpt2": GPT2, "llama3": LLAMA3, "qwen2": LLAMA3.replace(r"\p{N}{1,3}
 GGUF_PRE = {"gpt-2": "gpt2", "llama-bpe": "llama3", "qwen2": "qwen2", "smollm": "smollm2"}
 
 STOP_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
-# never plain text, whatever a file calls them; `</s>` is a word of HTML in some vocabularies
+# never plain text, whatever a file calls them
 MARKS = {mark for marks in (STOP_TOKENS, *CHATS.values()) for mark in marks}
 MARKS.remove("</s>")                      # a word of HTML in some vocabularies
 MAX_CHARS = 200_000  # far beyond any context here; very long runs of one class break tiktoken

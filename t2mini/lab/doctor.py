@@ -4,6 +4,7 @@ command that mends it.
 """
 import os
 import platform
+import shlex
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -87,7 +88,8 @@ def machine(fact, lack):
     fact("disk", f"{shutil.disk_usage(experts.ROOT).free / 1e9:.1f} GB free at {experts.ROOT}")
     if not os.access(experts.ROOT, os.W_OK):
         lack(f"the right to write to {experts.ROOT}",
-             f"chmod u+w {experts.ROOT}, or copy the project to a folder of yours")
+             f"{shlex.join(['chmod', 'u+w', str(experts.ROOT)])}, or copy the project to a folder "
+             "of yours")
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     fact("cuda", ", ".join(f"{c.name} ({c.total_memory / 1e9:.0f} GB)" for c in cards)
          or "none, so the CPU is used")
@@ -130,7 +132,8 @@ def expert_files(fact, lack, bases):
             meta, sha = experts.read_metadata(path), disk.file_hash([path])
             experts.read_expert(path)
         except (ValueError, OSError) as e:
-            lack(f"a readable {name} ({e})", f"rm {path}" if mine else f"git checkout {path}")
+            remedy = ["rm"] if mine else ["git", "checkout"]
+            lack(f"a readable {name} ({e})", shlex.join([*remedy, str(path)]))
             continue
         base = bases.get(str(meta.get("base_sha256")))
         fact(name, f"sha256 {sha[:16]}..., task {meta.get('task')}, base "

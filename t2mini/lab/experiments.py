@@ -79,7 +79,8 @@ def curves(lab):
 def curve(lab, task, seed):
     """The runs of `finetune`, over their updates."""
     _, meta = lab.expert(task, seed, LOOK, method="svf", lr=lab.best_lr()[0])
-    return {**lab.curve(meta), "n_val": meta["val_n"], "n_test": lab.n(LOOK)}
+    return {**lab.curve(meta), "best_step": meta["best_step"], "n_val": meta["val_n"],
+            "n_test": lab.n(LOOK)}
 
 
 # ---------------------------------------------------------------------- Tables 2, 8, 10, Figure 7

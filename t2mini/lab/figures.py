@@ -105,8 +105,9 @@ def headline(fig, done):
 
 
 def shown(done):
-    """The rows that the picture of an experiment is about."""
-    return list(filter(SHOWN.get(done.get("name")), done["rows"]))
+    """The rows that the picture of an experiment is about; all, where none of those is measured
+    yet."""
+    return list(filter(SHOWN.get(done.get("name")), done["rows"])) or done["rows"]
 
 
 def grouped(rows):
@@ -226,7 +227,7 @@ def curve_rows(rows):
     lines = [("task", "seed", "best update", "validation, %: start, best", "test, %: start, there")]
     for r in rows:
         val, test = dict(r["val"]), dict(r["test"])
-        best = max(val, key=val.get)                # the first of equal ones, as these runs kept it
+        best = r.get("best_step", max(val, key=val.get))    # older runs kept the first of equals
         start = min(val)
         shares = (f"{100 * scores[start]:.1f}, {100 * scores[best]:.1f}" for scores in (val, test))
         lines.append((r["task"], f"{r['seed']}", f"{best}", *shares))
@@ -324,10 +325,18 @@ def results(rows, path):
     bars({"name": "results", "title": title, "rows": rows}, path)
 
 
+def pictures(name, path):
+    """All that an experiment draws, where its picture is `path`."""
+    if name == "transfer":
+        return [path, path.with_stem(f"{path.stem}_weights")]
+    return [path]
+
+
 def transfer(done, path):
     """Two pictures: shuffled z on the original weights, and z on other weights. ValueError where
     something else stands in the second one's place."""
-    second = files.claim(path.with_stem(f"{path.stem}_weights"), "picture", [])
+    _, second = pictures("transfer", path)
+    files.claim(second, "picture", [])
     bars(done, path)
     other = [r for r in done["rows"] if r["arm"] != "shuffled z"]
     dots({"title": SURVIVES, "rows": other}, second)

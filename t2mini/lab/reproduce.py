@@ -15,11 +15,11 @@ import torch
 
 from .. import evaluate, experts
 from . import figures
-from ..machine import files, ranks
+from ..machine import files, ranks, shelves
 from ..machine.checkpoint import command
 from ..machine.text import one_line, printable
 from .experiments import ALL
-from .runs import COMMON, Lab
+from .runs import COMMON, RULES, Lab
 
 RESULTS, FIGURES = experts.ROOT / "tutorials" / "results", experts.ROOT / "tutorials" / "figures"
 SETTINGS = ("base_sha256", "dtype", "quick", "budget")  # results of others do not share a file
@@ -79,12 +79,16 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     and the picture instead of the project's own.
     """
     ALL[name].check(data)
+    yours = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name)
+    if yours and not quick and not out:
+        raise ValueError(f"{RESULTS} is about the shipped experts, and {experts.OUT} holds others: "
+                         f"{', '.join(yours)}. Move them away, or measure them with --out=DIR")
     folder, path, picture = places(name, quick, out)
     settings = dict(zip(SETTINGS, (model.base_sha256, str(model.dtype), quick, COMMON)))
     machine = {"device": str(model.device), "dtype": settings["dtype"],
                "threads": torch.get_num_threads(), "torch": torch.__version__}
-    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings, **machine,
-            "rows": []}
+    done = {"name": name, "paper": ALL[name].paper, "command": command(), **settings,
+            "rules": RULES, **machine, "rows": []}
     if out:                         # the project's own headline is about the project's own rows
         done["title"] = ALL[name].about
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +98,9 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
             done = read(path)
+            if done.get("rules", RULES) != RULES:
+                raise ValueError(f"{path} was measured on other questions than today's: --out=DIR "
+                                 "measures all of it, or move it away to start anew")
             other = [k for k in SETTINGS if k != "dtype" and done[k] != settings[k]]
             if other:
                 same_base = ("take the --weights that it was measured with, or "
@@ -178,9 +185,8 @@ def report(where, row, key, minutes):
 
 def draw(done, picture, against=None):
     """Draw a results file, and print its table (against: see figures.table)."""
-    text = figures.table(done["rows"], against)
+    print(printable(figures.table(done["rows"], against)))
     getattr(figures, ALL[done["name"]].draw)(done, picture)
-    print(printable(text))
     print(one_line(f"figure: {picture}"))
 
 

@@ -10,6 +10,14 @@ BUDGET = 512            # tokens of a batch that learns: more take more memory
 ROOM = 16_384           # tokens of a batch that is asked, each question as long as the longest
 
 
+class NotFinite(ValueError):
+    """The model computes no numbers, so there is nothing to draw from."""
+
+    def __init__(self):
+        super().__init__("the model's logits are not finite numbers: damaged weights, or an expert "
+                         "whose z are far too large")
+
+
 class Progress:
     """One line on stderr: how many are done and the time left; silent for the first two seconds.
 
@@ -91,14 +99,20 @@ def in_batches(run, sizes, batch, label=""):
 
     run takes a list of at most `batch` indices, fewer where they are long, and returns one result
     for each of them. Several ranks share the work, and each gets all the results, which are then
-    JSON values.
+    JSON values. NotFinite where any of them met it.
     """
     mine = ranks.mine(range(len(sizes)))
     progress, results = Progress(label, len(mine)), {}
-    for part in alike(mine, sizes, batch):
-        progress.begin(len(part))
-        results.update(zip(part, run(part)))
-        progress.add(len(part))
+    problem = None
+    try:
+        for part in alike(mine, sizes, batch):
+            progress.begin(len(part))
+            results.update(zip(part, run(part)))
+            progress.add(len(part))
+    except NotFinite as e:
+        problem = e
+    if any(ranks.total([float(problem is not None)])):      # on one rank: all stop, in step
+        raise problem or NotFinite()
     return ranks.merged([results[i] for i in mine])
 
 

@@ -25,7 +25,7 @@ def blocks(x, numbers):
     return [slice(at, at + rows) for at in range(0, len(x), rows)]
 
 
-def by_rows(work, logits, u, *settings):
+def in_blocks(work, logits, u, *settings):
     """work(logits, u, *settings), some rows of logits (n, V) and u (n,) at a time: the same bits,
     as long as `work` does not mix rows. It gives a tuple of tensors with as many rows."""
     found = [work(logits[rows], u[rows], *settings) for rows in blocks(logits, MANY)]

@@ -6,9 +6,9 @@ matrix, which it has to rearrange in every call, so few rows are slow. Here the 
 is made once and kept on the tensor W.
 Trades:   a second copy of every weight, for 2x at one row and 1.3x at 64 rows (bfloat16 and
           float32; `t2mini bench`).
-Off:      CUDA, gradients through x (training's own products, where there are a thousand rows),
-          small or transposed matrices, bfloat16 on a CPU that does not compute in it, and torch
-          builds without these functions, which are not public.
+Off:      CUDA, products that autograd follows through x (tuned layers have gradients of their own
+          and are not among them), small or transposed matrices, bfloat16 on a CPU that does not
+          compute in it, and torch builds without these functions, which are not public.
 """
 import torch
 import torch.nn.functional as F

@@ -154,12 +154,19 @@ def check_that_it_teaches(recipe):
                          "its own mean; take more --prompts or --samples")
 
 
-def check_layers(method, settings, largest_rank):
+def check_dtype(dtype):
+    """ValueError for a model whose gradients would vanish."""
+    if str(dtype) == "torch.float16":
+        raise ValueError("float16 loses the small gradients of a training: take --dtype=bfloat16 "
+                         "or --dtype=float32")
+
+
+def check_layers(method, settings):
     """ValueError, before numbers of a damaged file ask for memory."""
     types = {"modules": (str,), "layers": (str,), "rank": (int,), "lora_alpha": (int, float)}
     whole = isinstance(settings, dict) and all(
         type(settings.get(name)) in allowed for name, allowed in types.items())
-    if not whole or not (0 < settings["rank"] <= largest_rank
+    if not whole or not (0 < settings["rank"] <= RANGES["rank"][1]
                          and 0 < settings["lora_alpha"] < 1e6):
         raise ValueError(f"this {method} expert does not say how it was trained (modules, layers, "
                          "rank, lora_alpha): damaged file?")

@@ -32,6 +32,12 @@ def find(name, model, mine, shipped):
     raise FileNotFoundError(f"no expert {str(name)!r} for {model.name}{instead}")
 
 
+def instead(model, mine, shipped):
+    """The names of your experts that take the place of shipped ones."""
+    names = [path.stem for path in sorted(Path(shipped).glob("*.safetensors"))]
+    return [name for name in names if find(name, model, mine, shipped).parent == Path(mine)]
+
+
 def suggestion(name, model, mine, shipped):
     """The end of the sentence: what was meant, and what there is instead."""
     files = [path for folder in (mine, shipped) for path in Path(folder).glob("*.safetensors")]

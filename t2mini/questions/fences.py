@@ -8,6 +8,7 @@ from dataclasses import dataclass
 # words may stand before a fence that names its language and nothing else: "Here: ```python"
 BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*\{?\.?[a-zA-Z][\w.]*\}?[ \t\r]*$)"
 OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
+LISTED = re.compile(r"[ \t]*(?:[-*+]|\d+[.)])[ \t]")         # 1. ```python
 PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
 
 
@@ -38,7 +39,7 @@ def blocks(text):
         if found:
             inside, at = text[opens.end() + 1:found.start()], found.end()
         words = re.split(r"[\s:,{}]+", opens["says"].strip(" \t\r{."))
-        indented = opens["indent"] and textwrap.dedent(inside)
+        indented = (opens["indent"] or LISTED.match(opens[0])) and textwrap.dedent(inside)
         end = len(text[:at].rstrip(" \t\r"))
         closed = found is not None and at < len(text)
         yield Block(words[0], indented or inside, opens.start("marks"), end, closed)

@@ -126,8 +126,12 @@ def hedging(found):
 
 
 def names(text, word):
-    """Does a text hold these words, as whole words, in any case? (How `contains` compares.)"""
-    return re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", text.lower()) is not None
+    """Does a text hold these words, as whole words, in any case? (How `contains` compares.) 2 is
+    no part of 2.5, -2, 1/2 or 2,000."""
+    before, behind = r"(?<!\w)", r"(?!\w)"
+    if to_number(word) is not None:
+        before, behind = r"(?<![\w\-\u2212/])(?<!\d[.,])(?<!\.)", r"(?!\w|[.,]\d|/\d)"
+    return re.search(before + re.escape(word.lower()) + behind, text.lower()) is not None
 
 
 def split(found):
