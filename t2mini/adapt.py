@@ -127,9 +127,8 @@ def route(model, tokenizer, questions, dispatcher=None, label=""):
 
 def label_tokens(tokenizer):
     """-> dict label -> the first tokens of its spellings."""
-    spellings = {label: (label, label.capitalize()) for label in tasks.LABELS}
-    return {label: [tokenizer.encode(form)[0] for form in forms]
-            for label, forms in spellings.items()}
+    return {label: [tokenizer.encode(form)[0] for form in (label, label.capitalize())]
+            for label in tasks.LABELS}
 
 
 def read_routes(tokenizer, out, first):

@@ -24,6 +24,7 @@ CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ASIDE = rf"(?i)\b(?:out of|not) {NUMBER}"                  # no answer: 8 out of 12; 5, not 6
 ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
+CLAUSE = r"(?:(?!\b(?:because|since|as|if|when)\b)[^.,;!?\n])"     # up to a comma or a reason
 VERB = r"\b(?:is|are|ha[sd]|have|makes?|equals?|gives?|gets?|holds?|costs?)"
 
 
@@ -40,12 +41,11 @@ def find_number(text):
         text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
     text = latex.plain(prose(text))
     text = re.sub(ASIDE, "", re.sub(CHAIN, "_", text))      # "5 + 3 = 8" is "_ = 8" now
-    minus = r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)"
-    text = re.sub(minus, "-", text)
+    text = re.sub(r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)", "-", text)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
     equal = re.findall(rf"=\s*{ONE}", text)
     # "3 boxes of 4 make 12" and "3 cats have 12 legs" open with a number that is not the answer
-    opening = re.findall(rf"\A\W{{0,3}}?{ONE}(?![^.,;!?\n]*{VERB} {NUMBER})", text)
+    opening = re.findall(rf"\A\W{{0,3}}?{ONE}(?!{CLAUSE}*{VERB} {NUMBER})", text)
     anywhere = re.findall(ONE, text)
     for found in (marked, equal, opening, anywhere):
         if found:

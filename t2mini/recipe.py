@@ -23,7 +23,7 @@ class TrainConfig:
     samples: int = 8            # answers per question
     objective: str = "reward"   # "options": drawn among a question's; "next-token": gold answers
     baseline: str = "group"     # mean reward of the question's answers; "batch": of all; "none"
-    max_tokens: int = 0         # longest sampled answer; 0: the task's own, as in validation
+    max_tokens: int = 0         # longest sampled answer; 0: the task's own limit
     must_stop: bool = False     # an answer cut off at max_tokens earns nothing: no endless prose
     wrong: float = 0.0          # what a wrong answer earns; -1 in the paper, for vision -0.1 (A.1)
     temperature: float = 0.8    # of sampling and scoring; 1.0 explores more

@@ -89,8 +89,8 @@ class Run:
     def __init__(self, model, tokenizer, cfg, out, log, watch):
         self.model, self.tokenizer, self.cfg = model, tokenizer, cfg
         self.task = tasks.get(cfg.task)
-        if cfg.max_tokens and isinstance(self.task, tasks.ListTask):
-            self.task = replace(self.task, max_tokens=cfg.max_tokens)   # of validation, too
+        if cfg.max_tokens and cfg.task.endswith(".jsonl"):      # yours: validated as trained
+            self.task = replace(self.task, max_tokens=cfg.max_tokens)
         self.log, self.watch = log, watch
         self.out = Path(out)
         self.log_path = self.out.with_suffix(".jsonl")

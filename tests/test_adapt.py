@@ -1,5 +1,5 @@
-"""Two passes: in this order, on the right weights, and the base model
-is back afterwards whatever happened.
+"""Two passes: in this order, on the right weights, and afterwards the
+model is what it was, whatever happened.
 """
 import numpy as np
 import pytest

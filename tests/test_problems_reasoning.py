@@ -145,7 +145,12 @@ def test_keys_make_the_splits():
         assert all(keys.values()) and len(keys["train"]) > 5 * len(keys["test"])
         assert not prompts["train"] & (prompts["val"] | prompts["test"])
     # a right word has one key, so one split, and so has a pair that is asked both ways
-    asked = {(e.kind, *e.key.split("/")[1:]) for e in many}
+    asked = set()
+    for e in many:
+        about = e.key.split("/")[1:]
+        clue = "/".join(sorted({*about} - {e.answer})) or e.answer
+        assert sorted(about) == sorted((clue, e.answer)) or "/" in clue
+        asked.add((e.kind, frozenset((clue, e.answer))))
     assert len(asked) == len({e.key for e in many})
     opposites = {frozenset(e.key.split("/")[1:]): set() for e in many if e.kind == "opposite"}
     for e in many:

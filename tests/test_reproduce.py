@@ -824,6 +824,16 @@ def test_experiments_without_scores_have_a_table(name, holds):
     assert holds in text.splitlines() and len({line.count("|") for line in text.splitlines()}) == 1
 
 
+def test_headlines_say_what_the_tables_say():
+    """Fails if a score in a picture's title is none of its results file."""
+    told = {name: re.findall(r"\d+\.\d", text) for name, text in figures.MESSAGE.items()}
+    assert told["sight"] == ["86.8", "66.5"]
+    for name, scores in told.items():
+        if scores:
+            table = figures.table(reproduce.read(reproduce.RESULTS / f"{name}.json")["rows"])
+            assert all(f"{score} [" in table for score in scores), name
+
+
 def test_rounded_weights():
     """Fails if the grid has another number of steps, or the largest number of a row moves."""
     W = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))

@@ -30,7 +30,7 @@ def gains(scores, task, arm):
     questions). ValueError where these are not today's questions."""
     rows = [scores[task, who] for who in (arm, "base")]
     asked = tasks.get(task).examples("test", rows[0]["n"])
-    if any(row["asked"] != foundation.digest(asked) for row in rows):
+    if any(row.get("asked") != foundation.digest(asked) for row in rows):
         raise ValueError(f"the scores of {task} are of other questions: measure them again")
     return [a - b for a, b in zip(*(row["rewards"] for row in rows), strict=True)], asked
 

@@ -362,7 +362,8 @@ TRAIN_HELP = {
                  "options, or imitate gold ones",
     "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
-    "max_tokens": "longest answer of an update (0: the task's own limit, which validation has)",
+    "max_tokens": "longest answer of an update (0: the task's own limit), and of validation on a "
+                  "file of yours; other tasks are validated at their own limit",
     "must_stop": "an answer that was cut off earns nothing",
     "wrong": "what a wrong answer earns, 0 (the default) or less; under --baseline=group and batch "
              "it only scales all advantages alike",

@@ -416,6 +416,8 @@ def scoring(args, expert):
               if (value := getattr(args, name))]
     if args.objective == "options":
         words.append("--choose")
+    if args.max_tokens and args.task.endswith(".jsonl"):
+        words.append(f"--max-tokens={args.max_tokens}")
     return shlex.join(words)
 
 

@@ -215,7 +215,8 @@ class Lab:
         started = time.perf_counter()
         asked = tasks.dispatch_prompt(question)
         prompt = self.prompt_of(asked, tasks.DISPATCH_OPENER)
-        first, stops = adapt.label_tokens(self.tokenizer)
+        first = adapt.label_tokens(self.tokenizer)
+        stops = self.tokenizer.stops(tasks.DISPATCH_OPENER)
         with wearing(self.model, self.first_weights), torch.inference_mode():
             out = generate(self.model, [prompt], tasks.DISPATCH_TOKENS, stops, temperature=0)
             [route] = adapt.read_routes(self.tokenizer, out, first)

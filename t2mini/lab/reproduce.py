@@ -98,7 +98,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
             done = read(path)
-            if done.get("rules", RULES) != RULES:
+            if done.get("rules") != RULES:
                 raise ValueError(f"{path} was measured on other questions than today's: --out=DIR "
                                  "measures all of it, or move it away to start anew")
             other = [k for k in SETTINGS if k != "dtype" and done[k] != settings[k]]

@@ -128,7 +128,7 @@ def check_switches(cfg, named):
         taught = cfg.baseline == "group" and cfg.samples >= 2 and cfg.temperature >= COLDEST
         if not taught or named & {"greedy", "no-baseline", "all"}:
             raise ValueError("--objective=options needs --baseline=group, two --samples or more "
-                             "and a temperature above 0: see likelihood.choose")
+                             "and a temperature above 0: see likelihood.draw_from")
     forms = (cfg.tie != "none") + ("sigmoid" in named)
     if forms > 1 or (forms and cfg.method != "svf"):
         raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only "

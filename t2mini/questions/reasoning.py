@@ -189,7 +189,8 @@ def show(question, options, style):
 
 def make_reasoning(rng: random.Random, unseen: bool = False) -> Example:
     """One question with four options;
-    its key is the family, the clue and the right word, never the wording."""
+    its key is the family, the clue and the right word (of a pair asked both ways in one order),
+    never the wording."""
     frames, formats = (UNSEEN_FRAMES, UNSEEN_FORMATS) if unseen else (SEEN_FRAMES, SEEN_FORMATS)
     family = rng.choices(list(frames), [WEIGHTS.get(f, 1) for f in frames])[0]
     slots, about, word, wrong = BUILDERS.get(family, _from_table)(rng, family)

@@ -130,7 +130,8 @@ def names(text, word):
     no part of 2.5, -2, 1/2 or 2,000."""
     before, behind = r"(?<!\w)", r"(?!\w)"
     if to_number(word) is not None:
-        before, behind = r"(?<![\w\-\u2212/])(?<!\d[.,])(?<!\.)", r"(?!\w|[.,]\d|/\d)"
+        before = r"(?<![\w/\u2212])(?<!(?<!\.)\.)(?<!\d,(?=\d{3}))(?<!(?<!\w)-)"
+        behind = r"(?!\w|\.\d|,\d{3}(?!\d)|/\d)"
     return re.search(before + re.escape(word.lower()) + behind, text.lower()) is not None
 
 
