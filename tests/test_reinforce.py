@@ -934,7 +934,7 @@ def test_options_are_the_only_answers(ready, words, monkeypatch):
     with pytest.raises(ValueError, match="exceeds this model's context of 2048"):
         asked[1] = Example("q", "yes", "choice", options=("yes", "a" * 2040))
         reinforce.update(model, tokenizer, words, cfg, 2, optimizer)
-    monkeypatch.setattr(reinforce, "choose", lambda *a: (known * 8, False))
+    monkeypatch.setattr(reinforce, "draw_from", lambda *a: (known * 8, False))
     numbers, text = reinforce.update(model, tokenizer, words, cfg, 1, optimizer)
     assert numbers["skipped"] == 1 and "not finite" in text
 

@@ -234,7 +234,7 @@ fig, ax = plots.panel("SVF trains fifty times fewer numbers than LoRA")
 for x, name in enumerate(MODELS):
     row = bars[name, "all seven"]
     for many, who, method in zip(row, ("svf", "lora", "full"),
-                                 ("SVF", "LoRA, rank 16", "all numbers of these matrices")):
+                                 ("SVF", "LoRA, rank 16", "full tuning")):
         size = f"{many / 1e3:,.0f} thousand" if many < 1e6 else f"{many / 1e6:,.0f} million"
         ax.plot(x, many, "o", ms=14, color=plots.OF[who])
         ax.text(x + 0.08, many, f"{method}: {size}", va="center", fontsize=11.5)
