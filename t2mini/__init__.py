@@ -86,7 +86,11 @@ def generate(model, tokenizer, prompt, max_tokens=128, temperature=0.0, seed=0):
 
 @contextmanager
 def use(model, expert):
-    """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z)."""
+    """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z).
+
+    Blocks inside of each other go back to the outer expert where all are of one method; one of
+    another method (LoRA, IA3) takes the outer one's layers away, so close that block first.
+    """
     from . import experts, svf
 
     z, meta = expert, {}

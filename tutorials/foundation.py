@@ -111,6 +111,8 @@ def main():
         with files.only_one(experts.OUT / "foundation.lock"):
             if args.table:
                 done = read(scores)
+                if not done:
+                    raise ValueError(f"no scores at {scores}; without --table they are measured")
                 draw(done, picture)
                 return table(done)
             measure(args, scores, picture)
