@@ -88,22 +88,24 @@ def generate(model, tokenizer, prompt, max_tokens=128, temperature=0.0, seed=0):
 def use(model, expert):
     """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z).
 
-    Blocks inside of each other go back to the outer expert where all are of one method; one of
-    another method (LoRA, IA3) takes the outer one's layers away, so close that block first.
+    Afterwards it runs on what it ran on before, in the layers that it had.
     """
     from . import experts, svf
 
     z, meta = expert, {}
     if not isinstance(expert, dict):
         z, meta = experts.load_expert(experts.find(expert, model), model)
+    outer = svf.layers(model)
     known = {name: t.shape for name, _, _, t in svf.parts(model)}
     fits = all(known.get(name) == t.shape for name, t in z.items())
-    if not fits:                        # layers of another method, of an earlier block
+    if not fits:                        # no layers yet, or of an outer block's other method
         svf.detach(model)
-    if not svf.layers(model):
         experts.attach(model, meta, svf.ALL)
-    with svf.using(model, z):
-        yield model
+    try:
+        with svf.using(model, z):
+            yield model
+    finally:
+        svf.swap(model, outer)
 
 
 def train_expert(task, out=None, weights=None, log=print, resume=False, **settings):

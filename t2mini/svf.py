@@ -398,7 +398,7 @@ def merged(model):
 def using(model, expert):
     """Run on `expert` inside the block; afterwards what was set before is back (mostly the base
     model, bit for bit), whatever happened."""
-    before = {p: p.detach().clone() for p in trained(model).values()}
+    before = {p: p.data.clone() for p in trained(model).values()}
     try:
         set_z(model, expert)
         yield

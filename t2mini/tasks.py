@@ -245,9 +245,7 @@ def gold(example):
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     answer = example.solution or example.answer
-    if example.match in ("quoted", "label"):            # its opener opens a quotation
-        return f'{answer}"'
-    return answer
+    return answer + '"' * (example.match in ("quoted", "label"))   # closes its opener's quotation
 
 
 def option_texts(example):

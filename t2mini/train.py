@@ -178,10 +178,9 @@ class Run:
         self.pace.validation(time.time() - started)
         mark = cut_mark(counts["cut"], self.task.max_tokens)
         share = right / n
-        better = share > self.state["best_val"]
         if step == 0:
             self.state["first_val"] = share
-        self.state["stale"] = 0 if better else self.state["stale"] + 1
+        self.state["stale"] = 0 if share > self.state["best_val"] else self.state["stale"] + 1
         if share >= self.state["best_val"]:
             self.best = svf.get_z(self.model)
             self.state |= {"best_val": share, "best_step": step}

@@ -329,6 +329,11 @@ def test_experts_of_several_methods_one_after_the_other(call, home, tiny_folder)
             z = experts.read_expert(home / "out" / f"{name}.safetensors")
             with t2mini.use(model, name):
                 assert all(torch.equal(t, z[n]) for n, t in svf.get_z(model).items())
+                want = model(IDS)
+                for inner in ("i", "l", "z"):           # back to this one, whatever ran inside
+                    with t2mini.use(model, inner):
+                        assert not model(IDS).isnan().any()
+                    assert torch.equal(model(IDS), want)
             assert torch.equal(model(IDS), base)
 
 
