@@ -37,6 +37,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         if asked and server.mode != "no range" and self.headers.get("If-Range") == etag:
             start = int(asked[6:-1])
+        if start and start >= len(body):
+            return self.send_error(416)
         self.send_response(206 if start else 200)
         self.send_header("ETag", etag)
         self.send_header("X-Linked-Etag", hashlib.sha256(FILES[name]).hexdigest())
@@ -254,6 +256,21 @@ def test_one_gguf_file_of_a_repository(here, tmp_path):
     with pytest.raises(d.DownloadError, match="wrong sha256"):
         here.get()
     assert not list((tmp_path / "weights").iterdir())
+
+
+def test_a_part_that_is_whole_is_only_moved(here, tmp_path):
+    """Fails if a kill between the last byte and the move costs the whole download again, or a part
+    that is too long is kept.
+    """
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for part, requests in ((BIG, 1), (BIG + b"!", 2)):
+        (weights / "toy-q8_0.gguf.part").write_bytes(part)
+        (weights / "toy-q8_0.gguf.etag").write_text('"v1"')
+        here.seen.clear()
+        assert here.get().read_bytes() == BIG and len(here.seen) == requests
+        assert [p.name for p in weights.iterdir()] == ["toy-q8_0.gguf"]
+        (weights / "toy-q8_0.gguf").unlink()
 
 
 def test_names_and_paths_of_weights(here, tmp_path, monkeypatch):

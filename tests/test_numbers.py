@@ -246,6 +246,21 @@ def test_what_cannot_be_drawn_is_refused_by_every_door(loaded, max_tokens, tempe
     assert generate(model, [[1, 2]], 1, [], 100).lengths.tolist() == [1]
 
 
+@pytest.mark.parametrize("wrong", [5, None, {"hi": 1}, [5], [["hi"]], ["hi", " "], b"hi"])
+def test_what_is_no_question_is_refused_by_every_door(loaded, wrong):
+    """Fails if a number or a list of lists is answered, or ends in an error of Python's or torch's.
+    """
+    model, tokenizer = loaded
+    doors = [lambda: adapt.answer(model, tokenizer, [wrong], "none", {}),
+             lambda: t2mini.generate(model, tokenizer, wrong, 1)]
+    if not isinstance(wrong, list):
+        doors.append(lambda: adapt.answer(model, tokenizer, wrong, "none", {}))
+    for door in doors:
+        with pytest.raises(ValueError, match="^(a question is|a prompt is)") as e:
+            door()
+        assert "\n" not in str(e.value)
+
+
 @pytest.mark.parametrize("verb", ["ask", "chat"])
 def test_a_temperature_of_no_use_is_no_option(verb, call):     # noqa: F811
     """Fails if a temperature so low that logits overflow is found after the model was loaded."""

@@ -10,6 +10,7 @@ import pytest
 from test_datasets import data  # noqa: F401 (a fixture)
 
 from t2mini import evaluate, tasks
+from t2mini.questions.pictures import Seen
 
 HERE = Path(__file__).resolve().parents[1] / "tutorials"
 sys.path.insert(0, str(HERE))
@@ -130,6 +131,19 @@ def test_an_interval_over_groups():
     copied = held_out.over_groups(minus, [k % 6 for k in range(36)])
     assert copied[1] - copied[0] > 1.8 * (one_by_one[1] - one_by_one[0])
     assert held_out.over_groups([1.0, 0.0], "aa") == (0.5, 0.5)
+
+
+def test_intervals_over_images(monkeypatch, capsys):
+    """Fails if easy-VQA's gain is not the page's, or its groups are not images and wordings."""
+    asked = [SimpleNamespace(prompt=Seen(f"question {n % 107}", f"{n % 1000}.png"))
+             for n in range(9673)]
+    of_folder = {"here": SimpleNamespace(examples=lambda split, n: asked)}
+    monkeypatch.setattr(held_out.tasks, "get", lambda name, data: of_folder[data])
+    held_out.images("here")
+    _, images, wordings = capsys.readouterr().out.splitlines()
+    assert images.endswith(" of 1000") and wordings.endswith(" of 107")
+    gain = images.split()[3]
+    assert f"the expert's gain is {gain} [" in tables.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_page_says_how_far_held_out_goes(capsys):

@@ -223,6 +223,7 @@ def test_resume_takes_the_checkpoints_number_format(home, tiny_folder, capsys,  
     (["eval", "--task=math", "--device=meta"], "no device meta"),
     (["ask", "hi", "--expert=none", "--device=cpu:7"], "no device cpu:7"),
     (["ask", "hi", "--expert=none", "--device=nonsense"], "unknown device"),
+    (["ask", "hi", "--expert=none", "--device=xla"], "no device xla"),
     (["bench", "--device=cuda:99"], "cuda:99")])
 def test_odd_devices_and_counts_are_one_line(home, tiny_folder, capsys, args, says):  # noqa: F811
     """Fails if any of them ends in a traceback (BREAKS row 12)."""

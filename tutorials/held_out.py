@@ -1,13 +1,16 @@
 """
-How far "held out" goes for the made-up questions: `python tutorials/held_out.py` (a few seconds, no
-model; it reads results/foundation.jsonl).
+How far "held out" goes: `python tutorials/held_out.py` (a few seconds, no model; it reads
+results/foundation.jsonl). With `--data=DIR` for easy-VQA, too (results/sight.json).
 
 Situations: a split holds situations (kinds with numbers, clues or parameters) that no other split
             has. Test questions repeat some in other words, so an interval over questions takes
             them for more than they are: the one over situations draws whole situations.
 Kinds:      unseen tasks have few kinds of questions. An interval over questions tells what other
             questions of these kinds would change; one over kinds, what other kinds would.
+Images:     easy-VQA asks ten questions about an image, and of a thousand images in 107 wordings.
 """
+import argparse
+import json
 import random
 import sys
 from collections import defaultdict
@@ -77,6 +80,26 @@ def kinds():
             print(line(task, who, minus, [e.kind for e in asked]))
 
 
+def images(data):
+    """Print what the vision expert gains on easy-VQA, of the folder `data`, over whole images and
+    over whole wordings."""
+    asked = tasks.get("easy-vqa", data).examples("test", 100_000)
+    rows = json.loads((HERE / "results" / "sight.json").read_text(encoding="utf-8"))["rows"]
+    rewards = {row["arm"]: map(float, row["rewards"]) for row in rows if row["task"] == "easy-vqa"}
+    minus = [a - b for a, b in zip(rewards["svf"], rewards["base"], strict=True)]
+    print("minus base, points                    over questions   over images, over wordings")
+    print(line("easy-vqa", "its expert", minus, [e.prompt.image for e in asked]))
+    print(line("easy-vqa", "its expert", minus, [str(e.prompt) for e in asked]))
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Intervals over groups of questions.")
+    parser.add_argument("--data", metavar="DIR", help="a folder with easy-VQA in it")
+    folder = parser.parse_args().data
     situations()
     kinds()
+    if folder:
+        try:
+            images(folder)
+        except ValueError as e:
+            sys.exit(f"held_out.py: {e}")

@@ -120,7 +120,10 @@ class Tokenizer:
         exactly once).
 
         opener: words put into the assistant's mouth, which its answer then goes on from.
+        ValueError where the message is no text.
         """
+        if not isinstance(user, str):
+            raise ValueError(f"a prompt is one text, not {user!r:.40}")
         start = self.chat in ("llama2", "mistral")
         return self.turns(user, system) + self.encode(opener, start)
 

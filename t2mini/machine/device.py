@@ -32,6 +32,12 @@ def pick(device=None, dtype=None):
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"there is no {device} here ({torch.cuda.device_count()} CUDA cards); "
                          "try cpu")
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.empty(0, device=device)
+        except Exception as e:                              # each backend has errors of its own
+            raise ValueError(f"this PyTorch has no device {device} here "
+                             f"({type(e).__name__}); try cpu or cuda") from None
     if dtype is not None:
         known = DTYPES.get(str(dtype).removeprefix("torch."))
         if known is None:

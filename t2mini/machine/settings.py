@@ -174,6 +174,8 @@ def check_layers(method, settings):
 
 def check_answer(questions, strategy, strategies, expert, max_tokens, temperature):
     """ValueError for questions that cannot be answered so: see adapt.answer."""
+    if not isinstance(questions, (list, tuple)):
+        raise ValueError(f"a question is a text, several are a list of texts, not {questions!r:.40}")
     if not all(isinstance(q, str) and q.strip() for q in questions):
         raise ValueError("a question is empty, or no text")
     if strategy not in strategies and (strategy is not None or expert is None):
