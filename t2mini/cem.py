@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+LOW, HIGH = -0.5, 1.5           # where the weight of an expert may lie, if nothing else is said
+
 
 @dataclass
 class Search:
@@ -24,7 +26,7 @@ class Search:
 
 
 def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25,
-        std_floor=0.03, low=-0.5, high=1.5, include=(), seed=0,
+        std_floor=0.03, low=LOW, high=HIGH, include=(), seed=0,
         progress=lambda i, search: None):
     """Maximise `score` over vectors of mean's length. -> Search.
 
@@ -66,9 +68,8 @@ def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25,
         search.mean = mean
         search.std = std
         mean_score = float(np.mean([s[0] for s in scores]))
-        record = {"iteration": i + 1, "best": scores[top], "mean_score": mean_score}
-        record["mean"] = mean.tolist()
-        record["std"] = std.tolist()
+        record = {"iteration": i + 1, "best": scores[top], "mean_score": mean_score,
+                  "mean": mean.tolist(), "std": std.tolist()}
         search.history.append(record)
         progress(i, search)
     return search

@@ -3,7 +3,9 @@ and what they may not change.
 """
 import json
 import random
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -14,6 +16,7 @@ from safetensors import safe_open
 from t2mini import adapt, evaluate, experts, reinforce, svf, tasks
 from t2mini.__main__ import main
 from t2mini.generate import generate
+from t2mini.lab import sight as visual
 from t2mini.likelihood import pack
 from t2mini.machine import files
 from t2mini.questions import drawn, easy_vqa, pictures, published
@@ -542,6 +545,90 @@ def test_drawn_questions_have_one_right_answer():
     e = task.examples("test", 1)[0]
     assert e.prompt == task.examples("test", 1)[0].prompt
     assert (e.prompt.image == task.examples("test", 1)[0].prompt.image).all()
+
+
+def test_each_row_of_figure_5_measures_what_its_name_says(folder, monkeypatch):
+    """Fails if a row that says "blank image" shows one, an expert's row is of the base model or of
+    another expert, "choosing" writes, or a guesser's score is not that of its words.
+    """
+    monkeypatch.setenv("T2MINI_DATA", str(folder))
+    file = folder / "easy_vqa" / "data" / "test" / "questions.json"
+    rows = json.loads(file.read_text())
+    # "is there a circle?" has both answers; the shape of every image can be told
+    rows = [[q, "no" if q == "is there a circle?" and n % 2 else a, n] for q, a, n in rows]
+    file.write_text(json.dumps([*rows, *(["what shape is it?", "circle", n] for n in range(4))]))
+    made = {"math": 2.0, "code": 3.0, "reasoning": 4.0, "vision": 9.0}      # z of a single number
+    z_of = {name: {"w": torch.tensor([z])} for name, z in made.items()}
+    meta = {"parameters": 1, "config": {"lr": 2e-3}, "val_accuracy": 0.5, "best_step": 1,
+            "steps": 2}
+    monkeypatch.setattr(visual.experts, "find", lambda name, model: name)
+    monkeypatch.setattr(visual.experts, "load_expert", lambda name, model: (z_of[name], meta))
+    monkeypatch.setattr(visual.experts, "load", lambda names, model: {n: z_of[n] for n in names})
+    runs_on, asked = [1.0], []
+
+    @contextmanager
+    def running(z, meta=None):
+        runs_on.append(round(z["w"].item(), 4) if z else 1.0)
+        yield
+        runs_on.pop()
+
+    def said(way, prompts):
+        shown = {"words" if not hasattr(p, "image") else "blank"
+                 if (pictures.pixels(p.image) == pictures.blank()).all() else "shown"
+                 for p in prompts}
+        asked.append((way, runs_on[-1], *shown, len(prompts)))
+        return ["Yes"] * len(prompts)
+
+    monkeypatch.setattr(visual.evaluate, "answers", lambda model, tokenizer, prompts, *a, **k: (
+        said("writes", prompts)))
+    monkeypatch.setattr(visual.evaluate, "choices", lambda model, tokenizer, task, rows, **k: (
+        said("chooses", [e.prompt for e in rows])))
+
+    def expert(task, seed, **settings):
+        return {"w": torch.tensor([7.0 if settings.get("method") == "lora" else 6.0])}, meta
+
+    def search(task, seed, mixed):
+        assert task == "vision-unseen" and all(m["path"] for _, m in mixed)
+        alpha = [1.0] * len(mixed)
+        return svf.mix([z for z, _ in mixed], alpha), meta, {"alpha": alpha, "shots_right": 0.5}
+
+    lab = SimpleNamespace(
+        model=None, tokenizer=None, quick=False, expert=expert, search=search, running=running,
+        n=lambda n: n,
+        examples=lambda task, n: tasks.get(task).examples("test", min(n, 16), seed=0))
+    found, way = {}, {}
+    for key, run in visual.cells(lab):
+        asked.clear()
+        found[key["task"], key["arm"]] = run()
+        way[key["task"], key["arm"]] = asked[0] if asked else None
+    uniform = 1 + (1 + 2 + 3 + 8) / 4
+    # how, on which z, what becomes of the image, how many questions (blank: a wording once)
+    assert way.pop(("captions", "base")) == ("writes", 1.0, "shown", 4)
+    assert way == {
+        ("easy-vqa", "base"): ("writes", 1.0, "shown", 16),
+        ("easy-vqa", "svf"): ("writes", 9.0, "shown", 16),
+        ("easy-vqa", "base, blank image"): ("writes", 1.0, "blank", 4),
+        ("easy-vqa", "svf, blank image"): ("writes", 9.0, "blank", 4),
+        ("easy-vqa", "svf, wrong costs 0"): ("writes", 6.0, "shown", 16),
+        ("easy-vqa", "lora"): ("writes", 7.0, "shown", 16),
+        ("easy-vqa", "base, choosing"): ("chooses", 1.0, "shown", 16),
+        ("easy-vqa", "svf, choosing"): ("chooses", 9.0, "shown", 16),
+        ("easy-vqa", "always yes"): None,
+        ("easy-vqa-yes-no", "base"): ("chooses", 1.0, "shown", 4),
+        ("easy-vqa-yes-no", "svf"): ("chooses", 9.0, "shown", 4),
+        ("easy-vqa-yes-no", "base, told in words"): ("chooses", 1.0, "words", 4),
+        ("vision-unseen", "base"): ("writes", 1.0, "shown", 16),
+        ("vision-unseen", "base, blank image"): ("writes", 1.0, "blank", 16),
+        ("vision-unseen", "vision expert"): ("writes", 9.0, "shown", 16),
+        ("vision-unseen", "vision expert, blank image"): ("writes", 9.0, "blank", 16),
+        ("vision-unseen", "uniform alpha"): ("writes", uniform, "shown", 16),
+        ("vision-unseen", "cem"): ("writes", 15.0, "shown", 16),
+        ("vision-unseen", "cem, text experts alone"): ("writes", 7.0, "shown", 16)}
+    assert found["easy-vqa", "always yes"]["kinds"] == {
+        "yes/no": [2, 8], "shape": [0, 4], "color": [0, 4]}
+    assert found["easy-vqa", "base"]["rewards"] == found["easy-vqa", "always yes"]["rewards"]
+    assert found["easy-vqa-yes-no", "base"]["score"] == 0.5
+    assert visual.named("A Red circle, on grey.") == {"red", "circle"}
 
 
 # ------------------------------------------------------------------------ the command line

@@ -20,12 +20,11 @@ import numpy as np
 import torch
 
 from .. import reinforce, svf, tasks
-from ..cem import cem
+from ..cem import HIGH, LOW, cem
 from ..generate import generate
 from ..likelihood import likelihoods
 from ..machine.batches import micro_batches
 
-LOW, HIGH = -0.5, 1.5           # alpha stays where CEM may look, too
 RATE = 0.1                      # of Adam on alpha: from 1/3 to 1 in seven updates
 
 
@@ -57,7 +56,7 @@ def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, populati
         progress(i + 1, iterations, history[-1])
 
     history = []
-    found = cem(score, np.full(K, 1 / K), 0.5, iterations, population, low=LOW, high=HIGH,
+    found = cem(score, np.full(K, 1 / K), 0.5, iterations, population,
                 include=[np.zeros(K), *np.eye(K)], seed=seed, progress=report)
     return svf.mix(experts, list(found.best)), torch.as_tensor(found.best), history
 

@@ -7,6 +7,7 @@ from time import perf_counter
 import torch
 
 from .. import adapt, experts, svf, tasks
+from ..cem import HIGH, LOW
 from . import few_shot
 
 WITHOUT_FIRST_PASS = ("cem", "none")
@@ -22,7 +23,7 @@ def searched(lab, task, seed, n=200, **options):
 def random_alpha(lab, task, seed):
     """Three numbers drawn as CEM's first population draws them."""
     g = torch.Generator().manual_seed(seed)
-    alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(-0.5, 1.5).tolist()
+    alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(LOW, HIGH).tolist()
     return lab.arm(task, 200, alpha=[round(a, 4) for a in alpha])
 
 

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 import torch
 
 from .. import adapt, evaluate, experts, svf, tasks
+from ..cem import HIGH, LOW
 from ..generate import generate
 from ..questions import pictures
 from ..sight import towers
 from ..machine.shelves import is_tower
 from ..machine.text import one_line
 
-LOWEST, HIGHEST = -0.5, 1.5     # alpha, as the sliders go
 FARTHEST = 4.0                  # largest |z| of a dial that is set by hand
 MOST_DIALS = 64                 # so many may be set by hand
 MOST_TOKENS = 512               # of one answer
@@ -90,7 +90,7 @@ class Lab:
         for label in tasks.LABELS:                          # the first test question of each
             examples[label] = tasks.get(label).examples("test", 1)[0].prompt
         return {"model": self.model.name, "labels": tasks.LABELS, "experts": list(self.experts),
-                "examples": examples, "alpha": [LOWEST, HIGHEST], "farthest": FARTHEST,
+                "examples": examples, "alpha": [LOW, HIGH], "farthest": FARTHEST,
                 "dispatcher": self.dispatcher is not None, "sees": self.tokenizer.eye is not None}
 
     def heat(self, body):
@@ -180,7 +180,7 @@ class Lab:
         alpha, dials = body.get("alpha", {}), body.get("dials", [])
         if not isinstance(alpha, dict) or not alpha.keys() <= self.experts.keys():
             raise ValueError("alpha must be {expert: weight}, of the experts that are here")
-        weights = [number(a, LOWEST, HIGHEST, f"alpha of {name}") for name, a in alpha.items()]
+        weights = [number(a, LOW, HIGH, f"alpha of {name}") for name, a in alpha.items()]
         z = self.ones | svf.mix([self.experts[name] for name in alpha], weights)
 
         if not isinstance(dials, list) or len(dials) > MOST_DIALS:
