@@ -98,14 +98,17 @@ def use(model, expert):
     outer = svf.layers(model)
     known = {name: t.shape for name, _, _, t in svf.parts(model)}
     fits = all(known.get(name) == t.shape for name, t in z.items())
-    if not fits:                        # no layers yet, or of an outer block's other method
-        svf.detach(model)
-        experts.attach(model, meta, svf.ALL)
     try:
+        # no layers yet, of an outer block's other method, or of another LoRA's alpha / rank
+        if not fits or meta.get("method") == "lora":
+            svf.detach(model)
+            experts.attach(model, meta, svf.ALL)
         with svf.using(model, z):
             yield model
     finally:
-        svf.swap(model, outer)
+        if outer:
+            svf.detach(model)
+            svf.swap(model, outer)
 
 
 def train_expert(task, out=None, weights=None, log=print, resume=False, **settings):

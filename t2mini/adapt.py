@@ -209,7 +209,9 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
     """
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in shots]
     stops = tokenizer.stops(task.opener)
-    jobs = [(k, s) for k in range(len(mixed)) for s in range(len(shots))]
+    jobs = [(k, s)
+            for k in range(len(mixed))
+            for s in range(len(shots))]
 
     def run(part):
         """Some of the jobs in one generation. -> (reward, mean log-likelihood) of each."""
@@ -218,7 +220,8 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
             out = generate(model, [prompts[s] for s in asked], task.max_tokens, stops, 0, rows=rows)
         texts = [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
         rewards = tasks.rewards([shots[s] for s in asked], texts)
-        return list(zip(rewards, (out.logprobs.sum(1) / out.lengths).tolist()))
+        per_token = out.logprobs.sum(1) / out.lengths
+        return list(zip(rewards, per_token.tolist()))
 
     found = in_batches(run, [len(prompts[s]) for _, s in jobs], batch)
     found = np.array(found).reshape(len(mixed), len(shots), 2)

@@ -7,7 +7,7 @@ Changed:  every score carries n and a Wilson interval, differences are taken on 
 """
 import math
 import random
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -16,18 +16,17 @@ from .generate import generate
 from .likelihood import likelihoods
 from .machine import ranks
 from .machine.batches import NotFinite, in_batches, ticking
+from .machine.settings import check_prompts
 from .machine.student import half_width, with_doubt
 from .machine.text import streamed
 
 
-@contextmanager
 def rows_of(model, experts, which):
-    """The svf.Rows of a batch whose row b runs on experts[which[b]]; None where which is None."""
+    """A block for a batch whose row b runs on experts[which[b]], with its svf.Rows; with None where
+    which is None."""
     if which is None:
-        yield None
-        return
-    with svf.per_row(model, experts, which) as rows:
-        yield rows
+        return nullcontext()
+    return svf.per_row(model, experts, which)
 
 
 def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="",
@@ -39,6 +38,8 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
     counts    a Counter, to which the number of answers that max_tokens ended is added as "cut"
     """
     prompts = [tokenizer.prompt(q, opener=opener) for q in questions]
+    if prompts:                         # the longest comes last, when all others are answered
+        check_prompts(prompts, max_tokens, temperature, model.cfg.max_position_embeddings)
     stops = tokenizer.stops(opener)
 
     def run(part):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import lora, svf
 from .machine import files, ranks, shelves
-from .machine.settings import check_layers
+from .machine.settings import check_layers, kind_told
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = Path(__file__).resolve().parent / "experts"
@@ -60,7 +60,7 @@ class Shelf:
         self.model = model
         self.allow_other_base = allow_other_base
         self.modules, self.depth = modules, depth
-        self.method = None                                  # of the layers that were attached here
+        self.kind = None                                    # of the layers that were attached here
         self.z = {}
 
     def __contains__(self, name):
@@ -71,15 +71,16 @@ class Shelf:
 
     def __getitem__(self, name):
         if name not in self.z:
-            z, meta = load_expert(find(name, self.model), self.model, self.allow_other_base)
-            method = meta.get("method", "svf")
+            path = find(name, self.model)
+            z, meta = load_expert(path, self.model, self.allow_other_base)
+            kind = kind_told(meta)
             if not svf.layers(self.model):
                 attach(self.model, meta, self.modules, self.depth)
-                self.method = method
-            if self.method not in (None, method):
-                raise ValueError(f"{find(name, self.model)} is of method {method}, others are of "
-                                 f"{self.method}: move yours away, or ask one alone (--expert; "
-                                 "in chat: start it again)")
+                self.kind = kind
+            if self.kind not in (None, kind):
+                raise ValueError(f"{path} is of method {kind}, others are of {self.kind}: move "
+                                 "yours away, or ask one alone (--expert; in chat: start it "
+                                 "again)")
             self.z[name] = z
         return self.z[name]
 

@@ -108,8 +108,7 @@ class Run:
         self.pace = pace.Pace(cfg.steps, cfg.val_every)
         self.state = {"step": 0, "first_val": -1.0, "best_val": -1.0, "best_step": 0, "stale": 0,
                       "seconds": 0.0, "skipped": 0, "bad": 0}
-        self.told = {"config": written(cfg), "base_sha256": model.base_sha256,
-                     "dtype": str(model.dtype)}
+        self.told = checkpoint.identity(written(cfg), model, tokenizer)
 
     # --- start ---
     def read_validation(self):
@@ -122,16 +121,14 @@ class Run:
 
     def check_length(self):
         """ValueError where a question that may be drawn leaves no room for its answer."""
-        everything = self.task.examples("train", sys.maxsize)
-        prompts = [e.prompt for e in everything + self.val]
+        learnt = {"next-token": lambda e: [tasks.gold(e)], "options": tasks.option_texts}
+        answers = learnt.get(self.cfg.objective, lambda e: [])
+        rows = [(e.prompt, answers(e))
+                for e in self.task.examples("train", sys.maxsize) + self.val]
         opener = self.task.opener
         limit = self.cfg.max_tokens or self.task.max_tokens
         context = self.model.cfg.max_position_embeddings
-        settings.check_questions(
-            prompts,
-            lambda text: self.tokenizer.prompt(text, opener=opener),
-            limit,
-            context)
+        settings.check_questions(rows, self.tokenizer, opener, limit, context)
 
     def begin(self):
         """From nothing: killed before its first checkpoint, a run must not find another's."""
@@ -236,9 +233,8 @@ class Run:
     # --- end ---
     def finish(self):
         """Write the expert. -> what `train` returns."""
-        if all(torch.equal(t, self.start[name]) for name, t in self.best.items()):
-            now = svf.get_z(self.model)
-            moved = any(not torch.equal(t, self.start[name]) for name, t in now.items())
+        if checkpoint.equal(self.best, self.start):
+            moved = not checkpoint.equal(svf.get_z(self.model), self.start)
             self.log(idle.nothing_learnt(moved))
         elif self.state["best_val"] <= self.state["first_val"]:
             self.log(idle.no_better(self.state["best_val"], len(self.val)))
@@ -261,6 +257,4 @@ class Run:
             "steps": self.state["step"], "best_step": self.state["best_step"],
             "val_accuracy": self.state["best_val"], "val_n": len(self.val),
             "parameterisation": form, "parameters": self.count, "config": written(self.cfg),
-            "command": checkpoint.command(), "dtype": str(self.model.dtype),
-            "torch": torch.__version__, "threads": torch.get_num_threads(),
-            "processes": ranks.world()}
+            **checkpoint.made_on(self.model)}

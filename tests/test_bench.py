@@ -59,6 +59,9 @@ def test_work_counts_every_matrix_once(loaded):
     want = sum(p.numel() for n, p in model.named_parameters()
                if p.dim() == 2 and not n.endswith((".U", ".Vt")))
     assert sum(W.numel() for W in bench.matrices(model)) == want
+    svf.detach(model)
+    svf.attach(model, "q", progress=False)                  # --modules=q: the others are met, too
+    assert sum(W.numel() for W in bench.matrices(model)) == want
 
 
 def test_some_expert_is_not_the_base(loaded):

@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 from test_cli import call, home     # noqa: F401
+from test_sight import TINY_TOWER
 
 from t2mini.machine import cores, device, files as disk
 from t2mini import __main__ as cli
@@ -11,6 +12,8 @@ from t2mini import experts, svf
 from t2mini.formats import download
 from t2mini.lab import doctor
 from t2mini.questions import sandbox
+from t2mini.sight import towers
+from t2mini.sight.tower import Tower
 
 
 @pytest.fixture
@@ -62,6 +65,7 @@ def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):   
     (home / "out" / "cut.safetensors").write_bytes(
         (home / "out" / "a.safetensors").read_bytes()[:-5])
     (home / "out" / "allow-code").touch()
+    towers.save(home / "out" / "tower.safetensors", Tower(TINY_TOWER), {"base_sha256": "0"})
     found, _ = look()
     assert found["tiny"].startswith(f"sha256 {model.base_sha256[:16]}...")
     mine = disk.file_hash([home / "out" / "a.safetensors"])
@@ -69,7 +73,11 @@ def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):   
     assert "which is not here" in found["out/b.safetensors"] and "may run" in found["consent"]
     what = {m["what"]: m["command"] for m in found["missing"]}
     assert any("damaged or another file" in w and c == "make weights" for w, c in what.items())
-    assert any("out/cut.safetensors" in w and c.startswith("rm ") for w, c in what.items())
+    mine = home / "out" / "cut.safetensors"
+    assert any("out/cut.safetensors" in w and c == f"mv {mine} {mine}.unread"
+               for w, c in what.items())
+    assert "a tower that sees images" in found["out/tower.safetensors"]
+    assert not any("tower" in w for w in what)
 
 
 @pytest.mark.parametrize("units, dtype",

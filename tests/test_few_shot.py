@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from t2mini import svf, tasks
+from t2mini import lora, svf, tasks
 from t2mini.lab import arms, few_shot
 from t2mini.likelihood import likelihoods
+from t2mini.machine import batches
 
 
 @pytest.fixture
@@ -48,6 +49,54 @@ def test_the_gradient_to_alpha_is_that_of_the_likelihood(mixed_from, per_matrix)
                                         few_shot.mixed(experts, names, moved)))
         assert found[place].item() == pytest.approx((sides[0] - sides[1]) / 2e-2,
                                                     rel=0.02, abs=2e-5)
+
+
+@pytest.mark.parametrize("per_matrix", [False, True])
+@pytest.mark.parametrize("turned", [1, -1])
+def test_by_gradient_of_experts_with_other_matrices(mixed_from, per_matrix, turned):
+    """Fails if a matrix that one expert lacks, such as vision's, is left out of the gradient, or
+    ends the search.
+    """
+    model, tokenizer, experts, task, shots = mixed_from
+    few = {name: z for name, z in experts[1].items() if "layers.0" in name}
+    whole = {name: few.get(name, torch.ones_like(z)) for name, z in experts[1].items()}
+    found, want = ([few_shot.by_gradient(model, tokenizer, task, [experts[0], other][::turned],
+                                         shots, "gold", per_matrix, steps=2)
+                    for other in (few, whole)])
+    assert torch.equal(found[1], want[1]) and found[2] == want[2]
+    assert all(torch.equal(z, want[0][name]) for name, z in found[0].items())
+
+
+def test_by_gradient_of_the_reward_needs_no_gold_answers(mixed_from, monkeypatch):
+    """Fails if a task whose answers are only judged, as MATH's are, cannot be searched for; or if
+    shots that do not fit into one batch get other answers.
+    """
+    model, tokenizer, experts, task, shots = mixed_from
+    task = replace(task, max_tokens=8)      # of long ones, rounding alone turns one in a thousand
+    shots = [replace(e, match="math") for e in shots]
+    with pytest.raises(ValueError, match="no right answer is known"):
+        tasks.gold(shots[0])
+    whole = few_shot.drawn(model, tokenizer, task, shots, 3, 1.0, 0)
+    assert len(few_shot.by_gradient(model, tokenizer, task, experts, shots, steps=1,
+                                    samples=2)[2]) == 1
+    sizes, plain = [], few_shot.generate
+    monkeypatch.setattr(few_shot, "generate",
+                        lambda model, prompts, *a, **k: sizes.append(len(prompts)) or plain(
+                            model, prompts, *a, **k))
+    monkeypatch.setattr(batches.alike, "__defaults__", (1,))
+    assert few_shot.drawn(model, tokenizer, task, shots, 3, 1.0, 0)[0] == whole[0]
+    assert sizes == [1] * len(shots)
+
+
+def test_one_lora_is_searched_by_likelihood(loaded):
+    """Fails if a single LoRA, which may be weighed, is refused as a mixture of several."""
+    model, tokenizer = loaded
+    lora.attach(model, "lora", {"rank": 2, "lora_alpha": 4.0})
+    one = {name: torch.full_like(t, 0.1) for name, t in svf.get_z(model).items()}
+    task = replace(tasks.get("math"), max_tokens=2)
+    z, alpha, _ = few_shot.by_likelihood(model, tokenizer, task, [one],
+                                         task.examples("val", 2), 1, 4)
+    assert alpha.shape == (1,) and z.keys() == one.keys()
 
 
 @pytest.mark.parametrize("goal", ["gold", "reward"])

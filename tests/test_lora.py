@@ -318,22 +318,40 @@ def test_experts_of_several_methods_one_after_the_other(call, home, tiny_folder)
     (home / "out").mkdir()
     tiny = ["--steps=1", "--prompts=2", "--samples=2", "--val-n=1", "--objective=next-token"]
     for name, how in (("z", []), ("l", ["--method=lora"]), ("wide", ["--method=lora", "--rank=3"]),
-                      ("i", ["--method=ia3"])):
+                      ("strong", ["--method=lora", "--lora-alpha=640"]), ("i", ["--method=ia3"])):
         status, _, err = call("train", f"--task={home}/mine.jsonl", *how, *tiny,
                               f"--out={home}/out/{name}.safetensors")
         assert status == 0, err
+    meta = experts.read_metadata(home / "out" / "l.safetensors")
+    experts.save_expert(home / "damaged.safetensors",
+                        experts.read_expert(home / "out" / "l.safetensors"),
+                        {**meta, "config": {}})
+    shelf = experts.Shelf(t2mini.load(tiny_folder, dtype="float32")[0])
+    shelf["l"]
+    with pytest.raises(ValueError, match="alpha / rank 40, others are of lora with alpha / rank 2"):
+        shelf["strong"]
     model, _ = t2mini.load(tiny_folder, dtype="float32")
     with torch.no_grad():
         base = model(IDS)
-        for name in ("l", "z", "wide", "l", "i", "z"):
+        alone = {}
+        for name in ("l", "z", "wide", "strong", "i"):
+            fresh = t2mini.load(tiny_folder, dtype="float32")[0]
+            with t2mini.use(fresh, name):
+                alone[name] = fresh(IDS)
+        for name in ("l", "strong", "z", "wide", "strong", "l", "i", "z"):
             z = experts.read_expert(home / "out" / f"{name}.safetensors")
             with t2mini.use(model, name):
                 assert all(torch.equal(t, z[n]) for n, t in svf.get_z(model).items())
                 want = model(IDS)
-                for inner in ("i", "l", "z"):           # back to this one, whatever ran inside
+                assert torch.equal(want, alone[name])
+                for inner in ("i", "l", "strong", "z"):     # back to this one, whatever ran inside
                     with t2mini.use(model, inner):
                         assert not model(IDS).isnan().any()
                     assert torch.equal(model(IDS), want)
+                with pytest.raises(ValueError, match="does not say how it was trained"):
+                    with t2mini.use(model, home / "damaged.safetensors"):
+                        pass
+                assert torch.equal(model(IDS), want)
             assert torch.equal(model(IDS), base)
 
 

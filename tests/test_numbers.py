@@ -214,6 +214,15 @@ def test_a_question_beyond_the_context_is_one_line(call, home, verb):     # noqa
     assert status == 1 and len(told) == 1 and "exceeds this model's context of 2048" in told[0]
 
 
+def test_a_question_beyond_the_context_costs_no_answers(loaded, monkeypatch):
+    """Fails if it is found last, as the longest, when all others are answered and lost."""
+    model, tokenizer = loaded
+    monkeypatch.setattr(evaluate, "generate", None)
+    with pytest.raises(ValueError, match="exceeds this model's context of 2048"):
+        evaluate.answers(model, tokenizer, ["hi"] * 70 + ["long " * 500], 4)
+    assert evaluate.answers(model, tokenizer, [], 4) == []
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_last_position_of_the_context_is_usable(family):
     """Fails if the limit is off by one, to either side."""

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import forked, soon, wait_for, write_folder
+from conftest import forked, random_model, soon, wait_for, write_folder
 from test_fuzz import bounded
 from test_kill import killed_after, killed_at
 from test_ranks import launch
@@ -822,6 +822,35 @@ def test_experiments_without_scores_have_a_table(name, holds):
     """Fails if numbers stand in the picture only."""
     text = figures.table(reproduce.read(reproduce.RESULTS / f"{name}.json")["rows"])
     assert holds in text.splitlines() and len({line.count("|") for line in text.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("name, part", [
+    ("timing", lambda r: r["seed"] == 0 and r["task"] == "math-unseen"),
+    ("finetune", lambda r: r["arm"].endswith("learning rates")),
+    ("transfer", lambda r: r["arm"] == "shuffled z")])
+def test_a_part_of_an_experiment_has_a_table_and_a_picture(name, part, tmp_path):
+    """Fails if rows that were measured cannot be shown before the others are there."""
+    done = reproduce.read(reproduce.RESULTS / f"{name}.json")
+    done["rows"] = [r for r in done["rows"] if part(r)]
+    assert done["rows"]
+    reproduce.draw(done, tmp_path / f"{name}.png")
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    """Fails if other readers of JSON cannot read a file whose search found nothing right."""
+    text = reproduce.pretty({"name": "a", "rows": [{"best": (0.0, -math.inf)}, {"best": [1.0]}]})
+    rows = json.loads(text, parse_constant=None)["rows"]
+    assert rows == [{"best": [0.0, None]}, {"best": [1.0]}]
+
+
+def test_gpt2_has_a_spectrum():
+    """Fails if a kind of matrix that a model lacks is a row, or the one that it has is none."""
+    model = random_model(family="gpt2", num_key_value_heads=6)
+    svf.attach(model, progress=False)
+    lab = SimpleNamespace(model=model)
+    cells = {key["arm"]: run for key, run in experiments.spectrum(lab)}
+    assert [*cells] == ["o", "up", "down", "qkv"]
+    assert all(run()["matrices"] == 2 for run in cells.values())
 
 
 def test_headlines_say_what_the_tables_say():

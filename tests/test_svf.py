@@ -826,3 +826,12 @@ def test_a_picture_has_a_row_for_each_layer_that_occurs():
     assert layers == [2, 999999999] and modules == ["up_proj", "q_proj"]
     assert grid[0].tolist() == [2, 3]
     assert grid[1, 0] == 1 and grid[1, 1].isnan()
+
+
+def test_gpt2s_two_matrices_of_one_name_are_two_columns():
+    """Fails if one of attn.c_proj and mlp.c_proj hides the other."""
+    expert = {f"transformer.h.0.{n}": torch.full((3,), float(i)) for i, n in enumerate(
+        ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))}
+    _, modules, grid = plots.by_layer_and_module(expert, lambda z: float(z[0]))
+    assert modules == ["c_attn", "attn.c_proj", "c_fc", "mlp.c_proj"]
+    assert grid.tolist() == [[0, 1, 2, 3]]

@@ -5,12 +5,14 @@ import io
 import json
 import sys
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_reinforce import config, interrupt_at, quiet, rows_of, same_file, words     # noqa: F401
+from test_sight import TINY_TOWER
 
 import t2mini
 from t2mini import evaluate, experts, recipe, reinforce, svf, tasks
@@ -20,6 +22,8 @@ from t2mini.machine import settings
 from t2mini.machine.idle import Idle
 from t2mini.machine.settings import RANGES
 from t2mini.recipe import TrainConfig, settled
+from t2mini.sight.eye import Eye
+from t2mini.sight.tower import Tower
 from t2mini.train import Run, prepare, train
 
 NAN, INF = float("nan"), float("inf")
@@ -426,10 +430,10 @@ def test_what_a_checkpoint_was_started_with(loaded, words, tmp_path):     # noqa
     train(model, tokenizer, cfg, tmp_path / "a.safetensors", log=quiet)
     told = checkpoint.told(ckpt)
     assert told == {"config": recipe.written(cfg), "base_sha256": model.base_sha256,
-                    "dtype": "torch.float32"}
+                    "dtype": "torch.float32", "inputs": {}}
     assert settled(TrainConfig(**told["config"])) == cfg
     for changes in ({"config": "[1]"}, {"config": "{"}, {"config": None}, {"dtype": None},
-                    {"base_sha256": None}, {"state": "3"}):
+                    {"base_sha256": None}, {"state": "3"}, {"inputs": "3"}, {"inputs": "{"}):
         changed_meta(ckpt, tmp_path / "b.ckpt", **changes)
         with pytest.raises(ValueError, match="damaged checkpoint") as e:
             checkpoint.told(tmp_path / "b.ckpt")
@@ -439,6 +443,49 @@ def test_what_a_checkpoint_was_started_with(loaded, words, tmp_path):     # noqa
     with pytest.raises(ValueError, match="damaged checkpoint"):
         (tmp_path / "d.ckpt").write_bytes(ckpt.read_bytes()[:-9])
         checkpoint.told(tmp_path / "d.ckpt")
+
+
+def test_other_questions_or_another_tower_are_no_resumed_run(loaded, tmp_path):
+    """Fails if a run goes on with rows, or with images, that its best validation was not of; or an
+    older checkpoint, which says nothing of them, is refused.
+    """
+    model, tokenizer = loaded
+    file, out = tmp_path / "mine.jsonl", tmp_path / "a.safetensors"
+    rows = [json.dumps({"prompt": f"question {n}", "answer": "yes"}) + "\n" for n in range(20)]
+    file.write_text("".join(rows))
+    tiny = config(task=str(file), steps=1, prompts=1, samples=2, val_n=1, max_tokens=2)
+    train(model, tokenizer, tiny, out, log=quiet)
+    ckpt = out.with_suffix(".ckpt")
+
+    def resumed():
+        svf.detach(model)
+        return train(model, tokenizer, tiny, out, resume=True, log=quiet)
+    assert resumed()["step"] == 1
+    file.write_text("".join(rows[:-1]))
+    with pytest.raises(ValueError, match="written with another rows in the task's file"):
+        resumed()
+    changed_meta(ckpt, ckpt, inputs=None)
+    assert resumed()["step"] == 1
+    seen = SimpleNamespace(eye=Eye(Tower(TINY_TOWER), 272))
+    told = checkpoint.identity({"task": "easy-vqa"}, model, seen)
+    assert told["inputs"] == checkpoint.identity({"task": "easy-vqa"}, model, seen)["inputs"]
+    other = SimpleNamespace(eye=Eye(Tower(replace(TINY_TOWER, queries=3)), 272))
+    with pytest.raises(ValueError, match="written with another tower"):
+        checkpoint.check_same("x", told, checkpoint.identity({"task": "easy-vqa"}, model, other))
+
+
+@pytest.mark.parametrize("objective", ["next-token", "options"])
+def test_an_answer_beyond_the_context_is_told_before_training(loaded, tmp_path, objective):
+    """Fails if the row is met when it is drawn, and again at every --resume."""
+    long = {"prompt": "which?", "answer": "a" * 2040, "options": ["a" * 2040, "b"],
+            "match": "choice"}
+    rows = [long] + [{**long, "prompt": f"which {n}?", "answer": "a", "options": ["a", "b"]}
+                     for n in range(19)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = config(task=f"{tmp_path}/mine.jsonl", objective=objective, max_tokens=8, val_n=1)
+    with pytest.raises(ValueError, match="an answer of 2,041, which exceed this model's context"):
+        train(*loaded, cfg, tmp_path / "a.safetensors", log=quiet)
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_equal_scores_keep_the_later_z_in_the_file(loaded, words, monkeypatch,     # noqa: F811

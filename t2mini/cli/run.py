@@ -2,10 +2,10 @@
 One run of the command line: parse, call, print.
 """
 import json
-import math
 import os
 import sys
 
+from ..machine.files import finite
 from .options import build_parser
 from .verbs import VERBS
 
@@ -34,13 +34,3 @@ def run(argv=None):
         print(json.dumps(finite(result), allow_nan=False))
     sys.stdout.flush()
     return 0
-
-
-def finite(value):
-    """The same with None for numbers that JSON cannot write, such as the -inf of a mixture that
-    answered nothing right."""
-    if isinstance(value, dict):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -55,7 +55,11 @@ def read_rate(model):
 def matrices(model):
     """Every weight that a token meets: the linear layers' and the output head's."""
     head = model.embedding if model.cfg.tie_word_embeddings else model.lm_head.weight
-    return [layer.W for layer in svf.layers(model).values()] + [head]
+    tuned = svf.layers(model)
+    others = [model.get_submodule(name) for name in svf.targets(model, ",".join(svf.SHORT))
+              if name not in tuned]
+    return [*(layer.W for layer in tuned.values()),
+            *(svf.turned(layer, layer.weight.detach()) for layer in others), head]
 
 
 def gemm_rate(model, rows, repeats=3):

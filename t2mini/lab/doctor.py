@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from .. import experts
 from ..formats import download, load
-from ..machine import cores, device, files as disk, svd_cache
+from ..machine import cores, device, files as disk, shelves, svd_cache
 from ..machine.text import one_line
 from ..questions import sandbox
 
@@ -128,12 +128,17 @@ def expert_files(fact, lack, bases):
                         *experts.OUT.glob("*.safetensors")]):
         mine = path.parent == experts.OUT
         name = f"out/{path.name}" if mine else f"{path.parent.name}/{path.name}"
+        if shelves.is_tower(path):
+            fact(name, f"sha256 {disk.file_hash([path])[:16]}..., a tower that sees images")
+            continue
         try:
             meta, sha = experts.read_metadata(path), disk.file_hash([path])
             experts.read_expert(path)
         except (ValueError, OSError) as e:
-            remedy = ["rm"] if mine else ["git", "checkout"]
-            lack(f"a readable {name} ({e})", shlex.join([*remedy, str(path)]))
+            remedy = ["git", "checkout", str(path)]
+            if mine:                                        # nobody is told to delete what is his
+                remedy = ["mv", str(path), f"{path}.unread"]
+            lack(f"a readable {name} ({e})", shlex.join(remedy))
             continue
         base = bases.get(str(meta.get("base_sha256")))
         fact(name, f"sha256 {sha[:16]}..., task {meta.get('task')}, base "

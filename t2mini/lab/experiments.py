@@ -294,8 +294,9 @@ def rounded(W, bits):
 
 def spectrum(lab):
     """Of each kind of matrix the share of sum(S) and of sum(S^2) in its largest singular values."""
-    for kind in svf.ALL.split(","):
-        yield cell(partial(mass, lab, kind), task="weights", arm=kind)
+    for kind, ends in svf.SHORT.items():
+        if any(name.endswith(ends) for name in svf.layers(lab.model)):
+            yield cell(partial(mass, lab, kind), task="weights", arm=kind)
 
 
 def mass(lab, kind, shares=(0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)):

@@ -19,11 +19,11 @@ Which:    gold answers have one form ("36"), and experts answer in their own ("4
 import numpy as np
 import torch
 
-from .. import reinforce, svf, tasks
+from .. import lora, reinforce, svf, tasks
 from ..cem import HIGH, LOW, cem
 from ..generate import generate
 from ..likelihood import likelihoods
-from ..machine.batches import micro_batches
+from ..machine.batches import in_batches, micro_batches
 
 RATE = 0.1                      # of Adam on alpha: from 1/3 to 1 in seven updates
 
@@ -42,9 +42,10 @@ def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, populati
     groups = gold_groups(tokenizer, task, shots)
     tokens = [len(answer) for _, [answer] in groups]
     K = len(experts)
+    mix = lora.kind_of(experts[0]).mix
 
     def score(candidates):
-        return [(per_token(svf.mix(experts, list(alpha))),) for alpha in candidates]
+        return [(per_token(mix(experts, list(alpha))),) for alpha in candidates]
 
     def per_token(z):
         with svf.using(model, z):
@@ -58,7 +59,7 @@ def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, populati
     history = []
     found = cem(score, np.full(K, 1 / K), 0.5, iterations, population,
                 include=[np.zeros(K), *np.eye(K)], seed=seed, progress=report)
-    return svf.mix(experts, list(found.best)), torch.as_tensor(found.best), history
+    return mix(experts, list(found.best)), torch.as_tensor(found.best), history
 
 
 # ---------------------------------------------------------------------------------- by gradient
@@ -68,11 +69,11 @@ def by_gradient(model, tokenizer, task, experts, shots, goal="reward", per_matri
 
     goal "reward": `samples` answers to each shot, paid as in training; "gold": the gold answers.
     """
-    names = sorted(experts[0])
+    names = sorted({name for e in experts for name in e})
     K = len(experts)
     alpha = torch.full((len(names), K) if per_matrix else (K,), 1 / K, requires_grad=True)
     optimizer = torch.optim.Adam([alpha], lr=RATE)
-    golds = gold_groups(tokenizer, task, shots)
+    golds = gold_groups(tokenizer, task, shots) if goal == "gold" else []
     history = []
     try:
         for step in range(steps):
@@ -105,15 +106,21 @@ def mixed(experts, names, alpha):
 def drawn(model, tokenizer, task, shots, samples, temperature, seed):
     """Answers to every shot, sampled and paid. -> (groups, advantages, mean reward)."""
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in shots]
-    out = generate(model, prompts, task.max_tokens, tokenizer.stops(task.opener), temperature,
-                   samples, seed=seed)
-    tokens = [out.tokens(n) for n in range(len(out.lengths))]
-    texts = [tokenizer.decode(answer) for answer in tokens]
+    stops = tokenizer.stops(task.opener)
+
+    def run(part):
+        """Some of the shots in one generation. -> the answers to each, as token ids."""
+        out = generate(model, [prompts[i] for i in part], task.max_tokens, stops, temperature,
+                       samples, seed=seed, row_ids=part)
+        rows = [out.tokens(n) for n in range(len(out.lengths))]
+        return [rows[i * samples:(i + 1) * samples] for i in range(len(part))]
+
+    answers = in_batches(run, [samples * (len(p) + task.max_tokens) for p in prompts], len(prompts))
+    texts = [tokenizer.decode(tokens) for of_one in answers for tokens in of_one]
     paid = tasks.rewards([e for e in shots for _ in range(samples)], texts)
     reward = torch.tensor(paid).view(-1, samples)
     advantage = reinforce.advantages(reward).tolist()
-    groups = [(prompt, tokens[i * samples:(i + 1) * samples]) for i, prompt in enumerate(prompts)]
-    return groups, advantage, reward.mean().item()
+    return list(zip(prompts, answers)), advantage, reward.mean().item()
 
 
 def gradient(model, groups, advantage, temperature):
@@ -131,10 +138,13 @@ def gradient(model, groups, advantage, temperature):
 
 
 def to_alpha(experts, names, dz, per_matrix):
-    """d/dz of every matrix -> d/dalpha, (K,) or (matrices, K)."""
-    rows = [torch.stack([(e[name] - 1).to(dz[name].device) @ dz[name] for e in experts])
-            for name in names]
-    by_matrix = torch.stack(rows).cpu()
+    """d/dz of every matrix -> d/dalpha, (K,) or (matrices, K). A matrix that an expert lacks has
+    z = 1 there, which no alpha moves."""
+    by_matrix = torch.zeros(len(names), len(experts))
+    for row, name in enumerate(names):
+        for k, e in enumerate(experts):
+            if name in e:
+                by_matrix[row, k] = (e[name] - 1).to(dz[name].device) @ dz[name]
     return by_matrix if per_matrix else by_matrix.sum(0)
 
 

@@ -179,7 +179,7 @@ def other_table(rows):
     if not rows:
         return "no rows yet"
     for key, build in (("seconds_per_question", timing_rows), ("mass", spectrum_rows),
-                       ("alpha", alpha_rows), ("val", curve_rows), ("limits", signal_rows)):
+                       ("alpha", alpha_rows), ("test", curve_rows), ("limits", signal_rows)):
         if key in rows[0]:
             head, *lines = build(rows)
             rule = ["---"] * len(head)
@@ -197,7 +197,8 @@ def timing_rows(rows):
                     if (r["task"], r["arm"]) == (task, arm)]
             first = np.array([m["first"] for m in mine])
             second = np.array([m["second"] for m in mine])
-            least, *_, most = sorted(100 * first / second)
+            shares = 100 * first / second
+            least, most = min(shares), max(shares)
             share = 100 * first.mean() / second.mean()
             lines.append((task, arm, way, f"{len(mine)}", f"{first.mean():.3f}",
                           f"{second.mean():.3f}", f"{share:.0f} [{least:.0f}, {most:.0f}]"))
@@ -290,6 +291,8 @@ def rows_of_panels(groups, most=3):
 def bars(done, path):
     """A bar per arm with its score and interval; small circles are the single seeds."""
     plt, groups = pyplot(), grouped(shown(done))
+    if not groups:                                          # a part that has no scores yet
+        return
     lines = rows_of_panels(groups)
     counts = counted(done["rows"]) if done.get("name") in ("finetune", "tiny") else {}
     heights = [len(arms) + 2.6 for arms, _ in lines]
@@ -339,7 +342,8 @@ def transfer(done, path):
     files.claim(second, "picture", [])
     bars(done, path)
     other = [r for r in done["rows"] if r["arm"] != "shuffled z"]
-    dots({"title": SURVIVES, "rows": other}, second)
+    if other:
+        dots({"title": SURVIVES, "rows": other}, second)
 
 
 def pairs(done, path):

@@ -129,7 +129,10 @@ def by_layer_and_module(expert, value):
     cells = {}
     for name, z in expert.items():
         layer = re.search(r"\.(\d+)\.", "." + name)
-        cells[int(layer[1]) if layer else 0, name.rpartition(".")[2]] = value(z)
+        module = name.rpartition(".")[2]
+        if module == "c_proj":                              # GPT-2 has two: attn.c_proj, mlp.c_proj
+            module = ".".join(name.split(".")[-2:])
+        cells[int(layer[1]) if layer else 0, module] = value(z)
     layers = sorted({i for i, _ in cells})
     modules = list(dict.fromkeys(m for _, m in cells))
     grid = torch.full((len(layers), len(modules)), float("nan"), dtype=torch.float64)

@@ -193,5 +193,5 @@ def draw(done, picture, against=None):
 def pretty(done):
     """JSON with one line per row: short, and read well by `git diff`."""
     head = json.dumps({k: v for k, v in done.items() if k != "rows"}, indent=1)
-    rows = ",\n".join("  " + json.dumps(r) for r in done["rows"])
+    rows = ",\n".join("  " + json.dumps(files.finite(r), allow_nan=False) for r in done["rows"])
     return head.removesuffix("\n}") + ',\n "rows": [\n' + rows + "\n ]\n}\n"

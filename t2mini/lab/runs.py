@@ -121,6 +121,8 @@ class Lab:
         """The file of an expert of this base and dtype
         that was made with these settings, which are JSON values, under today's RULES."""
         told = [self.model.base_sha256, str(self.model.dtype), RULES, settings]
+        if self.tokenizer.eye is not None:
+            told.append(self.tokenizer.eye.sha256())
         told = json.dumps(told, sort_keys=True)
         return self.folder / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.safetensors"
 

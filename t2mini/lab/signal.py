@@ -12,6 +12,7 @@ import torch
 
 from .. import recipe, reinforce, tasks
 from ..evaluate import wilson
+from ..machine import ranks
 from .runs import cell
 
 TASK = "gsm8k"
@@ -28,7 +29,10 @@ def cells(lab):
 
 
 def one_update(lab, temperature):
-    """Answers as an update samples them. -> row: for each limit, what they earn (`learnable`)."""
+    """Answers as an update samples them. -> row: for each limit, what they earn (`learnable`).
+    ValueError on several ranks, of which each would sample some of the questions."""
+    if ranks.world() > 1:
+        raise ValueError("reproduce signal is measured on one process: run it without torchrun")
     config = recipe.settled(recipe.TrainConfig(
         task=TASK, temperature=temperature, prompts=lab.n(PROMPTS), samples=SAMPLES,
         max_tokens=LIMITS[-1], must_stop=True))

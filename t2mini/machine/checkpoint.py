@@ -90,12 +90,29 @@ def command():
     return "python"
 
 
+def identity(config, model, tokenizer):
+    """What a run is started with, and must be resumed with. -> dict(config, base_sha256, dtype,
+    inputs: hashes of a task file of yours, and of the tower through which images are seen)."""
+    inputs = {}
+    if config["task"].endswith(".jsonl"):
+        inputs["rows in the task's file"] = files.file_hash([config["task"]])
+    if getattr(tokenizer, "eye", None):
+        inputs["tower"] = tokenizer.eye.sha256()
+    return {"config": config, "base_sha256": model.base_sha256, "dtype": str(model.dtype),
+            "inputs": inputs}
+
+
+def made_on(model):
+    """What an expert file says of the machine, and the command."""
+    return {"command": command(), "dtype": str(model.dtype), "torch": torch.__version__,
+            "threads": torch.get_num_threads(), "processes": ranks.world()}
+
+
 def save(path, told, z, optimizer, best, state):
     """Everything a run needs to go on with the same bits: z, Adam's moments, the best z, the
     counters. The first rank writes it.
 
-    told: what the run was started with, {config: dict, base_sha256, dtype}; z: name -> parameter;
-    best: name -> tensor.
+    told: what the run was started with (`identity`); z: name -> parameter; best: name -> tensor.
     """
     if ranks.rank():
         return
@@ -132,7 +149,7 @@ def kept(ckpt):
 
 
 def told(path):
-    """What the run of a checkpoint was started with: {config: dict, base_sha256, dtype}.
+    """What the run of a checkpoint was started with (`identity`).
 
     FileNotFoundError where there is none; ValueError where it does not say, or not in these types.
     """
@@ -153,13 +170,18 @@ def opened(path, device="cpu"):
             meta = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}
         said = {"config": json.loads(meta["config"]), "base_sha256": meta["base_sha256"],
-                "dtype": meta["dtype"]}
+                "dtype": meta["dtype"], "inputs": json.loads(meta.get("inputs", "{}"))}
         state = json.loads(meta["state"])
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as e:
         raise damaged(path, e) from None
-    if not isinstance(said["config"], dict) or not isinstance(state, dict):
+    if not all(isinstance(d, dict) for d in (said["config"], said["inputs"], state)):
         raise damaged(path, "its settings are none")
     return said, state, tensors
+
+
+def equal(one, other):
+    """Are two dicts name -> tensor the same numbers?"""
+    return all(torch.equal(t, other[name]) for name, t in one.items())
 
 
 def damaged(path, why):
@@ -171,6 +193,8 @@ def check_same(path, old, new):
     pairs = {name: (old["config"].get(name), value) for name, value in new["config"].items()}
     pairs["base model"] = (old["base_sha256"], new["base_sha256"])
     pairs["dtype"] = (old["dtype"], new["dtype"])
+    for name in old["inputs"]:                              # older checkpoints say nothing of them
+        pairs[name] = (old["inputs"][name], new["inputs"].get(name))
     for name, (then, now) in pairs.items():
         if then != now:
             raise ValueError(f"--resume: {path} was written with another {name}: {then!r:.80}, "

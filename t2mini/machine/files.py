@@ -16,6 +16,7 @@ import fcntl
 import glob
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -322,3 +323,13 @@ def try_out(path):
             os.fsync(file.fileno())
     finally:
         trial.unlink(missing_ok=True)
+
+
+def finite(value):
+    """The same with None for numbers that JSON cannot write, such as the -inf of a mixture that
+    answered nothing right."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

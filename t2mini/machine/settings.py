@@ -172,10 +172,20 @@ def check_layers(method, settings):
                          "rank, lora_alpha): damaged file?")
 
 
+def kind_told(meta):
+    """What an expert's metadata say of its layers, in words: LoRA's differ by alpha / rank, too."""
+    method, told = meta.get("method", "svf"), meta.get("config")
+    if method != "lora":
+        return method
+    check_layers(method, told)
+    return f"{method} with alpha / rank {told['lora_alpha'] / told['rank']:g}"
+
+
 def check_answer(questions, strategy, strategies, expert, max_tokens, temperature):
     """ValueError for questions that cannot be answered so: see adapt.answer."""
     if not isinstance(questions, (list, tuple)):
-        raise ValueError(f"a question is a text, several are a list of texts, not {questions!r:.40}")
+        raise ValueError("a question is a text, several are a list of texts, "
+                         f"not {questions!r:.40}")
     if not all(isinstance(q, str) and q.strip() for q in questions):
         raise ValueError("a question is empty, or no text")
     if strategy not in strategies and (strategy is not None or expert is None):
@@ -208,15 +218,26 @@ def check_prompts(prompts, max_tokens, temperature, context):
                          f"model's context of {context}; shorten it or lower --max-tokens")
 
 
-def check_questions(questions, encode, max_tokens, context):
+def check_questions(rows, tokenizer, opener, max_tokens, context):
     """ValueError for a question that leaves no room for its answer: before anything is trained, not
-    when it is drawn. encode(text) -> ids.
+    when it is drawn. rows: (question, [answers that are learnt from]).
 
     A token has a byte at least, so short texts are not cut into tokens.
     """
-    room = context - max_tokens
-    for text in questions:
-        if len(text.encode("utf-8", "replace")) > room / 2 and (n := len(encode(text))) > room:
+    def size(text):
+        return len(text.encode("utf-8", "replace"))
+
+    for text, answers in rows:
+        longest = max(answers, key=size, default="")
+        if max(size(text) + max_tokens, size(text) + size(longest)) <= context / 2:
+            continue
+        n = len(tokenizer.prompt(text, opener=opener))
+        learnt = len(tokenizer.answer(longest, opener)) if answers else 0
+        if n + max_tokens > context:
             raise ValueError(f"the question {text[:60]!r}... has {n:,} tokens; with {max_tokens} "
                              f"for the answer it exceeds this model's context of {context}: "
                              "shorten it, leave it out or lower --max-tokens")
+        if n + learnt > context:
+            raise ValueError(f"the question {text[:60]!r}... has {n:,} tokens and an answer of "
+                             f"{learnt:,}, which exceed this model's context of {context}: "
+                             "shorten them or leave them out")

@@ -9,6 +9,8 @@ an expert for each row and the whole of REINFORCE take it as it is, and a text w
 through the same lines as before, bit for bit. Such an id can be neither sampled nor typed: the
 output head ends at V, and the tokenizer writes it only for the image of a `Seen`.
 """
+import hashlib
+
 import torch
 from torch import nn
 
@@ -41,6 +43,13 @@ class Eye:
     def forget(self):
         """Drop all images: ids given out before mean nothing now."""
         self.images, self.number, self.kept = [], {}, {}
+
+    def sha256(self):
+        """A hash of the tower's numbers."""
+        h = hashlib.sha256()
+        for name, t in self.tower.state_dict().items():
+            h.update(name.encode() + t.float().cpu().numpy().tobytes())
+        return h.hexdigest()
 
     def look(self, numbers):
         """Numbers of images -> their tokens (n, Q, C), float32."""
