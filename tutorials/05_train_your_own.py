@@ -93,7 +93,7 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-full = read(chapter.HERE / "results" / "math-0.jsonl")
+full = read(chapter.HERE / "results" / "math-1.jsonl")
 print(f"before training: validation {full[0]['val']:.2f} of {full[0]['val_n']} questions")
 table(full, 30)
 

@@ -18,6 +18,7 @@ from t2mini.lab import plots  # noqa: E402
 
 PAPER = {"math": 400, "code": 100, "reasoning": 200}        # updates of the paper's curves
 NAMES = (*PAPER, "dispatcher")
+SHIPPED = {"math": 1}               # the seed that is shipped, where it is not 0 (own_data.md)
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,18 @@ def validation(rows):
     return [r["step"] for r in rows], [100 * r["val"] for r in rows], rows[0]["val_n"]
 
 
+def logs_of(name):
+    """The logs of an expert's trainings, that of the shipped one first."""
+    first = f"{name}-{SHIPPED.get(name, 0)}"
+    found = (HERE / "results").glob(f"{name}-[0-9].jsonl")
+    return sorted(found, key=lambda log: (log.stem != first, log.stem))
+
+
 def panel(ax, name, logs, figure):
-    """The curves of one expert; the first seed is the shipped one."""
-    for seed, log in reversed(list(enumerate(logs))):
+    """The curves of one expert; the first log is that of the shipped one."""
+    for log in reversed(logs):
         updates, right, n = validation(rows_of(log))
-        shipped = seed == 0
+        shipped = log == logs[0]
         ax.plot(updates, right, color=plots.BLUE if shipped else plots.SKY,
                 marker="o" if shipped else "", ms=4, lw=2 if shipped else 1.4,
                 label="shipped" if shipped else "other seeds")
@@ -81,8 +89,7 @@ def budget(ax, updates, most):
 
 def draw(figure):
     """-> the picture."""
-    logs = {name: sorted((HERE / "results").glob(f"{figure.prefix}{name}-[0-9].jsonl"))
-            for name in NAMES}
+    logs = {name: logs_of(figure.prefix + name) for name in NAMES}
     logs = {name: found for name, found in logs.items() if found}
     fig, axes = plots.pyplot().subplots(1, len(logs), figsize=(0.5 + 3.125 * len(logs), 4.1),
                                         sharey=True)
