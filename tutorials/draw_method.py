@@ -96,7 +96,7 @@ def draw_second_pass(ax):
     arrow(ax, (66.5, 8), (73.5, 8))
     ax.text(86.7, 17, "Answer", fontsize=14, weight="bold", color=INK, ha="center", va="center")
     box(ax, 74, 1.5, 25.5, 13)
-    ax.text(86.7, 8, "... so Raj played\n9 * 4 = 36\ngames.", fontsize=13, **middle)
+    ax.text(86.7, 8, "Raj plays\n9 x 4 = 36.", fontsize=13, **middle)
 
 
 def draw():
