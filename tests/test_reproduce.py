@@ -836,6 +836,26 @@ def test_a_part_of_an_experiment_has_a_table_and_a_picture(name, part, tmp_path)
     reproduce.draw(done, tmp_path / f"{name}.png")
 
 
+def test_experts_of_another_tower_are_others(tiny, tmp_path):
+    """Fails if a LoRA or a mixture that was made through one tower stands for that of another."""
+    made = runs.Lab(*tiny, tmp_path, quick=True)
+    blind = made.file("a", {})
+    seeing = []
+    for tower in "one", "two", "one":
+        made.tokenizer.eye = SimpleNamespace(sha256=lambda tower=tower: tower)
+        seeing.append(made.file("a", {}))
+    made.tokenizer.eye = None
+    assert seeing[0] == seeing[2] != seeing[1]
+    assert blind == made.file("a", {}) not in seeing
+
+
+def test_the_signal_is_of_one_process(monkeypatch):
+    """Fails if a row says as many questions as all ranks have, and counts those of one."""
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    with pytest.raises(ValueError, match="without torchrun"):
+        next(run for _, run in experiments.signal(SimpleNamespace()))()
+
+
 def test_numbers_that_json_lacks_are_null(tmp_path):
     """Fails if other readers of JSON cannot read a file whose search found nothing right."""
     text = reproduce.pretty({"name": "a", "rows": [{"best": (0.0, -math.inf)}, {"best": [1.0]}]})
