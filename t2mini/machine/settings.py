@@ -229,7 +229,7 @@ def check_questions(rows, tokenizer, opener, max_tokens, context):
 
     for text, answers in rows:
         longest = max(answers, key=size, default="")
-        if max(size(text) + max_tokens, size(text) + size(longest)) <= context / 2:
+        if size(text) + max(max_tokens, size(longest)) <= context / 2:
             continue
         n = len(tokenizer.prompt(text, opener=opener))
         learnt = len(tokenizer.answer(longest, opener)) if answers else 0
