@@ -9,21 +9,20 @@ Changed:  mends defects of the released graders: a sign counts, `1,234` is one n
 import re
 
 from .questions import latex
-from .questions.choices import bare, chosen_letter, letters_of, named_options
+from .questions.choices import announced, bare, chosen
 from .questions.example import NUMBER, normal, to_number
 from .questions.fences import find_code, graded_end, prose      # noqa: F401 (part of this page)
 
 # ------------------------------------------------------------------------------------------ numbers
-# may be glued to a number: 8kg
-UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz|mph|mins?|hr?s?)\b"
+UNIT = r"(?:k?g|[ckm]?m[2\u00b2]?|m?l|lbs?|ft|oz|mph|mins?|hr?s?)\b"       # glued: 8kg
 SIGN = r"(?:[-+*/x\u00d7\u00f7\u2212\u2013]|plus|minus|times|divided by)"
 BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
 # no answer: 5 + 3, 3 apples + 5, 3-5, 2 1/2, 2^3, 12:30, 8 or 9, and 5 + where the text is cut off
 FIRST = rf"(?i)(?<![\w.,]){NUMBER}(?: \d+(?=/))?"
 CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
-ASIDE = rf"(?i)\b(?:out of|not) {NUMBER}"                  # no answer: 8 out of 12; 5, not 6
-ANNOUNCED = r"(?:answer(?:[^.\n\d=:]{0,40} is\b)?\s*[:=]?|####)"
+ASIDE = rf"(?i)\b(?:out of|not)(?: =)? {NUMBER}"                  # no answer: 8 out of 12; 5, not 6
+ANNOUNCED = r"(?:(?<!to )(?<!can )answer\b(?:[^.\n\d=:]{0,40} is\b)?|####)(?:\s*[:=]){0,2}"
 CLAUSE = r"(?:(?!\b(?:because|since|as|if|when)\b)[^.,;!?\n])"     # up to a comma or a reason
 VERB = r"\b(?:is|are|ha[sd]|have|makes?|equals?|gives?|gets?|holds?|costs?)"
 
@@ -32,8 +31,8 @@ def find_number(text):
     """The number a reader would take as the answer, or None.
 
     In this order: inside the last \\boxed{}; after "answer is" / "answer:" / "####"; the last
-    "= N"; a number the text opens with; the last number. A sum that is not worked out, a range, a
-    date, 2 1/2 and the numbering of a list hold no answer.
+    "= N", or one in bold; a number the text opens with; the last number. A sum that is not worked
+    out, a range, a date, 2 1/2 and the numbering of a list hold no answer.
     """
     if (boxed := latex.find_boxed(text)) is not None:
         return latex.to_number(boxed)
@@ -46,8 +45,7 @@ def find_number(text):
     equal = re.findall(rf"=\s*{ONE}", text)
     # "3 boxes of 4 make 12" and "3 cats have 12 legs" open with a number that is not the answer
     opening = re.findall(rf"\A\W{{0,3}}?{ONE}(?!{CLAUSE}*{VERB} {NUMBER})", text)
-    anywhere = re.findall(ONE, text)
-    for found in (marked, equal, opening, anywhere):
+    for found in (marked, equal, opening, re.findall(ONE, text)):
         if found:
             return to_number(found[-1])
     return None
@@ -58,19 +56,19 @@ def find_choice(text, options):
     """Index of the chosen option, or None. A letter that leads or is announced, or the one option
     that is named.
 
-    A text that names several options, or whose letter and words disagree, has not chosen.
+    A text that names several options, or whose letter and words disagree, has not chosen; but for
+    one with a line that ends in "answer: B" or the like.
     """
     text = bare(text)
-    by_letter = chosen_letter(text, letters_of(options))
-    chosen = {by_letter, *named_options(text, options)} - {None}
-    if len(chosen) == 1:
-        return chosen.pop()
+    found = announced(text, options) or chosen(text, options)
+    if len(found) == 1:
+        return found.pop()
     return None
 
 
 def find_quoted(text, options):
-    """Index of the option that the text says up to its first quotation mark, in full, or None."""
-    said = text.split('"')[0]
+    """Index of the option that a text says in full, up to a quotation mark or line end; or None."""
+    said = re.split('["\u201d\n]', text.strip())[0]
     # "Rr" is not "rr", but else capitals and full stops do not count
     for spelling in (str.strip, normal):
         found = [i for i, option in enumerate(options) if spelling(option) == spelling(said)]

@@ -303,7 +303,7 @@ def right(example, text):
         got, want = find_number(text), to_number(example.answer)
         return got is not None and abs(got - want) <= 1e-9 * max(1.0, abs(want))
     if example.match == "math":
-        return latex.same_answer(latex.find_final(text), example.answer)
+        return latex.right(text, example.answer)
     if example.match in FIND:
         i = FIND[example.match](text, example.options)
         return i is not None and example.options[i] == example.answer

@@ -17,7 +17,7 @@ from t2mini.questions import asserts, published, sandbox
 from t2mini.grade import find_quoted
 from t2mini.lab import experiments, figures, forms, larger, signal
 from t2mini.questions.example import Example
-from t2mini.questions.latex import LONGEST, find_final, same_answer, value
+from t2mini.questions.latex import LONGEST, find_final, right, same_answer, value
 from t2mini.recipe import TrainConfig
 
 LETTERS = "ABCDEFGHIJ"
@@ -517,7 +517,15 @@ def test_eval_reads_the_folder(data, tiny_folder, capsys, monkeypatch, tmp_path)
 
 
 # --------------------------------------------------------------------------------------------- MATH
-SAME = [("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1}{2}", r"\tfrac12"),
+SAME = [(r"\begin{pmatrix} -2 \\[4pt] 1 \end{pmatrix}", r"\begin{pmatrix}-2 \\ 1\end{pmatrix}"),
+        (r"\left(\begin{array}{cc}1 & 2\\3 & 4\end{array}\right)",
+         r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
+        (r"288\pi \approx 904.78", r"288 \pi"), (r"x \approx 5", "5"), (r"\approx 5", "5"),
+        (r"\frac{20,000}{\pi}", r"\frac{20000}{\pi}"), ("6.72 \u00d7 10^{-5}", ".0000672"),
+        ("(0,9) \u222a (9,36)", r"(0,9) \cup (9,36)"), ("3\u221a13", r"3\sqrt{13}"),
+        (r"(2, +\infty)", r"(2, \infty)"), (r"\text{Evelyn}.", r"\text{Evelyn}"),
+        (r"(\text{C})", r"\text{(C)}"), ("15 cm\u00b2", r"15\mbox{ cm}^2"),
+        ("1/2", r"\frac12"), ("0.5", r"\frac{1}{2}"), (".5", "1/2"), (r"\dfrac{1}{2}", r"\tfrac12"),
         ("50%", "50"), (r"50\%", "50"), ("1{,}000", "1000"), ("10,080", r"10,\!080"),
         (r"\$32,348", r"\$32,\!348"), ("58500", "58,500"), ("$18.90$", r"\$18.90"),
         (r"3\sqrt{13}", r"\sqrt{117}"), (r"\sqrt{12}", r"2\sqrt3"),
@@ -607,10 +615,27 @@ def test_a_short_unit_may_be_glued_where_the_gold_answer_is_a_number(got, gold, 
     ("The answer is 3.5.", "3.5"), ("#### 7", "7"),
     ("**Answer: 42**", "42"), (r"\boxed{7}" + " x" * 2500 + " so $8$", "8"),
     ("Thus $a=1$ and $b = 2$", "b = 2"), ("42", "42"), ("", ""), (r"\[ x = 4 \]", " x = 4 "),
-    ("The final answer to it is $7$, not $8$", "7")])
+    ("The final answer to it is $7$, not $8$", "7"),
+    ("The answer is 5. This holds since $2 + 1 = 3$.", "5")])
 def test_final_answers_are_found(text, want):
     """Fails if an earlier formula, the rest of a sentence or half a box is read as the answer."""
     assert find_final(text) == want
+
+
+@pytest.mark.parametrize("text, gold, want", [
+    (r"The solutions are $\boxed{1}$ and $\boxed{-2}$.", "1,-2", True),
+    (r"Not \boxed{1} but $\boxed{-2}$.", "-2", True), (r"\boxed{1} and \boxed{3}", "1,-2", False),
+    ("First \\boxed{1}.\nThen \\boxed{2}.", "1,2", False),
+    (r"The answer is \fbox{\boxed{5}}", "6", False), (r"\fbox{1} \boxed{2}", "1,2", True),
+    ("\\boxed{\n\\text{Evelyn}\n}", r"\text{Evelyn}", True),
+    (r"The answer is $\text{St. Paul}$", r"\text{St. Paul}", True),
+    ("The answer is approx. $5$", "5", True), ("The answer is \\( 5. \\)", "5", True),
+    ("Answer: 1. $x=7$", "7", True),
+    (r"\boxed{2\pi \approx 6.28, 3\pi \approx 9.42}", r"2\pi", False),
+    ("5", "5", True), ("", "5", False)])
+def test_each_solution_may_have_its_own_box(text, gold, want):
+    """Fails if only the last box of a list is read, or boxes of other lines belong to it."""
+    assert right(text, gold) == want
 
 
 def test_no_answer_is_wrong_and_long_ones_end():

@@ -72,6 +72,27 @@ BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12
          (r"12 \boxed{x + 3}", None), (r"12 \boxed{3ab}", None), (r"12 \boxed{3-5x}", None),
          (r"\boxed{2 + 2}", 4), (r"12 \boxed{?}", None), ("\\boxed{\u20ac12}", 12),
          ("\\boxed{12\u20ac}", 12), ("\\boxed{\u00a312.50}", 12.5), (r"\boxed{\pounds 12}", 12)]
+# a bold number alone is a result; the verb "answer" announces nothing
+CONCLUDED = [("Raj plays **36 games** in 4 weeks.", 36), ("4 * 9 = 36\n\n**$36**", 36),
+             ("**1. First step** 9 * 4 = 36", 36), ("**Step 2**: 9 * 4 = 36", 36),
+             ("9 * 4 = 36, so in 4 weeks he plays 36.", 36), ("So 3 * 4 = 12", 12),
+             ("2 - 5 = -3. So it is -3.", -3),
+             ("She can answer 5 questions per hour. 5 * 4 = 20.", 20),
+             ("Answer\n5, since 8 - 3", 5),
+             ("8 + 1 = 9. So the 2 girls have it.\nThen 9 - 3 = 6.", 6),
+             ("He plays **9 games** per week. So in 4 weeks he plays **a total of 36 games**.",
+              36),
+             ("Her profit is **$10** per day. In a week, that makes $70.", 70),
+             ("8 or **9**", None),
+             ("**2 weeks later:** she has 30 apples", 30), ("Half of **12** is 6.", 6),
+             ("12 - **5**", None), ("Answer: **36**. Check: 36 / 9 = 4.", 36),
+             ("#### **36**\n36 / 9 = 4", 36),
+             ("9 * 4 = 36 games in **4 weeks**.", 36), ("It's 5, not **6**.", 5),
+             ("There are **3 boxes** with **4 apples** each: 12 apples in all.", 12),
+             ("She has **8** left out of **12**.", 8), ("He has **5** + **3** apples", None),
+             ("2**3 + 2**2", None), ("**1.** 9 * 4 = 36\n**2.** He plays that many.", 36),
+             ("All they answered is 9 + 2 = 11.\nSo she was able to answer 20 - 11 = 9.", 9),
+             ("The final answer 36.\n36 / 9 = 4", 36)]
 SET_OFF = [(r"3 + 4 = 7. The answer is \(12\).", 12), (r"3 + 4 = 7\nAnswer: \$12", 12),
            ("9 - 2 = 7. The answer is $-7$.", -7), ("It is *36*", 36), ("2 *3* 4 = 24", 24),
            ("The answer is $70{,}000$.", 70_000), (r"It is 70\,000", 70_000), ("3 * 4 * 5", None),
@@ -99,6 +120,7 @@ PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(c
 
 
 @pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE
+                         + CONCLUDED
                          + BOXED + SET_OFF + SET_IN_LATEX + PROGRAMS)
 def test_numbers(text, want):
     """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum,
@@ -157,6 +179,28 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("The answer is A, B", None), ("A or B", None), ("A. B. C. D.", None), ("A)\nB)\nC)\nD)", None),
     ("The answer is C. No wait, the answer is D.", 3),
     ("Answer: C\nAnswer: D", 3), ("The answer is C, so ice", None),
+    # what is announced decides, not what explains it
+    ("The answer is B. If you want to know more about option A, ask!", 1),
+    ("The answer is B. Option A is an animal, option C is furniture.", 1),
+    ("A) dog\nB) hot dog\nC) sofa\nD) ice\n\nAnswer: B", 1),
+    ("The answer is ice because a dog is an animal.", 3), ("To answer this, see dog: ice", None),
+    ("The answer is: sofa\nA dog is no sofa.", 2), ("The answer is: C) sofa.\nNot the ice.", 2),
+    ("Answer A does not fit.\nAnswer B does not fit.\nThe correct choice is C.", 2),
+    ("If the answer is A, then it is hot. It is cold, so the correct option is C.", 2),
+    ("The answer is A.\nNo wait, the correct option is C.", 2),
+    ("You might pick A, but the correct option is C.", 2), ("The answer\nis B", 1),
+    # letters that are set off or named in other ways
+    ("The answer is *C*", 2), ('The answer is "C".', 2), ("The answer is `C`", 2),
+    ("C is the answer.", 2), ("It is a", None),
+    # a list of the options, a denial and a condition announce nothing
+    ("The correct answer is:\nA) dog\nB) hot dog\nC) sofa\nD) ice", None),
+    ("Answer: A. dog B. hot dog C. sofa", None), ("Answer: A: dog; B: hot dog; C: sofa", None),
+    ("The answer is:\n- dog\n- hot dog\n- sofa", None), ("The answer is dog; hot dog; sofa", None),
+    ("The answer cannot be dog. It must be a sofa.", 2), ("The wrong answer is dog.\nSofa!", None),
+    ("The answer should not be D. It should be C.", None),
+    ("If the answer is dog, that makes no sense. So sofa.", None),
+    # denied with "be"
+    ("It can't be a dog.", None), ("It cannot be the dog, so it must be the sofa.", 2),
     # articles, the pronoun, letters and digits that are no options
     ("A cat is an animal.", None), ("I think so", None), ("the answer is a cat", None),
     ("The answer is a sofa", 2), ("The answer is I", None), ("The answer is E", None), ("1", None),
@@ -172,7 +216,15 @@ def test_choices(text, want):
 @pytest.mark.parametrize(
     "options, text, want",
     of(("5", "15", "25"), ("5", 0), ("15", 1), ("B", 1), ("5 or 15", None))
-    + of(("C++", "C#", ".net"), ("C++", 0), ("It is C#.", 1), (".net", 2))
+    + of(("C++", "C#", ".net"), ("C++", 0), ("It is C#.", 1), (".net", 2), ("The answer is C#.", 1))
+    + of(("spinach", "a tire", "the sky"), ("Sky.", 2), ("It is a tire", 1), ("tired", None))
+    + of(("a dog", "the dog"), ("a dog", 0), ("dog", None)) + of(("Paris.", "Rome."), ("Paris", 0))
+    + of(("2", "2.5"), ("The answer is 2.5 kg.", 1)) + of((".", ",", "?"), ("I think it is ?", 2))
+    + of(("it melts because of heat", "it melts"), ("The answer is it melts because of heat", 0))
+    + of(('type "A"', 'type "B"'), ('It is type "A", I think', 0))
+    + of(("the wind", "a rock", "the sun"), ("The wind blows the rock away.", 0))
+    + of(("RR", "Rr", "rr"), ("The answer is Rr.", 1))
+    + of(("A dam", "A glacier"), ("It is A glacier.", 1))
     + of(("positive", "negative"), ("It is not positive.", None), ("negative, not positive", 1))
     + of(("guilty", "not guilty"), ("not guilty", 1), ("guilty", 0))
     + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
@@ -228,7 +280,30 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"I use a ```python fence.\n```python\n{BODY}```": BODY,
     f"```python\n```\n```python\n{BODY}```\nx": BODY,
     f"```\n$ python\n>>> 1\n```\n``` Python3\n{BODY}```": BODY,
-    f"```python-repl\n>>> f(1)\n```\n```py\n{BODY}```": BODY, f"```Python-3.11\n{BODY}```": BODY}
+    f"```python-repl\n>>> f(1)\n```\n```py\n{BODY}```": BODY, f"```Python-3.11\n{BODY}```": BODY,
+    # a block that defines nothing, in front
+    f"```python\nimport math\n```\n```python\n{BODY}```\nx": BODY,
+    f"```python\nprint(f(1))\n```\n```python\n{BODY}```\n```python\nx = 2\n```": BODY,
+    f"```\n1\n```\n```\n{BODY}```": BODY, f"```text\n{BODY}```": BODY,
+    f"```\n    return x\n```\n```\ndef test():\n    1\n```": "    return x\n",
+    "```python\ng = f\n# return x\n```\n```java\nclass X {}\n```": "g = f\n# return x\n",
+    "```\ng = 1\n```\n```python\nf = (lambda x: x)  # return x\n```\n```py\ng = 2\n```":
+        "f = (lambda x: x)  # return x\n",
+    # a tail that is no Python, not a body behind its comments
+    "# Solution\n# goes on\n    return x\n": "# Solution\n# goes on\n    return x\n",
+    f"```python\n{BODY}\n# Example:\nprint(\"It is": f"{BODY}\n# Example:\n",
+    f"Here:\n\n{BODY}\nThis function returns x.": f"{BODY}\n",
+    f"```python\n{BODY}\nprint(f(1)\n```\nx": f"{BODY}\n"}
+
+
+def test_a_function_that_is_cut_off_stays_so():
+    """Fails if half a function is mended, or a text nested deeper than Python reads is an error.
+    """
+    half = "def f(x):\n    if x:\n        return 1\n    return x +"
+    assert find_code(half) == half and find_code(f"{BODY}\n{half}") == f"{BODY}\n"
+    for deep in ("(" * 9999, "-" * 99999 + "1", "not " * 9999, "1+" * 99999 + "1",
+                 "x." * 9999 + "x", "lambda:" * 9999, "\0", "f'{" * 999):
+        assert find_code(f"{BODY}\n{deep}").startswith(BODY), deep[:9]
 
 
 @pytest.mark.parametrize("text", FENCES)

@@ -177,7 +177,7 @@ class Pieces:
     """A tokenizer of five pieces, with which every answer to a code question can be listed.
     Token 0 stops.
     """
-    pieces = ["", "```python\n", "x", "```", "\n"]
+    pieces = ["", "```python\n", "x=lambda:1", "```", "\n"]
 
     def decode(self, ids):
         return "".join(self.pieces[i] for i in ids)

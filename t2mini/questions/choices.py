@@ -7,16 +7,44 @@ from .example import to_number
 
 LETTERS = "ABCDEFGHIJ"
 NO = r"(?:[Nn]o|n')t "
-NOT_DENIED = rf"(?<!{NO})(?<!{NO}a )(?<!{NO}(?:an|be) )(?<!{NO}the )"
+NOT_DENIED = "".join(rf"(?<!{NO}{be}{a})" for be in ("", "be ") for a in ("", "a ", "an ", "the "))
 REFUSED = r",?(?: which)? (?:is|are|was)(?:n't| not| wrong| incorrect| false)\b"
 
 
 def bare(text):
-    """A text without what only sets a letter off: **C**, \\(C\\), $C$, \\boxed{\\textbf{(C)}}."""
+    """A text without what only sets a letter off: **C**, `C`, \\(C\\), \\boxed{\\textbf{(C)}}."""
+    text = re.sub(r"(?<!\w)[*_`]{1,3}([A-J])[*_`]{1,3}(?!\w)", r"\1", text)
     text = re.sub(r"\*\*|\\[()\[\]]|\$(?=\\|[A-J]\$)|(?<=\})\$|(?<=\$[A-J])\$", "", text).strip()
     for _ in range(3):
         text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     return text
+
+
+def announced(text, options):
+    """The set of the one option (its index) that is all that stands behind the last "answer is",
+    "answer:" or "correct option is", by letter, in words or both, up to the line's end or a reason;
+    else an empty set."""
+    word = r"(?<!wrong )\b(?:answer|(?:correct|right|best) (?:option|choice))(?: is:?|:)"
+    said = re.findall(rf"(?i){word} *(?:option )?(.*\S)", text)
+    said = [clause.removesuffix(".") for clause in said]
+    case = re.I if len({option.lower() for option in options}) == len(options) else 0
+    for clause in (said[-1:] + re.split(r" (?:because|since)\b", said[-1])[:1] if said else []):
+        for i, (letter, option) in enumerate(zip(letters_of(options), options)):
+            by_letter = rf"[\"(]?{letter}\b[\").:]*"
+            in_words = rf"(?:an? |the )?{re.escape(option.removesuffix('.') or option)}"
+            if re.fullmatch(rf"{by_letter}(?: {in_words})?|{in_words}", clause, case):
+                return {i}
+    return set()
+
+
+def chosen(text, options):
+    """The set of the options (their indices) that a text chooses, by letter or by name."""
+    short = [re.sub(r"^(?:an?|the) (?=\S)", "", option, flags=re.I) for option in options]
+    if len({option.lower() for option in short}) < len(options):
+        short = options
+    # "tomato" names "a tomato", too, where no option stands in full
+    named = named_options(text, options) or named_options(text, short)
+    return {chosen_letter(text, letters_of(options)), *named} - {None}
 
 
 def letters_of(options):
@@ -28,16 +56,20 @@ def letters_of(options):
 
 
 def chosen_letter(text, letters):
-    """Index of the letter that is announced last, else of the one that leads; or None."""
+    """Index of the letter that is announced last, as the answer, else as an option; else of the one
+    that leads; or None."""
     any_case = letters + letters.lower()
     # a small letter may be the article, so it must stand in brackets or end the line
     letter = rf"(?:\(?([{letters}])\b|\(?([{any_case}])(?=\)|\.?\s*$))"
     # "A or B" and "A is wrong" announce nothing
-    ends = rf"(?!['\w]|(?:,| and| or| &|/) *\(?[{letters}]\b|{REFUSED})"
-    announced = rf"(?i:answer|option|choice|letter)(?:\s+is)?\s*:?\s*{letter}{ends}"
-    if said := re.findall(announced, text, re.M):
-        return letters.index("".join(said[-1]).upper())
-    judged = r" is (?:the )?(?:correct|right|best)\b"
+    ends = rf"(?!['\w#+]|(?:,| and| or| &|/) *\(?[{letters}]\b|{REFUSED})"
+    option = r"(?i:option|choice|letter)"
+    # "The answer is B. Option A is an animal." says B
+    answer = rf"(?i:answer|(?:correct|right|best)\s+{option})(?:\s+is|(?=:))(?:\s+{option})?"
+    for word in (answer, rf"(?:(?i:answer)|{option})(?:\s+is)?"):
+        if said := re.findall(rf"{word}\s*:?\s*{letter}{ends}", text, re.M):
+            return letters.index("".join(said[-1]).upper())
+    judged = r" is (?:the )?(?:correct|right|best|answer)\b"
     lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$|{judged})", text, re.M)
     listed = set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))
     if not lead or len(listed) > 1:  # a list of the options is not one of them
@@ -57,7 +89,8 @@ def named_options(text, options):
         before, after = r"(?<!\w)", r"\w"
         if to_number(options[i]) is not None:
             before, after = r"(?<![\w.,\u2212-])", r"\w|[.,]\d"
-        found = rf"{before}{NOT_DENIED}{re.escape(fold(options[i]))}(?!{after}|{REFUSED})"
+        words = re.escape(fold(options[i]).removesuffix(".") or options[i])
+        found = rf"{before}{NOT_DENIED}{words}(?!{after}|{REFUSED})"
         if re.search(found, rest):
             named.append(i)
             rest = re.sub(found, "_", rest)

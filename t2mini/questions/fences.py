@@ -1,8 +1,11 @@
 """
 The program in an answer: which fenced block counts, and where what is judged ends.
 """
+import ast
+import contextlib
 import re
 import textwrap
+import warnings
 from dataclasses import dataclass
 
 # words may stand before a fence that names its language and nothing else: "Here: ```python"
@@ -10,6 +13,11 @@ BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*\{?\.?[a-zA-Z][\w.]*\}?
 OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
 LISTED = re.compile(r"[ \t]*(?:[-*+]|\d+[.)])[ \t]")         # 1. ```python
 PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
+# a function, a class, or the indented lines that go on from the question's "def"
+DEFINES = re.compile(r"^[ \t]*(?:(?:async )?def|class) \w|^\w+[^=\n]*= *\(?lambda\b"
+                     r"|\A\n*[ \t]+\S", re.M)
+UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
+MOST_TAIL = 20                  # lines that are tried as the first of a tail
 
 
 @dataclass(frozen=True)
@@ -55,28 +63,47 @@ def prose(text):
 
 
 def code_block(text):
-    """The block that holds the answer's program: the first one in Python, else the first of no
-    language; or None. Empty ones do not count."""
+    """The block that holds the answer's program: the first in Python that defines something, else
+    of no language; where none does, the first in Python, else of no language; where there is
+    neither, one of another language that defines something; or None. An import, a call or its
+    output may stand in a block of their own before it. Empty ones do not count."""
     found = [block for block in blocks(text) if block.text.strip()]
     python = [block for block in found if PYTHON.fullmatch(block.language)]
     untagged = [block for block in found if not block.language]
-    return next(iter(python + untagged), None)
+    defining = [block for block in found if DEFINES.search(block.text)]
+    best = [block for block in python + untagged if block in defining]
+    return next(iter(best + python + untagged + defining), None)
 
 
 def graded_end(text):
-    """Where the judged part of a code answer ends: behind its first Python block; None where that
-    is not closed, or there is none: then all that is written still decides what is judged."""
-    for block in blocks(text):
-        if PYTHON.fullmatch(block.language) and block.text.strip():
-            return block.end if block.closed else None
+    """Where the judged part of a code answer ends: behind its first Python block that defines
+    something; None where that is not closed, or there is none: then all that is written still
+    decides what is judged."""
+    block = code_block(text)
+    if block and block.closed and PYTHON.fullmatch(block.language) and DEFINES.search(block.text):
+        return block.end
     return None
 
 
 def find_code(text):
     """The Python code in an answer: its block (see `code_block`), else from its first line of
-    Python on."""
+    Python on; without a tail that is no Python (see `whole`)."""
     block = code_block(text)
     if block:
-        return block.text
+        return whole(block.text)
     start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
-    return text[start.start():] if start else text
+    return whole(text[start.start():] if start else text)
+
+
+def whole(code):
+    """A program without a tail that is none: prose behind it, or what the limit cut off. A first
+    function that is cut off itself stays so."""
+    lines = code.splitlines(keepends=True)
+    ends = [len(lines), *(n for n in range(len(lines) - 1, 0, -1) if lines[n][:1].strip())]
+    for end in ends[:MOST_TAIL]:
+        program = "".join(lines[:end])
+        with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
+            warnings.simplefilter("ignore")                 # "\\d" in a text, say
+            if ast.parse(program).body:                     # more than comments
+                return program
+    return code

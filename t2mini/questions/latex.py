@@ -23,6 +23,7 @@ LONGEST, MOST_BITS = 300, 4096  # characters of an answer; size of a numerator o
 POINTS = 3  # sets of values for the letters, at which two formulas must agree
 NAMED = "text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname"
 PAIRS = {"(": ")", "[": "]"}
+DEGREES = r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\u00b0"
 CURRENCY = r"\\?\$|[\u20ac\u00a3\u00a5]|\\(?:pounds|euro)(?![a-zA-Z])"
 
 # A unit may be left away. Two letters glued to a number may be a product, so they need a space (or
@@ -47,9 +48,12 @@ LETTER = r"([a-zA-Z])(?:_\{?\w\}?|\([a-zA-Z]\))?"
 NAME = re.compile(rf"\s*(?:{LETTER}|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)") # x = 5
 
 
+OPENS = re.compile(r"\\(?:boxed|fbox)\s*\{")
+
+
 def find_boxed(text):
     """What stands in the last \\boxed{}: "" where it is cut off, None where there is no box."""
-    opens = list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))
+    opens = list(OPENS.finditer(text))
     if not opens:
         return None
     start, depth = opens[-1].end(), 1
@@ -60,10 +64,37 @@ def find_boxed(text):
     return ""
 
 
+def find_listed(text):
+    """What stands in all boxes of the last line that holds one, as a list: \\boxed{1} and
+    \\boxed{-2} -> "1, -2"."""
+    line = next((line for line in reversed(text.splitlines()) if OPENS.search(line)), "")
+    starts = [opens.start() for opens in OPENS.finditer(line)]
+    return ", ".join(find_boxed(line[at:end]) for at, end in zip(starts, [*starts[1:], None]))
+
+
+def right(text, gold):
+    """Is the final answer of a text the gold one? One box is an answer, or several are a list."""
+    text = text[-4000:]
+    return same_answer(find_final(text), gold) or same_answer(find_listed(text), gold)
+
+
+def bold_result(text):
+    """The text with "= " before the one number that stands in bold in its last sentence."""
+    ends = [end.end() for end in re.finditer(r"[.!?]\s+(?=\S)|\n\s*(?=\S)", text)]
+    start = max(ends, default=0)
+    last = text[start:]
+    if last.count("**") == 2 and "=" not in last:
+        no_sum = r"(?<![\w-])(?<![-+*/] )(?<! or )(?<! to )(?<! of )"
+        bold = rf"{no_sum}\*\*(?!\d+[.)]\*)([-+\u2212]?\\?\$?\d[^*\n]*)(?<!:)\*\*(?!:)"
+        last = re.sub(bold, r"= \1", last)
+    return text[:start] + last
+
+
 def plain(text):
     """Prose as it looks when LaTeX and Markdown are set: without the marks that only set something
-    off (**8**, *8*, \\(8\\), \\$8, $-8$) and the power of a unit (8 cm^2), words without \\text{},
-    1{,}080 as 1,080 and \\frac{2}{27} as 2/27."""
+    off (*8*, \\(8\\), \\$8, $-8$) and the power of a unit (8 cm^2), words without \\text{}, 1{,}080
+    as 1,080 and \\frac{2}{27} as 2/27. See also `bold_result`."""
+    text = bold_result(text)
     text = re.sub(rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}", r"\1", text)
     text = re.sub(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
     text = re.sub(r"\\(?:times|cdot)(?![a-zA-Z])", "*", text)
@@ -77,12 +108,15 @@ def plain(text):
     return re.sub(r"(?<=\S)[ \t]+", " ", text)
 
 
+WORDS = r"(?:[a-zA-Z]{2,}|[mgh]\b)(?:/[a-zA-Z]+)?(?:\^\{?[23]\}?)?"     # games/week, m^2
+
+
 def to_number(s):
     """A formula, or a number with its unit -> float; None for anything else: several numbers,
     letters, a rest."""
     s = unnamed(tidy(s[:LONGEST])).rpartition("=")[2].strip()
     glued = r"(?:kg|[ckm]m|ml|lbs?|ft|oz|mph|mins?|hrs?)?"
-    if found := re.fullmatch(rf"({example.NUMBER}){glued}(?:\s+[a-zA-Z]{{2,}})*[\s.]*", s):
+    if found := re.fullmatch(rf"({example.NUMBER}){glued}(?:\s+{WORDS})*[\s.]*", s):
         return example.to_number(found[1])
     try:
         found = value(s)
@@ -104,7 +138,9 @@ def find_final(text):
     said = re.findall(announced, text, re.I)
     line, which = text.strip(), -1
     if said:
+        # a bare number is the answer, whatever the next sentence says
         line, which = "".join(said[-1]), 0
+        line = re.sub(r"(?s)^([*\s$]*[-+\d.,/]*\d)\.\s+(?=[A-Z]).*", r"\1", line)
     formulas = re.findall(r"\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", line, re.S)
     if formulas:
         return "".join(formulas[which])
@@ -131,28 +167,37 @@ def same_tidy(got, gold):
 
 
 SPELLINGS = (("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e", "\\infty"),
-             ("{,}", ","), ("\u2264", "\\le "), ("\u2265", "\\ge "), ("\u2260", "\\ne "))
+             ("{,}", ","), ("\u2264", "\\le "), ("\u2265", "\\ge "), ("\u2260", "\\ne "),
+             ("\u00d7", "\\times "), ("\u00b7", "\\cdot "), ("\u00f7", "\\div "),
+             ("\u222a", "\\cup "), ("\u2208", "\\in "), ("\u2248", "\\approx "),
+             ("\u00b2", "^2"), ("\u00b3", "^3"))
 
 
 def tidy(s, glued=False):
     """One spelling for what is written in several: no units, no dollars, no spaces that mean
     nothing, no `x =`."""
+    s = re.sub(r"\u221a\s*(\d+)", r"\\sqrt{\1}", s)
     for sign, command in SPELLINGS:
         s = s.replace(sign, command)
+    exact, _, rounded = s.partition("\\approx")
+    # 2\\pi \\approx 6.28 says 2\\pi, but no list does
+    if rounded and not re.search(r",(?!\d{3}(?!\d))|;|\b(?:and|or)\b", rounded):
+        s = rounded if re.fullmatch(rf"[\s$]*(?:{LETTER}\s*)?", exact) else exact
+    s = re.sub(r"(?<=[(,\[])\s*\+\s*(?=\\infty)", "", s)
     s = re.sub(r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|limits)(?![a-zA-Z])", "", s)
     s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
     s = re.sub(r"\\(le|ge|ne)q(?:slant)?(?![a-zA-Z])", r"\\\1", s)
     s = re.sub(r",\s*\\!\s*(?=\d)", "", s)  # 10,\!080
     s = re.sub(r"(?<=\d)\s*\\[,!;]\s*(?=\d{3}(?!\d))", "", s)  # 10\,080
     s = re.sub(r"(?<!\\)\\[!,;: ]|\\q?quad\b|~|\\\\(?=\s*$)", " ", s)
-    if not re.search(r"[(\[{]\s*-?\d+,", s):  # 58,500, no pair
+    if not re.search(r"(?:[(\[]|(?<![a-zA-Z}])\{)\s*-?\d+,", s):  # 58,500, no pair
         thousands = r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])"
         s = re.sub(thousands, lambda found: found[0].replace(",", ""), s)
-    s = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|\u00b0|\\?%|" + CURRENCY, "", s)
+    s = re.sub(rf"(?:{DEGREES})(?:\s*[CF]\b)?|\\?%|" + CURRENCY, "", s)
     s = AND.sub(" , ", s)
     words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
     # a unit, or the answer
-    unit = re.sub(words, "", s).strip()
+    unit = re.sub(words, "", s).strip(" \t\n.,;:()")
     s = re.sub(words, {True: " ", False: r"\1"}[bool(unit)], s)
     units = {True: GLUED, False: UNIT}[glued]
     s = unnamed(units.sub("", s))
@@ -176,12 +221,18 @@ def unnamed(s):
     return s
 
 
+# also as an array with its columns; a row may end in its distance to the next one: \\\\[4pt]
+MATRIX = (r"[(\[]?\s*\\begin\{([pbv]?matrix|array)\}(?:\s*\{[clr|]*\})?(.*)"
+          r"\\end\{\1\}\s*[)\]]?")
+ROW = r"\\\\(?:\s*\[[^\]&]*\])?"
+
+
 def parts(s):
     """LaTeX -> ("", text) for one entry, else (kind, entries); kind is "list", the brackets, or
     "matrix"."""
     s = s.strip()
-    if found := re.fullmatch(r"\\begin\{([pbv]?)matrix\}(.*)\\end\{\1matrix\}", s, re.S):
-        rows = [row.split("&") for row in found[2].strip().removesuffix("\\\\").split("\\\\")]
+    if found := re.fullmatch(MATRIX, s, re.S):
+        rows = [row.split("&") for row in re.split(ROW, found[2].strip().removesuffix("\\\\"))]
         return f"matrix of {len(rows)}", [parts(entry) for row in rows for entry in row]
     for between in (r"\\cup(?![a-z])", ",|;"):
         entries = split(s, between)
