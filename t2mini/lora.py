@@ -5,11 +5,11 @@ and load as SVF's do (svf.Tuned says what a layer must have).
     LoRA    W' = W + (alpha / rank) B A         A (rank, n) random, B (m, rank) 0 at the start
     IA3     W' = diag(l) W  or  W diag(l)       l (m,) or (n,), 1 at the start
 
-Kept:     LoRA starts as in its paper (Kaiming-uniform A, B = 0); IA3 scales what k_proj and v_proj
-          put out and what down_proj takes in (on other layers: what they put out). Both are the
-          base model at the start, bit for bit.
-Changed:  trained by REINFORCE like SVF (the paper gives LoRA next-token loss only: A.2), or both by
-          either: --objective.
+Kept:     LoRA starts as in its authors' code (Kaiming-uniform A, B = 0); IA3 scales what k_proj
+          and v_proj put out and what down_proj takes in (on other layers: what they put out). Both
+          are the base model at the start, bit for bit.
+Changed:  trained by REINFORCE like SVF (the paper's LoRA imitates, A.2; under rewards it collapsed,
+          Table 4), or both by either: --objective.
 Left out: dropout of LoRA's input (0.05 in the paper's Table 6); biases are never scaled.
 """
 from collections.abc import Callable

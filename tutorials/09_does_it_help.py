@@ -37,8 +37,8 @@ def check_2(reader):
 def check_3(reader):
     for p, gain, want in ((0.5, 0.1, 193), (0.5, 0.05, 769), (0.8, 0.05, 492)):
         got = reader.exercise_3(p, gain)
-        assert abs(got - want) <= 1, (f"near {100 * p:.0f} %, {100 * gain:.0f} points need {want} "
-                                      f"items per arm, not {got}")
+        assert got == want, (f"near {100 * p:.0f} %, {100 * gain:.0f} points need {want} "
+                             f"items per arm, not {got}")
 
 
 chapter.start(__doc__, [check_1, check_2, check_3], __file__)

@@ -14,7 +14,7 @@ def exercise_2(tuned, base):
 
 
 def exercise_3(text):
-    found = re.findall(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?", text)
+    found = re.findall(r"(?<!\d)-?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)", text)
     return float(found[-1].replace(",", "")) if found else None
 
 
