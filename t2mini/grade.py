@@ -56,8 +56,8 @@ def find_choice(text, options):
     """Index of the chosen option, or None. A letter that leads or is announced, or the one option
     that is named.
 
-    A text that names several options, or whose letter and words disagree, has not chosen; but for
-    one with a line that ends in "answer: B" or the like.
+    A text that names several options, or whose letter and words disagree, has not chosen, unless
+    its last "answer: B" or the like stands alone in the rest of its line (choices.announced).
     """
     text = bare(text)
     found = announced(text, options) or chosen(text, options)

@@ -135,8 +135,8 @@ def to_go(divergence, answer, part):
 
 
 def credited(tokenizer, example, tokens, must_stop=False):
-    """The leading tokens of an answer that decide its reward: all, but for what follows a code
-    block.
+    """The leading tokens of an answer that decide its reward: all, but for what follows the first
+    Python block that defines something.
 
     What stands behind the block does not earn the reward, so its likelihood is left alone; the
     release strengthens it all the same. The token behind the fence is credited, whichever it is: a

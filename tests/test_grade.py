@@ -184,6 +184,7 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("The answer is B. Option A is an animal, option C is furniture.", 1),
     ("A) dog\nB) hot dog\nC) sofa\nD) ice\n\nAnswer: B", 1),
     ("The answer is ice because a dog is an animal.", 3), ("To answer this, see dog: ice", None),
+    ("The answer is sofa, because a dog is an animal.", 2),
     ("The answer is: sofa\nA dog is no sofa.", 2), ("The answer is: C) sofa.\nNot the ice.", 2),
     ("Answer A does not fit.\nAnswer B does not fit.\nThe correct choice is C.", 2),
     ("If the answer is A, then it is hot. It is cold, so the correct option is C.", 2),

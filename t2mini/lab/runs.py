@@ -38,8 +38,8 @@ COMMON = dict(prompts=12, samples=6, steps=24, val_every=8, val_n=96)
 SEEDS = (0, 1, 2)
 WHOLE = 10 ** 6     # more questions than any set has
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
-# raised where graders, questions or what is kept change: older experts do not count, and results
-# files that name older rules take no more rows
+# raised where questions or what is kept change, or graders judge many answers otherwise: older
+# experts do not count, and results files that name older rules take no more rows
 RULES = 3
 LOOK = 100      # test questions beside every validation of SVF experts, for `curves`
 TIED_RATES = (1e-2, 3e-2, 1e-1)     # of few numbers that each move many singular values

@@ -21,14 +21,14 @@ def bare(text):
 
 
 def announced(text, options):
-    """The set of the one option (its index) that is all that stands behind the last "answer is",
-    "answer:" or "correct option is", by letter, in words or both, up to the line's end or a reason;
-    else an empty set."""
+    """The set of the one option (its index) that is all that stands behind "answer is", "answer:"
+    or "correct option is" in the last line that has one (its first there): by letter, in words or
+    both, up to the line's end or a reason; else an empty set."""
     word = r"(?<!wrong )\b(?:answer|(?:correct|right|best) (?:option|choice))(?: is:?|:)"
-    said = re.findall(rf"(?i){word} *(?:option )?(.*\S)", text)
-    said = [clause.removesuffix(".") for clause in said]
+    said = re.findall(rf"(?i){word} *(?:option )?(.*\S)", text)[-1:]
+    said += [re.split(r",? (?:because|since)\b", line)[0] for line in said]
     case = re.I if len({option.lower() for option in options}) == len(options) else 0
-    for clause in (said[-1:] + re.split(r" (?:because|since)\b", said[-1])[:1] if said else []):
+    for clause in (line.removesuffix(".") for line in said):
         for i, (letter, option) in enumerate(zip(letters_of(options), options)):
             by_letter = rf"[\"(]?{letter}\b[\").:]*"
             in_words = rf"(?:an? |the )?{re.escape(option.removesuffix('.') or option)}"

@@ -13,7 +13,8 @@ BEFORE = r"(?P<indent>[ \t]*)|[^`\n]*(?=(?:```|~~~)[ \t]*\{?\.?[a-zA-Z][\w.]*\}?
 OPENS = re.compile(rf"^(?:{BEFORE})(?P<marks>`{{3,}}(?!`)|~{{3,}}(?!~))(?P<says>[^`\n]*)$", re.M)
 LISTED = re.compile(r"[ \t]*(?:[-*+]|\d+[.)])[ \t]")         # 1. ```python
 PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
-# a function, a class, or the indented lines that go on from the question's "def"
+# a function (def, or a name for a lambda), a class, or the indented lines that go on from the
+# question's "def"
 DEFINES = re.compile(r"^[ \t]*(?:(?:async )?def|class) \w|^\w+[^=\n]*= *\(?lambda\b"
                      r"|\A\n*[ \t]+\S", re.M)
 UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
@@ -96,14 +97,15 @@ def find_code(text):
 
 
 def whole(code):
-    """A program without a tail that is none: prose behind it, or what the limit cut off. A first
-    function that is cut off itself stays so."""
+    """A program without a tail that is none: prose behind it, or what the limit cut off, be it a
+    function. Where no beginning of it is a program (half a function alone, or the indented lines of
+    one), it is left as it is."""
     lines = code.splitlines(keepends=True)
     ends = [len(lines), *(n for n in range(len(lines) - 1, 0, -1) if lines[n][:1].strip())]
     for end in ends[:MOST_TAIL]:
         program = "".join(lines[:end])
         with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
-            warnings.simplefilter("ignore")                 # "\\d" in a text, say
+            warnings.simplefilter("ignore")                 # "\d" in a text, say
             if ast.parse(program).body:                     # more than comments
                 return program
     return code

@@ -74,8 +74,7 @@ def find_listed(text):
 
 def right(text, gold):
     """Is the final answer of a text the gold one? One box is an answer, or several are a list."""
-    text = text[-4000:]
-    return same_answer(find_final(text), gold) or same_answer(find_listed(text), gold)
+    return same_answer(find_final(text), gold) or same_answer(find_listed(text[-4000:]), gold)
 
 
 def bold_result(text):
@@ -92,8 +91,8 @@ def bold_result(text):
 
 def plain(text):
     """Prose as it looks when LaTeX and Markdown are set: without the marks that only set something
-    off (*8*, \\(8\\), \\$8, $-8$) and the power of a unit (8 cm^2), words without \\text{}, 1{,}080
-    as 1,080 and \\frac{2}{27} as 2/27. See also `bold_result`."""
+    off (**8**, *8*, \\(8\\), \\$8, $-8$) and the power of a unit (8 cm^2), words without \\text{},
+    1{,}080 as 1,080 and \\frac{2}{27} as 2/27. See also `bold_result`."""
     text = bold_result(text)
     text = re.sub(rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}", r"\1", text)
     text = re.sub(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
@@ -174,13 +173,13 @@ SPELLINGS = (("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e
 
 
 def tidy(s, glued=False):
-    """One spelling for what is written in several: no units, no dollars, no spaces that mean
-    nothing, no `x =`."""
+    """One spelling for what is written in several: no units, no dollars, no rounding behind
+    \\approx, no spaces that mean nothing, no `x =`."""
     s = re.sub(r"\u221a\s*(\d+)", r"\\sqrt{\1}", s)
     for sign, command in SPELLINGS:
         s = s.replace(sign, command)
     exact, _, rounded = s.partition("\\approx")
-    # 2\\pi \\approx 6.28 says 2\\pi, but no list does
+    # 2\pi \approx 6.28 says 2\pi, but no list does
     if rounded and not re.search(r",(?!\d{3}(?!\d))|;|\b(?:and|or)\b", rounded):
         s = rounded if re.fullmatch(rf"[\s$]*(?:{LETTER}\s*)?", exact) else exact
     s = re.sub(r"(?<=[(,\[])\s*\+\s*(?=\\infty)", "", s)
@@ -221,7 +220,7 @@ def unnamed(s):
     return s
 
 
-# also as an array with its columns; a row may end in its distance to the next one: \\\\[4pt]
+# also as an array with its columns; a row may end in its distance to the next one: \\[4pt]
 MATRIX = (r"[(\[]?\s*\\begin\{([pbv]?matrix|array)\}(?:\s*\{[clr|]*\})?(.*)"
           r"\\end\{\1\}\s*[)\]]?")
 ROW = r"\\\\(?:\s*\[[^\]&]*\])?"
