@@ -310,7 +310,7 @@ def test_a_function_that_is_cut_off_stays_so():
 @pytest.mark.parametrize("text", FENCES)
 def test_the_first_python_fence_counts(text):
     """Fails if a block in another language, or a fence with a space, a version or an indent,
-    hides the program (CASES row 5).
+    or a block that defines nothing, hides the program (CASES row 5).
     """
     assert find_code(text) == FENCES[text]
 
