@@ -8,7 +8,8 @@ Built in: math, code, reasoning (an expert each), their `-unseen` counterparts m
           SKILL_TABLE.
 Splits:   train, val and test are disjoint in their keys: a hash of an example's key decides
           (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
-          test is only ever scored.
+          test is only ever scored. Unseen tasks train nothing, so each split is a third of them: a
+          tenth would have other kinds for examples than for scores.
 Images:   the questions of vision-unseen are about a drawn image (questions/drawn.py).
 Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vqa, from a folder of
           yours (published.py).
@@ -41,13 +42,14 @@ SPLITS = ("train", "val", "test")
 class Task:
     """name; make(rng) -> Example; max_tokens an answer may have; skill: the label a router should
     give; opener: words that every answer goes on from; runs_code: are answers judged by running
-    them?"""
+    them?; buckets: see split_of."""
     name: str
     make: Callable
     max_tokens: int
     skill: str
     opener: str = ""
     runs_code: bool = False
+    buckets: int = 10
 
     def examples(self, split, n, seed=0):
         """n different examples of a split, the same ones for the same seed. ValueError where there
@@ -57,7 +59,7 @@ class Task:
         found, tries = {}, 0
         while len(found) < n:
             example = self.make(rng)
-            if split_of(example) == split:
+            if split_of(example, self.buckets) == split:
                 found.setdefault(example.prompt, example)
             tries += 1
             if tries > 200 * n + 10_000:
@@ -180,10 +182,11 @@ def built_in():
     experts = [(s.label, s.make, s) for s in SKILL_TABLE if s.has_expert]
     others = [(s.label, s.make, s) for s in SKILL_TABLE if not s.has_expert]
     rows = experts + [(f"{name}-unseen", unseen(make), s) for name, make, s in experts] + others
-    tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code)
+    tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code,
+                  buckets=3 if name.endswith("-unseen") else 10)
              for name, make, s in rows]
-    tasks.append(Task("vision-unseen", make_drawn, 12, "vision"))
-    tasks.append(Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER))
+    tasks += [Task("vision-unseen", make_drawn, 12, "vision"),
+              Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER)]
     return {task.name: task for task in tasks}
 
 

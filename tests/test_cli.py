@@ -236,7 +236,7 @@ def test_adapt_then_ask_with_the_mixture(call, trained, home):
     assert call("ask", "hello?", "--strategy=cem", "--max-tokens=2")[0] == 0
 
 
-@pytest.mark.parametrize("more", [["--by=likelihood"], ["--by=gradient"],
+@pytest.mark.parametrize("more", [["--by=likelihood"], ["--by=gradient"], ["--by=first-pass"],
                                   ["--by=gradient", "--per-matrix"]])
 def test_adapt_by_another_measure(call, trained, home, more):
     """Fails if a mixture is not found, written and scored by likelihood or gradient

@@ -361,6 +361,8 @@ def test_normal_and_splits():
     assert abs(found.count("train") / 4000 - 0.8) < 0.03
     assert abs(found.count("test") / 4000 - 0.1) < 0.02
     assert abs(found.count("val") / 4000 - 0.1) < 0.02
+    thirds = [split_of(Example(str(i), "1", "number"), 3) for i in range(4000)]
+    assert all(abs(thirds.count(s) / 4000 - 1 / 3) < 0.03 for s in ("train", "val", "test"))
     # a hash that Python salts per process would move examples between splits
     # from one run to the next
     assert [split_of(Example(p, "", "open", key=k))

@@ -11,6 +11,8 @@ from t2mini.grade import find_number
 from t2mini.questions.example import split_of
 from t2mini.questions.math import make_math
 
+BUCKETS = {False: 10, True: 3}          # of split_of, in the task of seen and of unseen kinds
+
 
 @cache
 def many(unseen, n=3000, seed=0):
@@ -105,7 +107,7 @@ def test_what_a_question_shows_is_in_one_split(unseen):
     filled_in = rf"\b(?:{'|'.join([*' '.join(pm.NAMES).split(), *pm.THINGS])})\b"
     splits = {}
     for e in many(unseen, 10000):
-        splits.setdefault(re.sub(filled_in, "_", e.prompt), set()).add(split_of(e))
+        splits.setdefault(re.sub(filled_in, "_", e.prompt), set()).add(split_of(e, BUCKETS[unseen]))
     assert len(splits) > 2000 and max(map(len, splits.values())) == 1
 
 
@@ -115,7 +117,8 @@ def test_every_kind_is_in_val_and_in_test_and_none_fills_them(unseen):
     of a split, or gives them much of it.
     """
     for split in ("val", "test"):
-        counts = Counter(e.kind for e in many(unseen, 10000) if split_of(e) == split)
+        counts = Counter(e.kind for e in many(unseen, 10000)
+                         if split_of(e, BUCKETS[unseen]) == split)
         one_step = [n for kind, n in counts.items() if kind.startswith("1step")]
         assert counts.keys() == {t[0] for t in pm.POOLS[unseen]}
         assert max(one_step) < 2.5 * sum(one_step) / len(one_step)

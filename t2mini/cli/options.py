@@ -229,10 +229,12 @@ def eval_options(p):
 def adapt_options(p):
     """What `adapt` reads beside the shared options."""
     p.add_argument("--task", required=True, type=place, help=TASK)
-    p.add_argument("--by", choices=("accuracy", "likelihood", "gradient"), default="accuracy",
+    p.add_argument("--by", choices=("accuracy", "likelihood", "gradient", "first-pass"),
+                   default="accuracy",
                    help="what a mixture is judged by: the share of shots that are right, or the "
                         "likelihood of their gold answers (both by search), or the gradient of the "
-                        "reward of sampled answers, without a search (chapter 08)")
+                        "reward of sampled answers, without a search; first-pass: the shots decide "
+                        "how far to go to the experts that the first pass names (chapter 08)")
     p.add_argument("--experts", default=",".join(adapt.MIXED), help="what to mix, comma-separated")
     p.add_argument("--shots", type=within(int, 1, 1000), default=10,
                    help="solved examples (val split)")

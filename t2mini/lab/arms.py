@@ -13,7 +13,8 @@ from ..experts import Shelf
 from ..machine import ranks
 from . import few_shot
 
-ITERATIONS = {"accuracy": 6, "likelihood": 6, "gradient": 15}       # of `search`, by what it goes
+# of `search`, by what it goes
+ITERATIONS = {"accuracy": 6, "likelihood": 6, "gradient": 15, "first-pass": 1}
 
 
 def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=None, choose=False,
@@ -97,9 +98,9 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
     """Strategy C on examples of the val split, with progress. -> (mixed z, numbers for the result).
 
     names: which of `experts` are mixed. by: what a mixture is judged by, "accuracy" (the paper's),
-    "likelihood" or "gradient" (few_shot.py). iterations: of the search, or steps along the
-    gradient; 0: the usual number (ITERATIONS). The shots are never scored: scores are of the test
-    split.
+    "likelihood", "gradient" or "first-pass" (few_shot.py). iterations: of the search, or steps
+    along the gradient; 0: the usual number (ITERATIONS). The shots are never scored: scores are of
+    the test split.
     """
     iterations = iterations or ITERATIONS[by]
     if shots < 1 or population < 2 or iterations < 1:
@@ -108,12 +109,14 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
     examples = task.examples("val", shots, seed)
     started = time.time()
     if by != "accuracy":
-        if normalise or (per_matrix and by == "likelihood"):
+        if normalise or (per_matrix and by != "gradient"):
             raise ValueError(f"--by={by} does not go with --normalise"
-                             + (" or --per-matrix" if by == "likelihood" else ""))
+                             + (" or --per-matrix" if by != "gradient" else ""))
         options = dict(iterations=iterations, population=population)
         if by == "gradient":                                # it searches nothing
             options = dict(per_matrix=per_matrix, steps=iterations)
+        elif by == "first-pass":                            # its mixtures are given
+            options = dict(dispatcher=experts["dispatcher"], names=names)
         return fitted(model, tokenizer, task, mixed_from, examples, names, by, options, seed)
 
     def report(i, found):

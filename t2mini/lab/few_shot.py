@@ -12,6 +12,9 @@ most candidates tie, and a search on ties is a walk. Two scores do not tie:
 
                     J is the expected reward of sampled answers (REINFORCE on K numbers), or the
                     log-likelihood of the gold ones.
+    by_first_pass   a grid of six: the first pass names an expert for each example, and a mixture is
+                    somewhere between the equal one and those. Ten examples then decide one number
+                    instead of three.
 
 Which:    gold answers have one form ("36"), and experts answer in their own ("4 * 9 = 36"). The
           likelihood pays for the form as well; the reward pays for nothing but being right.
@@ -19,13 +22,16 @@ Which:    gold answers have one form ("36"), and experts answer in their own ("4
 import numpy as np
 import torch
 
-from .. import lora, reinforce, svf, tasks
+from .. import adapt, lora, reinforce, svf, tasks
 from ..cem import HIGH, LOW, cem
 from ..generate import generate
 from ..likelihood import likelihoods
 from ..machine.batches import in_batches, micro_batches
 
 RATE = 0.1                      # of Adam on alpha: from 1/3 to 1 in seven updates
+# how far to go from the equal mixture to the experts that the first pass names; half way comes
+# first, since the first of equals is taken
+FAR = (0.5, 0.25, 0.75, 0.0, 1.0)
 
 
 def gold_groups(tokenizer, task, shots):
@@ -148,5 +154,25 @@ def to_alpha(experts, names, dz, per_matrix):
     return by_matrix if per_matrix else by_matrix.sum(0)
 
 
+# ------------------------------------------------------------------------------ by the first pass
+def by_first_pass(model, tokenizer, task, experts, shots, dispatcher, names=tasks.MIXED, seed=0,
+                  progress=lambda done, steps, value: None):
+    """The best on the shots of few mixtures: FAR, and the base model. -> (mixed z, alpha (K,), what
+    each had right). Ties as in CEM. Nothing is drawn, so the seed decides nothing.
+
+    dispatcher: z of the first pass, or None to ask the base model; names: the label of each expert.
+    """
+    routes = adapt.route(model, tokenizer, [e.prompt for e in shots], dispatcher)
+    named = np.array([[r.label == name for name in names] for r in routes]).mean(0)     # (K,)
+    equal = np.full(len(names), 1 / len(names))
+    candidates = [equal + far * (named - equal) for far in FAR] + [np.zeros(len(names))]
+    scores = adapt.score_mixtures(model, tokenizer, task, shots,
+                                  [adapt.mixture(experts, alpha) for alpha in candidates])
+    best = max(range(len(scores)), key=scores.__getitem__)
+    progress(1, 1, scores[best][0])
+    return (adapt.mixture(experts, candidates[best]), torch.as_tensor(candidates[best]),
+            [right for right, _ in scores])
+
+
 # what `adapt --by` offers beside the paper's accuracy
-WAYS = {"likelihood": by_likelihood, "gradient": by_gradient}
+WAYS = {"likelihood": by_likelihood, "gradient": by_gradient, "first-pass": by_first_pass}

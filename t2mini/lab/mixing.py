@@ -59,8 +59,14 @@ def by_gradient(*given, **options):
     return few_shot.by_gradient(*given, **options)[:2]
 
 
+def by_first_pass(model, tokenizer, *given, **options):
+    dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
+    return few_shot.by_first_pass(model, tokenizer, *given, dispatcher, **options)[:2]
+
+
 FEW_SHOT = {
     "best single expert": best_single,
+    "first pass and examples": by_first_pass,
     "cem, alpha sums to 1": partial(by_accuracy, normalise=True),
     "cem on likelihood": by_likelihood,
     "gradient of likelihood": partial(by_gradient, goal="gold"),

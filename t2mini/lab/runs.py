@@ -40,7 +40,7 @@ WHOLE = 10 ** 6     # more questions than any set has
 QUICK = dict(prompts=4, samples=4, steps=2, val_every=2, val_n=8)
 # raised where questions or what is kept change, or graders judge many answers otherwise: older
 # experts do not count, and results files that name older rules take no more rows
-RULES = 3
+RULES = 4
 LOOK = 100      # test questions beside every validation of SVF experts, for `curves`
 TIED_RATES = (1e-2, 3e-2, 1e-1)     # of few numbers that each move many singular values
 LEARNING_RATES = {"svf": (2e-3, 5e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3), "ia3": (3e-3, 1e-2, 3e-2)}

@@ -28,10 +28,9 @@ TWO_STEP = 0.2                                           # share of two-step pro
 # share of the train questions that are exchanged
 DRILL = 0.6
 DIVISIONS = ("1step/share", "1step/fill")
-# What a key says for a number that no wording shows, of seen and of unseen kinds. These texts were
-# chosen by counting, before any training: with them each kind has about a tenth of its situations
-# in val and a tenth in test.
-HIDDEN = {False: "?551", True: "?1434"}
+# What a key says for a number that no wording shows. This text was chosen by counting, before any
+# training: with it each seen kind has about a tenth of its situations in val and a tenth in test.
+HIDDEN = "?551"
 
 NAMES = ("Tom Anna Ben Lisa Omar Mia Sam Nora Leo Emma Raj Kate "
          "Max Zoe Ivan Ella Hugo Lucy Adam Sara Paul Rosa Finn Jane",
@@ -92,7 +91,7 @@ def _told(rng, row, unseen=False, ranges=RANGES):
     text = rng.choice(told)
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))
-    used = " ".join(str(v[k]) if k in shown else HIDDEN[unseen] for k in "abc")
+    used = " ".join(str(v[k]) if k in shown else HIDDEN for k in "abc")
     return Example(text, str(eval(answer, {}, v)), "number", kind, f"{kind} {used}")
 
 
@@ -110,7 +109,7 @@ def worked(example):
     kind, *numbers = example.key.split(" ")
     if kind not in WAYS:
         raise ValueError(f"no worked solution is known to {example.prompt[:60]!r}")
-    v = {k: int(number) for k, number in zip("abc", numbers) if number not in HIDDEN.values()}
+    v = {k: int(number) for k, number in zip("abc", numbers) if number != HIDDEN}
     way = re.sub(r"\(([abc*+\-2]+)\)", lambda found: str(eval(found[1], {}, v)), WAYS[kind])
     way = re.sub(r"\b[abc]\b", lambda found: str(v[found[0]]), way)
     return f"{way} = {example.answer}"
