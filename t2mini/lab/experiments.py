@@ -23,7 +23,7 @@ from . import forms as ways
 from . import larger
 from . import signal as signals
 from . import sight as visual
-from .mixing import FEW_SHOT, FIRST_PASSES, found_on_shots, random_alpha, searched
+from .mixing import ASKED, FEW_SHOT, FIRST_PASSES, found_on_shots, random_alpha, searched
 from .routing import PROMPT, confusion, note_of
 from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
 
@@ -91,13 +91,14 @@ def unseen(lab):
     the LoRA experts' short trainings; of the numbers of "random alpha".
     """
     for task in UNSEEN:
-        yield cell(partial(lab.arm, task, 200), task=task, arm="base")
+        yield cell(partial(lab.arm, task, ASKED), task=task, arm="base")
         for arm in FIRST_PASSES:
-            run = partial(lab.arm, task, 200, strategy=arm)
+            run = partial(lab.arm, task, ASKED, strategy=arm)
             yield cell(run, note_of(arm), task=task, arm=arm)
-        yield cell(partial(lab.arm, task, 200, alpha=[0.3333] * 3), task=task, arm="uniform alpha")
+        equal = partial(lab.arm, task, ASKED, alpha=[0.3333] * 3)
+        yield cell(equal, task=task, arm="uniform alpha")
         for name in adapt.MIXED:
-            yield cell(partial(lab.arm, task, 200, expert=name), task=task, arm=f"{name} expert")
+            yield cell(partial(lab.arm, task, ASKED, expert=name), task=task, arm=f"{name} expert")
         for seed in DRAWS:
             run = partial(random_alpha, lab, task, seed)
             yield cell(run, task=task, arm="random alpha", seed=seed)
@@ -123,7 +124,7 @@ def few_shots(lab, **key):
 
 def in_context(lab, task, seed):
     """Solved examples in the prompt instead of any expert; of math problems also worked out."""
-    run = partial(lab.in_context, task, 200, seed)
+    run = partial(lab.in_context, task, ASKED, seed)
     arm = "10-shot in context"
     if not task.startswith("math"):
         yield cell(run, task=task, arm=arm, seed=seed)
@@ -142,13 +143,13 @@ def mixed_lora(lab, task, seed, arm):
     mixed = [lab.expert(t, seed, method="lora", lr=lab.best_lr("lora")[0]) for t in SEEN]
     if arm == "cem":
         return searched(lab, task, seed, mixed=mixed)
-    return lab.score(task, 200, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), widened(mixed))
+    return lab.score(task, ASKED, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), widened(mixed))
 
 
 def shots(lab):
     """More examples at the search budget of `unseen`, then other budgets at its ten examples."""
     task = "math-unseen"
-    yield cell(partial(lab.arm, task, 200), task=task, arm="base")
+    yield cell(partial(lab.arm, task, ASKED), task=task, arm="base")
     arms = [(f"{count} shots", dict(shots=count)) for count in (3, 5, 10, 20)]
     for population, iterations in ((8, 3), (16, 12)):
         budget = dict(population=population, iterations=iterations)

@@ -10,11 +10,12 @@ from .. import adapt, experts, svf, tasks
 from ..cem import HIGH, LOW
 from . import few_shot
 
+ASKED = 400         # test questions of an unseen task, if nothing else is said
 WITHOUT_FIRST_PASS = ("cem", "none")
 FIRST_PASSES = [strategy for strategy in adapt.STRATEGIES if strategy not in WITHOUT_FIRST_PASS]
 
 
-def searched(lab, task, seed, n=200, **options):
+def searched(lab, task, seed, n=ASKED, **options):
     expert, meta, found = lab.search(task, seed, **options)
     scored = lab.score(task, n, expert, meta)
     return {**scored, "alpha": found["alpha"], "shots_right": found["shots_right"]}
@@ -24,10 +25,10 @@ def random_alpha(lab, task, seed):
     """Three numbers drawn as CEM's first population draws them."""
     g = torch.Generator().manual_seed(seed)
     alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(LOW, HIGH).tolist()
-    return lab.arm(task, 200, alpha=[round(a, 4) for a in alpha])
+    return lab.arm(task, ASKED, alpha=[round(a, 4) for a in alpha])
 
 
-def found_on_shots(lab, task, seed, way, n=200):
+def found_on_shots(lab, task, seed, way, n=ASKED):
     """way(model, tokenizer, task, experts, shots, seed) -> (mixed z, alpha): scored. -> row."""
     started = perf_counter()
     mixed = list(experts.load(adapt.MIXED, lab.model).values())
