@@ -88,7 +88,7 @@ def generate(model, tokenizer, prompt, max_tokens=128, temperature=0.0, seed=0):
 def use(model, expert):
     """Inside the block the model runs on an expert: its name, its file, or z (dict name -> z).
 
-    Afterwards it runs on what it ran on before, in the layers that it had.
+    Afterwards it runs on what it ran on before, in the layers that it had, if any.
     """
     from . import experts, svf
 
@@ -106,7 +106,7 @@ def use(model, expert):
         with svf.using(model, z):
             yield model
     finally:
-        if outer:
+        if outer or not fits:
             svf.detach(model)
             svf.swap(model, outer)
 

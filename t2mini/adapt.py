@@ -29,8 +29,7 @@ MIXED = tasks.MIXED                         # what CEM mixes, in the order of al
 BASE = ("other", "none")                    # labels that the base model answers
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 BATCH = 32                                  # questions in one batch of the first pass
-# so few questions, less than a batch, go through the dispatcher's factors: folding its matrices
-# into weights would take longer than the answers
+# so few go through the dispatcher's factors: folding them into weights would take longer
 FEW = 8
 
 
@@ -72,7 +71,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
               `t2mini adapt` found, for every question) or "none" (the base model)
     experts   name -> z, such as a dict or experts.Shelf; default: a Shelf of the shipped experts
               and yours, which reads and decomposes nothing before it is needed
-    expert    skip the first pass and use this one, a name ("none": the base model) or z itself
+    expert    skip the first pass and use this one: a name ("none": the base model), or z itself,
+              for layers that are there (svf.attach, t2mini.use)
     label     in front of the progress line
     on_route  called with the list of Route after the first pass
     on_text   and counts: see evaluate.answers
@@ -134,8 +134,8 @@ def label_tokens(tokenizer):
 def read_routes(tokenizer, out, first):
     """Samples of dispatch prompts -> list of Route.
 
-    A label's probability is that of its first token in its likelier spelling, shared out among
-    labels: the label that is said, the likeliest word, has the largest share.
+    A label's probability is that of its first token in its likelier spelling (math, Math), shared
+    out among labels: in these spellings the label that is said has the largest share.
     """
     p = out.first_logits.float().softmax(-1)                                # (B, V)
     share = torch.stack([p[:, ids].amax(1) for ids in first.values()], 1)   # (B, labels)
@@ -224,7 +224,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
         return list(zip(rewards, per_token.tolist()))
 
     found = in_batches(run, [len(prompts[s]) for _, s in jobs], batch)
-    found = np.array(found).reshape(len(mixed), len(shots), 2)
+    found = np.array(found).reshape(-1, len(shots), 2)
     right = found[..., 0]                                                   # (mixtures, shots)
     hits = right.sum(1)                                                     # (mixtures,)
     sure = (right * found[..., 1]).sum(1)
@@ -244,7 +244,7 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
     K = len(experts)
     names = sorted({name for e in experts for name in e}) if per_matrix else None
     d = K * len(names) if per_matrix else K
-    single = [np.tile(np.eye(K)[k], d // K) for k in range(K)]
+    single = np.tile(np.eye(K), d // K)                                     # (K, d)
     std = 0.3 if per_matrix else 0.5
 
     def score(candidates):

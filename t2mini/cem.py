@@ -2,10 +2,10 @@
 The cross-entropy method (paper 3.2 C): sample, keep the elite, refit the Gaussian. Knows nothing
 of models.
 
-Changed:  candidates are ranked by (accuracy, log-likelihood), also where the elite is cut; the
-          release cuts ties there arbitrarily. Accuracy on ten shots ties all the time, and on a
-          flat score its search walks off at random. The deviation has a floor; the best candidate
-          of the whole search is reported, and the mean beside it.
+Changed:  candidates are ranked by (accuracy, log-likelihood), also where the elite is cut; there
+          the release cuts any ties arbitrarily, this only those of candidates with no right answer.
+          Accuracy on ten shots ties all the time, and on a flat score a search walks off at random.
+          The deviation has a floor; the best of the whole search is reported, and its mean.
 """
 from dataclasses import dataclass, field
 

@@ -101,8 +101,8 @@ def mix(experts, alpha):
     alpha: K numbers, not one per matrix. -> dict name.A (K * rank, n), name.B (m, K * rank), for
     layers of that rank and the same alpha / rank.
     """
-    if isinstance(alpha, dict):
-        raise ValueError("LoRA experts are mixed by one alpha each, not by one per matrix")
+    if isinstance(alpha, dict) or len({*map(frozenset, experts)}) > 1:
+        raise ValueError("LoRA experts are mixed by one alpha each, and on the same matrices")
     mixed = {}
     for name in experts[0]:
         scaled = [float(a) * e[name] for a, e in zip(alpha, experts, strict=True)]

@@ -362,7 +362,7 @@ class Transformer(nn.Module):
 
         ids (B, S); positions (B, S), default: counting on from the cache; allowed (B or 1, S, T)
         boolean, True where a query may look, default: causal. Raises ValueError where the context
-        is exceeded.
+        is exceeded, but for positions that are given.
         """
         B, S = ids.shape
         cfg = self.cfg

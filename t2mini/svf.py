@@ -123,7 +123,7 @@ class SVF(Tuned):
         """W' = W + U diag(S * (z - 1)) Vt, the sum rounded once. Written as a change to W it is
         exact at z = 1, and the rounding of U and Vt touches only the change. In bfloat16 the sum
         keeps no change below W's own grid: where z moved by 0.001, half of the change is lost, by
-        0.005, 1 % (SmolLM2); `by_row` and float32 keep all of it."""
+        0.005, 1 %, under noise a third its size (SmolLM2); `by_row` and float32 keep all of it."""
         z = self.scale()
         self.divisible = bool((z.abs() > SMALLEST_DIVISOR).all())
         if bool((z == 1).all()):

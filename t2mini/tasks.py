@@ -8,8 +8,8 @@ Built in: math, code, reasoning (an expert each), their `-unseen` counterparts m
           SKILL_TABLE.
 Splits:   train, val and test are disjoint in their keys: a hash of an example's key decides
           (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
-          test is only ever scored. Unseen tasks train nothing, so each split is a third of them: a
-          tenth would have other kinds for examples than for scores.
+          test is only ever scored. Of unseen tasks in words, which train nothing, each is a third:
+          a tenth would have other kinds of questions for the examples than for the scores.
 Images:   the questions of vision-unseen are about a drawn image (questions/drawn.py).
 Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vqa, from a folder of
           yours (published.py).
@@ -150,7 +150,7 @@ def dispatch_prompt(question):
 def find_label(text):
     """The label an answer names, or None if it names none or several. Case and punctuation do not
     matter."""
-    named = {word for word in re.findall(r"[a-z]+", text.lower()) if word in LABELS}
+    named = {*re.findall(r"[a-z]+", text.lower())} & {*LABELS}
     return named.pop() if len(named) == 1 else None
 
 
@@ -304,7 +304,7 @@ def right(example, text):
         return text.strip() == gold(example)
     if example.match == "number":
         got, want = find_number(text), to_number(example.answer)
-        return got is not None and abs(got - want) <= 1e-9 * max(1.0, abs(want))
+        return got is not None and abs(got - want) <= 1e-9
     if example.match == "math":
         return latex.right(text, example.answer)
     if example.match in FIND:

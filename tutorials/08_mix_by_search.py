@@ -9,7 +9,7 @@ import chapter
 import numpy as np
 
 from t2mini import adapt, evaluate, experts, tasks
-from t2mini.lab import plots
+from t2mini.lab import few_shot, plots
 from t2mini.cem import cem
 
 
@@ -127,10 +127,20 @@ expert, search = adapt.adapt_cem(model, tokenizer, task, mixed, shots, iteration
 print(f"found: {' '.join(f'{a:+.2f}' for a in search.best)}, "
       f"right on {100 * search.best_score[0]:.0f} % of the shots")
 
+# %% one number instead of three: how far to go to what the first pass names
+chapter.section("between")
+dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
+between, alpha, right = few_shot.by_first_pass(model, tokenizer, task, mixed, shots, dispatcher)
+print("from the equal mixture to the named experts   shots, %")
+for part, share in sorted(zip(few_shot.FAR, right)):
+    print(f"{part:<46.2f}{100 * share:>8.0f}")
+print(f"{'base model':<46}{100 * right[-1]:>8.0f}")
+print("taken: " + " ".join(f"{a:+.2f}" for a in alpha.tolist()))
+
 # %% scored on test questions, beside what needs no search
 chapter.section("test")
 arms = {"base": {}, "uniform alpha": adapt.mixture(mixed, [1 / 3] * 3), "found alpha": expert,
-        "reasoning expert": mixed[adapt.MIXED.index("reasoning")]}
+        "between": between, "reasoning expert": mixed[adapt.MIXED.index("reasoning")]}
 # all arms at once: every row of a batch has its own z
 asked = [e.prompt for e in test] * len(arms)
 texts = evaluate.answers(model, tokenizer, asked, task.max_tokens, opener=task.opener, label="test",
@@ -142,9 +152,9 @@ for name, r in rewards.items():
     gain = [100 * v for v in evaluate.paired_difference(r, rewards["base"])]
     print(f"{name:<17}{evaluate.percent(sum(r), N):<32}" + ("" if name == "base" else
           "minus base {:+.1f} [{:+.1f}, {:+.1f}]".format(*gain)))
-gain = [100 * v for v in evaluate.paired_difference(rewards["found alpha"],
-                                                    rewards["uniform alpha"])]
-print("found minus uniform {:+.1f} [{:+.1f}, {:+.1f}]".format(*gain))
+for name in ("found alpha", "between"):
+    gain = [100 * v for v in evaluate.paired_difference(rewards[name], rewards["uniform alpha"])]
+    print(name, "minus uniform {:+.1f} [{:+.1f}, {:+.1f}]".format(*gain))
 
 chapter.section("cost")
 print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient steps: 0; "
@@ -154,8 +164,9 @@ print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient s
 fig, ax = plots.panel("Ten examples find a mixture that beats the base model,\n"
                       "but not the one right expert", (8, 4.4))
 WHO = {"base": "base model", "uniform alpha": "all three experts,\nmixed equally",
-       "found alpha": "mixture found\nby search", "reasoning expert": "right expert\nalone"}
-colours = plots.OF["base"], plots.OF["uniform alpha"], plots.OF["search"], plots.OF["expert"]
+       "found alpha": "mixture found\nby search", "between": "first pass\nand examples",
+       "reasoning expert": "right expert\nalone"}
+colours = [plots.OF[of] for of in ("base", "uniform alpha", "search", "search", "expert")]
 plots.score_bars(ax, [(WHO[arm], sum(rewards[arm]), colour)
                       for arm, colour in zip(WHO, colours)], N)
 chapter.save(fig, "08_mix_by_search")

@@ -22,7 +22,7 @@ from t2mini.lab.plots import in_words  # noqa: E402
 # questions: of fewer the interval of a difference means little, and none is shown
 FEW = 30
 PAGE = HERE / "results" / "README.md"
-PLACE = re.compile(r"<!-- (?P<name>[a-z0-9]+)(?P<tasks>(?: (?!minus)\S+)*)"
+PLACE = re.compile(r"<!-- (?P<name>[a-z0-9-]+)(?P<tasks>(?: (?!minus)\S+)*)"
                    r"(?: minus (?P<arm>[^>]+?))? -->\n"
                    r".*?<!-- end -->", re.DOTALL)
 

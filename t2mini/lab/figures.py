@@ -49,7 +49,7 @@ SURVIVES = ("An expert survives weights in 8 bits, not in 3;\n"
 
 # of rows that are too many for one picture: those that its message is about (the table has all)
 MIXTURES = ("base", "prompt", "classifier", "uniform alpha", "random alpha", "cem",
-            "cem per matrix", "cem on likelihood", "best single expert")
+            "cem per matrix", "best single expert", "first pass and examples")
 SHOWN = {"recipe": lambda r: r["task"] == "math",
          "unseen": lambda r: r["arm"] in MIXTURES,
          "transfer": lambda r: r["base"] == "the same",

@@ -21,7 +21,8 @@ DARK = "#444444"
 OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORANGE, "full": DARK,
       "shuffled": PINK, "ia3": SKY, "prompt": SKY, "classifier": BLUE, "CEM": GREEN,
       "search": GREEN, "uniform alpha": YELLOW, "random alpha": YELLOW, "in context": DARK,
-      "best single expert": PINK, "second run": SKY, "options hidden": DARK, "other form": DARK}
+      "best single expert": PINK, "first pass and examples": GREEN,
+      "second run": SKY, "options hidden": DARK, "other form": DARK}
 
 # arms and tasks in words, where a name in a results file is short
 WORDS = {

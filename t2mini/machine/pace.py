@@ -28,7 +28,8 @@ class Pace:
     def left(self, step):
         """Seconds for what is still to come. Medians: one step that had to wait does not count."""
         updates = self.steps - step
-        validations = -(-updates // self.val_every)
+        due = {*range(self.val_every, self.steps + 1, self.val_every), self.steps}
+        validations = sum(at >= step for at in due)         # this update's comes behind its line
         seconds = updates * median(self.updates[-LAST:])
         if self.validations:
             seconds += validations * median(self.validations[-LAST:])
