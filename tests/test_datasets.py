@@ -586,7 +586,10 @@ DIFFERENT = [
     # BREAKS row 4: letters whose values lie on a line
     ("2y", "x+z"), ("x-y", "a-b"), ("a+d", "b+c"), ("2b", "a+c"), ("m", r"\frac{a+y}{2}"),
     ("x-a", "23"), ("z-x", "2(b-a)"), ("3b-2a", "d"), ("b-a", r"\frac{997}{1009}"),
-    ("a", r"\frac{106716}{1009}"), ("x = y", "2x = y + z"), ("ab", "cd"), ("(y-x)^2", "(b-a)^2")]
+    ("a", r"\frac{106716}{1009}"), ("x = y", "2x = y + z"), ("ab", "cd"), ("(y-x)^2", "(b-a)^2"),
+    (r"\frac{A}{B}", r"\frac{a}{b}"), (r"\sqrt{A}", r"\sqrt{a}"), (r"\sqrt[3]{-8}", "2")]
+SAME += [(r"\sqrt[3]{-8}", "-2"), (r"\sqrt[3]{-\frac{8}{27}}", r"-\frac{2}{3}"),
+         (r"\text{Yes}", r"\text{yes}"), (r"\sqrt{x^2}", "x")]
 
 
 @pytest.mark.parametrize("got, gold, want",

@@ -29,6 +29,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         server, name = self.server, self.path.rsplit("/", 1)[1]
+        if server.mode == "redirect" and "/cdn/" not in self.path:
+            self.send_response(302)         # the hash is sent here alone, as the hub does
+            self.send_header("X-Linked-Etag", hashlib.sha256(b"another file").hexdigest())
+            self.send_header("Location", f"/cdn/{name}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         server.seen.append((name, self.headers.get("Range")))
         if name not in FILES:
             return self.send_error(404)
@@ -41,7 +47,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.send_error(416)
         self.send_response(206 if start else 200)
         self.send_header("ETag", etag)
-        self.send_header("X-Linked-Etag", hashlib.sha256(FILES[name]).hexdigest())
+        if server.mode != "redirect":
+            self.send_header("X-Linked-Etag", hashlib.sha256(FILES[name]).hexdigest())
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         rest = body[start:]
@@ -99,9 +106,12 @@ def test_resuming_starts_over_when_it_must(hub, mode):
         Hub.do_GET = real
 
 
-def test_wrong_bytes_are_refused(hub, tmp_path):
-    """Fails if a file whose sha256 is not the hub's is kept under its final name."""
-    hub.mode = "corrupt"
+@pytest.mark.parametrize("mode", ["corrupt", "redirect"])
+def test_wrong_bytes_are_refused(hub, tmp_path, mode):
+    """Fails if a file whose sha256 is not the hub's is kept under its final name, or the hash is
+    not read where the hub sends it: with the redirect to where the file lies.
+    """
+    hub.mode = mode
     with pytest.raises(d.DownloadError, match="wrong sha256"):
         hub.get()
     assert not list((tmp_path / "toy").glob("*.json"))

@@ -13,6 +13,7 @@ import t2mini
 from t2mini.formats import export as export_file
 from t2mini import svf
 from t2mini.cli import verbs
+from t2mini.machine import files
 from t2mini.formats import tokenizer
 from t2mini.formats.export import export, tokenizer_files
 
@@ -141,6 +142,21 @@ def test_nothing_is_overwritten_and_nothing_half_done(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     assert written(model, GOLDEN / "llama", tmp_path / "empty") == tmp_path / "empty"
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path, monkeypatch):
+    """Fails if everything is computed and then lost because --out is a link, or the folder that a
+    reader stands in is replaced under them.
+    """
+    model, expert = tuned(GOLDEN / "llama")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    written(model, GOLDEN / "llama", files.claim(tmp_path / "link", "folder"), expert, META)
+    assert (tmp_path / "empty" / "model.safetensors").exists() and (tmp_path / "link").is_symlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="the folder that you are in"):
+        files.claim(".", "folder")
 
 
 def test_weights_that_are_not_finite_are_not_exported(tmp_path):

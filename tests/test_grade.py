@@ -210,6 +210,8 @@ FOUR = ("dog", "hot dog", "sofa", "ice")
     ("If the answer is dog, that makes no sense. So sofa.", None),
     # denied with "be"
     ("It can't be a dog.", None), ("It cannot be the dog, so it must be the sofa.", 2),
+    ("The sofa cannot be eaten.", None), ("The sofa can't be eaten, but ice.", 3),
+    ("Ice can be eaten.", 3),
     # articles, the pronoun, letters and digits that are no options
     ("A cat is an animal.", None), ("I think so", None), ("the answer is a cat", None),
     ("The answer is a sofa", 2), ("The answer is I", None), ("The answer is E", None), ("1", None),
@@ -362,6 +364,8 @@ def test_normal_and_splits():
     assert normal(" The Apple. ") == "apple" == normal("**apple**")
     assert normal("\u201cAn  Apple\u201d!") == "apple" == normal('the "apple"')
     assert normal("Ann\nLee") == "ann lee"
+    assert normal(".5") == "0.5" == normal("0.5") and normal("($.5).") == "$0.5"
+    assert normal("...5") == "5" == normal("5.") and normal("v.5") == "v.5"
     assert normal("Theo") == "theo" and normal("don't") == "don't" and normal("?!") == ""
     a, b = (Example(p, "1", "number", key="same") for p in ("one wording", "another"))
     assert split_of(a) == split_of(b)

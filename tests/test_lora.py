@@ -338,6 +338,7 @@ def test_experts_of_several_methods_one_after_the_other(call, home, tiny_folder)
             fresh = t2mini.load(tiny_folder, dtype="float32")[0]
             with t2mini.use(fresh, name):
                 alone[name] = fresh(IDS)
+            assert not svf.layers(fresh)                    # of no method: it had none
         for name in ("l", "strong", "z", "wide", "strong", "l", "i", "z"):
             z = experts.read_expert(home / "out" / f"{name}.safetensors")
             with t2mini.use(model, name):
@@ -385,3 +386,6 @@ def test_a_mixture_of_lora_experts_is_the_sum_of_their_changes(family):
             torch.testing.assert_close(
                 layer.folded - layer.W, 0.5 * changes[0][n] - 2 * changes[1][n],
                 rtol=1e-4, atol=1e-4)
+    for other in ({n: t for n, t in two[0].items() if ".0." not in n}, {}):
+        with pytest.raises(ValueError, match="on the same matrices"):   # not without a word
+            lora.mix([other, two[1]], [0.5, 0.5])

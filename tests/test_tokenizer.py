@@ -377,6 +377,39 @@ def test_default_system_messages_of_other_formats(capsys):
     assert not capsys.readouterr().err
 
 
+TURNS = r"""{% for message in messages %}{% set content = message['content'] %}
+{% if loop.index0 == 0 and system_message is defined %}
+{% set content = '<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + content %}{% endif %}
+{% if message['role'] == 'user' %}{{ '[INST] ' + content + ' [/INST]' }}{% endif %}{% endfor %}"""
+CHOICE = r"""{% if messages[0]['role'] == 'system' %}
+{% set system_message = messages[0]['content'] %}
+{% elif WANTED == true and not '<<SYS>>' in messages[0]['content'] %}
+{% set system_message = 'Be kind.' %}{% else %}{% set system_message = false %}{% endif %}"""
+
+
+@pytest.mark.parametrize("before, want", [
+    ("{% set system_message = 'Be kind.' %}", "Be kind."),
+    (CHOICE.replace("WANTED", "true"), "Be kind."), (CHOICE.replace("WANTED", "false"), None)])
+def test_a_default_message_that_the_turn_is_put_together_with(before, want, capsys):
+    """Fails if a default message is lost, without a word, where a template sets the user's turn
+    together in a variable; or is taken where the template's maker has switched it off.
+    """
+    assert chat_format(before + TURNS) == ("llama2", want, "")
+    assert not capsys.readouterr().err
+
+
+def test_a_turn_that_only_the_assistant_ends_is_not_zephyr(capsys):
+    """Fails if Tulu's format, whose user turns have no end mark, is written as Zephyr's."""
+    user = "{{ '<|user|>\\n' + message['content']%s }}"
+    rest = ("{% else %}{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}"
+            "{{ '<|assistant|>' }}")
+    start = "{% if message['role'] == 'user' %}"
+    assert chat_format(start + user % " + eos_token" + rest)[0] == "zephyr"
+    assert not capsys.readouterr().err
+    assert chat_format(start + user % "" + rest)[0] is None
+    assert "plain text" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("template", [
     r"{{ '<|im_start|>system\nToday is ' + date + '.<|im_end|>' }}",
     r"{{ '<|im_start|>system\n' + (message or 'You are a bot.') + '<|im_end|>' }}",
@@ -568,6 +601,17 @@ def test_added_tokens_that_are_not_special_are_shown(tmp_path):
              {"id": 601, "content": "<x>", "special": True}]
     t = from_folder(folder_of(tmp_path, added_tokens=SPEC["added_tokens"] + added))
     assert t.decode([600, 601, *t.encode("a")]) == "<think>a" and len(t.encode("<think>")) > 1
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", "<|endoftext|>"])
+def test_what_ends_an_answer_is_never_part_of_it(tmp_path, mark):
+    """Fails if a stop token that its file does not call special is printed behind every answer,
+    where right ones then earn nothing.
+    """
+    added = [{**t, "special": t["content"] != mark} for t in SPEC["added_tokens"]]
+    assert mark in [t["content"] for t in added]
+    t = from_folder(folder_of(tmp_path, added_tokens=added))
+    assert t.decode([*t.encode("Paris"), t.control[mark]]) == "Paris"
 
 
 def test_a_quotation_that_the_opener_opens_ends_with_its_closing_mark(trained):

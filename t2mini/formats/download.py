@@ -275,15 +275,24 @@ def fetch(url, target, say, known=None, attempts=3):
     return got
 
 
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows the hub to where a large file lies, and keeps the hash that the hub sent along."""
+    linked = ""
+
+    def redirect_request(self, request, reply, code, message, headers, url):
+        self.linked = self.linked or headers.get("X-Linked-Etag", "")
+        return super().redirect_request(request, reply, code, message, headers, url)
+
+
 def stream(url, part, tag, say):
     """Append what is missing of url to `part`. -> the hub's sha256 of the file, or None. EOFError
     if it broke off."""
     have = part.stat().st_size if part.exists() and tag.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "t2mini"})
+    request, hub = urllib.request.Request(url, headers={"User-Agent": "t2mini"}), Redirects()
     if have:                                                # only if it is still the same file
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", tag.read_text())
-    with received(urllib.request.urlopen, request, timeout=30) as reply:
+    with received(urllib.request.build_opener(hub).open, request, timeout=30) as reply:
         if reply.status != 206:
             have = 0
         if not have:                # the old part goes before the new tag comes: a kill in between
@@ -292,7 +301,7 @@ def stream(url, part, tag, say):
             if etag := reply.headers.get("ETag", ""):
                 tag.write_text(etag)
         size = int(reply.headers.get("Content-Length") or 0) + have
-        linked = (reply.headers.get("X-Linked-Etag") or "").strip('"')
+        linked = (hub.linked or reply.headers.get("X-Linked-Etag") or "").strip('"')
         at = append(reply, part, have, size, say)
     if at < size:
         raise EOFError(f"the connection broke off at {at:,} of {size:,} bytes")

@@ -37,7 +37,7 @@ def export(out, source, tensors, cfg, dtype, adapter=None):
     adapter   {name, base_sha256, z: dict name -> z, sigma: dict name -> S, facts: dict} of an SVF
               expert
     """
-    source, out = locate(source), expand(out)
+    source, out = locate(source), expand(out).resolve()     # of a link the folder that it leads to
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder; choose another --out")
     described = described_by_folder(source) if source.is_dir() else described_by_gguf(source, cfg)

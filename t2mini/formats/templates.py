@@ -77,7 +77,8 @@ def format_name(template):
         return "llama3"
     if "[INST]" in template:
         return "llama2" if "<<SYS>>" in template else "mistral"
-    if "<|user|>" in template and "<|assistant|>" in template and "eos_token" in template:
+    # others that begin turns so end only the assistant's with it
+    if re.search(r"<\|user\|>[^%]*\beos_token\b", template) and "<|assistant|>" in template:
         return "zephyr"
     return None
 
@@ -148,8 +149,10 @@ def statement(body, branches, values, alive):
     if word in ("endif", "endfor") and branches:
         return None in branches.pop()
     if word == "set" and alive and len(body) > 3 and body[2] == ("=", False):
-        sure = None not in [now for now, _ in branches]
-        values[body[1][0]] = written(body[3:], values) if sure else CODE
+        name, value = body[1][0], written(body[3:], values)
+        if None in [now for now, _ in branches]:            # it may be this one or an earlier one
+            value = values.get(name, "") + CODE + value + CODE
+        values[name] = value[-LONGEST:]
     return False
 
 
@@ -182,7 +185,10 @@ def holds(atom):
     code = [value for value, quoted in atom if not quoted]
     if ("system", True) in atom and code.count("==") + code.count("!=") == 1:
         return "!=" in code                                 # of the role of some message
-    known = {"tools": False, "not tools": True, "tools is not none": False, "tools is none": True}
+    if ("<<SYS>>", True) in atom and "in" in code:          # of the user's message
+        return "not" in code
+    known = {"tools": False, "not tools": True, "tools is not none": False, "tools is none": True,
+             "true == true": True, "false == true": False}      # a choice that its maker has made
     return known.get(" ".join(code))
 
 

@@ -70,7 +70,9 @@ class Tokenizer:
         self.control, self.stop_ids = control, frozenset(stop_ids)
         self.bpe = bpe or byte_pairs(tokens, PATTERNS[pattern], top)
         self.known = frozenset(tokens)
-        self.shown = {control[text]: text.encode() for text in shown}
+        # what ends an answer is no part of it, whatever a file says
+        shown = {control[text]: text for text in shown if text not in MARKS}
+        self.shown = {i: text.encode() for i, text in shown.items() if i not in self.stop_ids}
         missing = [c for c in CHATS.get(chat, ()) if c not in control]
         if missing:
             raise ValueError(f"the chat format {chat} needs the token {missing[0]!r}, which this "

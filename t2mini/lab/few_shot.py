@@ -81,7 +81,7 @@ def by_gradient(model, tokenizer, task, experts, shots, goal="reward", per_matri
     optimizer = torch.optim.Adam([alpha], lr=RATE)
     golds = gold_groups(tokenizer, task, shots) if goal == "gold" else []
     history = []
-    try:
+    with svf.using(model, {}):                              # afterwards it runs on what it did
         for step in range(steps):
             svf.set_z(model, mixed(experts, names, alpha))
             if goal == "gold":
@@ -97,8 +97,6 @@ def by_gradient(model, tokenizer, task, experts, shots, goal="reward", per_matri
             with torch.no_grad():
                 alpha.clamp_(LOW, HIGH)
         return mixed(experts, names, alpha), alpha.detach().clone(), history
-    finally:
-        svf.reset(model)
 
 
 def mixed(experts, names, alpha):
@@ -140,7 +138,10 @@ def gradient(model, groups, advantage, temperature):
         stats = reinforce.policy_gradient(
             model, [groups[i] for i in part], [advantage[i] for i in part], temperature, norm)
         loss += stats["loss"]
-    return loss, {name: p.grad for name, p in z.items()}
+    found = {name: p.grad for name, p in z.items()}
+    for p in z.values():
+        p.grad = None
+    return loss, found
 
 
 def to_alpha(experts, names, dz, per_matrix):

@@ -264,6 +264,8 @@ def refuse_strangers(path, kind):
     if kind == "folder":
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise ValueError(f"{path} is not {name}; choose another output")
+        if path.resolve() == Path.cwd():                    # it will be replaced by the new one
+            raise ValueError(f"{path} is the folder that you are in; choose another output")
         return
     if path.is_dir() or path.name in ("", "..") or str(path).endswith(os.sep):
         raise ValueError(f"{path} is a folder; give the name of a file")

@@ -31,8 +31,9 @@ class Example:
     calls    hidden tests (code): a tuple of (arguments, expected value); `name` is the function's
              name
     check    how the values that come back are judged: "" close and of like type, "==" as Python
-             does, or a program whose verdict(*values) is run in a sandbox of its own; before and
-             after: program text around the answer's (code)
+             does, or a program whose verdict(values, asked) is run in a sandbox of its own, with
+             what each call gave and was asked; before and after: program text around the answer's
+             (code)
     """
     prompt: str
     answer: str
@@ -70,9 +71,10 @@ def to_number(text):
 
 
 def normal(text):
-    """Lower case, no outer punctuation, articles dropped: 'An Apple.' -> 'apple'."""
+    """Lower case, no outer punctuation, articles dropped: 'An Apple.' -> 'apple'; '.5' is '0.5'."""
     outer = " \t\n.,;:!?\"'`*()[]\u2018\u2019\u201c\u201d"
-    text = re.sub(r"\s+", " ", text.lower()).strip(outer)
+    text = re.sub(r"^(\W*?)(?<![.\w])\.(?=\d)", r"\g<1>0.", text.lower())
+    text = re.sub(r"\s+", " ", text).strip(outer)
     return re.sub(r"^(?:a|an|the) ", "", text).strip(outer)
 
 

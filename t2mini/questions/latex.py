@@ -302,7 +302,8 @@ def same_parts(a, b):
 def same_entry(a, b):
     """One entry against one: equal texts, equations with equal sides, or equal values."""
     plain = [re.sub(r"\s(?!\d)|(?<!\d)\s", "", e) for e in (a, b)]
-    plain = [e.lower() if re.search(r"[a-zA-Z]{3}", e) else e for e in plain]
+    words = [re.sub(r"\\[a-zA-Z]+", "", e) for e in plain]
+    plain = [e.lower() if re.search(r"[a-zA-Z]{3}", w) else e for e, w in zip(plain, words)]
     if plain[0] == plain[1] or plain[0].strip("()") == plain[1].strip("()") != "":
         return True
     gold = b
@@ -445,7 +446,8 @@ class Formula:
 
 
 def letter(name, salt):
-    """A letter's value: an odd fraction that nobody can foresee who does not know the salt."""
+    """A letter's value: an odd fraction that nobody can foresee who does not know the salt. It is
+    positive, as answers with roots take their letters to be: \\sqrt{x^2} is x."""
     digest = hashlib.sha256(f"{name} {salt}".encode()).digest()
     return Fraction(int.from_bytes(digest[:2], "big") + 10_007, digest[2] + 757)
 
@@ -460,9 +462,12 @@ def bounded(v, times=1):
 
 
 def root(v, degree):
-    """The degree-th root: exact where it is a fraction, else complex."""
+    """The degree-th root: exact where it is a fraction, of a negative one the real cube root, else
+    complex."""
     if degree not in (2, 3, 4):
         raise ValueError("root")
+    if degree == 3 and isinstance(v, Fraction) and v < 0:
+        return -root(-v, degree)
     if isinstance(v, Fraction) and v >= 0:
         above, below = (round(float(n) ** (1 / float(degree))) for n in v.as_integer_ratio())
         exact = Fraction(above, below)
