@@ -24,7 +24,9 @@ from .machine.text import streamed
 def rows_of(model, experts, which):
     """A block for a batch whose row b runs on experts[which[b]], with its svf.Rows; with None where
     which is None."""
-    return nullcontext() if which is None else svf.per_row(model, experts, which)
+    if which is None:
+        return nullcontext()
+    return svf.per_row(model, experts, which)
 
 
 def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="",

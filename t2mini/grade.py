@@ -22,7 +22,6 @@ FIRST = rf"(?i)(?<![\w.,]){NUMBER}(?: \d+(?=/))?"
 CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
 ASIDE = rf"(?i)\b(?:out of|not)(?: =)? {NUMBER}"                  # no answer: 8 out of 12; 5, not 6
-WITHIN = rf"({NUMBER}[^.,:;!?\n\d=]*) (?:in|on|after) {NUMBER}"     # 36 games in 4 weeks
 ANNOUNCED = r"(?:(?<!to )(?<!can )answer\b(?:[^.\n\d=:]{0,40} is\b)?|####)(?:\s*[:=]){0,2}"
 CLAUSE = r"(?:(?!\b(?:because|since|as|if|when)\b)[^.,;!?\n])"     # up to a comma or a reason
 VERB = r"\b(?:is|are|ha[sd]|have|makes?|equals?|gives?|gets?|holds?|costs?)"
@@ -32,8 +31,9 @@ def find_number(text):
     """The number a reader would take as the answer, or None.
 
     In this order: inside the last \\boxed{}; after "answer is" / "answer:" / "####"; the last
-    "= N", or one in bold; a number the text opens with; the last number, but of "36 games in 4
-    weeks" the first. A sum that is not worked out, a range, a date and 2 1/2 hold no answer.
+    "= N", or one in bold; a number the text opens with; the last number. Without the question "36
+    games in 4 weeks" reads 4: nobody can tell it from "9 pages a day, so in 4 days". A sum that is
+    not worked out, a range, a date, 2 1/2 and the numbering of a list hold no answer.
     """
     if (boxed := latex.find_boxed(text)) is not None:
         return latex.to_number(boxed)
@@ -46,8 +46,7 @@ def find_number(text):
     equal = re.findall(rf"=\s*{ONE}", text)
     # "3 boxes of 4 make 12" and "3 cats have 12 legs" open with a number that is not the answer
     opening = re.findall(rf"\A\W{{0,3}}?{ONE}(?!{CLAUSE}*{VERB} {NUMBER})", text)
-    for found in (marked, equal, opening,
-                  re.findall(ONE, re.sub(WITHIN, r"\1", text))):
+    for found in (marked, equal, opening, re.findall(ONE, text)):
         if found:
             return to_number(found[-1])
     return None

@@ -150,6 +150,6 @@ def test_the_page_says_how_far_held_out_goes(capsys):
     """Fails if the intervals over situations and kinds on the results page are not those that its
     command prints, or the scores are of other questions than today's."""
     page = tables.PAGE.read_text(encoding="utf-8")
-    for show in (held_out.situations, held_out.kinds):
+    for show in (held_out.situations, held_out.kinds, held_out.overlap):
         show()
         assert f"```text\n{capsys.readouterr().out}```" in page

@@ -9,7 +9,7 @@ import pytest
 from conftest import CONTROL, soon
 
 from t2mini.formats.spm import MergeEncoder, by_pairs
-from t2mini.formats.templates import chat_format
+from t2mini.formats.templates import chat_format, flat
 from t2mini.formats.tokenizer import (MAX_CHARS, PATTERNS, Tokenizer, byte_alphabet, check_merges,
                                       from_folder, from_gguf)
 
@@ -394,8 +394,17 @@ def test_a_default_message_that_the_turn_is_put_together_with(before, want, caps
     """Fails if a default message is lost, without a word, where a template sets the user's turn
     together in a variable; or is taken where the template's maker has switched it off.
     """
-    assert chat_format(before + TURNS) == ("llama2", want, "")
+    for trimmed in ("content", "content.strip()", "content | trim"):
+        turns = TURNS.replace("+ content + ' [/INST]'", f"+ {trimmed} + ' [/INST]'")
+        assert chat_format(before + turns) == ("llama2", want, "")
     assert not capsys.readouterr().err
+
+
+def test_a_template_that_doubles_a_variable_takes_no_time(capsys):
+    """Fails if a text grows with every line of a template that somebody made to grow."""
+    doubled = "{% if x %}{% set a = 'b' %}" + "{% set a = a + a %}" * 3000 + "{{ a + a + a }}" * 9
+    assert chat_format("<|im_start|>" + doubled)[0] == "chatml"
+    assert len(flat(doubled)) < 9 * 3 * 21_000
 
 
 def test_a_turn_that_only_the_assistant_ends_is_not_zephyr(capsys):

@@ -1,5 +1,5 @@
 """
-How far "held out" goes: `python tutorials/held_out.py` (a few seconds, no model; it reads
+How far "held out" goes: `python tutorials/held_out.py` (ten seconds, no model; it reads
 results/foundation.jsonl). With `--data=DIR` for easy-VQA, too (results/sight.json).
 
 Situations: a split holds situations (kinds with numbers, clues or parameters) that no other split
@@ -7,13 +7,15 @@ Situations: a split holds situations (kinds with numbers, clues or parameters) t
             them for more than they are: the one over situations draws whole situations.
 Kinds:      unseen tasks have few kinds of questions. An interval over questions tells what other
             questions of these kinds would change; one over kinds, what other kinds would.
+Overlap:    a search learns from ten examples, and is scored on other questions. Are they of the
+            same kinds? With a tenth of the situations for each they were not.
 Images:     easy-VQA asks ten questions about an image, and of a thousand images in 107 wordings.
 """
 import argparse
 import json
 import random
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -21,6 +23,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]    # so that it works from a plain 
 
 import foundation     # noqa: E402
 from t2mini import evaluate, tasks     # noqa: E402
+from t2mini.questions.example import split_of     # noqa: E402
 
 
 def measured():
@@ -80,6 +83,24 @@ def kinds():
             print(line(task, who, minus, [e.kind for e in asked]))
 
 
+def shared(task, buckets, n=3000):
+    """Of the kinds of val questions and of test questions, the share that both have."""
+    rng = random.Random(0)
+    drawn = [task.make(rng) for _ in range(n)]
+    val, test = (Counter(e.kind for e in drawn if split_of(e, buckets) == split)
+                 for split in ("val", "test"))
+    return sum(min(val[kind] / val.total(), test[kind] / test.total()) for kind in val)
+
+
+def overlap():
+    """Print how much the kinds of a search's examples and of the scored questions overlap."""
+    print("kinds that examples and scores share    a tenth for each   a third for each (now)")
+    for name in ("math-unseen", "code-unseen", "reasoning-unseen"):
+        task = tasks.get(name)
+        tenth, now = (f"{100 * shared(task, of):.0f} %" for of in (10, task.buckets))
+        print(f"{name:<40}{tenth:<19}{now}")
+
+
 def images(data):
     """Print what the vision expert gains on easy-VQA, of the folder `data`, over whole images and
     over whole wordings."""
@@ -98,6 +119,7 @@ if __name__ == "__main__":
     folder = parser.parse_args().data
     situations()
     kinds()
+    overlap()
     if folder:
         try:
             images(folder)

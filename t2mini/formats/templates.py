@@ -28,6 +28,7 @@ SYSTEM_TURN = {
 LLAMA31 = "Cutting Knowledge Date: December 2023"
 DATES = f"{LLAMA31}\nToday Date: 26 Jul 2024\n\n"
 LONGEST = 200_000  # characters of a template; known ones have 10,000 at most
+MOST = 20_000  # characters that a variable, or an expression, is followed to
 
 CODE = "\ue000"                             # stands for what code writes that is not known
 TAG = re.compile(r"\{([{%#])([-+]?)")
@@ -77,9 +78,11 @@ def format_name(template):
         return "llama3"
     if "[INST]" in template:
         return "llama2" if "<<SYS>>" in template else "mistral"
-    # others that begin turns so end only the assistant's with it
-    if re.search(r"<\|user\|>[^%]*\beos_token\b", template) and "<|assistant|>" in template:
-        return "zephyr"
+    if "<|user|>" in template and "<|assistant|>" in template and "eos_token" in template:
+        # others (Tulu) begin turns so, too, and end only the assistant's with that token
+        turns = re.findall(r"<\|user\|>([^%]*)", template)
+        if not any("content" in t and not re.search("eos_token|</s>", t) for t in turns):
+            return "zephyr"
     return None
 
 
@@ -152,7 +155,7 @@ def statement(body, branches, values, alive):
         name, value = body[1][0], written(body[3:], values)
         if None in [now for now, _ in branches]:            # it may be this one or an earlier one
             value = values.get(name, "") + CODE + value + CODE
-        values[name] = value[-LONGEST:]
+        values[name] = value[-MOST:]
     return False
 
 
@@ -197,8 +200,13 @@ def written(tokens, values):
     other operand, around a sentence that it may write."""
     out = ""
     for operand in split(tokens, "+", "~"):
-        value, quoted = operand[0] if len(operand) == 1 else (None, False)
-        if quoted or value in values:
+        if len(out) > MOST:
+            break
+        value, quoted = operand[0] if operand else (None, False)
+        behind = [word for word, _ in operand[1:]]
+        if not quoted and behind in (["(", ")"], ["|", "trim"]):
+            value, behind = value.removesuffix(".strip"), []    # content.strip(), content | trim
+        if not behind and (quoted or value in values):
             out += value if quoted else values[value]
             continue
         sentences = [text for text, quoted in operand if quoted and " " in text.strip()]

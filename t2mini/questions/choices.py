@@ -8,8 +8,7 @@ from .example import to_number
 LETTERS = "ABCDEFGHIJ"
 NO = r"(?:[Nn]o|n')t "
 NOT_DENIED = "".join(rf"(?<!{NO}{be}{a})" for be in ("", "be ") for a in ("", "a ", "an ", "the "))
-REFUSED = (r",?(?: which)? (?:(?:is|are|was)(?:n't| not| wrong| incorrect| false)"
-           r"|can(?:'t|not| not))\b")
+REFUSED = r",?(?: which)? (?:is|are|was)(?:n't| not| wrong| incorrect| false)\b"
 
 
 def bare(text):

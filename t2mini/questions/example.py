@@ -73,7 +73,7 @@ def to_number(text):
 def normal(text):
     """Lower case, no outer punctuation, articles dropped: 'An Apple.' -> 'apple'; '.5' is '0.5'."""
     outer = " \t\n.,;:!?\"'`*()[]\u2018\u2019\u201c\u201d"
-    text = re.sub(r"^(\W*?)(?<![.\w])\.(?=\d)", r"\g<1>0.", text.lower())
+    text = re.sub(r"^(\W*?)(?<![.\w])\.(?=\d+\W*$)", r"\g<1>0.", text.lower())
     text = re.sub(r"\s+", " ", text).strip(outer)
     return re.sub(r"^(?:a|an|the) ", "", text).strip(outer)
 

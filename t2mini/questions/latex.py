@@ -302,7 +302,7 @@ def same_parts(a, b):
 def same_entry(a, b):
     """One entry against one: equal texts, equations with equal sides, or equal values."""
     plain = [re.sub(r"\s(?!\d)|(?<!\d)\s", "", e) for e in (a, b)]
-    words = [re.sub(r"\\[a-zA-Z]+", "", e) for e in plain]
+    words = [re.sub(r"\\(?:[dt]?frac|sqrt|cdot|times|left|right|pi|pm)", "", e) for e in plain]
     plain = [e.lower() if re.search(r"[a-zA-Z]{3}", w) else e for e, w in zip(plain, words)]
     if plain[0] == plain[1] or plain[0].strip("()") == plain[1].strip("()") != "":
         return True
