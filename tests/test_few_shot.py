@@ -155,16 +155,20 @@ def test_the_number_of_steps_is_that_of_the_caller(mixed_from, monkeypatch):
         assert len(found["history"]) == steps
 
 
-def test_by_first_pass_goes_from_the_equal_mixture_to_what_is_named(mixed_from, monkeypatch):
+@pytest.mark.parametrize("scores, taken", [
+    ([(0.5, -2.0), (0.5, -1.0), (0.25, -0.1), (0.75, -1.0), (0.0, -9.0), (0.25, 0.0)], 0),
+    ([(0.25, -2.0), (0.5, -1.0), (0.75, -1.0), (0.75, -0.5), (0.0, -9.0), (0.25, 0.0)], 3),
+    ([(0.0, -9.0), (0.25, -1.0), (0.25, -1.0), (0.25, -0.5), (0.0, -9.0), (0.5, 0.0)], 5)])
+def test_by_first_pass_goes_from_the_equal_mixture_to_what_is_named(mixed_from, monkeypatch,
+                                                                    scores, taken):
     """Fails if votes are counted for another expert, an "other" for any, the candidates are not
-    those between, the best on the shots is not taken, or no base model is tried.
+    those between, one more right example decides, the likelier of equals does not, or no base
+    model is tried.
     """
     model, tokenizer, experts, task, shots = mixed_from
-    said = iter(["code", "math", "code", "other"])
+    said, tried = iter(["code", "math", "code", "other"]), []
     monkeypatch.setattr(few_shot.adapt, "route", lambda m, t, questions, dispatcher: [
         few_shot.adapt.Route(next(said), "", {}) for _ in questions])
-    tried, scores = [], [(0.5, -2.0), (0.5, -1.0), (0.25, -0.1), (0.5, -1.0), (0.0, -9.0),
-                         (0.25, 0.0)]
 
     def score(model, tokenizer, task, shots, mixed):
         tried.extend(mixed)
@@ -172,8 +176,8 @@ def test_by_first_pass_goes_from_the_equal_mixture_to_what_is_named(mixed_from, 
     monkeypatch.setattr(few_shot.adapt, "score_mixtures", score)
     z, alpha, right = few_shot.by_first_pass(model, tokenizer, task, experts, shots, None,
                                              names=("math", "code"))
-    line = [(0.375, 0.5), (0.4375, 0.5), (0.3125, 0.5), (0.5, 0.5), (0.25, 0.5), (0, 0)]
+    line = [(0.3125, 0.5), (0.5, 0.5), (0.4375, 0.5), (0.375, 0.5), (0.25, 0.5), (0.0, 0.0)]
     for made, wanted in zip(tried, line, strict=True):
         assert all(torch.allclose(made[k], v) for k, v in svf.mix(experts, wanted).items())
-    assert alpha.tolist() == [0.4375, 0.5] and right == [s[0] for s in scores]
+    assert tuple(alpha.tolist()) == line[taken] and right == [s[0] for s in scores]
     assert all(torch.equal(z[k], v) for k, v in svf.mix(experts, alpha.tolist()).items())
