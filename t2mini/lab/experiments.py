@@ -23,7 +23,9 @@ from . import forms as ways
 from . import larger
 from . import signal as signals
 from . import sight as visual
-from .mixing import ASKED, FEW_SHOT, FIRST_PASSES, found_on_shots, random_alpha, searched
+from . import few_shot
+from .mixing import (ASKED, FEW_SHOT, FIRST_PASSES, found_on_shots, on_the_way, random_alpha,
+                     searched)
 from .routing import PROMPT, confusion, note_of
 from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
 
@@ -144,6 +146,15 @@ def mixed_lora(lab, task, seed, arm):
     if arm == "cem":
         return searched(lab, task, seed, mixed=mixed)
     return lab.score(task, ASKED, adapt.mixture([e for e, _ in mixed], [1 / 3] * 3), widened(mixed))
+
+
+def between(lab):
+    """From the equal mixture to the right expert, on validation questions: few_shot.FAR."""
+    for k, task in enumerate(UNSEEN):
+        named = [float(j == k) for j in range(len(UNSEEN))]
+        for far in sorted(few_shot.FAR):
+            run = partial(on_the_way, lab, task, named, far)
+            yield cell(run, task=task, arm=f"{far:g} of the way")
 
 
 def shots(lab):
@@ -464,6 +475,7 @@ PUBLISHED = "the published questions"
 ALL = {e.cells.__name__: e for e in (
     Experiment("Table 1", finetune, "bars", "base, SVF, LoRA and IA3 under one budget"),
     Experiment("Table 2", unseen, "bars", "strategies and controls on tasks without an expert"),
+    Experiment("-", between, "between", "mixtures between the equal one and an expert"),
     Experiment("Table 4", ablation, "bars", "method, objective and modules",
                programs=False),
     Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),

@@ -159,16 +159,15 @@ def to_alpha(experts, names, dz, per_matrix):
 # ------------------------------------------------------------------------------ by the first pass
 def by_first_pass(model, tokenizer, task, experts, shots, dispatcher, names=tasks.MIXED, seed=0,
                   progress=lambda done, steps, value: None):
-    """The first of few mixtures, FAR and the base model, or one that is clearly better on the shots;
-    among those ties as in CEM. -> (mixed z, alpha (K,), share of shots that each has right).
+    """The first of few mixtures, FAR and the base model, or one that is clearly better on the
+    shots; ties as in CEM. -> (mixed z, alpha (K,), share of shots that each has right).
 
     Nothing is drawn, so the seed decides nothing.
     dispatcher: z of the first pass, or None to ask the base model; names: the label of each expert.
     """
     routes = adapt.route(model, tokenizer, [e.prompt for e in shots], dispatcher)
     named = np.array([[r.label == name for name in names] for r in routes]).mean(0)     # (K,)
-    equal = np.full(len(names), 1 / len(names))
-    candidates = [equal + far * (named - equal) for far in FAR] + [np.zeros(len(names))]
+    candidates = [on_the_way(named, far) for far in FAR] + [np.zeros(len(names))]
     scores = adapt.score_mixtures(model, tokenizer, task, shots,
                                   [adapt.mixture(experts, alpha) for alpha in candidates])
     right = [share for share, _ in scores]
@@ -177,6 +176,12 @@ def by_first_pass(model, tokenizer, task, experts, shots, dispatcher, names=task
         best = 0
     progress(1, 1, right[best])
     return (adapt.mixture(experts, candidates[best]), torch.as_tensor(candidates[best]), right)
+
+
+def on_the_way(named, far):
+    """alpha (K,) from the equal mixture (far = 0) to the share of votes of each expert (1)."""
+    equal = np.full(len(named), 1 / len(named))
+    return equal + far * (np.asarray(named) - equal)
 
 
 # what `adapt --by` offers beside the paper's accuracy

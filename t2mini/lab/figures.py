@@ -20,6 +20,8 @@ ORDER = (*LABELS, "unreadable")         # of labels, in rows and columns, as tab
 MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
     "unseen": "On kinds never trained on, no way to choose or mix experts is best in all three",
+    "between": "Most of the way to the right expert is where math and reasoning gain;\n"
+               "code hardly changes",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
     "shots": "Ten examples do about as well as twenty;\n"
              "three are a matter of luck",
@@ -573,6 +575,26 @@ def signal(done, path):
                   f"(of {first['samples']} answers some earn, some do not)")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, loc="upper left")
+    headline(fig, done)
+    save(fig, path)
+
+
+def between(done, path):
+    """Right answers over the way from the equal mixture to the right expert; a line per task."""
+    plt, groups = pyplot(), grouped(done["rows"])
+    fig, ax = plt.subplots(figsize=(7.6, 4.6), layout="constrained")
+    for task in dict.fromkeys(name for name, _, _ in groups):
+        found = sorted((float(arm.split()[0]), *evaluate.over_seeds(seeds)[:3])
+                       for (name, _, arm), seeds in groups.items() if name == task)
+        far, mean, low, high = 100 * np.array(found).T
+        skill = task.removesuffix("-unseen")
+        color = EXPERTS[skill]
+        ax.errorbar(far, mean, [mean - low, high - mean], fmt="o-", color=color, lw=2.2, ms=6,
+                    elinewidth=1)
+        ax.text(far[-1] + 2, mean[-1], skill, color=color, va="center", weight="bold")
+    ax.set(xlabel="how far to go from all experts mixed equally to the right one alone, %",
+           ylabel="right answers to validation questions\nof unseen kinds, %  (95 % intervals)",
+           xticks=[*far], ylim=(0, None), xlim=(-3, 118))
     headline(fig, done)
     save(fig, path)
 

@@ -6,9 +6,10 @@ from time import perf_counter
 
 import torch
 
-from .. import adapt, experts, svf, tasks
+from .. import adapt, evaluate, experts, svf, tasks
 from ..cem import HIGH, LOW
 from . import few_shot
+from .runs import SEEDS, row
 
 ASKED = 400         # test questions of an unseen task, if nothing else is said
 WITHOUT_FIRST_PASS = ("cem", "none")
@@ -26,6 +27,18 @@ def random_alpha(lab, task, seed):
     g = torch.Generator().manual_seed(seed)
     alpha = (1 / 3 + 0.5 * torch.randn(3, generator=g)).clamp(LOW, HIGH).tolist()
     return lab.arm(task, ASKED, alpha=[round(a, 4) for a in alpha])
+
+
+def on_the_way(lab, task, named, far):
+    """Validation questions, but none like the examples of a search, answered by a mixture between
+    the equal one and an expert (named: 1 for it, 0 for others). -> row"""
+    shots = {e.key for seed in SEEDS for e in lab.shots(task, seed)}
+    asked = [e for e in tasks.get(task).examples("val", 300, 7) if e.key not in shots]
+    mixed = list(experts.load(adapt.MIXED, lab.model).values())
+    with lab.running(adapt.mixture(mixed, few_shot.on_the_way(named, far))):
+        rewards = evaluate.score(lab.model, lab.tokenizer, tasks.get(task), asked[:lab.n(250)],
+                                 task)
+    return {**row(rewards), "split": "val"}
 
 
 def found_on_shots(lab, task, seed, way, n=ASKED):
