@@ -78,6 +78,7 @@ def by_first_pass(model, tokenizer, *given, **options):
     return few_shot.by_first_pass(model, tokenizer, *given, dispatcher, **options)[:2]
 
 
+QUICK_WAYS = ("best single expert", "first pass and examples")     # they search nothing
 FEW_SHOT = {
     "best single expert": best_single,
     "first pass and examples": by_first_pass,
