@@ -518,8 +518,8 @@ def test_splits_stay_apart(tiny, tmp_path):
                  for seed in experiments.SEEDS for e in made.shots(task, seed, 10)}
         trained_on = {e.key or e.prompt
                       for step in range(4) for e in t.examples("train", 12, seed=f"0/{step}")}
-        assert all(split_of(e) == "test" for e in made.examples(task, 25))
-        assert all(split_of(e) == "val" for e in made.shots(task, 0, 10))
+        assert all(split_of(e, t.buckets) == "test" for e in made.examples(task, 25))
+        assert all(split_of(e, t.buckets) == "val" for e in made.shots(task, 0, 10))
         assert not scored & shots and not scored & trained_on and not shots & trained_on
 
 

@@ -10,6 +10,7 @@ import pytest
 from test_datasets import data  # noqa: F401 (a fixture)
 
 from t2mini import evaluate, tasks
+from t2mini.lab import few_shot
 from t2mini.questions.pictures import Seen
 
 HERE = Path(__file__).resolve().parents[1] / "tutorials"
@@ -18,6 +19,7 @@ sys.path.insert(0, str(HERE))
 import foundation  # noqa: E402
 import held_out  # noqa: E402
 import tables  # noqa: E402
+import which_lead  # noqa: E402
 
 
 def test_the_page_shows_what_the_files_hold():
@@ -144,6 +146,23 @@ def test_intervals_over_images(monkeypatch, capsys):
     assert images.endswith(" of 1000") and wordings.endswith(" of 107")
     gain = images.split()[3]
     assert f"the expert's gain is {gain} [" in tables.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_rule_of_the_first_pass_is_the_best_on_validation_questions():
+    """Fails if the rule is not the one that validation chose, or the page has other numbers."""
+    page = tables.PAGE.read_text(encoding="utf-8")
+    means = {}
+    for name, start, lead in which_lead.RULES:
+        [numbers] = [line.split()[-4:] for line in page.splitlines()
+                     if line.startswith(f"{name}  ")]
+        means[start, lead] = float(numbers[-1])
+    assert max(means, key=means.get) == (few_shot.FAR[0], few_shot.CLEAR)
+    found = [100 * which_lead.expected(rewards, 0.75, 2) for rewards in
+             which_lead.measured().values()]
+    assert f"{sum(found) / 3:.1f}" == f"{means[0.75, 2]:.1f}"
+    right = {0.5: 4, 0.25: 6, 0.75: 4, 0.0: 5, 1.0: 4}
+    assert [which_lead.chosen(right, 0.75, lead) for lead in (2, 3)] == [0.25, 0.75]
+    assert which_lead.chosen(right, None, 0) == 0.25
 
 
 def test_the_page_says_how_far_held_out_goes(capsys):

@@ -161,8 +161,8 @@ print(f"answers written to search: {SHOTS * POPULATION * ITERATIONS}; gradient s
       f"seconds: {time.time() - t0:.0f}")
 
 # %% the pictures
-fig, ax = plots.panel("Ten examples find a mixture that beats the base model,\n"
-                      "but not the one right expert", (8, 4.4))
+fig, ax = plots.panel("On these 100 questions every mixture beats the base model;\n"
+                      "which one is best they cannot tell", (8, 4.4))
 WHO = {"base": "base model", "uniform alpha": "all three experts,\nmixed equally",
        "found alpha": "mixture found\nby search", "between": "first pass\nand examples",
        "reasoning expert": "right expert\nalone"}

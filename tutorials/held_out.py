@@ -73,14 +73,31 @@ def situations():
 
 
 def kinds():
-    """Print what two passes, and all experts mixed equally, gain on unseen tasks, with both
-    intervals."""
+    """Print what two passes, all experts mixed equally, and ten examples beside the first pass gain
+    on unseen tasks, with both intervals."""
     scores = measured()
     print("minus base, points                    over questions   over kinds")
     for task in ("math-unseen", "code-unseen", "reasoning-unseen"):
         for who, arm in (("two passes", "classifier"), ("mixed equally", "uniform alpha")):
             minus, asked = gains(scores, task, arm)
             print(line(task, who, minus, [e.kind for e in asked]))
+        minus, asked = with_examples(task)
+        print(line(task, "and ten examples", minus, [e.kind for e in asked]))
+
+
+def with_examples(task):
+    """What the first pass and ten examples gain on each test question, mean of the draws of the
+    examples. -> (differences, the questions)."""
+    text = (HERE / "results" / "unseen.json").read_text(encoding="utf-8")
+    rewards = defaultdict(list)
+    for row in json.loads(text)["rows"]:
+        if row["task"] == task:
+            rewards[row["arm"]].append([*map(float, row["rewards"])])
+    [base] = rewards["base"]
+    mean = [sum(drawn) / len(drawn) for drawn in zip(*rewards["first pass and examples"],
+                                                     strict=True)]
+    return ([a - b for a, b in zip(mean, base, strict=True)],
+            tasks.get(task).examples("test", len(base)))
 
 
 def shared(task, buckets, n=3000):

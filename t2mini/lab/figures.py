@@ -19,7 +19,8 @@ ORDER = (*LABELS, "unreadable")         # of labels, in rows and columns, as tab
 # what each picture says, in its title
 MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
-    "unseen": "On kinds never trained on, no way to choose or mix experts is best in all three",
+    "unseen": "On kinds never trained on, the first pass and ten examples together\n"
+              "find a mixture above the base model in all three",
     "between": "Most of the way to the right expert is where math and reasoning gain;\n"
                "code hardly changes",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
