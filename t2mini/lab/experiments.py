@@ -24,7 +24,7 @@ from . import larger
 from . import signal as signals
 from . import sight as visual
 from . import few_shot
-from .mixing import (ASKED, FEW_SHOT, FIRST_PASSES, QUICK_WAYS, found_on_shots, on_the_way,
+from .mixing import (ASKED, FEW_SHOT, FIRST_PASSES, QUICK_WAYS, found_on_shots, on_validation,
                      random_alpha, searched)
 from .routing import PROMPT, confusion, note_of
 from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
@@ -156,7 +156,7 @@ def between(lab):
     for k, task in enumerate(UNSEEN):
         named = [float(j == k) for j in range(len(UNSEEN))]
         for far in sorted(few_shot.FAR):
-            run = partial(on_the_way, lab, task, named, far)
+            run = partial(on_validation, lab, task, named, far)
             yield cell(run, task=task, arm=f"{far:g} of the way")
 
 

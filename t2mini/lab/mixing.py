@@ -29,7 +29,7 @@ def random_alpha(lab, task, seed):
     return lab.arm(task, ASKED, alpha=[round(a, 4) for a in alpha])
 
 
-def on_the_way(lab, task, named, far):
+def on_validation(lab, task, named, far):
     """Validation questions, but none like the examples of a search, answered by a mixture between
     the equal one and an expert (named: 1 for it, 0 for others). -> row"""
     shots = {e.key for seed in SEEDS for e in lab.shots(task, seed)}
