@@ -127,7 +127,7 @@ def train_expert(task, out=None, weights=None, log=print, resume=False, **settin
 
     cfg = recipe.TrainConfig(task=str(task), **settings)
     out = claim_run(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors",
-                    [locate(weights), cfg.task])
+                    [locate(weights)], task=cfg.task)
     model, tokenizer = load(weights)
     with keeping(out):
         return train.train(model, tokenizer, cfg, out, resume, experts.SVD_CACHE, log)

@@ -11,7 +11,8 @@ from .machine.text import first_line, one_line
 
 
 def main(argv=None):
-    """Run one verb. -> exit status: 0, 1 clear error, 2 wrong options, 130 after Ctrl-C."""
+    """Run one verb. -> exit status: 0, 1 clear error, 2 wrong options, 130 after Ctrl-C, 141 where
+    nobody reads on."""
     try:
         from .cli.run import run                    # here: Ctrl-C and what is missing are caught
         return run(argv)
@@ -20,7 +21,7 @@ def main(argv=None):
         return 130
     except BrokenPipeError:                         # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return 141                                  # as of a program that the closed pipe kills
     except ModuleNotFoundError as e:
         text = f"the package {e.name} is missing; run `make setup`, then use .venv/bin/python"
     except OSError as e:

@@ -62,7 +62,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
 
 def check_paths(out, task, resume):
     """ValueError where the files cannot be this run's."""
-    files.claim_run(out, [task])
+    files.claim_run(out, task=task)
     ckpt = out.with_suffix(".ckpt")
     if resume and not ckpt.exists():
         raise ValueError(f"--resume: there is no checkpoint {ckpt}; start without --resume")

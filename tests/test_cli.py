@@ -242,7 +242,7 @@ def test_adapt_by_another_measure(call, trained, home, more):
     """Fails if a mixture is not found, written and scored by likelihood or gradient
     as it is by accuracy.
     """
-    short = [] if "gradient" in more[0] else ["--iterations=1", "--population=4"]
+    short = ["--iterations=1", "--population=4"] if more[0] == "--by=likelihood" else []
     status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2",
                             "--n=3", "--json", *more, *short)
     assert status == 0, err
@@ -347,6 +347,12 @@ BAD = [
     (["train", "--task=math", "--as-released=greed"], "made no choice 'greed'"),
     (["train", "--task=math", "--method=lora", "--tie=layer"], "only --method=svf"),
     (["adapt", "--task=math", "--shots=0"], "from 1 to"),
+    (["adapt", "--task=math", "--by=first-pass", "--population=4"], "leave --iterations"),
+    (["reproduce", "math", "--draw", "--only=x"], "unknown experiment"),
+    (["reproduce", "unseen", "--draw", "--only=x"], "leave --only away"),
+    (["reproduce", "unseen", "--tower=x"], "--tower is about images"),
+    (["--seed=1", "ask", "hi"], "--seed stands behind the verb"),
+    (["--help-me", "ask", "hi"], "unknown option --help-me"),
     (["ask", "hi", "--strategy=cem"], "run `python -m t2mini adapt"),
     (["ask", ""], "question is empty"),
     (["show", "nobody"], "no expert"),

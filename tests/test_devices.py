@@ -158,7 +158,8 @@ def test_scoring_and_svf_gradient_off_the_cpu(changes, monkeypatch):
 def test_cuda_takes_bfloat16_where_it_can(monkeypatch):
     """Fails if CUDA gets float32 by default, or a card without bfloat16 units gets bfloat16."""
     for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported",
+                            lambda including_emulation=True: able or including_emulation)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         assert device.pick("cuda") == (torch.device("cuda"), dtype)
         assert device.pick("cuda", "float16")[1] == torch.float16

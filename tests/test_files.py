@@ -4,11 +4,13 @@ and the same bytes twice.
 import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,8 @@ from safetensors.torch import load_file
 import t2mini
 from t2mini import __main__ as cli
 from t2mini import experts, svf, train
+from t2mini.cli import verbs
+from t2mini.lab import plots
 from t2mini.machine import files
 from t2mini.machine.text import ending, first_line, one_line, printable
 from t2mini.recipe import TrainConfig
@@ -77,6 +81,20 @@ def test_devices_are_written_not_replaced():
     assert os.stat("/dev/null").st_rdev == before
 
 
+@pytest.mark.parametrize("how", [">", ">>"])
+def test_samples_go_behind_what_standard_output_has(tmp_path, how):
+    """Fails if --samples-file=/dev/stdout, where that is a file, cuts off what stands in it."""
+    (tmp_path / "all.txt").write_text("old\n" if how == ">>" else "")
+    program = ("from t2mini.machine import files; print('before')\n"
+               "with files.replacing('/dev/stdout') as f: f.write(b'rows\\n')\n"
+               "print('after')")
+    shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {how} all.txt"
+    subprocess.run(["sh", "-c", shell], cwd=tmp_path, check=True,
+                   env={**os.environ, "PYTHONPATH": str(experts.ROOT)})
+    lines = (tmp_path / "all.txt").read_text().split()
+    assert lines == ["old"] * (how == ">>") + ["before", "rows", "after"]
+
+
 def test_sweep_removes_what_kills_left_and_nothing_else(tmp_path):
     """Fails if half-written files add up, or another output's are removed."""
     for name in (".a.ckpt.xyz.tmp", ".a.ckpt.b.tmp", ".ab.ckpt.xyz.tmp", ".a.ckpt2.x.tmp", "a.ckpt",
@@ -85,6 +103,10 @@ def test_sweep_removes_what_kills_left_and_nothing_else(tmp_path):
     files.sweep(tmp_path / "a.ckpt")
     assert names(tmp_path) == [".[x].c.tmp", ".a.ckpt", ".a.ckpt2.x.tmp",
                                ".ab.ckpt.xyz.tmp", "[a].tmp", "a.ckpt"]
+    for name in (".b[1].ckpt.x.tmp", ".b1.ckpt.x.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    files.sweep(tmp_path / "b[1].ckpt")
+    assert ".b1.ckpt.x.tmp" in names(tmp_path) and ".b[1].ckpt.x.tmp" not in names(tmp_path)
 
 
 def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):
@@ -173,6 +195,7 @@ def test_a_text_cut_in_front_shows_that_it_was_cut():
     """
     assert ending("how many legs do three cats have?", 16) == "… cats have?"
     assert ending("short", 16) == "short"
+    assert ending("which?" + " " * 99, 16) == "which?"
     assert ending("x" * 99, 10) == "… " + "x" * 10
 
 
@@ -292,6 +315,31 @@ def test_an_output_is_no_input(tmp_path, tiny_folder):
     with pytest.raises(ValueError, match="is an input of this command"):
         files.claim(tmp_path / "e.safetensors", "expert", [cache])
     files.claim(tmp_path / "new.safetensors", "expert", inputs)
+
+
+def test_a_folder_called_like_a_task_or_an_expert_is_no_input(home, monkeypatch):
+    """Fails if `mkdir math` keeps the math expert from being written there."""
+    monkeypatch.chdir(home)
+    (home / "math").mkdir()
+    files.claim_run("math/e.safetensors", task="math")
+    args = SimpleNamespace(weights=None, task="math", expert="math")
+    assert "math" not in verbs.inputs(args)
+    args.task = "mine.jsonl"
+    assert "mine.jsonl" in verbs.inputs(args)
+    with pytest.raises(ValueError, match="is an input of this command"):
+        files.claim("mine.jsonl", "samples", verbs.inputs(args))
+
+
+def test_a_picture_of_another_program_is_not_ours(tmp_path):
+    """Fails if a person's own picture, drawn with matplotlib too, is replaced."""
+    fig, ax = plots.panel("title")
+    ax.figure.savefig(tmp_path / "theirs.png")
+    with pytest.raises(ValueError, match="not a picture that t2mini drew"):
+        files.claim(tmp_path / "theirs.png", "picture")
+    for kind in ("png", "svg", "pdf"):
+        fig, ax = plots.panel("title")
+        plots.save(fig, tmp_path / f"ours.{kind}")
+        files.claim(tmp_path / f"ours.{kind}", "picture")
 
 
 def test_an_output_has_the_ending_of_its_kind(tmp_path):

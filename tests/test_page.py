@@ -187,6 +187,7 @@ def test_the_first_pass_decides(server, lab, monkeypatch):
     """Fails if the label's expert does not answer, the sliders are not told,
     or "other" is not the base model.
     """
+    monkeypatch.setitem(lab.experts, "other", lab.experts["code"])       # one of yours
     for label, alpha in (("code", {"code": 1.0}), ("other", {}), ("reasoning", {})):
         found = page_model.adapt.Route(label, label, {label: 1.0})
         monkeypatch.setattr(page_model.adapt, "read_routes", lambda *_, found=found: [found])

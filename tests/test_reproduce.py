@@ -499,7 +499,7 @@ def test_the_second_run_of_an_experiment_is_refused(command, tiny, tmp_path, mon
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert status == 1 and len(told) == 1 and "another run is writing" in told[0]
+    assert status == 1 and len(told) == 1 and "another `reproduce fake` is running" in told[0]
     assert (tmp_path / "out" / "fake.json").read_bytes() == kept
     fake(monkeypatch, [])
     assert command()[0] == 0
@@ -726,6 +726,8 @@ def test_names_of_cells_begin_with_the_task():
     key, _ = runs.cell(dict, task="math", arm="svf")
     assert reproduce.label_of(key) == "math, svf, seed 0"
     assert reproduce.label_of({"task": "math"}) == "math"
+    key, _ = runs.cell(dict, arm="cem", task="math-unseen", seed=1)
+    assert reproduce.label_of(key) == "math-unseen, cem, seed 1"
 
 
 def test_bars_of_a_search_stand_around_its_name(tmp_path, monkeypatch):

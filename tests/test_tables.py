@@ -79,8 +79,10 @@ def test_scores_measured_again_are_compared_with_the_committed(capsys, tmp_path,
         [row, other], [row, {**other, "accuracy": 0.75}, {**row, "n": 9}]) == (
         "1 of 2 scores are those of tutorials/results; math, math expert: 50.0, there 75.0 %")
     (tmp_path / "foundation.jsonl").write_text(foundation.COMMITTED.read_text())
+    known = foundation.read(foundation.COMMITTED)[0]
     monkeypatch.setattr(foundation.t2mini, "load",
-                        lambda: (SimpleNamespace(base_sha256="", dtype="", name="m"), None))
+                        lambda: (SimpleNamespace(base_sha256=known["base_sha256"],
+                                                 dtype=known["dtype"], name="m"), None))
     monkeypatch.setattr(foundation, "agree", lambda allowed: None)
     monkeypatch.setattr(foundation.svf, "attach", lambda model, cache: None)
     monkeypatch.setattr(foundation.experts, "load", lambda names, model: {"dispatcher": {}})
@@ -89,6 +91,12 @@ def test_scores_measured_again_are_compared_with_the_committed(capsys, tmp_path,
     said, count = capsys.readouterr().out, len(foundation.read(foundation.COMMITTED))
     assert "nothing is left to measure" in said and f"{count} of {count} scores are those" in said
     assert (tmp_path / "results.png").is_file()
+    known = {**known, "dtype": "torch.float16"}
+    with pytest.raises(SystemExit, match="scores of other weights or in torch.float32"):
+        foundation.main()
+    monkeypatch.setattr(sys, "argv", ["foundation.py", f"--out={tmp_path}", "--only=maths"])
+    with pytest.raises(SystemExit, match="no task's name holds 'maths'"):
+        foundation.main()
 
 
 @pytest.mark.parametrize("change, says", [

@@ -91,6 +91,9 @@ def test_what_is_overridden_is_told(loaded, words, tmp_path):     # noqa: F811
     assert [line.split("=")[0] for line in told] == ["--prompts", "--samples", "--lr",
                                                      "--kl", "--modules"]
     assert "--lr=0.05 is not used: it is 0.002" in told[2]
+    rank = recipe.written(TrainConfig(rank=8))
+    assert settings.overridden(rank, rank, recipe.written(TrainConfig())) == [
+        "--rank=8 is not used: it is for --method=lora"]
     plain = recipe.written(TrainConfig())
     for given in (TrainConfig(), TrainConfig(as_released="all")):
         assert (settings.overridden(recipe.written(given), recipe.written(settled(given)), plain)

@@ -128,7 +128,7 @@ for x, size in enumerate(SIZES):
     mean, low, high = (100 * v for v in evaluate.paired_difference(tuned[:size], base[:size]))
     ax.errorbar(x, mean, [[mean - low], [high - mean]], color=plots.OF["expert"],
                 marker="o", ms=9, capsize=6, lw=2.5)
-    ax.text(x + 0.12, mean, f"{mean:+.0f} ± {(high - low) / 2:.0f}", va="center", weight="bold")
+    ax.text(x + 0.12, mean, f"{mean:+.0f}\n[{low:.0f}, {high:.0f}]", va="center", weight="bold")
 ax.axhline(0, color="black", lw=1, ls=":")
 ax.text(len(SIZES) - 0.4, 2, "no difference", ha="right")
 ax.set_xticks(range(len(SIZES)), SIZES)

@@ -93,9 +93,9 @@ def table(done):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the published question sets")
+    parser.add_argument("--data", type=files.expand, help="folder of the published question sets")
     parser.add_argument("--only", default="", help="only tasks whose name holds this")
-    parser.add_argument("--out", type=Path, help="folder of the scores and their picture "
+    parser.add_argument("--out", type=files.expand, help="folder of the scores and their picture "
                                                  "(default: the committed ones)")
     parser.add_argument("--table", action="store_true",
                         help="only print the scores so far as a table, and draw them")
@@ -122,6 +122,11 @@ def main():
 
 def measure(args, scores, picture):
     """Measure what the file of scores lacks; each score is in it as soon as it is there."""
+    kinds = [task for task, *_ in todo()] + [name for name, *_ in to_route(args.data)]
+    if not any(args.only in task for task in kinds):
+        raise ValueError(f"no task's name holds {args.only!r}: {', '.join(dict.fromkeys(kinds))}")
+    for name in REAL.values() if args.data else ():         # what is missing is told of at once
+        published.load(name, args.data)
     done = read(scores)
     before = len(done)
     for r in done:
@@ -136,6 +141,11 @@ def measure(args, scores, picture):
     if yours:
         raise ValueError(f"these are scores of the shipped experts, and {experts.OUT} holds "
                          f"others: {', '.join(yours)}; move them away (`eval` scores them)")
+    for r in done:
+        if (r["base_sha256"], r["dtype"]) != (model.base_sha256, str(model.dtype)):
+            raise ValueError(f"{scores} has scores of other weights or in {r['dtype']}, and they "
+                             f"would be compared with those of {model.name} in {model.dtype}: "
+                             "take another --out")
     svf.attach(model, cache=experts.SVD_CACHE)
 
     def record(row):
@@ -164,7 +174,8 @@ def measure(args, scores, picture):
                           started))
     draw(done, picture)
     if len(done) == before:
-        print(f"nothing is left to measure: {scores} has every score; "
+        which = f"every score of a task that holds {args.only!r}" if args.only else "every score"
+        print(f"nothing is left to measure: {scores} has {which}; "
               "another --out measures them again")
     if scores != COMMITTED:
         print(f"{scores}: {as_committed(done, read(COMMITTED))}")
@@ -218,6 +229,8 @@ def draw(done, picture):
     rows = []
     for r in done:
         if r["task"] == "dispatch" or r["task"].startswith(("real-", "hand-")):
+            continue
+        if r["task"].endswith("-unseen"):
             continue
         if r["arm"] == f"{r['task']} expert":
             rows.append({**r, "arm": "own expert"})

@@ -23,6 +23,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]    # so that it works from a plain 
 
 import foundation     # noqa: E402
 from t2mini import evaluate, tasks     # noqa: E402
+from t2mini.lab.runs import RULES     # noqa: E402
 from t2mini.questions.example import split_of     # noqa: E402
 
 
@@ -88,9 +89,11 @@ def kinds():
 def with_examples(task):
     """What the first pass and ten examples gain on each test question, mean of the draws of the
     examples. -> (differences, the questions)."""
-    text = (HERE / "results" / "unseen.json").read_text(encoding="utf-8")
+    found = json.loads((HERE / "results" / "unseen.json").read_text(encoding="utf-8"))
+    if found["rules"] != RULES:
+        sys.exit("t2mini: unseen.json was measured on other questions than today's")
     rewards = defaultdict(list)
-    for row in json.loads(text)["rows"]:
+    for row in found["rows"]:
         if row["task"] == task:
             rewards[row["arm"]].append([*map(float, row["rewards"])])
     [base] = rewards["base"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .. import adapt
 from ..lab.arms import lacking
 from ..lab.page_model import names_of
-from ..machine.text import cut_note, one_line, printable
+from ..machine.text import cut_note, first_line, one_line, printable
 from .options import UNMIXABLE
 
 COMMANDS = {
@@ -59,10 +59,11 @@ class Chat:
                 self.take(line)
             except KeyboardInterrupt:               # this answer only
                 print(" [stopped]", flush=True)
-            except (ValueError, OSError) as e:
+            except (ValueError, OSError, RuntimeError) as e:    # torch's: no memory, say
                 if isinstance(e, BrokenPipeError):
                     raise
-                print(f"t2mini: {one_line(e)}", file=sys.stderr, flush=True)
+                text = first_line(e) if isinstance(e, RuntimeError) else e
+                print(f"t2mini: {one_line(text)}", file=sys.stderr, flush=True)
                 failed += 1
         if failed and not terminal:
             raise ValueError(f"{failed} of the lines had no answer, as told above")

@@ -22,7 +22,8 @@ class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFo
     """Keeps the lines of the examples, and shows a default where there is one."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False, ""):
+        default = action.default
+        if default is None or default is False or default == "" or "default" in action.help:
             return action.help
         return super()._get_help_string(action)
 
@@ -48,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         """Stop because of an option nobody knows, naming the nearest one."""
         word = word.split("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
+        if word in known:
+            self.error(f"{word} stands behind the verb: python -m t2mini VERB {word} ...")
         near = difflib.get_close_matches(word, known, 1)
         meant = f"did you mean {near[0]}?" if near else "see --help"
         self.error(f"unknown option {word}; {self.without_option(word) or meant}")
@@ -240,8 +243,9 @@ def adapt_options(p):
                    help="solved examples (val split)")
     p.add_argument("--iterations", type=within(int, 1, 1000),
                    help="of the search, or steps along the gradient (default: 6, or 15 steps)")
-    p.add_argument("--population", type=within(int, 2, 1000), default=16,
-                   help="mixtures tried per iteration; along the gradient there is one")
+    p.add_argument("--population", type=within(int, 2, 1000),
+                   help="mixtures tried per iteration (default: 16); along the gradient there is "
+                        "one")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
     p.add_argument("--max-tokens", type=TOKENS,
@@ -418,7 +422,7 @@ VERBS = {   # name: (what it does, examples, what adds its options)
             (see_options, model_options, data_options, json_options)),
     "show": ("print and draw what an expert is: metadata, z per layer and module",
              ("math", "out/mine.safetensors --picture=mine.png"), (show_options,)),
-    "export": ("write merged weights and an adapter folder that other tools read",
+    "export": ("write merged weights, which other tools read, and an adapter folder",
                ("--expert=math --out=merged",), (export_options, *MODEL)),
     "reproduce": ("run one experiment: its numbers as JSON and its picture",
                   ("all", "finetune --quick", "finetune --draw --against=lora"),

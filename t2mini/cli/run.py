@@ -17,6 +17,8 @@ def run(argv=None):
             setattr(sys, name, open(os.devnull, "w"))
         if hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="backslashreplace")   # letters it cannot show
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="surrogateescape")         # bytes that are no letters go on
     parser, verbs = build_parser()

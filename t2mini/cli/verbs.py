@@ -41,9 +41,10 @@ def open_model(args, text=True, needed=()):
     """Model and tokenizer as the options say, and a line that tells what runs. needed: experts that
     must be there although no option names them."""
     check_experts(args, needed)
+    device = ranks.start(args.device)
     take_threads(args)
     started = time.time()
-    model, tokenizer = t2mini.load(args.weights, ranks.start(args.device), args.dtype)
+    model, tokenizer = t2mini.load(args.weights, device, args.dtype)
     if hasattr(args, "layers") and args.verb != "train":
         svf.targets(model, args.modules, args.layers)           # a wrong word is told of at once
     if text and tokenizer is None:
@@ -124,12 +125,17 @@ def shelf(args, model):
 
 def inputs(args):
     """The paths of everything that the command reads: no output may be one of them."""
-    read = [download.locate(args.weights),
-            *(getattr(args, name, None) for name in ("data", "task", "tower"))]
+    read = [download.locate(args.weights), getattr(args, "data", None),
+            getattr(args, "tower", None)]
+    task = getattr(args, "task", None)
+    if task and task.endswith(".jsonl"):                    # not a name, which a folder may have
+        read.append(task)
     for name in named(args):
-        read += [name, experts.OUT / f"{name}.safetensors",
+        if name.endswith(".safetensors"):
+            read.append(name)
+        read += [experts.OUT / f"{name}.safetensors",
                  *experts.SHIPPED.glob(f"*/{name}.safetensors")]
-    return [path for path in read if path and Path(path).suffix or path and Path(path).is_dir()]
+    return [path for path in read if path and (Path(path).suffix or Path(path).is_dir())]
 
 
 def claim(args, path, kind):
@@ -333,6 +339,9 @@ def write_samples(path, examples, texts, rewards):
 
 def adapt_(args):
     """Search a mixture on a few solved examples, write it, and score it beside the base model."""
+    if args.by == "first-pass" and (args.iterations or args.population):
+        raise ValueError("--by=first-pass tries six mixtures and no others: leave --iterations "
+                         "and --population away")
     task = limited(tasks.get(args.task), args.max_tokens)
     agree(args.allow_code, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
@@ -343,7 +352,7 @@ def adapt_(args):
     model, tokenizer = open_task_model(args, task)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
-                                   args.iterations or 0, args.population, args.per_matrix,
+                                   args.iterations or 0, args.population or 16, args.per_matrix,
                                    args.seed, args.normalise, args.by)
     print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
                    f"{found['shots']} shots"))
@@ -434,6 +443,8 @@ def show(args):
     meta, expert = experts.read_metadata(path), experts.read_expert(path)
     print(one_line(summary(path, expert, meta)))
     picture = None
+    if meta.get("method", "svf") != "svf" and args.picture:
+        print(f"no picture: an expert of {one_line(meta['method'])} has no z to draw")
     if meta.get("method", "svf") == "svf":
         picture = files.claim(args.picture or experts.OUT / f"{path.stem}.png", "picture", [path])
         plots.draw_expert(expert, meta, picture)
@@ -519,8 +530,12 @@ def reproduce_(args):
     if args.name not in reproduce.ALL:
         raise ValueError(f"unknown experiment {args.name!r}{meant(args.name, reproduce.ALL)} "
                          f"Choose from {', '.join(reproduce.ALL)}; `all` lists them")
+    if args.only and args.draw:
+        raise ValueError("--draw draws all rows: leave --only away")
     if args.against and not args.draw:
         raise ValueError("--against is about a results file that is there: add --draw")
+    if args.tower and args.name != "sight":
+        raise ValueError(f"--tower is about images, and {args.name} asks about none")
     out = Path(args.out) if args.out else None
     _, results, picture = reproduce.places(args.name, args.quick, out)
     if args.draw:                                           # without any model
@@ -553,6 +568,8 @@ def see(args):
     model, tokenizer = open_model(args)
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(out.with_suffix(".lock")), keeping(out):
+        for path in (out, out.with_suffix(".jsonl"), out.with_suffix(".ckpt")):
+            files.sweep(path)
         captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
                        log=lambda text: print(text, flush=True))
     print(one_line(f"wrote {out}; try it with `ask --tower={shlex.quote(str(out))} "
@@ -561,7 +578,7 @@ def see(args):
 
 
 def bench_(args):
-    """Time every part of the default model, all its matrices tuned."""
+    """Time every part of a model, with those of its matrices tuned that the options name."""
     model, tokenizer = open_model(args)
     experts.attach(model, {}, args.modules, args.layers)
     return bench.run(model, tokenizer, args.repeats)

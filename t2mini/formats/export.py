@@ -1,5 +1,6 @@
 """
-An expert as files that other tools read: `python -m t2mini export --expert=NAME --out=DIR`.
+An expert merged into a model that other tools read:
+`python -m t2mini export --expert=NAME --out=DIR`.
 
 DIR/           a Hugging Face model with W' in place of W: config.json, model.safetensors (or shards
                of 5 GB and their index), the tokenizer files of the source. transformers, vLLM and

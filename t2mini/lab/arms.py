@@ -112,6 +112,12 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
         if normalise or (per_matrix and by != "gradient"):
             raise ValueError(f"--by={by} does not go with --normalise"
                              + (" or --per-matrix" if by != "gradient" else ""))
+        if by == "gradient" and any(name.endswith(".A") for z in mixed_from for name in z):
+            raise ValueError("--by=gradient turns numbers of each expert, and LoRA's are products: "
+                             "take --by=accuracy")
+        if by == "first-pass" and not {*names} <= {*adapt.MIXED}:
+            raise ValueError("--by=first-pass mixes experts that the first pass can name: "
+                             f"--experts must be some of {', '.join(adapt.MIXED)}")
         options = dict(iterations=iterations, population=population)
         if by == "gradient":                                # it searches nothing
             options = dict(per_matrix=per_matrix, steps=iterations)

@@ -277,7 +277,7 @@ def run(model, tokenizer, repeats=5):
     out = {"base_sha256": model.base_sha256, "device": str(model.device),
            "dtype": str(model.dtype).removeprefix("torch."),
            "threads": torch.get_num_threads(), "torch": torch.__version__, "repeats": repeats}
-    print(f"medians of {repeats} [smallest, largest]; {out['dtype']} on {model.device}, "
+    print(f"medians of {repeats}, or fewer [smallest, largest]; {out['dtype']} on {model.device}, "
           f"{out['threads']} threads, torch {out['torch']}\n")
     read, few = read_rate(model), max(1, repeats // 2)
     out |= {"read_gb_s": read / 1e9, "gemm_gflops": gemm_rate(model, 2048) / 1e9}

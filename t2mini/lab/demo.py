@@ -58,7 +58,7 @@ def run(model, tokenizer, experts):
         show(e, adapted[i], right[i], base[i], base_right[i], lacking([adapted[i].route], experts))
     counts = table(asked, adapted, right, base_right)
     seconds = time.time() - started
-    print(f"\nfirst and second passes {seconds:.1f} s. "
+    print(f"\nall answers and their grading: {seconds:.1f} s. "
           "A dozen questions show how it works, not how well: for that,\n"
           "`.venv/bin/python -m t2mini eval --task=math --expert=math --n=400` "
           "(README has the results).")

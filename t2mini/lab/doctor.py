@@ -71,7 +71,7 @@ def packages(fact, lack):
 
 def machine(fact, lack):
     """Cores, memory, disk, CUDA, processes and the number format."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = cores.usable()
     threads = torch.get_num_threads()
     got = cores.free(threads)
     better = cores.advised(threads, got)

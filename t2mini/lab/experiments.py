@@ -30,7 +30,8 @@ from .routing import PROMPT, confusion, note_of
 from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
 
 DRAWS = range(10)          # of random alpha, and of examples for what searches nothing
-LONG = dict(steps=64)       # of all that the release does, which learns slowly if it learns
+# of all that the release does, which learns slowly if it learns: patience must not end it
+LONG = dict(steps=64, patience=99)
 SHORT = dict(steps=16)      # of the controls that train many arms on math: a third less
 SEEN = tasks.MIXED
 UNSEEN = tuple(f"{task}-unseen" for task in SEEN)

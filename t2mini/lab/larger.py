@@ -26,7 +26,8 @@ OTHER_FORM = {"arc-easy-letters": "arc-easy"}           # with options in quotat
 LONGEST = {"gsm8k": 400}
 LORA = dict(method="lora", lr=1e-3)     # the rate that validation chose for SmolLM2 (`finetune`)
 IMITATION = dict(objective="next-token")
-NOT_SHARED = ("task", "seed", "method", "lr", "modules", "tie", "as_released")  # with a LoRA
+NOT_SHARED = ("task", "seed", "method", "lr")
+OF_SVF = ("modules", "tie", "as_released")              # nor these with a LoRA
 
 
 def cells(lab):
@@ -81,7 +82,7 @@ def alone(lab, task, name, meta):
         how, own = ", choosing" if choose else "", {"lr": meta["config"]["lr"]}
         others = {f"lora{how}": LORA}
         if not choose:
-            others["svf, second run"] = own | {"seed": 1}
+            others["svf, second run"] = own | {"seed": meta["config"]["seed"] + 1}
         if meta["task"] == "gsm8k":                         # the set with published solutions
             others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
         for arm, changes in others.items():
@@ -98,7 +99,8 @@ def beside(lab, ask, meta, changes, choose):
 
     A LoRA has rank 16; of an imitation's updates each has one gold answer to a question.
     """
-    same = {k: v for k, v in meta["config"].items() if k not in NOT_SHARED}
+    apart = NOT_SHARED + OF_SVF * ("method" in changes)
+    same = {k: v for k, v in meta["config"].items() if k not in apart}
     found, told = lab.expert(**{"task": meta["task"], "seed": 0, **same, **changes})
     scored = ask(found, told, choose=choose)
     return {**scored, "parameters": told["parameters"], "lr": changes["lr"]}

@@ -132,8 +132,9 @@ class Lab:
             if first != "skip" and not seen:
                 label = self.first_pass(question, say).label
             if first == "decide":
-                alpha = {name: 1.0 for name in self.experts if name == label}
-                say("alpha", alpha)         # none for "other": the base model
+                alpha = {name: 1.0 for name in self.experts
+                         if name == label and label not in adapt.BASE}
+                say("alpha", alpha)         # none for "other": the base model, as in `ask`
                 z = self.z_of({**body, "alpha": alpha})
             self.second_pass(question, names, z, max_tokens, say)
 

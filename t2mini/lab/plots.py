@@ -50,6 +50,7 @@ WORDS = {
     "signed": "t2mini, but wrong answers cost 1", "sigmoid": "t2mini, but z is a sigmoid",
     "bf16": "t2mini, but z in bfloat16",
     "all": "all choices of the release", "all, 64 updates": "all of them, 64 updates",
+    "all, stopped at 32": "all of them, stopped after 32 updates",
     "mixed z": "experts mixed by z",
     "mixed logits": "mixed by logits (released)",
     "one z per singular value": "one dial per singular value",
@@ -230,6 +231,8 @@ def save(fig, path):
     """Write a picture. A figure without a layout of its own gets a tight one."""
     if fig.get_layout_engine() is None:
         fig.tight_layout()
+    kind = Path(path).suffix.lstrip(".") or "png"
+    maker = "Software" if kind == "png" else "Creator"
     with files.replacing(path) as f:
-        fig.savefig(f, format=Path(path).suffix.lstrip(".") or "png")
+        fig.savefig(f, format=kind, metadata={maker: files.MARK})   # by which `claim` knows it
     pyplot().close(fig)

@@ -9,7 +9,7 @@ with `again` is measured again. The picture is drawn from the file alone (`--dra
 import json
 import subprocess
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 
@@ -60,13 +60,14 @@ def read(path):
 
 
 def commit():
-    """The commit of this project, with a + where files differ from it."""
+    """The commit of this project, with a + where files differ from it, but for its results."""
     def git(*args):
         command = ["git", "-C", str(experts.ROOT), *args]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        measured = [":!tutorials/results", ":!tutorials/figures"]       # a run writes these itself
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *measured)
         return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
     except OSError:
         return ""
@@ -93,7 +94,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
         done["title"] = ALL[name].about
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.only_one(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
+    with alone(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
         if ranks.rank() == 0:
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
@@ -112,7 +113,8 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
         left = missing(cells, done["rows"], only)
         check_dtype(path, done, [key for key, _ in left], settings["dtype"])
         if not left and ranks.rank() == 0:
-            print(one_line(f"nothing is left to measure: {path} has every row; --out=DIR measures "
+            which = f"every row that holds {only!r}" if only else "every row"
+            print(one_line(f"nothing is left to measure: {path} has {which}; --out=DIR measures "
                            "them again, into DIR"))
         started = time.time()
         for i, (key, make) in enumerate(left):
@@ -128,6 +130,18 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     if ranks.rank() == 0:
         draw(done, picture)
     return done
+
+
+@contextmanager
+def alone(lock):
+    """ValueError where the same experiment runs already: both would train the same experts."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(files.only_one(lock))
+        except ValueError:
+            raise ValueError(f"another `reproduce {lock.stem}` is running; wait until it "
+                             "ends") from None
+        yield
 
 
 def check_dtype(path, done, left, dtype):
@@ -154,9 +168,12 @@ def same(key, row):
     return all(row.get(k) == v for k, v in key.items())
 
 
+ORDER = ("task", "base", "arm", "seed")                     # what names a cell, in words
+
+
 def label_of(key):
     """'math, svf, seed 0'"""
-    last = sorted(key, key="seed".__eq__)                   # a stable sort: the seed goes last
+    last = sorted(key, key=ORDER.index)
     return ", ".join(f"seed {key[name]}" if name == "seed" else f"{key[name]}" for name in last)
 
 
@@ -187,7 +204,8 @@ def draw(done, picture, against=None):
     """Draw a results file, and print its table (against: see figures.table)."""
     print(printable(figures.table(done["rows"], against)))
     getattr(figures, ALL[done["name"]].draw)(done, picture)
-    print(one_line(f"figure: {picture}"))
+    if picture.exists():                                    # a part without scores has none
+        print(one_line(f"figure: {picture}"))
 
 
 def pretty(done):

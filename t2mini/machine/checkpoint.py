@@ -8,6 +8,7 @@ How:      the log is written first and made durable, then the checkpoint replace
 """
 import json
 import os
+import shlex
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -83,10 +84,10 @@ def end_of_step(path, step, validated):
 
 
 def command():
-    """The command line that made this run, for the expert's metadata, without machine-specific
-    folders."""
+    """The command line that made this run, for the expert's metadata, to be pasted into a shell;
+    the folders that it names are those of this machine."""
     if sys.argv[0].endswith("__main__.py"):
-        return "python -m t2mini " + " ".join(sys.argv[1:])
+        return "python -m t2mini " + shlex.join(sys.argv[1:])
     return "python"
 
 
@@ -95,7 +96,7 @@ def identity(config, model, tokenizer):
     inputs: hashes of a task file of yours, and of the tower through which images are seen)."""
     inputs = {}
     if config["task"].endswith(".jsonl"):
-        inputs["rows in the task's file"] = files.file_hash([config["task"]])
+        inputs["rows in the task's file"] = files.file_hash([files.expand(config["task"])])
     if getattr(tokenizer, "eye", None):
         inputs["tower"] = tokenizer.eye.sha256()
     return {"config": config, "base_sha256": model.base_sha256, "dtype": str(model.dtype),

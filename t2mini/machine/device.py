@@ -50,7 +50,7 @@ def native(kind):
     """-> (dtype, why): the number format of this machine's "cuda" or "cpu", and the reason in
     words."""
     if kind == "cuda":
-        if torch.cuda.is_bf16_supported():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "this card multiplies it natively"
         return torch.float32, "this card has no bfloat16"
     units = cpu_units()

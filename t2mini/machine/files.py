@@ -12,7 +12,6 @@ Locks:    flock belongs to the open file, and the system drops it when the proce
           ends: there is no stale lock to remove by hand.
 """
 import errno
-import fcntl
 import glob
 import hashlib
 import json
@@ -20,12 +19,18 @@ import math
 import os
 import secrets
 import stat
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from .text import printable
+
+try:
+    import fcntl
+except ModuleNotFoundError:                                 # a part of Python, not on every system
+    raise OSError("t2mini runs on Linux and macOS, and on Windows inside of WSL") from None
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}   # of what we write
 TEXT_LIMIT = 64 << 20  # bytes; the largest tokenizer.json of a known model has half of it
@@ -111,6 +116,19 @@ def is_stream(path):
     return path.parent == Path("/dev") or not path.is_file()
 
 
+def duplicate(path):
+    """A second descriptor of our own standard output or error, where `path` is that: opened anew,
+    a file behind it would be cut to nothing. Else None."""
+    for stream, number in (sys.stdout, 1), (sys.stderr, 2):
+        try:
+            if os.path.samestat(os.stat(path), os.fstat(number)):
+                stream.flush()                              # what was printed so far stands before
+                return os.dup(number)
+        except OSError:                                     # closed by who started us
+            continue
+    return None
+
+
 @contextmanager
 def replacing(path):
     """A binary file to write to. It becomes `path` when the block ends well; otherwise `path` stays
@@ -119,7 +137,7 @@ def replacing(path):
     Who may read it follows from the umask, as for every other new file.
     """
     if is_stream(path):
-        with open(path, "wb") as file:
+        with open(duplicate(path) or path, "wb") as file:
             yield file
         return
     path = Path(path).resolve()                             # a link stays a link
@@ -139,7 +157,8 @@ def sweep(path):
     """Remove what killed runs left of `path` (its name may hold *). Only for who holds the lock of
     it."""
     path = Path(path)
-    for temp in glob.glob(f"{glob.escape(str(path.parent))}/.{path.name}.*.tmp"):
+    name = path.name.replace("[", "[[]")
+    for temp in glob.glob(f"{glob.escape(str(path.parent))}/.{name}.*.tmp"):
         Path(temp).unlink(missing_ok=True)
 
 
@@ -198,6 +217,7 @@ KINDS = {
     "results": ((".json",), "a results file that t2mini wrote", {"name", "rows"}),
     "picture": ((".png", ".pdf", ".svg", ""), "a picture that t2mini drew", set()),
     "folder": ((), "an empty folder", set())}
+MARK = "t2mini with matplotlib"             # what a picture of ours says of its maker
 HEADED = ("expert", "checkpoint", "tower", "tower checkpoint")     # safetensors: their header tells
 
 
@@ -228,9 +248,10 @@ def claim(path, kind, inputs=()):
     return path
 
 
-def claim_run(out, inputs=(), tower=False):
+def claim_run(out, inputs=(), tower=False, task=""):
     """The file of a training run, an expert or a tower, once it and its log and checkpoint can be
-    written (see `claim`)."""
+    written (see `claim`). task: what it learns; a file of yours is an input."""
+    inputs = [*inputs, task if task.endswith(".jsonl") else None]
     out = claim(out, "tower" if tower else "expert", inputs)
     claim(out.with_suffix(".jsonl"), "log", inputs)
     claim(out.with_suffix(".ckpt"), "tower checkpoint" if tower else "checkpoint", inputs)
@@ -284,7 +305,7 @@ def ours(path, kind):
     if not head:
         return path.stat().st_size == 0
     if kind == "picture":
-        return b"matplotlib" in head.lower()
+        return MARK.encode() in head
     if kind == "log" and b"\n" not in head:                 # a kill cut the first row short
         return head.startswith(b'{"step": ')
     if kind in ("log", "samples"):

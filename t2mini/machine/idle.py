@@ -22,7 +22,7 @@ class Idle:
 
     def see(self, numbers, sample):
         """numbers: an update's row of the log; sample: one of its answers.
-        -> its warnings, each once."""
+        -> its warnings; each again only after an update that taught something."""
         flat = numbers["grad_norm"] == 0
         self.flat = (self.flat + 1) * flat
         self.unpaid = (self.unpaid + 1) * (flat and numbers["reward"] == 0)

@@ -30,7 +30,7 @@ PATIENCE = timedelta(minutes=30)
 def start(device=None):
     """Join the other processes if torchrun started this one.
     -> the device that is this rank's (or the given one)."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or joined():
         return device
     local, cuda = (int(os.environ.get("LOCAL_RANK", 0)),
                    torch.cuda.is_available() and str(device or "cuda") == "cuda")
@@ -47,12 +47,17 @@ def start(device=None):
     return f"cuda:{local}" if cuda else device
 
 
+def joined():
+    """Is this process one of several? Some builds of torch know of no others."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def rank():
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if joined() else 0
 
 
 def world():
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if joined() else 1
 
 
 def collective(operation, *args, **options):
@@ -134,5 +139,5 @@ def check_equal(tensors):
 
 def stop():
     """Leave the group."""
-    if dist.is_initialized():
+    if joined():
         dist.destroy_process_group()

@@ -88,6 +88,9 @@ def overridden(given, used, defaults):
     for name, value in given.items():
         if name != "as_released" and value not in (defaults[name], used[name]):
             said.append(f"{option(name)}={value} is not used: it is {used[name]} under {under}")
+    for name in ("rank", "lora_alpha"):
+        if used["method"] != "lora" and used[name] != defaults[name]:
+            said.append(f"{option(name)}={used[name]} is not used: it is for --method=lora")
     return said
 
 
@@ -167,7 +170,7 @@ def check_layers(method, settings):
     whole = isinstance(settings, dict) and all(
         type(settings.get(name)) in allowed for name, allowed in types.items())
     if not whole or not (0 < settings["rank"] <= RANGES["rank"][1]
-                         and 0 < settings["lora_alpha"] < 1e6):
+                         and 0 < settings["lora_alpha"] <= RANGES["lora_alpha"][1]):
         raise ValueError(f"this {method} expert does not say how it was trained (modules, layers, "
                          "rank, lora_alpha): damaged file?")
 

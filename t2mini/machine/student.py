@@ -11,8 +11,8 @@ RARE = 10           # of fewer items that differ from the others a variance know
 def student_t(df):
     """t such that 95 % of Student's distribution are within +-t: 4.303 for df 2, 1.96 for many.
 
-    Any df >= 1. With t = sqrt(df) tan(angle) the density is cos(angle) ** (df - 1): summed up, and
-    read where 95 % are reached.
+    df from 1 to 100,000. With t = sqrt(df) tan(angle) the density is cos(angle) ** (df - 1):
+    summed up, and read where 95 % are reached.
     """
     angle = np.linspace(0, np.pi / 2, 4001)
     density = np.cos(angle) ** (df - 1)

@@ -73,6 +73,7 @@ def streamed(tokenizer, part, on_text):
 def ending(text, most=90):
     """The last words of a text, at most so many characters of them,
     behind a mark where it is cut."""
+    text = text.rstrip()
     if len(text) <= most:
         return text
     return f"… {text[-most:].split(maxsplit=1)[-1]}"
