@@ -383,9 +383,9 @@ def test_what_differs_says_what_the_code_does():
     assert f"{search['low'].default} to {search['high'].default}:" in here["bounds of alpha"]
     assert here["deviation"] == f"floor {search['std_floor'].default}"
     given = options.build_parser()[1]["adapt"].parse_args(["--task=math"])
-    elites = round(given.population * search["elite_ratio"].default)
+    elites = round(arms.POPULATION * search["elite_ratio"].default)
     assert here["population, elites, iterations"].startswith(
-        f"{given.population}, {elites}, {arms.ITERATIONS['accuracy']} ")
+        f"{arms.POPULATION}, {elites}, {arms.ITERATIONS['accuracy']} ")
     assert "--normalise" in here["sum of alpha"] and not given.normalise
 
 

@@ -352,8 +352,8 @@ def adapt_(args):
     model, tokenizer = open_task_model(args, task)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
-                                   args.iterations or 0, args.population or 16, args.per_matrix,
-                                   args.seed, args.normalise, args.by)
+                                   args.iterations or 0, args.population or arms.POPULATION,
+                                   args.per_matrix, args.seed, args.normalise, args.by)
     print(one_line(f"alpha {found['alpha']}, {100 * found['shots_right']:.0f} % of "
                    f"{found['shots']} shots"))
     if ranks.rank() == 0:                   # what was found is told, should the disk be full

@@ -14,6 +14,7 @@ from ..machine import ranks
 from . import few_shot
 
 # of `search`, by what it goes
+POPULATION = 16     # mixtures of an iteration, if nothing else is said
 ITERATIONS = {"accuracy": 6, "likelihood": 6, "gradient": 15, "first-pass": 1}
 
 
@@ -94,7 +95,7 @@ def confusion(examples, texts):
 
 
 def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterations=0,
-           population=16, per_matrix=False, seed=0, normalise=False, by="accuracy"):
+           population=POPULATION, per_matrix=False, seed=0, normalise=False, by="accuracy"):
     """Strategy C on examples of the val split, with progress. -> (mixed z, numbers for the result).
 
     names: which of `experts` are mixed. by: what a mixture is judged by, "accuracy" (the paper's),
