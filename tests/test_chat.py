@@ -159,3 +159,18 @@ def test_bytes_that_are_no_letters_lose_no_line(call, trained, asked, monkeypatc
     monkeypatch.setattr(sys, "stdin", lines)
     status, _, err = call("chat", "--max-tokens=2", "--strategy=none")
     assert status == 0 and len(asked) == 2, err
+
+
+def test_an_error_of_torch_ends_no_conversation(talk, asked, monkeypatch):
+    """Fails if one message that memory does not hold is the last one."""
+    real = chat.Chat.answer
+
+    def answer(self, message):
+        if message == "long":
+            raise RuntimeError("not enough memory\nmore of it")
+        real(self, message)
+
+    monkeypatch.setattr(chat.Chat, "answer", answer)
+    status, _, err = talk("long\nhello\n")
+    assert status == 1 and "t2mini: not enough memory\n" in err
+    assert [question for question, _ in asked] == ["hello"]

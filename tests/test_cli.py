@@ -2,6 +2,7 @@
 non-zero, and loses nothing.
 """
 import json
+import os
 import re
 import runpy
 import shlex
@@ -17,9 +18,10 @@ from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
 from t2mini import adapt, experts, tasks
+from t2mini.cli import verbs
 from t2mini.formats import download
 from t2mini.lab import page_model
-from t2mini.machine import files
+from t2mini.machine import checkpoint, files
 from t2mini.machine.text import printable
 
 
@@ -422,8 +424,6 @@ def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
     """Fails if Ctrl-C in `see` does not say how to go on, a second `see` writes into the first
     one's files, or --resume without a checkpoint is told only when the model has loaded.
     """
-    from t2mini.cli import verbs
-
     def align(model, tokenizer, known, cfg, out, **options):
         out.with_suffix(".ckpt").touch()
         with pytest.raises(ValueError, match="another run is writing"):
@@ -531,3 +531,36 @@ def test_a_second_image_is_refused_and_not_taken_instead(capsys):
     with pytest.raises(SystemExit):
         cli.main(["ask", "--image=a.png", "--image=b.png", "what is it?"])
     assert "given twice" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_success(monkeypatch):
+    """Fails if `train | head` says by its status that an expert was written."""
+    def leave(args):
+        raise BrokenPipeError
+
+    monkeypatch.setitem(verbs.VERBS, "doctor", leave)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)        # the test's own output stays open
+    assert cli.main(["doctor"]) == 141
+
+
+def test_a_closed_input_is_an_empty_one(call, trained, monkeypatch):
+    """Fails if `chat <&-` ends in a message about a bug."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert call("chat")[0] == 0
+    monkeypatch.setattr(sys, "stdin", None)
+    status, _, err = call("ask", "-")
+    assert status == 1 and "bug" not in err
+
+
+def test_the_command_of_an_expert_can_be_pasted(monkeypatch):
+    """Fails if a name with a blank falls apart."""
+    monkeypatch.setattr(sys, "argv", ["t2mini/__main__.py", "train", "--task=my file.jsonl"])
+    assert checkpoint.command() == "python -m t2mini train '--task=my file.jsonl'"
+
+
+def test_an_older_picture_does_not_keep_show_from_its_tables(call, trained, home):
+    """Fails if a picture that is not ours is replaced, or nothing is said of the expert."""
+    (home / "out" / "math.png").write_bytes(b"theirs")
+    status, out, err = call("show", "math")
+    assert status == 0 and "base_sha256" in out and "no picture: " in err
+    assert (home / "out" / "math.png").read_bytes() == b"theirs"

@@ -181,3 +181,13 @@ def test_by_first_pass_goes_from_the_equal_mixture_to_what_is_named(mixed_from, 
         assert all(torch.allclose(made[k], v) for k, v in svf.mix(experts, wanted).items())
     assert tuple(alpha.tolist()) == line[taken] and right == [s[0] for s in scores]
     assert all(torch.equal(z[k], v) for k, v in svf.mix(experts, alpha.tolist()).items())
+
+
+@pytest.mark.parametrize("by, z, says", [
+    ("gradient", {"q.A": torch.ones(2)}, "LoRA's are products"),
+    ("first-pass", {"q": torch.ones(2)}, "that the first pass can name")])
+def test_experts_that_a_way_cannot_mix_are_told_at_once(by, z, says):
+    """Fails if minutes pass before that, or an expert that no vote can name gets a part."""
+    with pytest.raises(ValueError, match=says):
+        arms.search(None, None, tasks.get("math"), {"math": z, "mine": z}, ["math", "mine"],
+                    shots=2, by=by)

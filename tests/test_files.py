@@ -81,12 +81,15 @@ def test_devices_are_written_not_replaced():
     assert os.stat("/dev/null").st_rdev == before
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "all.txt"])
 @pytest.mark.parametrize("how", [">", ">>"])
-def test_samples_go_behind_what_standard_output_has(tmp_path, how):
-    """Fails if --samples-file=/dev/stdout, where that is a file, cuts off what stands in it."""
+def test_samples_go_behind_what_standard_output_has(tmp_path, how, name):
+    """Fails if --samples-file=/dev/stdout, where that is a file, cuts off what stands in it,
+    or another name of it takes it away.
+    """
     (tmp_path / "all.txt").write_text("old\n" if how == ">>" else "")
     program = ("from t2mini.machine import files; print('before')\n"
-               "with files.replacing('/dev/stdout') as f: f.write(b'rows\\n')\n"
+               f"with files.replacing({name!r}) as f: f.write(b'rows\\n')\n"
                "print('after')")
     shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {how} all.txt"
     subprocess.run(["sh", "-c", shell], cwd=tmp_path, check=True,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -277,3 +278,13 @@ def test_torchrun(home, tiny_folder):     # noqa: F811
     text = run.communicate(timeout=200)[0]
     assert (run.returncode != 0 and workers() == []
             and ("another rank ended" in text or "another rank died" in text)), text
+
+
+def test_a_torch_without_other_processes(monkeypatch):
+    """Fails if every command of a torch that was built without them ends in a traceback."""
+    monkeypatch.setattr(ranks, "dist", SimpleNamespace(is_available=lambda: False))
+    assert (ranks.start("cpu"), ranks.rank(), ranks.world()) == ("cpu", 0, 1)
+    ranks.stop()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="cannot run several processes"):
+        ranks.start("cpu")

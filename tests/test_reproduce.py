@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import tempfile
 import time
 from datetime import timedelta
@@ -924,3 +925,24 @@ def test_the_base_models_other_form_and_guessing_are_in_the_picture(tmp_path, mo
     assert all({*arms} == {"base", "svf", "other form"} for arms in drawn)
     assert figures.GUESSING[letters] == 25 and figures.GUESSING.keys() <= {*tasks.BUILT_IN} | {
         *published.SETS, "easy-vqa-yes-no"}
+
+
+def test_a_commit_is_clean_while_results_are_written(tmp_path, monkeypatch):
+    """Fails if the rows that a run has written make its own commit look changed, or a changed
+    program does not.
+    """
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words],
+                       check=True, capture_output=True)
+
+    for name in ("tutorials/results/a.json", "model.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    monkeypatch.setattr(reproduce.experts, "ROOT", tmp_path)
+    (tmp_path / "tutorials/results/a.json").write_text("two")
+    assert reproduce.commit() and not reproduce.commit().endswith("+")
+    (tmp_path / "model.py").write_text("two")
+    assert reproduce.commit().endswith("+")

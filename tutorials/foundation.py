@@ -125,8 +125,9 @@ def measure(args, scores, picture):
     kinds = [task for task, *_ in todo()] + [name for name, *_ in to_route(args.data)]
     if not any(args.only in task for task in kinds):
         raise ValueError(f"no task's name holds {args.only!r}: {', '.join(dict.fromkeys(kinds))}")
-    for name in REAL.values() if args.data else ():         # what is missing is told of at once
-        published.load(name, args.data)
+    for task, name in REAL.items():                         # what is missing is told of at once
+        if args.data and args.only in task:
+            published.load(name, args.data)
     done = read(scores)
     before = len(done)
     for r in done:

@@ -10,6 +10,7 @@ import os
 from dataclasses import fields
 
 from .. import adapt, lora, recipe, svf, tasks
+from ..lab import arms
 from ..machine import settings
 from ..machine.text import one_line
 from ..questions import published
@@ -244,8 +245,8 @@ def adapt_options(p):
     p.add_argument("--iterations", type=within(int, 1, 1000),
                    help="of the search, or steps along the gradient (default: 6, or 15 steps)")
     p.add_argument("--population", type=within(int, 2, 1000),
-                   help="mixtures tried per iteration (default: 16); along the gradient there is "
-                        "one")
+                   help=f"mixtures tried per iteration (default: {arms.POPULATION}); along the "
+                        "gradient there is one")
     p.add_argument("--per-matrix", action="store_true",
                    help="one alpha per expert and matrix instead of per expert")
     p.add_argument("--max-tokens", type=TOKENS,

@@ -446,9 +446,16 @@ def show(args):
     if meta.get("method", "svf") != "svf" and args.picture:
         print(f"no picture: an expert of {one_line(meta['method'])} has no z to draw")
     if meta.get("method", "svf") == "svf":
-        picture = files.claim(args.picture or experts.OUT / f"{path.stem}.png", "picture", [path])
-        plots.draw_expert(expert, meta, picture)
-        print(one_line(f"picture: {picture}"))
+        picture = args.picture or experts.OUT / f"{path.stem}.png"
+        try:
+            picture = files.claim(picture, "picture", [path])
+        except ValueError as e:
+            if args.picture:
+                raise
+            print(one_line(f"no picture: {e}"), file=sys.stderr)    # where nobody named it
+        else:
+            plots.draw_expert(expert, meta, picture)
+            print(one_line(f"picture: {picture}"))
     log = path.with_suffix(".jsonl")
     if picture and log.exists():
         draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture])

@@ -13,8 +13,8 @@ from ..experts import Shelf
 from ..machine import ranks
 from . import few_shot
 
-# of `search`, by what it goes
-POPULATION = 16     # mixtures of an iteration, if nothing else is said
+# of `search`, if nothing else is said: mixtures of an iteration; iterations, by what it goes
+POPULATION = 16
 ITERATIONS = {"accuracy": 6, "likelihood": 6, "gradient": 15, "first-pass": 1}
 
 

@@ -39,7 +39,7 @@ METHODS = ("svf", "lora", "ia3")
 
 # Said under the tables of every row that it is about.
 BARE = "the examples show bare numbers, and an answer in their form leaves the working out"
-SHORT_LORA = "LoRA experts of 24 updates each, where the SVF experts had 144 to 195"
+SHORT_LORA = "LoRA experts of 24 updates each, where the SVF experts had 144 to 240"
 RATE = TrainConfig().lr     # of z: the one that the sweep in `finetune` chose
 
 

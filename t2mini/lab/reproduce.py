@@ -134,7 +134,8 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
 
 @contextmanager
 def alone(lock):
-    """ValueError where the same experiment runs already: both would train the same experts."""
+    """ValueError where the same experiment runs already: two would train the same experts at
+    once."""
     with ExitStack() as held:
         try:
             held.enter_context(files.only_one(lock))
@@ -203,9 +204,15 @@ def report(where, row, key, minutes):
 def draw(done, picture, against=None):
     """Draw a results file, and print its table (against: see figures.table)."""
     print(printable(figures.table(done["rows"], against)))
+    before = written(picture)
     getattr(figures, ALL[done["name"]].draw)(done, picture)
-    if picture.exists():                                    # a part without scores has none
+    if written(picture) != before:                          # a part without scores has none
         print(one_line(f"figure: {picture}"))
+
+
+def written(path):
+    """When a file was written last, to the nanosecond; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def pretty(done):

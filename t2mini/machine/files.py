@@ -118,7 +118,7 @@ def is_stream(path):
 
 def duplicate(path):
     """A second descriptor of our own standard output or error, where `path` is that: opened anew,
-    a file behind it would be cut to nothing. Else None."""
+    a file behind it would be cut to nothing, and replaced it would be lost. Else None."""
     for stream, number in (sys.stdout, 1), (sys.stderr, 2):
         try:
             if os.path.samestat(os.stat(path), os.fstat(number)):
@@ -136,8 +136,9 @@ def replacing(path):
 
     Who may read it follows from the umask, as for every other new file.
     """
-    if is_stream(path):
-        with open(duplicate(path) or path, "wb") as file:
+    own = duplicate(path)
+    if own is not None or is_stream(path):
+        with open(path if own is None else own, "wb") as file:
             yield file
         return
     path = Path(path).resolve()                             # a link stays a link
@@ -291,7 +292,8 @@ def refuse_strangers(path, kind):
     if path.is_dir() or path.name in ("", "..") or str(path).endswith(os.sep):
         raise ValueError(f"{path} is a folder; give the name of a file")
     if path.exists() and not ours(path, kind):
-        raise ValueError(f"{path} is there and is not {name}; move it away or choose "
+        older = " (older editions did not mark theirs)" if kind == "picture" else ""
+        raise ValueError(f"{path} is there and is not {name}{older}; move it away or choose "
                          "another output")
     if path.exists() and not os.access(path, os.W_OK):
         raise ValueError(f"{path} is there and may not be written to; choose another output")

@@ -32,6 +32,8 @@ def start(device=None):
     -> the device that is this rank's (or the given one)."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or joined():
         return device
+    if not dist.is_available():
+        raise ValueError("this torch cannot run several processes: start it without torchrun")
     local, cuda = (int(os.environ.get("LOCAL_RANK", 0)),
                    torch.cuda.is_available() and str(device or "cuda") == "cuda")
     if cuda:
