@@ -97,6 +97,16 @@ told = experts.read_metadata(FOLDER / "reasoning.safetensors")
 print(f"the shipped expert has {told['parameters']:,}: "
       f"{'the same' if told['parameters'] == z else 'another number'}")
 
+# what a LoRA learns from the same questions in as many updates
+chapter.section("lora")
+print(f"{'questions':<34}{'n':>6}{'SVF':>9}{'LoRA':>9}   LoRA minus SVF, points")
+for task, _, arm in scores:
+    if arm.startswith("lora"):
+        own = arm.replace("lora", "svf")
+        n = len(scores[task, "", arm][0])
+        print(f"{task + arm.removeprefix('lora'):<34}{n:>6}{share(task, own):>9}"
+              f"{share(task, arm):>9}   {gain(task, arm, (task, own))}")
+
 # %% claim 3: it carries over to questions beside it
 chapter.section("unseen")
 table(("math-500", "humaneval", "arc-challenge-letters"))

@@ -57,6 +57,7 @@ WORDS = {
     "base, choosing": "base model, picking an option",
     "base, choosing, unlisted": "base model, picking, options hidden",
     "svf, choosing": "SVF expert, picking an option",
+    "lora, choosing": "LoRA, picking an option",
     "options hidden": "base model, options not in its prompt",
     "other form": "base model, options in quotation marks",
     "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
