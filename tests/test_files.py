@@ -320,12 +320,12 @@ def test_an_output_is_no_input(tmp_path, tiny_folder):
     files.claim(tmp_path / "new.safetensors", "expert", inputs)
 
 
-def test_a_folder_called_like_a_task_or_an_expert_is_no_input(home, monkeypatch):
+def test_a_folder_called_like_a_task_or_an_expert_is_no_input(home, tiny_folder, monkeypatch):
     """Fails if `mkdir math` keeps the math expert from being written there."""
     monkeypatch.chdir(home)
     (home / "math").mkdir()
     files.claim_run("math/e.safetensors", task="math")
-    args = SimpleNamespace(weights=None, task="math", expert="math")
+    args = SimpleNamespace(weights=tiny_folder, task="math", expert="math")
     assert "math" not in verbs.inputs(args)
     args.task = "mine.jsonl"
     assert "mine.jsonl" in verbs.inputs(args)
