@@ -94,9 +94,10 @@ def test_scores_measured_again_are_compared_with_the_committed(capsys, tmp_path,
     known = {**known, "dtype": "torch.float16"}
     with pytest.raises(SystemExit, match="scores of other weights or in torch.float32"):
         foundation.main()
-    monkeypatch.setattr(sys, "argv", ["foundation.py", f"--out={tmp_path}", "--only=maths"])
+    monkeypatch.setattr(sys, "argv", ["foundation.py", f"--out={tmp_path}/new", "--only=maths"])
     with pytest.raises(SystemExit, match="no task's name holds 'maths'"):
         foundation.main()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("change, says", [

@@ -105,7 +105,6 @@ def main():
     scores = args.out / COMMITTED.name if args.out else COMMITTED
     picture = (args.out or HERE / "figures") / "results.png"
     try:
-        scores.parent.mkdir(parents=True, exist_ok=True)
         files.claim(picture, "picture", [args.data])
         experts.OUT.mkdir(exist_ok=True)
         with files.only_one(experts.OUT / "foundation.lock"):
