@@ -443,9 +443,10 @@ def show(args):
     meta, expert = experts.read_metadata(path), experts.read_expert(path)
     print(one_line(summary(path, expert, meta)))
     picture = None
-    if meta.get("method", "svf") != "svf" and args.picture:
-        print(f"no picture: an expert of {one_line(meta['method'])} has no z to draw")
-    if meta.get("method", "svf") == "svf":
+    if meta.get("method", "svf") != "svf":
+        if args.picture:
+            print(f"no picture: an expert of {one_line(meta['method'])} has no z to draw")
+    else:
         picture = args.picture or experts.OUT / f"{path.stem}.png"
         try:
             picture = files.claim(picture, "picture", [path])

@@ -9,7 +9,7 @@ with `again` is measured again. The picture is drawn from the file alone (`--dra
 import json
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 
@@ -94,7 +94,10 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
         done["title"] = ALL[name].about
     folder.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(folder.parent / f"{name}.lock") if ranks.rank() == 0 else nullcontext():
+    # two at once would train the same experts
+    alone = files.only_one(folder.parent / f"{name}.lock",
+                           busy=f"another `reproduce {name}` is running; wait until it ends")
+    with alone if ranks.rank() == 0 else nullcontext():
         if ranks.rank() == 0:
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
@@ -130,19 +133,6 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     if ranks.rank() == 0:
         draw(done, picture)
     return done
-
-
-@contextmanager
-def alone(lock):
-    """ValueError where the same experiment runs already: two would train the same experts at
-    once."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(files.only_one(lock))
-        except ValueError:
-            raise ValueError(f"another `reproduce {lock.stem}` is running; wait until it "
-                             "ends") from None
-        yield
 
 
 def check_dtype(path, done, left, dtype):

@@ -164,11 +164,12 @@ def sweep(path):
 
 
 @contextmanager
-def only_one(path, wait=False):
+def only_one(path, wait=False, busy=None):
     """Hold the lock of `path`, a folder or a file (created empty), in the block. -> its file
     descriptor.
 
-    Raises ValueError where another process holds it; with wait=True it waits for its turn instead.
+    Raises ValueError, which says `busy`, where another process holds it; with wait=True it waits
+    for its turn instead.
     """
     path = Path(path)
     how = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_APPEND
@@ -177,8 +178,8 @@ def only_one(path, wait=False):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise ValueError(f"another run is writing {path}; wait until it ends, or choose "
-                             "another output") from None
+            raise ValueError(busy or f"another run is writing {path}; wait until it ends, or "
+                             "choose another output") from None
         yield handle
     finally:
         os.close(handle)
