@@ -64,6 +64,29 @@ def test_work_counts_every_matrix_once(loaded):
     assert sum(W.numel() for W in bench.matrices(model)) == want
 
 
+def test_the_limit_of_batches_is_the_quicker_product(loaded, monkeypatch):
+    """Fails if the limit is torch's own product, which the rearranged one of the model outruns."""
+    model, _ = loaded
+    clock = []
+
+    def seconds(model, run, repeats):
+        clock.clear()
+        run()
+        return [sum(clock)]
+
+    def costs(each):
+        return lambda x, W: clock.append(each)
+
+    monkeypatch.setattr(bench, "measured", seconds)
+    monkeypatch.setattr(bench, "linear", costs(1.0))
+    monkeypatch.setattr(bench.F, "linear", costs(4.0))
+    weights = bench.matrices(model)
+    work = 2 * 64 * sum(W.numel() for W in weights)
+    assert bench.gemm_rate(model, 64) == work / len(weights)
+    monkeypatch.setattr(bench, "linear", costs(8.0))
+    assert bench.gemm_rate(model, 64) == work / (4 * len(weights))
+
+
 def test_some_expert_is_not_the_base(loaded):
     """Fails if the expert whose switch is timed is the base model, for which folding is skipped."""
     model, _ = loaded
