@@ -89,8 +89,11 @@ class Run:
     def __init__(self, model, tokenizer, cfg, out, log, watch):
         self.model, self.tokenizer, self.cfg = model, tokenizer, cfg
         self.task = tasks.get(cfg.task)
-        if cfg.max_tokens and cfg.task.endswith(".jsonl"):      # yours: validated as trained
-            self.task = replace(self.task, max_tokens=cfg.max_tokens)
+        limit = max(cfg.max_tokens, self.task.max_tokens)
+        if cfg.max_tokens and cfg.task.endswith(".jsonl"):
+            limit = cfg.max_tokens                              # yours: validated as trained
+        if isinstance(self.task, tasks.ListTask):
+            self.task = replace(self.task, max_tokens=limit)
         self.log, self.watch = log, watch
         self.out = Path(out)
         self.log_path = self.out.with_suffix(".jsonl")

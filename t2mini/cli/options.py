@@ -370,7 +370,7 @@ TRAIN_HELP = {
     "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
     "max_tokens": "longest answer of an update (0: the task's own limit), and of validation on a "
-                  "file of yours; other tasks are validated at their own limit",
+                  "file of yours, or of published questions where their own limit is shorter",
     "must_stop": "an answer that was cut off earns nothing",
     "wrong": "what a wrong answer earns, 0 (the default) or less; under --baseline=group and batch "
              "it only scales all advantages alike",
