@@ -17,6 +17,7 @@ from test_sight import TINY_TOWER
 import t2mini
 from t2mini import evaluate, experts, recipe, reinforce, svf, tasks
 from t2mini.machine import checkpoint
+from t2mini.questions import published
 from t2mini.questions.example import Example
 from t2mini.machine import settings
 from t2mini.machine.idle import Idle
@@ -145,6 +146,25 @@ def test_a_file_of_yours_is_validated_at_the_limit_it_trains_at(loaded, tmp_path
         run = Run(model, tokenizer, config(task=str(path), max_tokens=limit),
                   tmp_path / "a.safetensors", quiet, None)
         assert run.task.max_tokens == want
+
+
+@pytest.mark.parametrize("name, limit, more", [("gsm8k", 0, 0), ("gsm8k", 9, 0), ("gsm8k", 999, 1),
+                                               ("math", 999, 0)])
+def test_published_questions_are_validated_with_the_room_of_updates(loaded, tmp_path, name, limit,
+                                                                    more, monkeypatch):
+    """Fails if answers that may be longer in updates than the set's own limit are cut in
+    validation, if a lower limit lowers it, or if made-up questions follow."""
+    (tmp_path / "gsm8k").mkdir()
+    for split in ("train", "test"):
+        rows = [{"question": f"{split} {i}?", "answer": f"It is {i}. #### {i}"} for i in range(40)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"gsm8k/{split}.jsonl").write_text(text)
+    monkeypatch.setenv(published.FOLDER, str(tmp_path))
+    model, tokenizer = loaded
+    svf.attach(model, "q", progress=False)
+    run = Run(model, tokenizer, config(task=name, max_tokens=limit), tmp_path / "a.safetensors",
+              quiet, None)
+    assert run.task.max_tokens == (limit if more else tasks.get(name).max_tokens)
 
 
 def test_noise_at_the_start(loaded, words, tmp_path):     # noqa: F811
