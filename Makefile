@@ -65,15 +65,15 @@ bench: weights
 tutorials: weights
 	@$(PY) tutorials/pages.py --allow-code $(ARGS)
 
-## figures: draw the pictures of every page again in tutorials/figures (30 minutes; ARGS=03 for one chapter; runs model-written code, sandboxed)
+## figures: draw the chapters' pictures again in tutorials/figures (30 minutes; ARGS=03 for one; the page's needs a Chromium; runs model-written code, sandboxed)
 figures: weights
 	@$(PY) tutorials/draw_method.py
 	@$(PY) tutorials/draw_rooms.py
 	@$(PY) tutorials/draw_experts.py
-	@$(PY) tutorials/draw_page.py
 	@$(PY) tutorials/pages.py --allow-code --figures $(ARGS)
+	@$(PY) tutorials/draw_page.py
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:
 	@find t2mini tests tutorials -name __pycache__ -type d -exec rm -rf {} +
-	@rm -rf weights/svd .pytest_cache
+	@rm -rf weights/svd out/reproduce/*/svd .pytest_cache

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -89,11 +89,8 @@ class Run:
     def __init__(self, model, tokenizer, cfg, out, log, watch):
         self.model, self.tokenizer, self.cfg = model, tokenizer, cfg
         self.task = tasks.get(cfg.task)
-        limit = max(cfg.max_tokens, self.task.max_tokens)
-        if cfg.max_tokens and cfg.task.endswith(".jsonl"):
-            limit = cfg.max_tokens                              # yours: validated as trained
         if isinstance(self.task, tasks.ListTask):
-            self.task = replace(self.task, max_tokens=limit)
+            self.task = settings.with_room(self.task, cfg)
         self.log, self.watch = log, watch
         self.out = Path(out)
         self.log_path = self.out.with_suffix(".jsonl")

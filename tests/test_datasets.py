@@ -837,7 +837,7 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         return {"task": task, "parameters": 7, "config": config}
 
     there = {"reasoning": meta("arc-easy-letters", "options")}
-    monkeypatch.setattr(larger, "trained", lambda lab, name: there.get(name, {}))
+    monkeypatch.setattr(larger, "own_expert", lambda lab, name: there.get(name, {}))
     asked, made = [], []
 
     def expert(task, seed, **settings):
@@ -903,7 +903,7 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                     "config": asdict(TrainConfig(objective=objective))}
              for name, objective in objectives.items()}
     lora = {"parameters": 50, "method": "lora"}
-    monkeypatch.setattr(larger, "trained", lambda lab, name: there[name])
+    monkeypatch.setattr(larger, "own_expert", lambda lab, name: there[name])
     monkeypatch.setattr(larger.experts, "load", lambda names, model: {name: name for name in names})
     monkeypatch.setattr(larger, "confusion",
                         lambda lab, kind, names, first, n: {"said": ("confusion", names, first, n)})
@@ -970,7 +970,7 @@ def test_real05_takes_no_expert_of_another_base_method_or_task(monkeypatch, chan
     meta = {k: v for k, v in meta.items() if v is not None}
     monkeypatch.setattr(larger.experts, "find", lambda name, model: name)
     monkeypatch.setattr(larger.experts, "read_metadata", lambda path: meta)
-    assert (larger.trained(SimpleNamespace(model=SimpleNamespace(base_sha256="a")), "reasoning")
+    assert (larger.own_expert(SimpleNamespace(model=SimpleNamespace(base_sha256="a")), "reasoning")
             == (meta if whose else {}))
 
 
@@ -980,3 +980,5 @@ def test_answers_of_examples_in_the_prompt_are_in_the_form_that_is_asked_for():
     """
     assert larger.shown(Example("q", "36", "math")) == "\\boxed{36}"
     assert larger.shown(Example("q", "36", "number")) == "36"
+    quoted = Example("q", "iron", "quoted", options=("iron", "wood"))
+    assert larger.shown(quoted) == 'The right option is "iron"'     # as the model's own goes on

@@ -107,7 +107,7 @@ def test_a_stopped_run_goes_on(tiny, tmp_path, monkeypatch):
 
 def test_part_of_an_experiment(tiny, tmp_path, monkeypatch):
     """Fails if `only` runs other cells, a text that names none passes for done,
-    or what is done runs again.
+    what is done runs again, or the rows come in another order than those of a run at once.
     """
     calls = []
     fake(monkeypatch, calls)
@@ -115,7 +115,7 @@ def test_part_of_an_experiment(tiny, tmp_path, monkeypatch):
         reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out", only="seed 7")
     reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out", only="base, seed 1")
     done = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
-    assert calls == [1, 0, 2] and [r["seed"] for r in done["rows"]] == [1, 0, 2]
+    assert calls == [1, 0, 2] and [r["seed"] for r in done["rows"]] == [0, 1, 2]
 
 
 def test_a_second_picture_replaces_nothing_of_yours(tmp_path):
@@ -522,6 +522,41 @@ def test_splits_stay_apart(tiny, tmp_path):
         assert all(split_of(e, t.buckets) == "test" for e in made.examples(task, 25))
         assert all(split_of(e, t.buckets) == "val" for e in made.shots(task, 0, 10))
         assert not scored & shots and not scored & trained_on and not shots & trained_on
+
+
+def test_rows_tell_which_questions_they_asked(tiny, tmp_path, monkeypatch):
+    """Fails if two rows of a task could be compared question by question though they asked others,
+    or `cut` is a count in one and a share in another."""
+    made = runs.Lab(*tiny, tmp_path, quick=True)
+    want = runs.digest(tasks.get("math").examples("test", 2))
+    monkeypatch.setattr(evaluate, "answers", lambda *a, **k: ["x", "y"])
+    monkeypatch.setattr(runs.arms, "run", lambda *a, **k: ([1.0, 0.0], ["x", "y"], {"cut": 1}))
+    found = made.score("math", 2, {}), made.arm("math", 2), made.in_context("math", 2, 0)
+    assert [row["asked"] for row in found] == [want] * 3
+    assert found[1]["cut"] == 0.5
+    assert runs.digest(tasks.get("math").examples("test", 1)) != want
+
+    def cells(lab):
+        yield {"task": "math", "arm": "base", "seed": 0}, lambda: made.arm("math", 2)
+    monkeypatch.setitem(reproduce.ALL, "fake", experiments.Experiment("-", cells, "bars", "a test"))
+    for _ in range(2):
+        reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    monkeypatch.setattr(runs.Lab, "examples", lambda self, task, n: (
+        tasks.get(task).examples("test", n, 5)))
+    with pytest.raises(ValueError, match="asked other questions of math"):
+        reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+
+
+def test_an_expert_of_other_questions_is_not_taken(monkeypatch):
+    """Fails if a list whose rows changed finds the expert that was trained before."""
+    def listed(text):
+        rows = {"train": (Example(text, "1", "number"),), "val": (Example("b", "2", "number"),)}
+        made = tasks.ListTask("gsm8k", lambda: rows, 9, "math")
+        monkeypatch.setattr(tasks, "get", lambda name: made)
+        return runs.questions("gsm8k")
+
+    assert runs.questions("math") == {}
+    assert listed("a") == listed("a") != listed("other")
 
 
 def test_scores_by_choosing(tiny, tmp_path, monkeypatch):

@@ -49,6 +49,14 @@ def test_a_table(against, gains):
     assert [s.split(" ")[0] for s in shown] == gains
 
 
+@pytest.mark.parametrize("told", [{"against": "cem2"}, {"tasks": ["math-unsen"]}])
+def test_a_place_that_names_no_row_is_told(told):
+    """Fails if a typing error in a page's placeholder makes a table without differences."""
+    rows = tables.rows_of("between")
+    with pytest.raises(ValueError, match="no row of"):
+        tables.table(rows, **told)
+
+
 def test_real_questions_are_routed_as_eval_asks_them(data):     # noqa: F811
     """Fails if published questions are routed in another form than `eval` asks them in,
     train questions are among them, or a label has no questions written by hand.

@@ -119,9 +119,9 @@ chapter.section("counts")
 print(f"{'skill':<11}{'questions':>10}{'routed right':>14}{'base right':>12}{'adapted right':>15}")
 for skill in (*tasks.LABELS, "all"):
     mine = [i for i, (s, _) in enumerate(asked) if skill in (s, "all")]
-    routed, *found = [sum(labels[i] == asked[i][0] for i in mine),
-                      *(sum(right[k][i] for i in mine) for k in right)]
-    print(f"{skill:<11}{len(mine):>10}{routed:>14}{found[1]:>12.0f}{found[0]:>15.0f}")
+    routed = sum(labels[i] == asked[i][0] for i in mine)
+    base_right, adapted_right = (sum(right[who][i] for i in mine) for who in ("base", "adapted"))
+    print(f"{skill:<11}{len(mine):>10}{routed:>14}{base_right:>12.0f}{adapted_right:>15.0f}")
 
 # %% what it costs, and what is left behind
 chapter.section("seconds")

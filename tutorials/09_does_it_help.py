@@ -74,9 +74,10 @@ def verdict(gain):
 
 
 def measured(task, arm):
-    """The reward of every question, as `make results` wrote it last."""
+    """The reward of every question, as `make results` wrote it."""
     rows = map(json.loads, (RESULTS / "foundation.jsonl").read_text().splitlines())
-    return [r["rewards"] for r in rows if (r["task"], r["arm"]) == (task, arm)][-1]
+    [rewards] = [r["rewards"] for r in rows if (r["task"], r["arm"]) == (task, arm)]
+    return rewards
 
 
 chapter.section("comparison")

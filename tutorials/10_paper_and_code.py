@@ -129,9 +129,9 @@ drawn = task.examples("train", 12)
 prompts = [tokenizer.prompt(e.prompt) for e in drawn]
 for name, temperature, samples in (("greedy", 0.0, 1), ("sampled", 0.8, 8)):
     out = generate(model, prompts, 32, tokenizer.stop_ids, temperature, samples)
-    said = [out.tokens(n) for n in range(len(out.lengths))]
+    answers = [out.tokens(n) for n in range(len(out.lengths))]
     reward = np.reshape(tasks.rewards([e for e in drawn for _ in range(samples)],
-                                      [tokenizer.decode(t) for t in said]), (12, samples))
+                                      [tokenizer.decode(t) for t in answers]), (12, samples))
     print(f"{name:<8} {samples} per question: mean reward {reward.mean():.2f}, "
           f"questions with a right answer {100 * (reward.max(1) > 0).mean():.0f} %, "
           f"with both kinds {100 * (reward.std(1) > 0).mean():.0f} %")
@@ -232,7 +232,8 @@ for with_stop in (True, False):
     rates = 100 * torch.tensor([learn_to_stop(seed, with_stop) for seed in range(4)]).mean(0)
     print(f"stop token {'in the likelihood' if with_stop else 'left out':<23}" + "".join(
         f"{float(rates[part].mean()):>9.0f}" for part in (slice(5), slice(5, 10), slice(20, 25))))
-plain = [[t for t in s if t not in tokenizer.stop_ids] for s in said]
+# the answers that were sampled for `rollouts`
+plain = [[t for t in s if t not in tokenizer.stop_ids] for s in answers]
 other = [tokenizer.encode(tokenizer.decode(t)) != t for t in plain]
 print("sampled answers whose text gives other tokens when encoded again: "
       f"{100 * np.mean(other):.0f} %")

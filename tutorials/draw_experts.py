@@ -57,11 +57,12 @@ def logs_of(name):
 def panel(ax, name, logs, figure):
     """The curves of one expert; the first log is that of the shipped one."""
     for log in reversed(logs):
-        updates, right, n = validation(rows_of(log))
+        updates, right, _ = validation(rows_of(log))
         shipped = log == logs[0]
         ax.plot(updates, right, color=plots.BLUE if shipped else plots.SKY,
                 marker="o" if shipped else "", ms=4, lw=2 if shipped else 1.4,
                 label="shipped" if shipped else "other seeds")
+    updates, right, n = validation(rows_of(logs[0]))
     best = max(range(len(right)), key=lambda i: (right[i], i))      # of equals the later is kept
     ax.annotate(f"best: {right[best]:.1f} %", (updates[best], right[best]), (0, 10),
                 textcoords="offset points", ha="center", weight="bold", color=plots.BLUE,

@@ -8,12 +8,11 @@ Writes foundation.jsonl (one JSON object per score) and results.png into DIR, an
 scores are those of tutorials/results/. Without --out it adds to tutorials/results/ what is missing
 there. All scores are greedy and on the test split. Nothing here trains or selects; CEM takes its
 ten shots from the val split. The `hand-` rows are the routing of sixty questions written by hand
-(t2mini/questions/handwritten.txt). --data names a folder with gsm8k/test.jsonl, mbpp/mbpp.jsonl and
-arc/ARC-Challenge/*Test.jsonl for the routing of real questions, in the form in which `eval` asks
-them; without it that part is left out.
+(t2mini/questions/handwritten.txt). --data names a folder with the files of gsm8k, mbpp and
+arc-challenge (`python -m t2mini datasets` lists them) for the routing of real questions, in the
+form in which `eval` asks them; without it that part is left out.
 """
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -27,6 +26,7 @@ import t2mini     # noqa: E402
 from t2mini import adapt, evaluate, experts, svf, tasks     # noqa: E402
 from t2mini.lab import arms, figures     # noqa: E402
 from t2mini.lab.routing import PROMPT     # noqa: E402
+from t2mini.lab.runs import digest     # noqa: E402
 from t2mini.machine import files, shelves     # noqa: E402
 from t2mini.questions import published, tables     # noqa: E402
 from t2mini.cli.verbs import agree     # noqa: E402
@@ -208,12 +208,6 @@ def as_committed(done, committed):
              for r in shared if r["accuracy"] != known[key(r)]]
     text = f"{len(shared) - len(other)} of {len(shared)} scores are those of tutorials/results"
     return "; ".join([text, *other])
-
-
-def digest(examples):
-    """Which questions were asked: a hash of them and of their gold answers."""
-    text = json.dumps([(e.prompt, e.answer) for e in examples])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def scored(task, arm, rewards, started, **extra):

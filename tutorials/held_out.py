@@ -56,12 +56,16 @@ def over_groups(minus, names, draws=4000):
     return means[round(0.025 * draws)], means[round(0.975 * draws) - 1]
 
 
-def line(task, who, minus, names):
-    """A row: a gain with its interval over questions, and over the groups that `names` tells."""
+def line(task, who, minus, *groupings):
+    """A row: a gain with its interval over questions, and over the groups that each of `groupings`
+    tells (the name of every question's group)."""
     mean, low, high = evaluate.paired_difference(minus, [0.0] * len(minus))
-    wide = over_groups(minus, names)
-    return (f"{task:<17}{who:<21}{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]   "
-            f"[{100 * wide[0]:+.1f}, {100 * wide[1]:+.1f}] of {len(set(names))}")
+    mean = round(100 * mean, 6)                             # 6.25, not 6.250000000000001
+    told = f"{task:<17}{who:<21}{mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    for names in groupings:
+        low, high = over_groups(minus, names)
+        told += f"   [{100 * low:+.1f}, {100 * high:+.1f}] of {len(set(names))}"
+    return told
 
 
 def situations():
@@ -75,19 +79,21 @@ def situations():
 
 def kinds():
     """Print what two passes, all experts mixed equally, and ten examples beside the first pass gain
-    on unseen tasks, with both intervals."""
+    on unseen tasks, with all three intervals."""
     scores = measured()
-    print("minus base, points                    over questions   over kinds")
+    print("minus base, points                    over questions   over situations   over kinds")
     for task in ("math-unseen", "code-unseen", "reasoning-unseen"):
         for who, arm in (("two passes", "classifier"), ("mixed equally", "uniform alpha")):
             minus, asked = gains(scores, task, arm)
-            print(line(task, who, minus, [e.kind for e in asked]))
-        minus, asked = with_examples(task)
-        print(line(task, "and ten examples", minus, [e.kind for e in asked]))
+            print(line(task, who, minus, [e.key for e in asked], [e.kind for e in asked]))
+        for who, arm in (("and ten examples", "first pass and examples"),
+                         ("search, one draw", "cem"), ("mixed equally, 400", "uniform alpha")):
+            minus, asked = of_unseen(task, arm)
+            print(line(task, who, minus, [e.key for e in asked], [e.kind for e in asked]))
 
 
-def with_examples(task):
-    """What the first pass and ten examples gain on each test question, mean of the draws of the
+def of_unseen(task, arm):
+    """What an arm of results/unseen.json gains on each test question, mean of the draws of its
     examples. -> (differences, the questions)."""
     found = json.loads((HERE / "results" / "unseen.json").read_text(encoding="utf-8"))
     if found["rules"] != RULES:
@@ -97,8 +103,7 @@ def with_examples(task):
         if row["task"] == task:
             rewards[row["arm"]].append([*map(float, row["rewards"])])
     [base] = rewards["base"]
-    mean = [sum(drawn) / len(drawn) for drawn in zip(*rewards["first pass and examples"],
-                                                     strict=True)]
+    mean = [sum(drawn) / len(drawn) for drawn in zip(*rewards[arm], strict=True)]
     return ([a - b for a, b in zip(mean, base, strict=True)],
             tasks.get(task).examples("test", len(base)))
 

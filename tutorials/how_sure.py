@@ -21,8 +21,6 @@ chapter.start(__doc__, [], __file__)
 
 # %% our own scores, from `make results`
 rows = [json.loads(line) for line in (RESULTS / "foundation.jsonl").read_text().splitlines()]
-# a row measured again replaces the old one
-rows = list({(r["task"], r["arm"]): r for r in rows}.values())
 of = {(r["task"], r["arm"]): r for r in rows}
 OWN = ("math", "code", "reasoning")                         # each with an expert of its own
 UNSEEN = tuple(f"{t}-unseen" for t in OWN)

@@ -127,14 +127,14 @@ def main():
         command = [sys.executable, str(page.with_suffix(".py")), *options]
         run = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
         if run.returncode:
-            wrong.append(f"{page.with_suffix('.py').name} ended with status {run.returncode}")
-        elif args.write:
-            write(page, run.stdout)
-            wrong += differences(page, run.stdout)
+            found = [f"{page.with_suffix('.py').name} ended with status {run.returncode}"]
         else:
-            wrong += differences(page, run.stdout)
-        print(f"    {time.time() - t:.0f} s", flush=True)
-    print("\n".join(wrong) if wrong else
+            if args.write:
+                write(page, run.stdout)
+            found = differences(page, run.stdout)
+        print("\n".join([*found, f"    {time.time() - t:.0f} s"]), flush=True)
+        wrong += [page.stem] * bool(found)
+    print(f"not what its script prints: {', '.join(wrong)}" if wrong else
           f"all {len(pages)} pages say what their scripts print ({time.time() - t0:.0f} s)")
     return 1 if wrong else 0
 

@@ -1,8 +1,8 @@
 """
 One arm of an experiment: these examples answered by a fixed expert, a fixed mixture or a strategy.
 
-`eval`, `reproduce` and tutorials/foundation.py all run their arms here, so that a number means the
-same wherever it is printed.
+`eval`, tutorials/foundation.py and, where it does not train or search what answers, `reproduce` run
+their arms here, so that a number means the same wherever it is printed.
 """
 import sys
 import time
@@ -152,7 +152,7 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
 
 
 def fitted(model, tokenizer, task, mixed_from, examples, names, by, options, seed):
-    """A mixture by likelihood or by gradient. -> (mixed z, numbers as `search` has them)."""
+    """A mixture by one of few_shot.WAYS. -> (mixed z, numbers as `search` has them)."""
     started = time.time()
 
     def report(done, steps, value):

@@ -19,7 +19,7 @@ import torch
 from .. import adapt, evaluate, experts, svf, tasks
 from ..questions import math, published
 from ..recipe import TrainConfig
-from . import forms as ways
+from . import forms as wordings
 from . import larger
 from . import signal as signals
 from . import sight as visual
@@ -450,7 +450,7 @@ def signal(lab):
 
 def forms(lab):
     """Published questions in several forms, of validation splits (forms.py)."""
-    yield from ways.cells(lab)
+    yield from wordings.cells(lab)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 Other ways to find a mixture on a few solved examples than the paper's search (3.2 C).
 
 CEM scores a mixture by the share of right answers. On ten examples that is one of eleven values, so
-most candidates tie, and a search on ties is a walk. Two scores do not tie:
+most candidates tie, and a search on ties is a walk. Three other ways, of which the scores of the
+first two do not tie:
 
     by_likelihood   CEM again, on the log-likelihood of the examples' gold answers
     by_gradient     no search: z = 1 + sum_k alpha_k (z_k - 1) is differentiable, so the gradient

@@ -20,7 +20,7 @@ ORDER = (*LABELS, "unreadable")         # of labels, in rows and columns, as tab
 MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
     "unseen": "On kinds never trained on, the first pass and ten examples together\n"
-              "find a mixture above the base model in all three",
+              "find a mixture above the base model, on code not beyond doubt",
     "between": "Most of the way to the right expert is where math and reasoning gain;\n"
                "code hardly changes",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",

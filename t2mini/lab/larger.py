@@ -14,6 +14,7 @@ Experts: those that the base has, each with the settings that its file names. Wh
 from functools import partial
 
 from .. import adapt, experts, tasks
+from ..questions.published import ARC_OPENER
 from .mixing import FIRST_PASSES, best_single, found_on_shots, searched
 from .routing import confusion, note_of
 from .runs import SEEDS, WHOLE, cell
@@ -33,7 +34,7 @@ OF_SVF = ("modules", "tie", "as_released")              # nor these with a LoRA
 
 def cells(lab):
     """Every row that the experts of lab.model allow. See experiments.py for what a cell is."""
-    there = {name: meta for name in (*SETS, "dispatcher") if (meta := trained(lab, name))}
+    there = {name: meta for name in (*SETS, "dispatcher") if (meta := own_expert(lab, name))}
     for name, sets in SETS.items():
         for task in sets:
             yield from alone(lab, task, name, there.get(name))
@@ -47,7 +48,7 @@ def cells(lab):
             yield cell(run, note_of(arm), task="published", arm=arm)
 
 
-def trained(lab, name):
+def own_expert(lab, name):
     """The metadata of the base's own SVF expert of that name, {} where it has none that was trained
     on the set that is asked here."""
     try:
@@ -96,7 +97,7 @@ def with_expert(lab, ask, name, meta, choose):
 
 
 def beside(lab, ask, meta, changes, choose):
-    """Trained on the expert's questions, in as many updates, but for `changes`. -> row.
+    """Trained on the expert's questions, with its settings but for `changes`. -> row.
 
     A LoRA has rank 16; of an imitation's updates each has one gold answer to a question.
     """
@@ -128,6 +129,8 @@ def shown(example):
     """The answer that an example in the prompt has."""
     if example.match == "math":
         return f"\\boxed{{{example.answer}}}"
+    if example.match == "quoted":                           # with what the model's own begins with
+        return ARC_OPENER + tasks.gold(example)
     return tasks.gold(example)
 
 

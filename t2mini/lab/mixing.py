@@ -30,8 +30,8 @@ def random_alpha(lab, task, seed):
 
 
 def on_validation(lab, task, named, far):
-    """Validation questions, but none like the examples of a search, answered by a mixture between
-    the equal one and an expert (named: 1 for it, 0 for others). -> row"""
+    """Validation questions, but none like the examples of the first three draws, answered by a
+    mixture between the equal one and an expert (named: 1 for it, 0 for others). -> row"""
     shots = {e.key for seed in SEEDS for e in lab.shots(task, seed)}
     asked = [e for e in tasks.get(task).examples("val", 300, 7) if e.key not in shots]
     mixed = list(experts.load(adapt.MIXED, lab.model).values())

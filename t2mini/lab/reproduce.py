@@ -19,7 +19,7 @@ from ..machine import files, ranks, shelves
 from ..machine.checkpoint import command
 from ..machine.text import one_line, printable
 from .experiments import ALL
-from .runs import COMMON, RULES, Lab
+from .runs import COMMON, RULES, Lab, digest
 
 RESULTS, FIGURES = experts.ROOT / "tutorials" / "results", experts.ROOT / "tutorials" / "figures"
 SETTINGS = ("base_sha256", "dtype", "quick", "budget")  # results of others do not share a file
@@ -112,7 +112,9 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
                 raise ValueError(f"{path} was measured with another {other[0]}: {same_base}"
                                  "--out=DIR, or move it away to start anew")
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
-        cells = list(ALL[name].cells(Lab(model, tokenizer, folder, quick, data)))
+        lab = Lab(model, tokenizer, folder, quick, data)
+        check_questions(path, done["rows"], lab)
+        cells = list(ALL[name].cells(lab))
         left = missing(cells, done["rows"], only)
         check_dtype(path, done, [key for key, _ in left], settings["dtype"])
         if not left and ranks.rank() == 0:
@@ -124,7 +126,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             t = time.time()
             row = {**key, **make()}
             row |= {"seconds": round(time.time() - t, 1), "commit": commit(), **machine}
-            done["rows"] = placed(done["rows"], key, row)
+            done["rows"] = placed(done["rows"], key, row, [k for k, _ in cells])
             if ranks.rank() == 0:
                 with files.replacing(path) as f:
                     f.write(pretty(done).encode())
@@ -133,6 +135,19 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     if ranks.rank() == 0:
         draw(done, picture)
     return done
+
+
+def check_questions(path, rows, lab):
+    """Scores are compared question by question. ValueError where a row tells that it was asked
+    others than those that are there now."""
+    today = {}
+    for row in rows:
+        which = row.get("task"), row.get("n")
+        if "asked" in row and which not in today:
+            today[which] = digest(lab.examples(*which))
+        if "asked" in row and row["asked"] != today[which]:
+            raise ValueError(f"{path} asked other questions of {row['task']} than those that are "
+                             "here: take the --data of that run, or --out=DIR to measure anew")
 
 
 def check_dtype(path, done, left, dtype):
@@ -148,11 +163,14 @@ def check_dtype(path, done, left, dtype):
                              "that names other tasks, or --out=DIR")
 
 
-def placed(rows, key, row):
-    """The rows with this one, in the place of the one that it replaces: a task's first arm is what
-    its others are compared with."""
-    at = next((i for i, old in enumerate(rows) if same(key, old)), len(rows))
-    return [*rows[:at], row, *rows[at + 1:]]
+def placed(rows, key, row, keys):
+    """The rows with this one, instead of the one that it replaces, in the order of the cells' keys,
+    whatever was measured first: a task's first arm is what its others are compared with. Rows of no
+    cell come last."""
+    def place(row):
+        return next((i for i, key in enumerate(keys) if same(key, row)), len(keys))
+
+    return sorted([*(old for old in rows if not same(key, old)), row], key=place)
 
 
 def same(key, row):

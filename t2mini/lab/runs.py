@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,29 +82,17 @@ class Lab:
         """
         cfg = self.config(task, seed, **changes)
         settings = {k: v for k, v in asdict(cfg).items() if v != getattr(recipe.TrainConfig(), k)}
-        path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", asdict(cfg))
+        path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", asdict(cfg) | questions(task))
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
         seen = not look or looked.exists()
         there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(),
                                       ckpt.exists() and seen])
         if not there:
-            for old in (path, looked) if ranks.rank() == 0 and not resume else ():
-                # else a kill could leave it beside the new run's first files
-                old.unlink(missing_ok=True)
-
-            def watch(step):
-                """Test questions under the z of this step, for the picture; they decide nothing."""
-                score = evaluate.score(self.model, self.tokenizer, tasks.get(task),
-                                       self.examples(task, look), choose=cfg.objective == "options")
-                if ranks.rank() == 0:
-                    rows = looked.read_text().splitlines(True) if looked.exists() else []
-                    # a stopped run does some again
-                    rows = [r for r in rows if json.loads(r)["step"] < step]
-                    files.sweep(looked)
-                    with files.replacing(looked) as f:
-                        f.write("".join(
-                            [*rows, json.dumps({"step": step, "test": sum(score) / len(score)})
-                             + "\n"]).encode())
+            if ranks.rank() == 0 and not resume:
+                # else a kill could leave them beside the new run's first files
+                path.unlink(missing_ok=True)
+                looked.unlink(missing_ok=True)
+            watch = partial(self.look_at_test, task, look, looked, cfg.objective == "options")
             print(f"\ntraining {path.name}: "
                   + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
             svf.detach(self.model)
@@ -116,6 +105,20 @@ class Lab:
             ckpt.unlink(missing_ok=True)
         found, meta = experts.load_expert(path, self.model)
         return found, {**meta, "path": path}
+
+    def look_at_test(self, task, n, log, choose, step):
+        """Add the share of right answers to n test questions, under the z of this step, to `log`:
+        for a picture; they decide nothing."""
+        score = evaluate.score(self.model, self.tokenizer, tasks.get(task), self.examples(task, n),
+                               choose=choose)
+        if ranks.rank():
+            return
+        rows = log.read_text().splitlines() if log.exists() else []
+        rows = [r for r in rows if json.loads(r)["step"] < step]    # a stopped run does some again
+        rows.append(json.dumps({"step": step, "test": sum(score) / len(score)}))
+        files.sweep(log)
+        with files.replacing(log) as f:
+            f.write("".join(r + "\n" for r in rows).encode())
 
     def file(self, name, settings):
         """The file of an expert of this base and dtype
@@ -183,19 +186,21 @@ class Lab:
         """
         t, counts = tasks.get(task), Counter()
         t = replace(t, max_tokens=max_tokens or t.max_tokens)
+        asked = self.examples(task, n)
         with self.running(expert, meta):
-            rewards = evaluate.score(self.model, self.tokenizer, t, self.examples(task, n), task,
-                                     choose, counts)
+            rewards = evaluate.score(self.model, self.tokenizer, t, asked, task, choose, counts)
         if choose:
-            return row(rewards)
+            return row(rewards, asked)
         cut = round(counts["cut"] / len(rewards), 4)
-        return {**row(rewards), "max_tokens": t.max_tokens, "cut": cut}
+        return {**row(rewards, asked), "max_tokens": t.max_tokens, "cut": cut}
 
     def arm(self, task, n, **options):
         """A strategy, an expert by name or a fixed alpha on test questions (arms.run). -> row."""
-        rewards, _, numbers = arms.run(self.model, self.tokenizer, tasks.get(task),
-                                       self.examples(task, n), **options)
-        return {**row(rewards), **numbers}
+        asked = self.examples(task, n)
+        rewards, _, numbers = arms.run(self.model, self.tokenizer, tasks.get(task), asked,
+                                       **options)
+        cut = round(numbers["cut"] / len(rewards), 4)
+        return {**row(rewards, asked), **numbers, "cut": cut}
 
     def in_context(self, task, n, seed, shots=10, show=tasks.gold):
         """Test questions behind the solved examples that CEM would search with,
@@ -210,7 +215,7 @@ class Lab:
                                  [f"{before}Question: {e.prompt}\nAnswer:" for e in asked],
                                  t.max_tokens, label=f"{task} in context", batch=16,
                                  opener=t.opener)
-        return row(tasks.rewards(asked, texts))
+        return row(tasks.rewards(asked, texts), asked)
 
     def shots(self, task, seed, count=10):
         """Solved examples for adaptation:
@@ -260,6 +265,15 @@ class Lab:
         return mixture, meta, meta["found"]
 
 
+def questions(task):
+    """What tells which questions a list has to train on; nothing of made-up ones, which RULES is
+    about."""
+    t = tasks.get(task)
+    if not isinstance(t, tasks.ListTask):
+        return {}
+    return {"questions": digest(t.examples("train", WHOLE) + t.examples("val", WHOLE))}
+
+
 def widened(mixed):
     """Metadata for the layers that run a mixture of LoRA experts [(expert, metadata)]:
     K times the rank (lora.mix)."""
@@ -269,12 +283,19 @@ def widened(mixed):
                                "lora_alpha": K * config["lora_alpha"]}}
 
 
-def row(rewards):
+def row(rewards, asked=()):
     """What is kept of one test score: share right with its 95 % interval,
-    and each question's reward, for paired differences."""
+    and each question's reward, for paired differences; and which questions these were."""
+    told = {"asked": digest(asked)} if asked else {}
     return {"split": "test", "n": len(rewards), "score": round(sum(rewards) / len(rewards), 4),
             "ci95": [round(x, 4) for x in evaluate.wilson(sum(rewards), len(rewards))],
-            "rewards": "".join(str(int(r)) for r in rewards)}
+            "rewards": "".join(str(int(r)) for r in rewards), **told}
+
+
+def digest(examples):
+    """Which questions were asked: a hash of them and of their gold answers."""
+    text = json.dumps([(e.prompt, e.answer) for e in examples])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def cell(run, note="", **key):

@@ -14,11 +14,10 @@ from .. import evaluate, experts, svf, tasks
 from ..questions.easy_vqa import KINDS, balanced, facts
 from ..questions.pictures import Seen, blank
 from ..sight.captions import ASKED
-from .runs import row
+from .runs import WHOLE, row
 
 TASK, UNSEEN = "easy-vqa", "vision-unseen"
 EVEN = "easy-vqa-yes-no"                # rows about a part of its test questions
-WHOLE = 100_000                         # questions: all there are
 TEXT = ("math", "code", "reasoning")    # experts that were trained without images
 # the paper tunes half of the layers, and a wrong answer costs 0.1 (A.1); LoRA's rate is math's
 SVF = dict(layers="half", wrong=-0.1, lr=2e-3, patience=99)

@@ -3,6 +3,8 @@ What the settings of a training run may be: recipe.py asks here before anything 
 And what may be asked of a model: adapt.py asks before an expert is read, generate.py before a
 token is drawn.
 """
+from dataclasses import replace
+
 # Choices of the released code that a run can go back to (--as-released). Each changes one thing, so
 # that its worth can be measured alone.
 RELEASED = {
@@ -244,3 +246,12 @@ def check_questions(rows, tokenizer, opener, max_tokens, context):
             raise ValueError(f"the question {text[:60]!r}... has {n:,} tokens and an answer of "
                              f"{learnt:,}, which exceed this model's context of {context}: "
                              "shorten them or leave them out")
+
+
+def with_room(task, cfg):
+    """The task as a run with these settings validates it: a file of yours with the limit of the
+    updates, published questions with their own, or that of the updates where it is longer."""
+    limit = max(cfg.max_tokens, task.max_tokens)
+    if cfg.max_tokens and cfg.task.endswith(".jsonl"):
+        limit = cfg.max_tokens
+    return replace(task, max_tokens=limit)

@@ -14,7 +14,7 @@ Why:   a 135M model is rewarded only where it is sometimes right, so a solution 
        for `>`, off by one, a constant, an argument, a part of the solution) fails at least one.
 Split: by kind and parameters. 26 of the 62 kinds (19 of the 29 unseen ones) have no parameters, and
 their key holds the
-       function's name. So 45 % of the test problems (57 % of the unseen ones) ask for a function
+       function's name. So 45 % of the test problems (60 % of the unseen ones) ask for a function
        that train problems of the same pool ask for under another name; what is new in them is the
        name and the wording. Without the name such a kind would be in one split alone, and the
        shipped experts, whose scores are quoted on these splits, would have trained on what became
