@@ -70,8 +70,8 @@ figures: weights
 	@$(PY) tutorials/draw_method.py
 	@$(PY) tutorials/draw_rooms.py
 	@$(PY) tutorials/draw_experts.py
+	@$(if $(ARGS),true,$(PY) tutorials/draw_page.py || true)
 	@$(PY) tutorials/pages.py --allow-code --figures $(ARGS)
-	@$(PY) tutorials/draw_page.py
 
 ## clean: remove caches; weights and your experts in out/ stay
 clean:

@@ -267,7 +267,7 @@ def test_a_quarter_of_the_names_says_nothing():
 @both
 def test_the_page_says_how_many_test_functions_training_asks_for(unseen):
     """Break: a share of test problems whose function train problems ask for under another name,
-    of which the file's head says nothing, or something else (45 %, 57 % of the unseen ones).
+    of which the file's head says nothing, or something else (45 %, 60 % of the unseen ones).
     It is that of the kinds without parameters.
     """
     table = UNSEEN if unseen else SEEN

@@ -127,6 +127,20 @@ def test_a_second_picture_replaces_nothing_of_yours(tmp_path):
     assert yours.read_text() == "yours" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_curves_of_runs_that_looked_at_other_updates(tmp_path, monkeypatch):
+    """Fails if a run without test questions at an update, where its z had run away, stops the
+    picture, or its later ones stand at the wrong update."""
+    done = {"name": "curves", "rows": [
+        {"task": "math", "n_test": 9, "test": [[0, 0.1], [8, 0.2], [16, 0.5]]},
+        {"task": "math", "n_test": 9, "test": [[0, 0.3], [16, 0.7]]}]}
+    seen = []
+    monkeypatch.setattr(figures, "save", lambda fig, path: seen.append(fig))
+    figures.curves(done, tmp_path / "curves.png")
+    mean, *single = seen[0].axes[0].lines
+    assert mean.get_xdata().tolist() == [0, 16] and mean.get_ydata().tolist() == [20.0, 60.0]
+    assert [line.get_ydata().tolist() for line in single] == [[10.0, 50.0], [30.0, 70.0]]
+
+
 def test_the_curve_of_a_run_that_ran_away_is_drawn_with_its_doubt(tmp_path, monkeypatch):
     """Fails if eight of eight right has no interval, or a validation of a model whose numbers are
     not finite (-1 of n) stops the picture.
@@ -543,20 +557,43 @@ def test_rows_tell_which_questions_they_asked(tiny, tmp_path, monkeypatch):
         reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
     monkeypatch.setattr(runs.Lab, "examples", lambda self, task, n: (
         tasks.get(task).examples("test", n, 5)))
+    reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")      # nothing is left
+
+    def more(lab):
+        yield from cells(lab)
+        yield {"task": "math", "arm": "z", "seed": 0}, lambda: made.arm("math", 2)
+    monkeypatch.setitem(reproduce.ALL, "fake", experiments.Experiment("-", more, "bars", "a test"))
     with pytest.raises(ValueError, match="asked other questions of math"):
         reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")
+    file = tmp_path / "out" / "fake.json"
+    file.write_text(file.read_text().replace('"arm": "base"', '"arm": "base", "again": "new"'))
+    assert len(reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")["rows"]) == 2
 
 
-def test_an_expert_of_other_questions_is_not_taken(monkeypatch):
-    """Fails if a list whose rows changed finds the expert that was trained before."""
-    def listed(text):
-        rows = {"train": (Example(text, "1", "number"),), "val": (Example("b", "2", "number"),)}
-        made = tasks.ListTask("gsm8k", lambda: rows, 9, "math")
-        monkeypatch.setattr(tasks, "get", lambda name: made)
-        return runs.questions("gsm8k")
+def test_an_expert_of_other_questions_is_not_taken(tiny, tmp_path, monkeypatch):
+    """Fails if a list whose rows changed, or their solutions, finds the expert or the mixture that
+    was made before."""
+    made = runs.Lab(*tiny, tmp_path, quick=True)
+    monkeypatch.setattr(runs.train, "train", lambda *a, **k: None)
+    monkeypatch.setattr(runs.experts, "load_expert", lambda path, *a: (path, {}))
+    monkeypatch.setattr(runs.adapt, "adapt_cem", lambda *a: 1 / 0)
+    names, real = [], made.file
+    monkeypatch.setattr(made, "file", lambda *told: names.append(real(*told)) or names[-1])
 
-    assert runs.questions("math") == {}
-    assert listed("a") == listed("a") != listed("other")
+    def found(text, solution=""):
+        rows = (Example(text, "1", "number", solution=solution),)
+        listed = tasks.ListTask("gsm8k", lambda: {"train": rows, "val": rows}, 9, "math")
+        monkeypatch.setattr(tasks, "get", lambda name: listed)
+        names.clear()
+        made.expert("gsm8k", 0)
+        with pytest.raises(ZeroDivisionError):              # it is searched
+            made.search("gsm8k", 0)
+        return tuple(names)
+
+    (expert, mixture), (other, other_mixture) = found("a"), found("b")
+    assert expert != other and mixture != other_mixture
+    assert found("a") == (expert, mixture)
+    assert found("a", "worked out")[0] != expert
 
 
 def test_scores_by_choosing(tiny, tmp_path, monkeypatch):

@@ -605,3 +605,18 @@ def test_a_training_in_python_says_what_is_kept_and_goes_on(home, tiny_folder,  
     monkeypatch.setattr(verbs.train.reinforce, "update", real)
     t2mini.train_expert(home / "mine.jsonl", resume=True, **less)
     assert any("after step 1" in line for line in said)
+
+
+@pytest.mark.parametrize("task, limit, want", [("gsm8k", 320, " --max-tokens=320"),
+                                               ("gsm8k", 64, ""), ("gsm8k", 0, ""),
+                                               ("mine.jsonl", 8, " --max-tokens=8"),
+                                               ("math", 320, "")])
+def test_the_command_that_scores_asks_as_validation_did(monkeypatch, task, limit, want):
+    """Fails if the `eval` that a training prints cuts answers shorter, or later, than the
+    validation that chose its checkpoint."""
+    listed = tasks.ListTask(task, dict, 256, "math")
+    monkeypatch.setattr(verbs.tasks, "get", lambda name: (
+        tasks.BUILT_IN[name] if name in tasks.BUILT_IN else listed))
+    args = types.SimpleNamespace(task=task, weights="", data="", tower="", objective="reward",
+                                 max_tokens=limit)
+    assert verbs.scoring(args, "x") == f"eval --task={task} --expert=x{want}"

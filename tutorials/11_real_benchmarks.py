@@ -129,21 +129,22 @@ for row in rows:
 found = {row["arm"]: row["confusion"] for row in rows if "confusion" in row}
 fig, ax = plots.panel(
     "A short training teaches the first pass to send published questions to the right skill",
-    (8.5, 4.2))
+    (8.5, 5.4))
 for y, name in enumerate(SKILL):
     at = {arm: 100 * said[name][SKILL[name]] / sum(said[name].values())
           for arm, said in found.items()}
     ax.plot(list(at.values()), [y] * len(at), color="#cccccc", lw=4, zorder=1)
-    for arm, colour in (("prompt", plots.GREY), ("classifier", plots.BLUE)):
-        ax.scatter(at[arm], y, s=120, color=colour, zorder=2,
+    for arm, colour, up in (("prompt", plots.GREY, -0.12), ("classifier", plots.BLUE, 0.12)):
+        ax.scatter(at[arm], y - up, s=100, color=colour, zorder=2,
                    label=None if y else plots.in_words(arm))
-        ax.annotate(f"{at[arm]:.1f}", (at[arm], y), (0, 9), textcoords="offset points",
-                    ha="center", color=colour)
+        ax.annotate(f"{at[arm]:.1f}", (at[arm], y - up), (0, 7 if up > 0 else -16),
+                    textcoords="offset points", ha="center", color=colour)
 ax.set_yticks(range(len(SKILL)),
-              [f"{plots.in_words(name)}: {label}" for name, label in SKILL.items()])
-ax.set(ylim=(len(SKILL) - 0.5, -0.7), xlim=(-4, 104),
-       xlabel="sent where it belongs, % of the questions of a set")
-ax.legend(frameon=False, loc="center left")
+              [f"{plots.in_words(name)} [{sum(found['prompt'][name].values())}]: {label}"
+               for name, label in SKILL.items()])
+ax.set(ylim=(len(SKILL) - 0.3, -0.7), xlim=(-4, 104),
+       xlabel="sent where it belongs, % of the [n] questions of a set")
+fig.legend(frameon=False, ncols=2, loc="outside lower right")   # inside, its dots look like data
 chapter.save(fig, "11_real_benchmarks")
 
 # %% what an update can learn from, before any training

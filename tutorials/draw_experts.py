@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))        # so that `import t2mini` works from a plain clone
 
+from t2mini import evaluate  # noqa: E402
 from t2mini.lab import plots  # noqa: E402
 
 PAPER = {"math": 400, "code": 100, "reasoning": 200}        # updates of the paper's curves
@@ -33,7 +34,8 @@ class Figure:
 FIGURES = {
     "experts": Figure("", 400, "Most is learnt in the first fifty updates", {}),
     "experts05": Figure(
-        "qwen-", 100, "A larger model, real questions: most is learnt in the first thirty updates",
+        "qwen-", 100, "A larger model: reasoning and the first pass learn most in thirty updates;\n"
+                      "code's rise is within chance",
         {"math": "GSM8K", "code": "MBPP", "reasoning": "ARC-Easy", "dispatcher": "made up"})}
 
 
@@ -63,6 +65,9 @@ def panel(ax, name, logs, figure):
                 marker="o" if shipped else "", ms=4, lw=2 if shipped else 1.4,
                 label="shipped" if shipped else "other seeds")
     updates, right, n = validation(rows_of(logs[0]))
+    low, high = zip(*(evaluate.wilson(n * share / 100, n) for share in right))
+    ax.fill_between(updates, [100 * v for v in low], [100 * v for v in high], color=plots.BLUE,
+                    alpha=0.15, lw=0)
     best = max(range(len(right)), key=lambda i: (right[i], i))      # of equals the later is kept
     ax.annotate(f"best: {right[best]:.1f} %", (updates[best], right[best]), (0, 10),
                 textcoords="offset points", ha="center", weight="bold", color=plots.BLUE,
@@ -96,7 +101,7 @@ def draw(figure):
                                         sharey=True)
     for ax, (name, found) in zip(axes, logs.items()):
         panel(ax, name, found, figure)
-    axes[0].set_ylabel("validation questions right, %")
+    axes[0].set_ylabel("validation questions right, %\n(band: 95 % interval)")
     # one of each name
     lines = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels())}
     if len(lines) > 1:

@@ -78,8 +78,8 @@ def situations():
 
 
 def kinds():
-    """Print what two passes, all experts mixed equally, and ten examples beside the first pass gain
-    on unseen tasks, with all three intervals."""
+    """Print what two passes, all experts mixed equally, ten examples beside the first pass and a
+    search gain on unseen tasks, with all three intervals."""
     scores = measured()
     print("minus base, points                    over questions   over situations   over kinds")
     for task in ("math-unseen", "code-unseen", "reasoning-unseen"):
@@ -87,7 +87,7 @@ def kinds():
             minus, asked = gains(scores, task, arm)
             print(line(task, who, minus, [e.key for e in asked], [e.kind for e in asked]))
         for who, arm in (("and ten examples", "first pass and examples"),
-                         ("search, one draw", "cem"), ("mixed equally, 400", "uniform alpha")):
+                         ("searched", "cem"), ("mixed equally, 400", "uniform alpha")):
             minus, asked = of_unseen(task, arm)
             print(line(task, who, minus, [e.key for e in asked], [e.kind for e in asked]))
 

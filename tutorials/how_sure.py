@@ -239,5 +239,5 @@ for gain in (5, 10, 20):
     ax.text(gain + 0.5, needed * 1.1, needed, weight="bold", fontsize=12, color=plots.RED)
 ax.set_yscale("log")
 ax.set(xlabel="true difference of two models, points",
-       ylabel="questions for each model (log scale)")
+       ylabel="questions for each model to find it\nhalf of the time, near 50 % right")
 chapter.save(fig, "how_many")

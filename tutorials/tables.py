@@ -42,8 +42,10 @@ def table(rows, tasks=(), against=None):
     for (task, base, arm), seeds in groups.items():
         if against in (None, arm):
             first.setdefault((task, base), (arm, seeds))
+    if unknown := set(tasks) - {task for task, _, _ in groups}:
+        raise ValueError(f"no row is about {', '.join(sorted(unknown))}")
     if not first:
-        raise ValueError(f"no row of {' '.join(tasks) or 'the file'} has the arm {against!r}")
+        raise ValueError(f"no row has the arm {against!r}")
     against = against or next(iter(first.values()))[0]
     what = (in_words(against) if all(arm == against for arm, _ in first.values())
             else "the first of each")

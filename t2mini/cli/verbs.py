@@ -22,7 +22,7 @@ import t2mini
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from ..formats import download, export, load
 from ..lab import arms, bench, demo, doctor, figures, page, page_model, plots, reproduce
-from ..machine import checkpoint, cores, files, ranks, shelves
+from ..machine import checkpoint, cores, files, ranks, settings, shelves
 from ..machine.idle import FEW
 from ..machine.batches import duration
 from ..machine.checkpoint import keeping, stopped
@@ -425,8 +425,10 @@ def scoring(args, expert):
               if (value := getattr(args, name))]
     if args.objective == "options":
         words.append("--choose")
-    if args.max_tokens and args.task.endswith(".jsonl"):
-        words.append(f"--max-tokens={args.max_tokens}")
+    task = tasks.get(args.task)
+    if isinstance(task, tasks.ListTask):
+        limit = settings.with_room(task, args).max_tokens
+        words += [f"--max-tokens={limit}"] * (limit != task.max_tokens)
     return shlex.join(words)
 
 

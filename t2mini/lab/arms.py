@@ -1,8 +1,8 @@
 """
 One arm of an experiment: these examples answered by a fixed expert, a fixed mixture or a strategy.
 
-`eval`, tutorials/foundation.py and, where it does not train or search what answers, `reproduce` run
-their arms here, so that a number means the same wherever it is printed.
+`eval`, tutorials/foundation.py and the rows of `Lab.arm` (runs.py) come from here, so that a number
+means the same wherever it is printed.
 """
 import sys
 import time

@@ -2,10 +2,11 @@
 `python -m t2mini bench`: how fast each part runs, beside what this machine could do at best.
 
 Ceilings first: how fast memory is read, and how fast the model's own matrices multiply so many
-rows. Decoding one answer reads every weight once per token, so it is held against the first;
-batches multiply, so they are held against the second. Every figure is the median of its repeats,
-printed with the smallest and the largest, if its line says nothing else. Run nothing else beside
-it: on two cores another busy process makes parallel code several times slower, not half as fast.
+rows, each the fastest of several tries. Decoding one answer reads every weight once per token, so
+it is held against the first; batches multiply, so they are held against the second. Every figure is
+the median of its repeats, printed with the smallest and the largest, if its line says nothing else.
+Run nothing else beside it: on two cores another busy process makes parallel code several times
+slower, not half as fast.
 """
 import statistics
 import tempfile

@@ -12,7 +12,7 @@ from .. import evaluate
 from ..machine import files
 from ..questions import published
 from ..tasks import LABELS
-from .plots import BLUE, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
+from .plots import BLUE, DARK, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
 
 ORDER = (*LABELS, "unreadable")         # of labels, in rows and columns, as tables print them
 
@@ -21,23 +21,24 @@ MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
     "unseen": "On kinds never trained on, the first pass and ten examples together\n"
               "find a mixture above the base model, on code not beyond doubt",
-    "between": "Most of the way to the right expert is where math and reasoning gain;\n"
-               "code hardly changes",
+    "between": "The nearer to the right expert, the better for math and reasoning;\n"
+               "for code it makes no difference that is seen",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
     "shots": "Ten examples do about as well as twenty;\n"
              "three are a matter of luck",
     "transfer": "With its dials shuffled, an expert is worth nothing",
-    "recipe": "With all choices of the authors' code together,\n"
-              "validation never rises above the start, in 16 updates or in 32",
+    "recipe": "All choices of the authors' code together:\n"
+              "not seen to beat the base model, after 16 updates or 32",
     "tiny": "A dial per singular value learns in every run,\na shared one hardly ever",
     "sight": "The expert for images has 86.8 % right, still 66.5 % with the image hidden,\n"
              "and only chance where words give no hint",
     "real": "On published questions experts of this size gain or lose a few points;\n"
             "most of ARC-Easy's big rise comes to the base model, too, "
             "if its prompt omits the options",
-    "real05": "Experts of a larger model gain 13 to 16 points on ARC-Easy and 7 on MBPP;\n"
-              "what carries over to other sets is small, or not certain",
-    "forms": "Telling the model more about how to answer\nis not seen to help it",
+    "real05": "Experts of a larger model gain 10 points on ARC-Easy over its better form,\n"
+              "and 7 on MBPP; what carries over to other sets is small, or not certain",
+    "forms": "Telling the larger model more about how to answer\n"
+             "is not seen to help it; on GSM8K two wordings hurt",
     "signal": "Cut answers off at 200 tokens,\nand few questions are left to learn from",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
@@ -54,7 +55,7 @@ SURVIVES = ("An expert survives weights in 8 bits, not in 3;\n"
 MIXTURES = ("base", "prompt", "classifier", "uniform alpha", "random alpha", "cem",
             "cem per matrix", "best single expert", "first pass and examples")
 SHOWN = {"recipe": lambda r: r["task"] == "math",
-         "unseen": lambda r: r["arm"] in MIXTURES,
+         "unseen": lambda r: r["arm"] in (*MIXTURES, right_expert(r["task"])),
          "transfer": lambda r: r["base"] == "the same",
          "dispatch": lambda r: r["task"] == "unseen",
          "results": lambda r: "unseen" not in r["task"],
@@ -62,7 +63,7 @@ SHOWN = {"recipe": lambda r: r["task"] == "math",
          "sight": lambda r: "unseen" not in r["task"] and "choosing" not in r["arm"]}
 
 PAIRED = ("base", "svf", "lora", "second run", "always yes", "options hidden", "other form")
-WAYS = {"": "", "choosing": ",\npicking an option", "blank image": ",\nimage hidden"}
+WAYS = {"": "", "choosing": ", picking an option", "blank image": ", image hidden"}
 BESIDE = {"base, choosing, unlisted": "options hidden, choosing", "vision expert": "svf",
           "vision expert, blank image": "svf, blank image",      # on the line of that way
           "svf, second run": "second run"}
@@ -77,7 +78,9 @@ CLEAR = {"fc": "white", "ec": "none", "pad": 0.5}                # behind a numb
 EXPERTS = {"math": "#0B3C6F", "code": BLUE, "reasoning": "#9CCBEB"}   # shades of the experts' blue
 HEAT = {"temperature 0.4": "#0B3C6F", "temperature 0.7": BLUE, "temperature 1": ORANGE,
         "temperature 1.3": RED}
-APART = {"q": (BLUE, "query"), "k": (ORANGE, "key"), "o": (PINK, "attention out")}
+APART = {"q": (BLUE, "--", "query"), "k": (ORANGE, "-.", "key"), "o": (PINK, ":", "attention out")}
+# the arm that the title is about, where not all are
+TOLD = {"unseen": "first pass and examples"}
 # what a circle is
 SINGLE = {"shots": "searches", "unseen": "draws of examples or weights", "transfer": "shuffles"}
 
@@ -107,10 +110,19 @@ def headline(fig, done):
     fig.suptitle(text, fontsize=13, weight="bold")
 
 
+def right_expert(task):
+    """The arm that answers an unseen task with the expert of its own skill."""
+    return f"{task.removesuffix('-unseen')} expert"
+
+
 def shown(done):
     """The rows that the picture of an experiment is about; all, where none of those is measured
     yet."""
-    return list(filter(SHOWN.get(done.get("name")), done["rows"])) or done["rows"]
+    rows = list(filter(SHOWN.get(done.get("name")), done["rows"])) or done["rows"]
+    if done.get("name") == "unseen":                        # one name in all panels
+        rows = [r | {"arm": "right expert"} if r["arm"] == right_expert(r["task"]) else r
+                for r in rows]
+    return rows
 
 
 def grouped(rows):
@@ -267,8 +279,20 @@ def explained(done, groups):
     single = SINGLE.get(done.get("name"), "trainings")
     several = any(len(seeds) > 1 for seeds in groups.values())
     circles = f"; circles: single {single}" if several else ""
-    dark = "; dark: the highest of those shown" if done.get("name") == "unseen" else ""
-    return f"right answers, %  (line: 95 % interval{circles}{dark})"
+    return f"right answers, %  (line: 95 % interval{circles})"
+
+
+def number_asked(groups, task, base=None):
+    """'400 questions'; '' where arms were asked different ones. base: None for all."""
+    asked = {len(rewards) for key, seeds in groups.items() for rewards in seeds
+             if key[0] == task and base in (None, key[1])}
+    return f"{asked.pop():,} questions" if len(asked) == 1 else ""
+
+
+def panel_title(groups, task, base=""):
+    """'code, 400 questions', on two lines where it is long."""
+    name = in_words(task) + (f", {in_words(base)}" if base else "")
+    return name + (", " if len(name) < 18 else "\n") + number_asked(groups, task, base or None)
 
 
 def counted(rows):
@@ -311,9 +335,9 @@ def bars(done, path):
         drawn += [*axes]
         for ax, panel in zip(axes, panels):
             here = {arm: seeds for (*where, arm), seeds in groups.items() if (*where,) == panel}
-            ends.append(draw_arms(ax, here, mark=done.get("name") == "unseen"))
-            task, base = panel
-            ax.set_title(in_words(task) + (base and f", {in_words(base)}"), fontsize=11)
+            colours = {arm: OF["base"] for arm in here} if done.get("name") == "forms" else {}
+            ends.append(draw_arms(ax, here, TOLD.get(done.get("name")), colours))
+            ax.set_title(panel_title(groups, *panel), fontsize=11)
             said = [counts.get(name, name) if ax is axes[0] else "" for name in names]
             ax.set_yticks(range(len(names)), said)
             ax.tick_params(axis="y", length=0)
@@ -355,31 +379,34 @@ def pairs(done, path):
     Other arms, and a task or way without both of them, are in the table only. The base model
     asked the same questions in another form is a dot on their line.
     """
-    plt, found = pyplot(), {}
+    plt, found, asked = pyplot(), {}, {}
     for (task, _, arm), seeds in grouped(shown(done)).items():
         who, _, way = BESIDE.get(arm, arm).partition(", ")
         if who in PAIRED:
             found.setdefault((task, way), {})[who] = evaluate.over_seeds(seeds)[:3]
+            asked[task] = len(seeds[0])
     lines = {where: arms for where, arms in found.items() if {"base", "svf"} <= arms.keys()}
     for (other, way), theirs in found.items():
         for (task, same_way), arms in lines.items():
             if (other, way) not in lines and way == same_way and "base" in theirs and (
                     questions_of(other) == questions_of(task)):
                 arms["other form"] = theirs["base"]
-    fig, ax = plt.subplots(figsize=(10, 1.9 + 0.45 * len(lines)), layout="constrained")
+    fig, ax = plt.subplots(figsize=(10, 2.2 + 0.45 * len(lines)), layout="constrained")
     for y, ((task, _), arms) in enumerate(lines.items()):
         draw_pair(ax, y, arms)
         if task in GUESSING:
             ax.plot([GUESSING[task]] * 2, [y - 0.42, y + 0.42], color="black", ls=":")
-    ax.set_yticks(range(len(lines)), [f"{in_words(task)}{WAYS[way]}" for task, way in lines])
+    names = [f"{in_words(task)}{WAYS[way]} [{asked[task]:,}]" for task, way in lines]
+    ax.set_yticks(range(len(lines)), [fill(name, 32) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.set(ylim=(len(lines) - 0.4, -0.6))
     ax.margins(x=0.12)
     ax.grid(axis="x", alpha=0.3)
     guessed = "; dotted: by guessing" if any(task in GUESSING for task, _ in lines) else ""
-    ax.set_xlabel(f"right answers, %  (line: 95 % interval{guessed})")
+    ax.set_xlabel(f"right answers, %\n(line: 95 % interval{guessed}; [n]: questions)")
     named = dict(zip(*reversed(ax.get_legend_handles_labels())))        # each name once
-    ax.legend(named.values(), named, frameon=False, loc="best")
+    fig.legend(named.values(), named, frameon=False, ncols=3, fontsize=10,
+               loc="outside lower right")                   # inside, its dots look like scores
     headline(fig, done)
     save(fig, path)
 
@@ -402,17 +429,17 @@ def draw_pair(ax, y, arms):
                     ha=side, va="center", weight="bold", color=colour, bbox=CLEAR)
 
 
-def draw_arms(ax, here, mark):
+def draw_arms(ax, here, told, colours):
     """One panel of `bars`. here: arm -> rewards of each seed. -> the highest end of a line.
 
-    mark: does the largest stand out? Only where no claim hangs on which it is.
+    told: the arm that stands out, as the title is about it; None: all are alike. colours: arm ->
+    colour, where not its own.
     """
     ends = []
-    most = max(np.mean(seeds) for seeds in here.values())
     for y, (arm, seeds) in enumerate(here.items()):
         mean, low, high, _ = evaluate.over_seeds(seeds)
-        best = mark and np.mean(seeds) == most
-        ax.barh(y, 100 * mean, 0.7, color=colour_of(arm), alpha=1 if best or not mark else 0.4)
+        ax.barh(y, 100 * mean, 0.7, color=colours.get(arm, colour_of(arm)),
+                alpha=1 if told in (None, arm) else 0.4)
         ax.plot([100 * low, 100 * high], [y, y], color="black", lw=1.2)
         if len(seeds) > 1:
             single = [100 * np.mean(s) for s in seeds]
@@ -420,7 +447,7 @@ def draw_arms(ax, here, mark):
             ax.plot(single, spread, "o", ms=4, mfc="white", mec="black", mew=0.8)
         end = max(high, np.mean(seeds, axis=1).max())           # behind the line and the circles
         ax.annotate(f"{100 * mean:.1f}", (100 * end, y), (8, 0), textcoords="offset points",
-                    va="center", weight="bold" if best else "normal", bbox=CLEAR)
+                    va="center", weight="bold" if arm == told else "normal", bbox=CLEAR)
         ends.append(end)
     ax.set_ylim(len(here) - 0.4, -0.6)
     return max(ends)
@@ -440,7 +467,7 @@ def dots(done, path):
             ax.plot([100 * low, 100 * high], [y, y], color=colour_of(arm), lw=2)
             label = in_words(arm) if base == bases[0] else None
             ax.plot(100 * mean, y, "o", ms=8, color=colour_of(arm), label=label)
-        ax.set(title=in_words(task), xlim=(-3, 100), ylim=(len(bases) - 0.5, -0.5))
+        ax.set(title=panel_title(groups, task), xlim=(-3, 100), ylim=(len(bases) - 0.5, -0.5))
         ax.set_yticks(range(len(bases)), [fill(in_words(base), 18) for base in bases])
         ax.grid(axis="x", alpha=0.3)
     fig.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=len(arms),
@@ -459,8 +486,9 @@ def curves(done, path):
     fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for ax, task in zip(axes[0], names):
         mine = [r for r in rows if r["task"] == task]
-        steps = [step for step, _ in mine[0]["test"]]
-        shares = 100 * np.array([[v for _, v in r["test"]][:len(steps)] for r in mine])
+        looked = [dict(r["test"]) for r in mine]                # none where z had run away
+        steps = sorted(set.intersection(*map(set, looked)))
+        shares = 100 * np.array([[of[step] for step in steps] for of in looked])
         mean = shares.mean(0)                                   # over the trainings
         ax.plot(steps, mean, "o-", color=BLUE, ms=6, lw=2.6, label="mean")
         ax.plot(steps, shares[0], color=BLUE, lw=0.9, alpha=0.5, label="single trainings")
@@ -561,11 +589,11 @@ def signal(done, path):
     """Over the longest answer: the share of questions that teach; a line per temperature."""
     plt, rows = pyplot(), {r["arm"]: r for r in done["rows"]}
     fig, ax = plt.subplots(figsize=(7.6, 4.6), layout="constrained")
-    for i, arm in enumerate(arm for arm in HEAT if arm in rows):
+    for i, (arm, mark) in enumerate(zip((arm for arm in HEAT if arm in rows), "os^D")):
         limits = [int(limit) for limit in rows[arm]["limits"]]
         found = list(rows[arm]["limits"].values())
         shares = [100 * f["teach"] for f in found]
-        ax.plot(limits, shares, "o-", color=HEAT[arm], lw=2.2, ms=6, label=arm)
+        ax.plot(limits, shares, f"{mark}-", color=HEAT[arm], lw=2.2, ms=6, label=arm)
         low, high = (100 * v for v in found[-1]["ci95"])
         ax.plot([limits[-1] + 4 * (i + 1)] * 2, [low, high], color=HEAT[arm], lw=2.2)
     first = done["rows"][0]
@@ -584,18 +612,20 @@ def between(done, path):
     """Right answers over the way from the equal mixture to the right expert; a line per task."""
     plt, groups = pyplot(), grouped(done["rows"])
     fig, ax = plt.subplots(figsize=(7.6, 4.6), layout="constrained")
-    for task in dict.fromkeys(name for name, _, _ in groups):
+    for i, task in enumerate(dict.fromkeys(name for name, _, _ in groups)):
         found = sorted((float(arm.split()[0]), *evaluate.over_seeds(seeds)[:3])
                        for (name, _, arm), seeds in groups.items() if name == task)
         far, mean, low, high = 100 * np.array(found).T
         skill = task.removesuffix("-unseen")
         color = EXPERTS[skill]
-        ax.errorbar(far, mean, [mean - low, high - mean], fmt="o-", color=color, lw=2.2, ms=6,
-                    elinewidth=1)
-        ax.text(far[-1] + 2, mean[-1], skill, color=color, va="center", weight="bold")
+        beside = far + 1.2 * (i - 1)                        # so that no interval hides another
+        ax.errorbar(beside, mean, [mean - low, high - mean], fmt=f"{'os^'[i]}-", color=color,
+                    lw=2.2, ms=6, elinewidth=1.4)
+        said = f"{skill}\n{number_asked(groups, task)}"
+        ax.text(far[-1] + 3, mean[-1], said, color=DARK, va="center", fontsize=10)
     ax.set(xlabel="how far to go from all experts mixed equally to the right one alone, %",
            ylabel="right answers to validation questions\nof unseen kinds, %  (95 % intervals)",
-           xticks=[*far], ylim=(0, None), xlim=(-3, 118))
+           xticks=[*far], ylim=(0, None), xlim=(-3, 130))
     headline(fig, done)
     save(fig, path)
 
@@ -634,9 +664,9 @@ def spectrum(done, path):
     tenth = []
     for r in rows:
         x, y = [0, *(100 * v for v in r["top"])], [0, *(100 * v for v in r["mass"])]
-        colour, label = APART.get(r["arm"], (GREY, "value, and all of the MLP"))
+        colour, style, label = APART.get(r["arm"], (GREY, "-", "value, and all of the MLP"))
         label = label if label not in ax.get_legend_handles_labels()[1] else None
-        ax.plot(x, y, "-", color=colour, lw=2.5, label=label)
+        ax.plot(x, y, style, color=colour, lw=2.5, label=label)
         tenth.append(float(np.interp(10, x, y)))
     least, most = min(tenth), max(tenth)
     ax.plot([10, 10], [least, most], color="black", lw=4)

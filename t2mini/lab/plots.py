@@ -39,6 +39,7 @@ WORDS = {
     "gradient of reward": "reward, by gradient",
     "gradient of reward, per matrix": "the same, per matrix",
     "best single expert": "best expert on the examples",
+    "right expert": "right expert alone (the first pass's)",
     "10-shot in context, worked": "the same, worked out",
     "lora, uniform alpha": "LoRA, mixed equally", "lora, cem": "LoRA, searched",
     "10-shot in context": "ten examples in the prompt",

@@ -18,6 +18,7 @@ from . import figures
 from ..machine import files, ranks, shelves
 from ..machine.checkpoint import command
 from ..machine.text import one_line, printable
+from ..questions import published
 from .experiments import ALL
 from .runs import COMMON, RULES, Lab, digest
 
@@ -113,9 +114,9 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
                                  "--out=DIR, or move it away to start anew")
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
         lab = Lab(model, tokenizer, folder, quick, data)
-        check_questions(path, done["rows"], lab)
         cells = list(ALL[name].cells(lab))
         left = missing(cells, done["rows"], only)
+        check_questions(path, done["rows"], [key for key, _ in left], lab)
         check_dtype(path, done, [key for key, _ in left], settings["dtype"])
         if not left and ranks.rank() == 0:
             which = f"every row that holds {only!r}" if only else "every row"
@@ -137,17 +138,21 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     return done
 
 
-def check_questions(path, rows, lab):
-    """Scores are compared question by question. ValueError where a row tells that it was asked
-    others than those that are there now."""
+def check_questions(path, rows, left, lab):
+    """Scores are compared question by question. ValueError where a row that stays tells that it was
+    asked others than those that are there now, of a task that is left to measure (its keys)."""
     today = {}
     for row in rows:
-        which = row.get("task"), row.get("n")
-        if "asked" in row and which not in today:
-            today[which] = digest(lab.examples(*which))
-        if "asked" in row and row["asked"] != today[which]:
-            raise ValueError(f"{path} asked other questions of {row['task']} than those that are "
-                             "here: take the --data of that run, or --out=DIR to measure anew")
+        task, n = row.get("task"), row.get("n")
+        stays = not any(same(key, row) for key in left)
+        if "asked" not in row or not stays or all(key.get("task") != task for key in left):
+            continue
+        if (task, n) not in today:
+            today[task, n] = digest(lab.examples(task, n))
+        if row["asked"] != today[task, n]:
+            raise ValueError(f"{path} asked other questions of {task} than those that are here: "
+                             "--out=DIR measures anew" + (", or take the --data of that run"
+                                                          if task in published.SETS else ""))
 
 
 def check_dtype(path, done, left, dtype):

@@ -234,8 +234,10 @@ class Lab:
             population, iterations = 4, 2
         paths = ([m["path"] for _, m in mixed] if mixed
                  else [experts.find(name, self.model) for name in adapt.MIXED])
-        path = self.file(f"cem-{task}-{seed}", [shots, population, iterations, per_matrix,
-                                                files.file_hash(paths)])
+        told = [shots, population, iterations, per_matrix, files.file_hash(paths)]
+        if isinstance(tasks.get(task), tasks.ListTask):
+            told.append(digest(self.shots(task, seed, shots)))
+        path = self.file(f"cem-{task}-{seed}", told)
         if not ranks.agreed(path.exists()):
             experts_ = ([e for e, _ in mixed] if mixed
                         else list(experts.load(adapt.MIXED, self.model).values()))
@@ -266,12 +268,13 @@ class Lab:
 
 
 def questions(task):
-    """What tells which questions a list has to train on; nothing of made-up ones, which RULES is
-    about."""
+    """What tells which questions, with their solutions, a list has to train on; nothing of made-up
+    ones, which RULES is about."""
     t = tasks.get(task)
     if not isinstance(t, tasks.ListTask):
         return {}
-    return {"questions": digest(t.examples("train", WHOLE) + t.examples("val", WHOLE))}
+    known = t.examples("train", WHOLE) + t.examples("val", WHOLE)
+    return {"questions": digest(known) + digest([replace(e, answer=e.solution) for e in known])}
 
 
 def widened(mixed):
@@ -293,7 +296,8 @@ def row(rewards, asked=()):
 
 
 def digest(examples):
-    """Which questions were asked: a hash of them and of their gold answers."""
+    """Which questions were asked: a hash of them and of their gold answers (of a program, of the
+    reference; not of its asserts, nor of an image)."""
     text = json.dumps([(e.prompt, e.answer) for e in examples])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
