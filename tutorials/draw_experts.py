@@ -107,7 +107,7 @@ def draw(figure):
     if len(lines) > 1:
         fullest = max(axes, key=lambda ax: len(ax.lines))
         fullest.legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
-                       bbox_to_anchor=(1.0, 0.2))
+                       bbox_to_anchor=(0.94, 0.2))
     fig.suptitle(figure.title, fontsize=13, weight="bold")
     return fig
 
