@@ -370,7 +370,7 @@ chapter.save(fig, "10_paper_and_code")
 fig, ax = plots.panel("In bfloat16 Adam never forgets how large gradients were")
 for dtype, colour, said, y in (
         (torch.bfloat16, plots.RED, "bfloat16, as in the released code: {:.0f} % left", 93),
-        (torch.float32, plots.DARK, "float32, same factor 0.999: {:.0f} % left", 27)):
+        (torch.float32, plots.DARK, "float32, same factor 0.999: {:.0f} % left", 44)):
     left = 100 * np.array(second[dtype]) / second[dtype][0]
     ax.plot(left, color=colour, lw=3)
     ax.text(STEPS, y, said.format(left[-1]), color=colour, fontsize=12, weight="bold", ha="right")
