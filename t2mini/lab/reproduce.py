@@ -103,21 +103,15 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             files.sweep(path)
         if ranks.rank() == 0 and path.exists():
             done = read(path)
-            if done.get("rules") != RULES:
-                raise ValueError(f"{path} was measured on other questions than today's: --out=DIR "
-                                 "measures all of it, or move it away to start anew")
-            other = [k for k in SETTINGS if k != "dtype" and done[k] != settings[k]]
-            if other:
-                same_base = ("take the --weights that it was measured with, or "
-                             if other[0] == "base_sha256" else "take ")
-                raise ValueError(f"{path} was measured with another {other[0]}: {same_base}"
-                                 "--out=DIR, or move it away to start anew")
+            check_settings(path, done, settings)
         done = ranks.agreed(done)       # else a rank may read what the first has written by then
         lab = Lab(model, tokenizer, folder, quick, data)
         cells = list(ALL[name].cells(lab))
+        keys = [key for key, _ in cells]
         left = missing(cells, done["rows"], only)
-        check_questions(path, done["rows"], [key for key, _ in left], lab)
-        check_dtype(path, done, [key for key, _ in left], settings["dtype"])
+        asked = [key for key, _ in left]
+        check_questions(path, done["rows"], asked, lab)
+        check_dtype(path, done, asked, settings["dtype"])
         if not left and ranks.rank() == 0:
             which = f"every row that holds {only!r}" if only else "every row"
             print(one_line(f"nothing is left to measure: {path} has {which}; --out=DIR measures "
@@ -127,7 +121,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             t = time.time()
             row = {**key, **make()}
             row |= {"seconds": round(time.time() - t, 1), "commit": commit(), **machine}
-            done["rows"] = placed(done["rows"], key, row, [k for k, _ in cells])
+            done["rows"] = placed(done["rows"], key, row, keys)
             if ranks.rank() == 0:
                 with files.replacing(path) as f:
                     f.write(pretty(done).encode())
@@ -138,14 +132,33 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     return done
 
 
+def check_settings(path, done, settings):
+    """ValueError where a file's rows are about other questions, weights or a budget than this run's
+    (of dtypes see `check_dtype`)."""
+    if done.get("rules") != RULES:
+        raise ValueError(f"{path} was measured on other questions than today's: --out=DIR "
+                         "measures all of it, or move it away to start anew")
+    other = [k for k in SETTINGS if k != "dtype" and done[k] != settings[k]]
+    if other:
+        same_base = ("take the --weights that it was measured with, or "
+                     if other[0] == "base_sha256" else "take ")
+        raise ValueError(f"{path} was measured with another {other[0]}: {same_base}"
+                         "--out=DIR, or move it away to start anew")
+
+
+def staying(rows, left):
+    """The rows that none of the cells that are left to measure (their keys) replaces."""
+    return [row for row in rows if not any(same(key, row) for key in left)]
+
+
 def check_questions(path, rows, left, lab):
-    """Scores are compared question by question. ValueError where a row that stays tells that it was
-    asked others than those that are there now, of a task that is left to measure (its keys)."""
-    today = {}
-    for row in rows:
+    """Scores are compared question by question. ValueError where one of the rows that stay tells
+    that it was asked others than those that are there now, of a task that is left to measure (its
+    keys)."""
+    tasks, today = {key.get("task") for key in left}, {}
+    for row in staying(rows, left):
         task, n = row.get("task"), row.get("n")
-        stays = not any(same(key, row) for key in left)
-        if "asked" not in row or not stays or all(key.get("task") != task for key in left):
+        if "asked" not in row or task not in tasks:
             continue
         if (task, n) not in today:
             today[task, n] = digest(lab.examples(task, n))
@@ -159,10 +172,9 @@ def check_dtype(path, done, left, dtype):
     """Scores on the same questions are compared, so they are of one dtype. ValueError where rows
     that stay have another one than those that are left to measure (their keys)."""
     asked = [figures.questions_of(key.get("task")) for key in left]
-    for row in done["rows"]:
+    for row in staying(done["rows"], left):
         has = str(row.get("dtype") or done["dtype"])
-        stays = not any(same(key, row) for key in left)
-        if stays and has != dtype and figures.questions_of(row.get("task")) in asked:
+        if has != dtype and figures.questions_of(row.get("task")) in asked:
             raise ValueError(f"{path} has rows of {row['task']} in {has}, and they would be "
                              f"compared: take --dtype={has.removeprefix('torch.')}, --only=TEXT "
                              "that names other tasks, or --out=DIR")
