@@ -63,7 +63,7 @@ class Answer:
 
 # ---------------------------------------------------------------------------------- both passes
 def answer(model, tokenizer, questions, strategy="classifier", experts=None, expert=None,
-           max_tokens=128, opener="", temperature=0.0, seed=0, label="", on_route=None,
+           max_tokens=128, opener="", temperature=0.0, seed=0, title="", on_route=None,
            on_text=None, counts=None):
     """Answer questions (user messages) in two passes. -> list of Answer, in the same order.
 
@@ -73,7 +73,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
               and yours, which reads and decomposes nothing before it is needed
     expert    skip the first pass and use this one: a name ("none": the base model), or z itself,
               for layers that are there (svf.attach, t2mini.use)
-    label     in front of the progress line
+    title     in front of the progress line
     on_route  called with the list of Route after the first pass
     on_text   and counts: see evaluate.answers
     """
@@ -84,7 +84,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     routes = [None] * len(questions)
     if expert is None and strategy in ("classifier", "prompt"):
         dispatcher = experts["dispatcher"] if strategy == "classifier" else None
-        routes = route(model, tokenizer, questions, dispatcher, label and "first pass")
+        routes = route(model, tokenizer, questions, dispatcher, title and "first pass")
         labels = [r.label for r in routes]
         if on_route:
             on_route(routes)
@@ -97,7 +97,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     # --- second pass: every question on the weights of its expert, read here at first use ---
     needed = {name: experts[name] for name in sorted(set(labels) - {*BASE})
               if routes[0] is None or name in experts}
-    texts = second_pass(model, tokenizer, questions, labels, needed, max_tokens, label,
+    texts = second_pass(model, tokenizer, questions, labels, needed, max_tokens, title,
                         opener=opener, temperature=temperature, seed=seed, counts=counts,
                         on_text=on_text)
     return [Answer(question, text, name, r and r.probabilities, r is None or r.readable)
@@ -105,7 +105,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
 
 
 # ---------------------------------------------------------------------------------- first pass
-def route(model, tokenizer, questions, dispatcher=None, label=""):
+def route(model, tokenizer, questions, dispatcher=None, title=""):
     """Strategy A (dispatcher None: the base model is asked) or B. -> list of Route."""
     prompts = [tokenizer.prompt(tasks.dispatch_prompt(q), opener=tasks.DISPATCH_OPENER)
                for q in questions]
@@ -121,7 +121,7 @@ def route(model, tokenizer, questions, dispatcher=None, label=""):
         return [asdict(r) for r in read_routes(tokenizer, out, first)]
 
     with svf.using(model, {} if by_row else dispatcher or {}):
-        found = in_batches(run, [len(p) for p in prompts], BATCH, label)
+        found = in_batches(run, [len(p) for p in prompts], BATCH, title)
     return [Route(**r) for r in found]
 
 
@@ -150,7 +150,7 @@ def read_routes(tokenizer, out, first):
 
 
 # ---------------------------------------------------------------------------------- second pass
-def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label="", on_text=None,
+def second_pass(model, tokenizer, questions, labels, experts, max_tokens, title="", on_text=None,
                 **options):
     """Each question answered by the expert of its label, or by the base model where there is none.
 
@@ -167,7 +167,7 @@ def second_pass(model, tokenizer, questions, labels, experts, max_tokens, label=
         pass_on = on_text and (lambda i, piece: on_text(asked[i], piece))
         found = evaluate.answers(
             model, tokenizer, [questions[i] for i in asked], max_tokens,
-            label=label and f"{label} ({who})", on_text=pass_on, **how, **options)
+            title=title and f"{title} ({who})", on_text=pass_on, **how, **options)
         for i, text in zip(asked, found):
             texts[i] = text
 
@@ -245,7 +245,7 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
     names = sorted({name for e in experts for name in e}) if per_matrix else None
     d = K * len(names) if per_matrix else K
     single = np.tile(np.eye(K), d // K)                                     # (K, d)
-    std = 0.3 if per_matrix else 0.5
+    std = 0.3 if per_matrix else 0.5        # hundreds of numbers leave the start together
 
     def score(candidates):
         mixed = [mixture(experts, alpha, names, normalise) for alpha in candidates]

@@ -2,8 +2,8 @@
 The cross-entropy method (paper 3.2 C): sample, keep the elite, refit the Gaussian. Knows nothing
 of models.
 
-Changed:  candidates are ranked by (accuracy, log-likelihood), also where the elite is cut; there
-          the release cuts any ties arbitrarily, this only those of candidates with no right answer.
+Changed:  candidates are ranked by (accuracy, log-likelihood), also where the elite is cut. The
+          release cuts ties in any order; here only candidates without a right answer can still tie.
           Accuracy on ten shots ties all the time, and on a flat score a search walks off at random.
           The deviation has a floor; the best of the whole search is reported, and its mean.
 """
@@ -30,9 +30,9 @@ def cem(score, mean, std=0.5, iterations=8, population=16, elite_ratio=0.25,
         progress=lambda i, search: None):
     """Maximise `score` over vectors of mean's length. -> Search.
 
-    score     takes candidates (population, d), returns one tuple per candidate; larger tuples are
-              better, so ties in the first entry are broken by the second. It is called once per
-              iteration: a batch can be scored at once.
+    score     takes candidates (population, d), returns one tuple of numbers (no NaN) per candidate;
+              larger tuples are better, so ties in the first entry are broken by the second. It is
+              called once per iteration: a batch can be scored at once.
     include   vectors that join the first population, such as "no expert" and "only expert k"
     Where all scores are equal in every entry there is no elite, and the Gaussian stays as it is.
     """

@@ -29,7 +29,7 @@ def rows_of(model, experts, which):
     return svf.per_row(model, experts, which)
 
 
-def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, label="",
+def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, batch=64, title="",
             opener="", experts=(), which=None, on_text=None, counts=None):
     """Texts that the model, as its z stand now, answers to `questions` (user messages), in order.
 
@@ -52,13 +52,13 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
         texts = [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
         return list(zip(texts, out.stopped.tolist()))
 
-    found = in_batches(run, [len(p) for p in prompts], batch, label)
+    found = in_batches(run, [len(p) for p in prompts], batch, title)
     if counts is not None:
         counts["cut"] += sum(not stopped for _, stopped in found)
     return [text for text, _ in found]
 
 
-def choices(model, tokenizer, task, examples, batch=64, label=""):
+def choices(model, tokenizer, task, examples, batch=64, title=""):
     """Of the options that each question lists the one that the model finds likeliest, as texts.
 
     The rest of the language does not compete: what --objective=options trains an expert for.
@@ -73,19 +73,19 @@ def choices(model, tokenizer, task, examples, batch=64, label=""):
             raise NotFinite
         return [texts[i][int(logprob.argmax())] for i, logprob in zip(part, found)]
 
-    return in_batches(run, [len(p) for p in prompts], batch, label)
+    return in_batches(run, [len(p) for p in prompts], batch, title)
 
 
-def score(model, tokenizer, task, examples, label="", choose=False, counts=None):
+def score(model, tokenizer, task, examples, title="", choose=False, counts=None):
     """Reward per example, mostly 1.0 or 0.0: of greedy answers or, with choose, of `choices`.
 
     counts: see `answers`.
     """
     if choose:
-        texts = choices(model, tokenizer, task, examples, label=label)
+        texts = choices(model, tokenizer, task, examples, title=title)
     else:
         texts = answers(model, tokenizer, [e.prompt for e in examples], task.max_tokens,
-                        label=label, opener=task.opener, counts=counts)
+                        title=title, opener=task.opener, counts=counts)
     return ranks.spread(tasks.rewards, examples, texts)
 
 
@@ -116,10 +116,10 @@ def over_seeds(seeds, minus=None):
 
     seeds: one list of rewards per seed; minus: likewise, and the difference is taken on the same
     items. The interval (half_width) holds what other questions and training runs would change. An
-    arm of one seed knows nothing of other runs: its interval is over questions only, and Wilson's
-    where it is not compared, as it is where all answers are right, or all wrong. spread: the
-    standard deviation of the seeds' means, None for one seed. ValueError where the items differ in
-    number.
+    arm of one seed knows nothing of other runs: its interval is over questions only. A score that
+    is not compared has Wilson's then, and also where all answers are right, or all wrong. spread:
+    the standard deviation of the means of `seeds`, also where a difference is taken; None for one
+    seed. ValueError where the items differ in number.
     """
     first = np.array(seeds, dtype=float)                                    # (S, n)
     spread = first.mean(1).std(ddof=1) if len(first) > 1 else None

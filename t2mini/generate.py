@@ -7,7 +7,8 @@ Kept:     the log-probability of every sampled token, stop token included, at th
           scorer must mean the same by it.
 Changed:  the prompt is computed once for all samples of it; finished rows leave the batch; every
           row draws from its own random stream, keyed by (seed, row, sample), so neither of these
-          changes an answer.
+          changes an answer but by rounding: bfloat16 adds up another batch in another order, and
+          of two tokens that are nearly as likely the other one may be drawn.
 Left out: top-k, top-p, beams, stop words (the released code cut every answer that contained
           "Instruction").
 """
@@ -86,7 +87,7 @@ def uniforms(seed, row_ids, samples, count):
     for n in range(len(table)):
         prompt, sample = divmod(n, samples)
         key = (seed * 1_000_003 + row_ids[prompt]) * 1_009 + sample
-        g = torch.Generator().manual_seed(key % (1 << 63))
+        g = torch.Generator().manual_seed(key % (1 << 32))      # of which it reads 32 bits
         table[n] = 1 - torch.rand(count, generator=g)
     return table
 

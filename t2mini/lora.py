@@ -22,8 +22,21 @@ from . import svf
 from .machine.packed import linear
 
 
+# ------------------------------------------------------------------------ beside W
+class Beside(svf.Tuned):
+    """A layer that computes its change beside the product with W, so that autograd finds all
+    gradients. `folded` is for `svf.merged` alone: in bfloat16 the sum W' keeps little of a small
+    change (of a LoRA with |B| = 3e-5 an eighth)."""
+
+    def sampled(self, x):
+        # folded is W: nothing is changed, or svf.at_base leaves it out
+        if self.folded is self.W:
+            return linear(x, self.W)
+        return self.product(x)
+
+
 # ------------------------------------------------------------------------ LoRA
-class LoRA(svf.Tuned):
+class LoRA(Beside):
     """A linear layer with a low-rank change. A and B are trained in float32."""
     off = {".B": 0.0}
 
@@ -50,7 +63,9 @@ class LoRA(svf.Tuned):
             self.folded = (self.W.float() + change).to(self.W.dtype)
 
     def product(self, x):
-        return LoRALinear.apply(x, self.A.float(), self.B.float(), self.folded, self.factor)
+        """x (..., n) -> y = x W^T + (x A^T) factor B^T (..., m)."""
+        A, B = self.A.to(x.dtype), (self.factor * self.B).to(x.dtype)
+        return linear(x, self.W) + (x @ A.T) @ B.T
 
     def stack(self, bank):
         """A (experts, rank, n), B (experts, m, rank), the latter with the factor."""
@@ -58,40 +73,9 @@ class LoRA(svf.Tuned):
         return bank[".A"].to(dtype), (self.factor * bank[".B"]).to(dtype)
 
     def by_row(self, x):
-        """y = x W^T + (x A_b^T) B_b^T for row b."""
+        """`product`, with A_b and B_b for row b."""
         A, B = (t[self.rows.index] for t in self.bank)
         return linear(x, self.W) + (x @ A.mT) @ B.mT
-
-
-class LoRALinear(torch.autograd.Function):
-    """y = x W'^T through the weights that sampled, with gradients for x, A and B but none for W.
-
-    x (..., n), A (rank, n), B (m, rank), g = dL/dy (..., m). From
-    y = x W^T + factor (x A^T) B^T follows, over all tokens t:
-
-        dL/dA = factor sum_t (B^T g_t) x_t^T            dL/dB = factor sum_t g_t (A x_t)^T
-    """
-
-    @staticmethod
-    def forward(ctx, x, A, B, folded, factor):
-        """x (..., n) -> y (..., m)."""
-        ctx.factor = factor
-        ctx.save_for_backward(x, A, B, folded)
-        return linear(x, folded)
-
-    @staticmethod
-    def backward(ctx, g):
-        """g = dL/dy (..., m) -> dL/dx (..., n), dL/dA (rank, n), dL/dB (m, rank)."""
-        x, A, B, folded = ctx.saved_tensors
-        wants_x, wants_A = ctx.needs_input_grad[:2]
-        gx = g @ folded if wants_x else None
-        if not wants_A:
-            return gx, None, None, None, None
-        x = x.flatten(0, -2)                                    # (tokens, n)
-        g = g.flatten(0, -2)                                    # (tokens, m)
-        gA = (g @ B.to(g.dtype)).T @ x
-        gB = g.T @ (x @ A.to(x.dtype).T)
-        return gx, ctx.factor * gA.float(), ctx.factor * gB.float(), None, None
 
 
 def mix(experts, alpha):
@@ -113,7 +97,7 @@ def mix(experts, alpha):
 
 
 # ------------------------------------------------------------------------ IA3
-class IA3(svf.Tuned):
+class IA3(Beside):
     """A linear layer whose output (m,) or, with on_input, whose input (n,) is multiplied by a
     trained vector l."""
     off = {".l": 1.0}
@@ -137,46 +121,20 @@ class IA3(svf.Tuned):
             self.folded = (self.W.float() * l).to(self.W.dtype)
 
     def product(self, x):
-        return IA3Linear.apply(x, self.l.float(), self.W, self.folded, self.on_input)
+        return self.scaled(x, self.l)
+
+    def scaled(self, x, l):
+        """x (..., n), l (..., n or m) float32 -> y = (l * x) W^T or l * (x W^T) (..., m)."""
+        if self.on_input:
+            return linear((l * x).to(x.dtype), self.W)
+        return (l * linear(x, self.W)).to(x.dtype)
 
     def stack(self, bank):
-        return bank[".l"].to(self.W.dtype)
+        return bank[".l"]
 
     def by_row(self, x):
-        """y = (l_b * x) W^T or l_b * (x W^T) for row b."""
-        l = self.bank[self.rows.index][:, None]                 # (B, 1, n or m)
-        if self.on_input:
-            return linear(x * l, self.W)
-        return linear(x, self.W) * l
-
-
-class IA3Linear(torch.autograd.Function):
-    """y = x W'^T through the weights that sampled, with gradients for x and l but none for W.
-
-    Over all tokens t: from y = l * (x W^T) follows dL/dl = sum_t g_t * (W x_t), from
-    y = (l * x) W^T follows sum_t (W^T g_t) * x_t.
-    """
-
-    @staticmethod
-    def forward(ctx, x, l, W, folded, on_input):
-        """x (..., n) -> y (..., m)."""
-        ctx.on_input = on_input
-        ctx.save_for_backward(x, W, folded)
-        return linear(x, folded)
-
-    @staticmethod
-    def backward(ctx, g):
-        """g = dL/dy (..., m) -> dL/dx (..., n), dL/dl (m,) or, with on_input, (n,)."""
-        x, W, folded = ctx.saved_tensors
-        wants_x, wants_l = ctx.needs_input_grad[:2]
-        gx = gl = None
-        if wants_x:
-            gx = g @ folded
-        if wants_l and ctx.on_input:
-            gl = svf.over_tokens((g @ W) * x)
-        elif wants_l:
-            gl = svf.over_tokens(g * (x @ W.T))
-        return gx, gl, None, None, None
+        """`product`, with l_b for row b."""
+        return self.scaled(x, self.bank[self.rows.index][:, None])          # l (B, 1, n or m)
 
 
 # ------------------------------------------------------------------------ the registry

@@ -23,11 +23,11 @@ class TrainConfig:
     samples: int = 8            # answers per question
     objective: str = "reward"   # "options": drawn among a question's; "next-token": gold answers
     baseline: str = "group"     # mean reward of the question's answers; "batch": of all; "none"
-    max_tokens: int = 0         # longest sampled answer; 0: the task's own limit
-    must_stop: bool = False     # an answer cut off at max_tokens earns nothing: no endless prose
+    max_tokens: int = 0         # longest sampled answer; 0: the task's own limit, as in validation
+    must_stop: bool = False     # in updates (not in validation) an answer cut off earns nothing
     wrong: float = 0.0          # what a wrong answer earns; -1 in the paper, for vision -0.1 (A.1)
     temperature: float = 0.8    # of sampling and scoring; 1.0 explores more
-    lr: float = 5e-3            # of AdamW on z; the paper's 2e-3 is for the logit form, 256 prompts
+    lr: float = 5e-3            # of AdamW on z; the paper has 2e-3, with 256 questions per update
     kl: float = 0.0             # lambda of equation 1; 0 skips the base model's pass
     clip: float = 1.0           # largest gradient norm
     method: str = "svf"         # what is trained: svf, or a baseline of lora.py: lora, ia3
@@ -67,9 +67,9 @@ def settled(cfg):
     from.
 
     as_released: names of RELEASED. "all" is as near to the released code as this program gets.
-    Not in it: its batch of 256 questions (that is --prompts); stop words that cut an answer;
-    sampling by another engine than the one that is scored; its graders; reading test questions
-    while training, and never stopping early.
+    Not in it: its batch of 256 questions (that is --prompts); matrices rebuilt from their rounded
+    factors (chapter 10); stop words that cut an answer; sampling by another engine than the one
+    that is scored; its graders; reading test questions while training, and never stopping early.
     """
     settings.check_fields(written(cfg), written(TrainConfig()), tuple(lora.METHODS))
     named = settings.released(cfg.as_released)

@@ -241,27 +241,39 @@ def score(tokenizer, cfg, episodes):
     return counts["timeouts"]
 
 
-def compare(cfg, episodes, failed, timeouts=0):
-    """Give every episode its advantage. -> dict of what the whole batch, on all ranks, adds up to.
+def totals(cfg, episodes, failed, timeouts=0):
+    """What the whole batch, on all ranks, adds up to. -> dict.
 
     failed: does this rank know that the numbers of this update are no good? timeouts: of programs.
     """
-    reward = torch.tensor([e.reward for e in episodes])
-    reward = reward.view(-1, cfg.samples)                   # (questions, samples)
+    reward = by_question(cfg, episodes)
     spread = reward.std(1, unbiased=False)
-    whole = over_ranks({
-        "credited": sum(len(e.credited) for e in episodes),
+    return over_ranks({
+        "questions": len(reward),
         "tokens": sum(len(e.tokens) for e in episodes),
-        "stopped": sum(e.stopped for e in episodes), "questions": len(reward), "failed": failed,
-        "reward": reward.sum(), "spread": spread.sum(), "flat": (spread < ROUNDING).sum(),
+        "credited": sum(len(e.credited) for e in episodes),
+        "stopped": sum(e.stopped for e in episodes),
+        "reward": reward.sum(),
+        "spread": spread.sum(),
+        "flat": (spread < ROUNDING).sum(),
+        "failed": failed,
         "timeouts": timeouts})
+
+
+def compare(cfg, episodes, whole):
+    """Give every episode its advantage. whole: of `totals`."""
+    reward = by_question(cfg, episodes)
     mean = whole["reward"] / (whole["questions"] * cfg.samples)
-    reward = reward + cfg.wrong * (1 - reward)
+    reward = reward + cfg.wrong * (1 - reward)              # a wrong answer earns `wrong`, not 0
     mean = mean + cfg.wrong * (1 - mean)
     advantage = advantages(reward, cfg.baseline, mean).flatten().tolist()
     for e, a in zip(episodes, advantage, strict=True):
         e.advantage = a
-    return whole
+
+
+def by_question(cfg, episodes):
+    """What the episodes earned, as a tensor (questions, samples)."""
+    return torch.tensor([e.reward for e in episodes]).view(-1, cfg.samples)
 
 
 def over_ranks(numbers):
@@ -311,7 +323,9 @@ def worth_learning(cfg, episodes, budget):
     groups, advantage = [], []
     for at in range(0, len(episodes), cfg.samples):
         group = [e for e in episodes[at:at + cfg.samples] if e.credited]    # "" retokenised: none
-        if group and (cfg.kl or any(not abs(e.advantage) <= ROUNDING for e in group)):
+        # rewards lie between `wrong` and 1
+        teaches = any(not abs(e.advantage) <= ROUNDING * (1 - cfg.wrong) for e in group)
+        if group and (cfg.kl or teaches):
             for some in within(group, budget, len(group[0].prompt), lambda e: len(e.credited)):
                 groups.append((group[0].prompt, [e.credited for e in some]))
                 advantage.append([e.advantage for e in some])
@@ -339,7 +353,8 @@ def update(model, tokenizer, task, cfg, step, optimizer):
         timeouts = score(tokenizer, cfg, episodes)
     except tasks.RewardError as e:
         problem = str(e)
-    whole = compare(cfg, episodes, bool(problem), timeouts)
+    whole = totals(cfg, episodes, bool(problem), timeouts)
+    compare(cfg, episodes, whole)
     t2 = time.time()
     learnt = learn(model, cfg, step, optimizer, episodes, whole)
     numbers = for_the_log(model, cfg, whole, learnt)
@@ -365,7 +380,7 @@ def shown(episodes):
 
 
 def line(e):
-    return f"{ending(e.example.prompt)!r} -> {e.text[:160]!r} earns {e.reward:.0f}"
+    return f"{ending(e.example.prompt)!r} -> {e.text[:160]!r} earns {e.reward:g}"
 
 
 def fits(episode, match):

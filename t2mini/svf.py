@@ -62,6 +62,7 @@ class Tuned(nn.Module):
     def __init__(self, base):
         super().__init__()
         self.base = base
+        # no buffers, to keep a checkpoint's names: move the model first, then attach
         self.W = weight(base)
         self.folded = self.W
         self.bank = None                    # the numbers of all experts of a mixed batch
@@ -77,8 +78,12 @@ class Tuned(nn.Module):
         elif torch.is_grad_enabled():
             y = self.product(x)
         else:
-            y = linear(x, self.folded)
+            y = self.sampled(x)
         return y if self.base.bias is None else y + self.base.bias
+
+    def sampled(self, x):
+        """The values of `product`, where nobody asks for gradients."""
+        return linear(x, self.folded)
 
 
 class SVF(Tuned):
@@ -120,10 +125,10 @@ class SVF(Tuned):
 
     @torch.no_grad()
     def fold(self):
-        """W' = W + U diag(S * (z - 1)) Vt, the sum rounded once. Written as a change to W it is
-        exact at z = 1, and the rounding of U and Vt touches only the change. In bfloat16 the sum
-        keeps no change below W's own grid: where z moved by 0.001, half of the change is lost, by
-        0.005, 1 %, under noise a third its size (SmolLM2); `by_row` and float32 keep all of it."""
+        """W' = W + U diag(S * (z - 1)) Vt. As a change to W it is exact at z = 1, and the rounding
+        of U and Vt touches only the change. In bfloat16 the sum is rounded to W's own grid. Where
+        every z moved by 0.001 about half of the change is lost; at 0.005 only 1 % is, with noise a
+        third as large as the change (SmolLM2). `by_row` and float32 keep all of it."""
         z = self.scale()
         self.divisible = bool((z.abs() > SMALLEST_DIVISOR).all())
         if bool((z == 1).all()):
@@ -167,9 +172,9 @@ class FoldedLinear(torch.autograd.Function):
 
         dL/dz_i = 1/z_i  sum_t (u_i . g_t)(u_i . y_t)                       from the output
 
-    So the longer side is met once only. Where m < n (down, k, v) the output is read, unless a z
-    is too small to divide by (SVF.from_y). Where m > n (gate, up) dL/dx reuses the first
-    product: g W' = ((g U) * S z) Vt.
+    So no second product runs over the longer side. Where m < n (down, k, v) y is read, which is
+    shorter than x, unless some z is too small to divide by (SVF.from_y). Where m > n (gate, up)
+    dL/dx reuses the first product: g W' = ((g U) * S z) Vt.
     """
 
     @staticmethod
@@ -214,18 +219,19 @@ def layers(model):
 
 def trained(model):
     """dict name -> parameter that the optimizer moves, each one once."""
-    names = {}
+    first_name = {}                     # a tied z has many layers, and keeps the first one's name
     for name, layer in layers(model).items():
         for part, p in layer.trained().items():
-            names.setdefault(p, name + part)
-    return {name: p for p, name in names.items()}
+            first_name.setdefault(p, name + part)
+    return {name: p for p, name in first_name.items()}
 
 
 def targets(model, modules=ALL, depth="all"):
     """Names of the linear layers that `modules` (such as "q,v" or "gate,up,down") selects.
 
     depth "half" takes every second block, from the first on. The paper tunes half of the layers of
-    Llama-3-70B and does not say which (A.1); these are spread over the whole depth.
+    Llama-3-70B and does not say which (A.1); these are spread over the whole depth. GPT-2 has q, k
+    and v in one matrix: any of the three selects all.
     """
     wanted = [m.strip() for m in modules.split(",")]
     for name in wanted:

@@ -8,8 +8,9 @@ Built in: math, code, reasoning (an expert each), their `-unseen` counterparts m
           SKILL_TABLE.
 Splits:   train, val and test are disjoint in their keys: a hash of an example's key decides
           (example.split_of). train trains, val selects checkpoints and gives few-shot examples,
-          test is only ever scored. Of unseen tasks in words, which train nothing, each is a third:
-          a tenth would have other kinds of questions for the examples than for the scores.
+          test is only ever scored. Of unseen tasks in words, on which nothing is trained, each
+          split has a third: with a tenth, few-shot examples and scored questions were of other
+          kinds.
 Images:   the questions of vision-unseen are about a drawn image (questions/drawn.py).
 Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vqa, from a folder of
           yours (published.py).
@@ -172,7 +173,10 @@ def unseen(make):
 def gradable(make):
     """A maker of those questions of `make` that have a right answer."""
     def made(rng):
-        return next(e for e in iter(lambda: make(rng), None) if e.match != "open")
+        while True:
+            example = make(rng)
+            if example.match != "open":
+                return example
     return made
 
 
@@ -257,7 +261,7 @@ def option_texts(example):
     if not example.options:
         raise ValueError(f"{example.prompt[:60]!r} lists no options to choose among "
                          "(--choose, --objective=options)")
-    return [gold(replace(example, answer=option)) for option in example.options]
+    return [gold(replace(example, answer=option, solution="")) for option in example.options]
 
 
 class RewardError(ValueError):
@@ -301,7 +305,7 @@ def right(example, text):
     if example.options and text.strip() in option_texts(example):
         # an option in full is that option, also where another one contains it or differs in case
         # only
-        return text.strip() == gold(example)
+        return text.strip() == gold(replace(example, solution=""))
     if example.match == "number":
         got, want = find_number(text), to_number(example.answer)
         return got is not None and abs(got - want) <= 1e-9

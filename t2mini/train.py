@@ -34,7 +34,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     results.
 
     Selection uses the val split only. An update whose numbers are not finite, or whose rewards are
-    none, is skipped and counted; after five in a row training stops. watch(step) is called at every
+    none, is skipped and counted; after five in a row training stops. cache: folder of the
+    decompositions (svf.attach). log is called with every line that is shown; watch(step) at every
     validation, on the z of that step, and decides nothing. Raises ValueError where --resume finds
     no checkpoint or one of other settings, the log would replace the task's own file, or another
     run is writing the same files.

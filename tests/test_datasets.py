@@ -194,7 +194,7 @@ def test_openers_reach_the_second_pass(monkeypatch):
     seen, task = [], tasks.Task("t", None, 4, "math", 'It is "')
     monkeypatch.setattr(
         adapt, "route",
-        lambda m, t, questions, d, label="": [adapt.Route("other", "other", {})] * len(questions))
+        lambda m, t, questions, d, title="": [adapt.Route("other", "other", {})] * len(questions))
     monkeypatch.setattr(
         evaluate, "answers",
         lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))

@@ -141,6 +141,20 @@ def test_by_likelihood_is_no_worse_than_what_it_starts_from(mixed_from):
     assert all(score(z) >= score(other) - 1e-5 for other in ({}, *experts))
 
 
+def test_a_mixture_without_a_likelihood_is_the_worst(mixed_from, monkeypatch):
+    """Fails if a NaN, which no number is larger than, comes out first."""
+    model, tokenizer, experts, task, shots = mixed_from
+    real, seen = few_shot.likelihoods, []
+
+    def broken_at_first(model, groups):
+        seen.append(0)
+        found = real(model, groups)
+        return [lp * float("nan") for lp in found] if len(seen) < 4 else found
+    monkeypatch.setattr(few_shot, "likelihoods", broken_at_first)
+    _, alpha, history = few_shot.by_likelihood(model, tokenizer, task, experts, shots, 1, 6)
+    assert -100 < history[0] < 0 and alpha.isfinite().all()
+
+
 def test_the_number_of_steps_is_that_of_the_caller(mixed_from, monkeypatch):
     """Fails if a search along the gradient takes other steps than it was given,
     or, given none, than the usual ones.

@@ -173,6 +173,25 @@ def test_bfloat16_keeps_its_trained_numbers_in_float32():
         assert model(IDS).isfinite().all()
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_bfloat16_keeps_a_small_change(grad):
+    """Fails if B A is added to weights of bfloat16, which are too coarse for it: nine tenths of a
+    B of 3e-5 were rounded away, in training and in sampling.
+    """
+    torch.manual_seed(0)
+    base = torch.nn.Linear(256, 256, bias=False).bfloat16()
+    base.weight.data.normal_(0, 0.02)
+    layer = lora.LoRA(base, 16, 32, torch.Generator().manual_seed(0))
+    layer.B.data.normal_(0, 3e-5)
+    layer.fold()
+    x = 100 * torch.randn(64, 256).bfloat16()
+    want = 2 * x.double() @ layer.A.double().T @ layer.B.double().T
+    layer.W.data.zero_()                            # so that y is the change alone
+    with torch.set_grad_enabled(grad):
+        got = layer(x).detach().double()
+    assert (got - want).norm() < 0.1 * want.norm()
+
+
 # ---------------------------------------------------------------------------------- which, how many
 def test_loras_start():
     """Fails if A is zero or the same everywhere, its spread is not that of LoRA's paper,

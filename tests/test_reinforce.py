@@ -518,7 +518,8 @@ def test_update_has_the_gradient_of_its_whole_batch(ready, words, monkeypatch, b
 
 
 @pytest.mark.parametrize("baseline", ["group", "batch"])
-@pytest.mark.parametrize("reward, wrong", [(0.0, 0.0), (1.0, 0.0), (0.0, -0.1), (0.3, 0.0)])
+@pytest.mark.parametrize("reward, wrong", [(0.0, 0.0), (1.0, 0.0), (0.0, -0.1), (0.3, 0.0),
+                                           (0.3, -1000.0)])
 def test_equal_rewards_change_nothing(ready, words, monkeypatch, reward, wrong, baseline):
     """Fails if an update without any difference between answers still moves z, or Adam's moments,
     which make whole steps of what rounding leaves of a mean (that of eight -0.1, say).

@@ -289,7 +289,7 @@ def test_what_a_wrong_answer_costs():
         cfg = settled(TrainConfig(samples=4, **changes))
         episodes = [reinforce.Episode(None, [], [1], "", True, [1], r)
                     for r in (1.0, 0.0, 0.0, 1.0)]
-        reinforce.compare(cfg, episodes, False)
+        reinforce.compare(cfg, episodes, reinforce.totals(cfg, episodes, False))
         return [e.advantage for e in episodes]
 
     assert advantage(baseline="none", wrong=-0.1) == pytest.approx([1, -0.1, -0.1, 1])

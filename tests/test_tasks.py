@@ -325,6 +325,14 @@ def test_an_option_is_judged_by_identity(options, match):
         assert tasks.rewards([example], [f" {texts[i]}\n"]) == [1.0]
 
 
+def test_options_are_told_apart_although_a_solution_is_known():
+    """Fails if each option is named by the worked solution of the right one."""
+    example = Example("p", "A", "quoted", options=("A", "B"), solution="2 is even, so A")
+    assert tasks.option_texts(example) == ['A"', 'B"']
+    assert tasks.rewards([example] * 2, ['A"', 'B"']) == [1.0, 0.0]
+    assert tasks.gold(example) == '2 is even, so A"'
+
+
 def test_options_that_differ_in_case_are_found_in_free_text():
     """Fails if "It is rr." names Rr."""
     example = Example("p", "rr", "choice", options=("Rr", "rr"))

@@ -68,8 +68,8 @@ examples = tasks.get("dispatch").examples("test", 120)
 # `route` asks the dispatch question itself
 questions = [e.prompt.rpartition("\n\n---\n")[0] for e in examples]
 dispatcher = experts.load(["dispatcher"], model)["dispatcher"]
-routes = {"prompt": adapt.route(model, tokenizer, questions, label="prompt"),
-          "classifier": adapt.route(model, tokenizer, questions, dispatcher, label="classifier")}
+routes = {"prompt": adapt.route(model, tokenizer, questions, title="prompt"),
+          "classifier": adapt.route(model, tokenizer, questions, dispatcher, title="classifier")}
 tables = {}
 for strategy, found in routes.items():
     chapter.section(strategy)

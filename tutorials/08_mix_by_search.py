@@ -143,7 +143,7 @@ arms = {"base": {}, "uniform alpha": adapt.mixture(mixed, [1 / 3] * 3), "found a
         "between": between, "reasoning expert": mixed[adapt.MIXED.index("reasoning")]}
 # all arms at once: every row of a batch has its own z
 asked = [e.prompt for e in test] * len(arms)
-texts = evaluate.answers(model, tokenizer, asked, task.max_tokens, opener=task.opener, label="test",
+texts = evaluate.answers(model, tokenizer, asked, task.max_tokens, opener=task.opener, title="test",
                          experts=list(arms.values()), which=[n // N for n in range(len(asked))])
 rewards = dict(zip(arms, np.reshape(tasks.rewards(test * len(arms), texts),
                                     (len(arms), N)).tolist()))

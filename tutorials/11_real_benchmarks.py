@@ -198,6 +198,6 @@ else:
         print(f"ARC-Easy, choosing a letter, {who}: {evaluate.percent(sum(right), len(right))}")
     for name, examples in questions.items():
         routes = adapt.route(model, tokenizer, [e.prompt for e in examples], shelf["dispatcher"],
-                             label="routing")
+                             title="routing")
         print(f"{name:<24}is sent to {', '.join(r.label for r in routes)}")
     print(f"{time.time() - started:.0f} seconds")

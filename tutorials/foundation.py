@@ -169,7 +169,7 @@ def measure(args, scores, picture):
             if args.only not in name or any((r["task"], r["arm"]) == (name, arm) for r in done):
                 continue
             started = time.time()
-            routes = adapt.route(model, tokenizer, questions(), z, label="routing")
+            routes = adapt.route(model, tokenizer, questions(), z, title="routing")
             record(scored(name, arm, [float(r.label == label and r.readable) for r in routes],
                           started))
     draw(done, picture)

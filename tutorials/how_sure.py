@@ -144,9 +144,12 @@ if len(finals) > 1:
     n = next(iter(logs.values()))[0][2]
     print(f"best of each run: mean {100 * mean:.1f} %, "
           f"standard deviation between seeds {100 * sd:.1f} points")
-    print(f"95 % interval for the mean over seeds: ± {100 * half:.1f} points; "
-          f"items alone ({n}) give a deviation of "
-          f"{100 * math.sqrt(mean * (1 - mean) / n):.1f}")
+    luck = math.sqrt(mean * (1 - mean) / n)
+    both = math.hypot(half, student.student_t(n - 1) * luck)
+    print(f"95 % interval for the mean over seeds, on these {n} questions: "
+          f"± {100 * half:.1f} points")
+    print(f"the luck of the questions alone has a deviation of {100 * luck:.1f} points; "
+          f"with both: ± {100 * both:.1f}")
 else:
     print(f"{len(finals)} run: the spread between seeds is unknown, "
           "and no interval over items contains it")

@@ -196,7 +196,7 @@ def ask(args):
     found = adapt.answer(
         model, tokenizer, asked, strategy, there, expert,
         args.max_tokens, temperature=args.temperature, seed=args.seed,
-        label="" if alone else "second pass", on_route=partial(print_routes, there), counts=counts,
+        title="" if alone else "second pass", on_route=partial(print_routes, there), counts=counts,
         on_text=on_text if alone and not args.json else None)
 
     missing = arms.lacking([a.route for a in found], there)
@@ -371,7 +371,7 @@ def adapt_(args):
                  "scores it"):
         with svf.using(model, mixed):
             rewards = evaluate.score(model, tokenizer, task, examples, "adapted", counts=counts)
-        base = evaluate.score(model, tokenizer, task, examples, label="base")
+        base = evaluate.score(model, tokenizer, task, examples, title="base")
     gain = evaluate.paired_difference(rewards, base)
     right, n = sum(rewards), len(rewards)
     print(one_line(f"wrote {out}"))

@@ -49,11 +49,11 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
     # --- the answers and what they earn ---
     if choose:
         with svf.using(model, as_z(fixed, experts)):
-            texts = evaluate.choices(model, tokenizer, task, examples, label="choosing")
+            texts = evaluate.choices(model, tokenizer, task, examples, title="choosing")
     else:
         found = adapt.answer(
             model, tokenizer, [e.prompt for e in examples], strategy, experts, fixed,
-            task.max_tokens, task.opener, label="answering" if fixed else "second pass",
+            task.max_tokens, task.opener, title="answering" if fixed else "second pass",
             counts=counts)
         texts = [a.answer for a in found]
     rewards = ranks.spread(tasks.rewards, examples, texts)

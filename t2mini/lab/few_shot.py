@@ -58,7 +58,8 @@ def by_likelihood(model, tokenizer, task, experts, shots, iterations=6, populati
     def per_token(z):
         with svf.using(model, z):
             found = likelihoods(model, groups)
-        return float(np.mean([lp.item() / n for lp, n in zip(found, tokens)]))
+        mean = float(np.mean([lp.item() / n for lp, n in zip(found, tokens)]))
+        return -np.inf if np.isnan(mean) else mean
 
     def report(i, found):
         history.append(found.best_score[0])

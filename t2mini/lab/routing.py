@@ -24,7 +24,7 @@ def confusion(lab, kind, names, dispatcher=None, n=100):
     table, rewards = {}, []
     for name in names:
         needs, questions = to_route(lab, kind, name, n)
-        routes = adapt.route(lab.model, lab.tokenizer, questions, dispatcher, label=name)
+        routes = adapt.route(lab.model, lab.tokenizer, questions, dispatcher, title=name)
         said = [r.label if r.readable else "unreadable" for r in routes]
         table[name] = {k: said.count(k) for k in (*tasks.LABELS, "unreadable")}
         rewards += [float(label == needs) for label in said]

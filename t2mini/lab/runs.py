@@ -213,7 +213,7 @@ class Lab:
         asked = self.examples(task, n)
         texts = evaluate.answers(self.model, self.tokenizer,
                                  [f"{before}Question: {e.prompt}\nAnswer:" for e in asked],
-                                 t.max_tokens, label=f"{task} in context", batch=16,
+                                 t.max_tokens, title=f"{task} in context", batch=16,
                                  opener=t.opener)
         return row(tasks.rewards(asked, texts), asked)
 

@@ -60,7 +60,7 @@ def captions(lab):
     """Does the base model say colour and shape of the test images, both and no other? -> row."""
     known = facts(lab.examples(TASK, WHOLE))
     texts = evaluate.answers(lab.model, lab.tokenizer, [Seen(ASKED[0], image) for image in known],
-                             16, label="captions")
+                             16, title="captions")
     return row([float(named(text) == set(both)) for text, both in zip(texts, known.values())])
 
 
@@ -126,10 +126,10 @@ def scored(lab, name, examples, blind=False, choose=False):
         examples = [replace(e, prompt=Seen(e.prompt, blank())) for e in examples]
         asked = list({str(e.prompt): e for e in examples}.values())
     if choose:
-        texts = evaluate.choices(lab.model, lab.tokenizer, task, asked, label=name)
+        texts = evaluate.choices(lab.model, lab.tokenizer, task, asked, title=name)
     else:
         texts = evaluate.answers(lab.model, lab.tokenizer, [e.prompt for e in asked],
-                                 task.max_tokens, label=name)
+                                 task.max_tokens, title=name)
     if blind:
         said = {str(e.prompt): text for e, text in zip(asked, texts)}
         texts = [said[str(e.prompt)] for e in examples]

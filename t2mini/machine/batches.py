@@ -25,8 +25,8 @@ class Progress:
     """
     now = None                                              # the one that is running
 
-    def __init__(self, label, total):
-        self.label = label if ranks.rank() == 0 else ""
+    def __init__(self, title, total):
+        self.title = title if ranks.rank() == 0 else ""
         self.total = total
         self.done = self.batch = 0                          # the batch: how many are in the works
         self.started = self.begun = self.first = time.time()
@@ -63,11 +63,11 @@ class Progress:
         finished = self.done >= self.total
         terminal = sys.stderr.isatty()
         pause = 1 if terminal else max(5, self.shown / 2)
-        if not self.label or seconds < 2 or (seconds - self.shown < pause and not finished):
+        if not self.title or seconds < 2 or (seconds - self.shown < pause and not finished):
             return
         self.shown = seconds
         end = "\r" if terminal and not finished else "\n"
-        print(f"{self.label}: {self.done}/{self.total}, {duration(seconds)}, "
+        print(f"{self.title}: {self.done}/{self.total}, {duration(seconds)}, "
               f"{bound}{duration(left)} left   ", end=end, file=sys.stderr, flush=True)
 
 
@@ -79,7 +79,7 @@ def duration(seconds):
 def ticking(steps, then=None):
     """generate's on_token: tells the running Progress how far its batch is, and calls `then`. None
     where nobody would see it."""
-    if not then and not (Progress.now and Progress.now.label):
+    if not then and not (Progress.now and Progress.now.title):
         return None
     at = 0
 
@@ -94,7 +94,7 @@ def ticking(steps, then=None):
     return on_token
 
 
-def in_batches(run, sizes, batch, label=""):
+def in_batches(run, sizes, batch, title=""):
     """run(indices) over all of range(len(sizes)), like sizes in one batch. -> results, in order.
 
     run takes a list of at most `batch` indices, fewer where they are long, and returns one result
@@ -102,7 +102,7 @@ def in_batches(run, sizes, batch, label=""):
     JSON values. NotFinite where any of them met it.
     """
     mine = ranks.mine(range(len(sizes)))
-    progress, results = Progress(label, len(mine)), {}
+    progress, results = Progress(title, len(mine)), {}
     problem = None
     try:
         for part in alike(mine, sizes, batch):
