@@ -21,7 +21,10 @@ BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
 FIRST = rf"(?i)(?<![\w.,]){NUMBER}(?: \d+(?=/))?"
 CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
-ASIDE = rf"(?i)\b(?:out of|not)(?: =)? {NUMBER}"                  # no answer: 8 out of 12; 5, not 6
+# no answer: 8 out of 12; 5, not 6; it isn't 7; x >= 12; 9 is wrong
+ASIDE = (rf"(?i)(?:\b(?:out of|not|cannot be|(?:less|fewer|more) than)(?: =)?|n't(?: be)?"
+         rf"|(?<=\w) ?(?:[<>!]=|[<>\u2260\u2264\u2265])) ?{NUMBER}"
+         rf"|{NUMBER}(?= (?:is|was)(?: wrong| incorrect|(?:n't| not) (?:the |right|correct|it\b)))")
 ANNOUNCED = r"(?:(?<!to )(?<!can )answer\b(?:[^.\n\d=:]{0,40} is\b)?|####)(?:\s*[:=]){0,2}"
 CLAUSE = r"(?:(?!\b(?:because|since|as|if|when)\b)[^.,;!?\n])"     # up to a comma or a reason
 VERB = r"\b(?:is|are|ha[sd]|have|makes?|equals?|gives?|gets?|holds?|costs?)"
@@ -35,13 +38,15 @@ def find_number(text):
     games in 4 weeks" reads 4: nobody can tell it from "9 pages a day, so in 4 days". A sum that is
     not worked out, a range, a date, 2 1/2 and the numbering of a list hold no answer.
     """
+    text = one_spelling(text)
     if (boxed := latex.find_boxed(text)) is not None:
         return latex.to_number(boxed)
     if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
         text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
     text = latex.plain(prose(text))
     text = re.sub(ASIDE, "", re.sub(CHAIN, "_", text))      # "5 + 3 = 8" is "_ = 8" now
-    text = re.sub(r"(?i)(?<== )[-\u2212] (?=\$?\d)|\b(?:minus|negative) (?=\$?\d)", "-", text)
+    spaced = r"(?:(?<== )|(?<=\bis )|(?<=\#\# ))[-\u2212] (?=\$?\d)"
+    text = re.sub(rf"(?i){spaced}|\b(?:minus|negative) (?=\$?\d)", "-", text)
     marked = re.findall(rf"{ANNOUNCED}(?:\s*_[^.\n=]*=)*\s*{ONE}", text, re.I)
     equal = re.findall(rf"=\s*{ONE}", text)
     # "3 boxes of 4 make 12" and "3 cats have 12 legs" open with a number that is not the answer
@@ -50,6 +55,13 @@ def find_number(text):
         if found:
             return to_number(found[-1])
     return None
+
+
+def one_spelling(text):
+    """The text with - for other signs in front of a number (\u20135, and not 3\u20135), and with
+    1\u00a0234 and 1'234, a thousand and more, as 1234."""
+    text = re.sub(r"(?<![\w)])[\u2010-\u2013\ufe63\uff0d](?=\$?\.?\d)", "-", text)
+    return re.sub(r"(?<=\d)[\u00a0\u2009\u202f'\u2019](?=\d{3}(?!\d))", "", text)
 
 
 # --------------------------------------------------------------------------------------------- text

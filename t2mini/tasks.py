@@ -30,7 +30,7 @@ from .questions import latex, published, yours
 from .questions.asserts import tested
 from .questions.code import make_code
 from .questions.drawn import make_drawn
-from .questions.example import normal, split_of, to_number
+from .questions.example import normal, same_number, split_of, to_number
 from .questions.math import make_math
 from .questions.other import make_other
 from .questions.reasoning import make_reasoning
@@ -308,7 +308,7 @@ def right(example, text):
         return text.strip() == gold(replace(example, solution=""))
     if example.match == "number":
         got, want = find_number(text), to_number(example.answer)
-        return got is not None and abs(got - want) <= 1e-9
+        return got is not None and same_number(got, want)
     if example.match == "math":
         return latex.right(text, example.answer)
     if example.match in FIND:

@@ -22,7 +22,10 @@ NUMBERS = [("1,234", 1234), ("-5", -5), ("\u22125", -5), ("3.0", 3), ("$3.50", 3
            ("-8 apples", -8), ("5 + 3 = 8 apples. He has 8 left after giving 3", 8)]
 SIGNS = [("It is -3 degrees.", -3), ("-$5", -5), ("#### -5", -5), ("5 - 8 = -3", -3),
          ("5 - 8 = \u22123", -3), ("5 - 8 = - 3", -3), ("It is minus 3 degrees.", -3),
-         ("negative 3", -3), ("10 minus 4 is 6", 6), ("5-3=2", 2), ("- 8 apples", 8)]
+         ("negative 3", -3), ("10 minus 4 is 6", 6), ("5-3=2", 2), ("- 8 apples", 8),
+         ("The answer is \u20133.", -3), ("It is \uff0d$3", -3), ("The answer is - 5.", -5),
+         ("#### - 5", -5), (r"\boxed{\u20135}".replace(r"\u2013", "\u2013"), -5),
+         ("The answer is\n- 5 apples", 5), ("It has pages 3\u20135, so 9 in all", 9)]
 MARKED = [("The answer is -5.", -5), ("The answer is 8, not 9.", 8), ("Answer: 5\nAnswer: 8", 8),
           ("The answer is $8", 8), ("The answer is 12 - 4 = 8.", 8), ("The answer is 5 + 3 = 8", 8),
           ("Tom has 3 boys. The final answer is 8.", 8),
@@ -49,6 +52,10 @@ UNITS = [("8kg", 8), ("The answer is 8kg.", 8), ("100cm", 100), ("24 cm\u00b2", 
          ("60mph", 60), ("It takes 30min.", 30), ("5hrs", 5), ("The area is 36 cm^2.", 36),
          (r"The area is $36 \text{ cm}^{2}$.", 36), ("x^2 = 36", 36),
          ("5%", 5), ("8\u00b0", 8), ("\u20ac8", 8), ("8 USD", 8), ("7th", None), ("A1", None)]
+DENIED = [("The answer isn't 7.", None), ("It cannot be 7", None), ("x \u2260 12", None),
+          ("x >= 12", None), (r"\boxed{x >= 12}", None), (r"\boxed{x != 12}", None),
+          ("It is less than 12.", None), ("5 is not the answer", None), ("9 is wrong, so 8", 8),
+          ("5 is the answer", 5), ("> 5", 5), ("x=8", 8), ("The answer is 5, and 7 is wrong", 5)]
 NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30", None),
            ("3-5", None), ("3\u20135", None), ("10 to 12", None), ("8 or 9", None), ("2 + 2", None),
            ("It takes 2 1/2 hours.", None),
@@ -112,6 +119,8 @@ SET_IN_LATEX = [
     ("10^2 = 100", 100), (r"\( 10^{2} = 100 \)", 100), ("10^2", None), ("36 cm^2", 36),
     (r"36 \text{ cm}^2", 36), ("He calls 8 times", 8), ("8 times", 8),
     ("It is 12 - 5 = 7 x", 7), ("8 +", None)]
+THOUSANDS = [("The answer is 1\u00a0234.", 1234), ("1'234", 1234), (r"\boxed{70 000}", 70000),
+             ("It's 5\u2019000 in all", 5000), ("3 100-gram bars", 3)]
 PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(cups / 5)", 10),
             ("```python\nprint(6 * 7)\n```\n", None),
             ("It is 7.\n```python\nx = 5\n```\nand no more.", 7),
@@ -120,7 +129,7 @@ PROGRAMS = [("So each girl brought 10. In Python:\n```python\ncups = 90\nprint(c
 
 
 @pytest.mark.parametrize("text, want", NUMBERS + SIGNS + MARKED + SUMS + UNITS + NOT_ONE
-                         + CONCLUDED
+                         + CONCLUDED + DENIED + THOUSANDS
                          + BOXED + SET_OFF + SET_IN_LATEX + PROGRAMS)
 def test_numbers(text, want):
     """Fails if a sign, a comma or trailing text changes the answer read, or a part of a sum,
@@ -138,6 +147,39 @@ def test_1080_is_not_2080():
              for text in ("1,080", "1080.0", "2,080", "80", "-1,080", "1,080.5", "none")]
             == [True, True, False, False, False, False, False])
     assert not tasks.right(Example("p", "2,125,000", "number"), "2125001")
+
+
+def test_large_whole_numbers_are_compared_exactly():
+    """Fails if two numbers that differ in the last of many digits are one."""
+    one, other = "9007199254740993", "9,007,199,254,740,992"
+    for gold, said, earned in ((one, one, 1), (one, other, 0), (one, rf"\boxed{{{one}}}", 1),
+                               (one, "5", 0), ("5", one, 0), ("9" * 400, "9" * 400, 1)):
+        assert tasks.rewards([Example("p", gold, "number")], [said]) == [earned], (gold, said)
+    assert to_number("9" * 5000) is None
+
+
+def test_a_number_without_end_earns_nothing():
+    """Fails if an answer that is too large for a float ends the training, or many empty lines
+    take minutes.
+    """
+    huge = r"\boxed{" + r" \cdot ".join(["10^{64}"] * 5) + "}"
+    assert tasks.rewards([Example("p", "5", "number")] * 2, [huge, "5" + "\n" * 100_000]) == [0, 1]
+
+
+@pytest.mark.parametrize("text, want", [
+    ("C) sofa is wrong", None), ("(C) is not it", None), ("C. is false", None), ("no sofa", None),
+    ("anything but a sofa", None), ("none of them is a sofa", None), ("C) sofa", 2),
+    ("I choose C", 2), ("I'd go with B.", 1), ("The answer must be C", 2), ("Ans: D", 3),
+    ("The correct answer would be C.", 2)])
+def test_options_that_are_refused_or_announced_in_other_words(text, want):
+    """Fails if an option that is refused earns, or a usual announcement is not read."""
+    assert find_choice(text, FOUR) == want
+
+
+def test_more_than_ten_options_have_letters():
+    """Fails if the eleventh option can be named by its words only."""
+    options = tuple(f"word{n}" for n in range(12))
+    assert find_choice("K", options) == 10 and find_choice("The answer is L.", options) == 11
 
 
 def test_to_number_takes_one_number_only():
@@ -285,7 +327,10 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"```\n$ python\n>>> 1\n```\n``` Python3\n{BODY}```": BODY,
     f"```python-repl\n>>> f(1)\n```\n```py\n{BODY}```": BODY, f"```Python-3.11\n{BODY}```": BODY,
     # a block that defines nothing, in front
-    f"```python\nimport math\n```\n```python\n{BODY}```\nx": BODY,
+    f"```python\nimport math\n```\n```python\n{BODY}```\nx": f"import math\n{BODY}",
+    f"```python\n{BODY[:-1]}  # see\n    '''\n    ```\n    f(1)\n    ```\n    '''\n```\nDone.":
+        f"{BODY[:-1]}  # see\n    '''\n    ```\n    f(1)\n    ```\n    '''\n",
+    f"[BEGIN]\n{BODY}[DONE]": BODY, f"{BODY}Done": BODY,
     f"```python\nprint(f(1))\n```\n```python\n{BODY}```\n```python\nx = 2\n```": BODY,
     f"```\n1\n```\n```\n{BODY}```": BODY, f"```text\n{BODY}```": BODY,
     f"```\n    return x\n```\n```\ndef test():\n    1\n```": "    return x\n",

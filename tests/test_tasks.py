@@ -425,6 +425,37 @@ def test_contains_that_pays_for_hedging_is_warned_of(tmp_path, capsys):
         assert err(fine) == ""
 
 
+def test_contains_with_few_answers_is_warned_of(tmp_path, capsys):
+    """Fails if a text that says every answer is right in all rows, and nobody says so."""
+    rows = [{"prompt": f"Is {i} even?", "answer": ("no", "yes")[i % 2], "match": "contains"}
+            for i in range(20)]
+    tasks.get(write(tmp_path / "a.jsonl", rows))
+    said = capsys.readouterr().err
+    assert "20 rows" in said and "only 2 different answers" in said and "'no, yes'" in said
+    tasks.get(write(tmp_path / "a.jsonl", rows[:19]))
+    tasks.get(write(tmp_path / "a.jsonl", [{**r, "answer": str(i)} for i, r in enumerate(rows)]))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("match", ["exact", "contains"])
+@pytest.mark.parametrize("gold, said", [
+    ("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9"), ("don't", "don\u2019t"),
+    ("New York", "New\u00a0York"), ("New York", "new\n York")])
+def test_two_ways_to_write_a_word_are_one(match, gold, said):
+    """Fails if an accent, an apostrophe or a space of another kind makes a right answer wrong."""
+    assert tasks.rewards([Example("p", gold, match)], [said]) == [1.0]
+
+
+def test_numbers_in_a_file_are_taken_as_they_are_written(tmp_path):
+    """Fails if 0.00001 becomes 1e-05, which no answer says, or NaN is a gold answer."""
+    row = '{{"prompt": "p", "answer": {}, "match": "exact"}}'
+    [one] = tasks.get(write(tmp_path / "a.jsonl", [row.format("0.00001")])).examples("all", 1)
+    assert one.answer == "0.00001" and tasks.rewards([one], ["0.00001"]) == [1.0]
+    for bad in ("NaN", "Infinity"):
+        with pytest.raises(ValueError, match="line 1: not JSON .*no number"):
+            tasks.get(write(tmp_path / "a.jsonl", [row.format(bad)]))
+
+
 def test_another_spelling_of_a_field_is_told_and_other_fields_are_let_through():
     """Fails if a slip in a field's name changes how answers are judged, without a word."""
     row = {"prompt": "1 + 1?", "answer": "2"}

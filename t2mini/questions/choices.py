@@ -2,19 +2,20 @@
 Which of the options does a text choose: by its letter, or by its words? (grade.find_choice asks.)
 """
 import re
+from string import ascii_uppercase as LETTERS
 
 from .example import to_number
 
-LETTERS = "ABCDEFGHIJ"
 NO = r"(?:[Nn]o|n')t "
-NOT_DENIED = "".join(rf"(?<!{NO}{be}{a})" for be in ("", "be ") for a in ("", "a ", "an ", "the "))
+BEFORE = (NO, NO + "be ", "anything but ", "none of them is ", r"\b[Nn]o ")
+NOT_DENIED = "".join(rf"(?<!{said}{a})" for said in BEFORE for a in ("", "a ", "an ", "the "))
 REFUSED = r",?(?: which)? (?:is|are|was)(?:n't| not| wrong| incorrect| false)\b"
 
 
 def bare(text):
     """A text without what only sets a letter off: **C**, `C`, \\(C\\), \\boxed{\\textbf{(C)}}."""
-    text = re.sub(r"(?<!\w)[*_`]{1,3}([A-J])[*_`]{1,3}(?!\w)", r"\1", text)
-    text = re.sub(r"\*\*|\\[()\[\]]|\$(?=\\|[A-J]\$)|(?<=\})\$|(?<=\$[A-J])\$", "", text).strip()
+    text = re.sub(r"(?<!\w)[*_`]{1,3}([A-Z])[*_`]{1,3}(?!\w)", r"\1", text)
+    text = re.sub(r"\*\*|\\[()\[\]]|\$(?=\\|[A-Z]\$)|(?<=\})\$|(?<=\$[A-Z])\$", "", text).strip()
     for _ in range(3):
         text = re.sub(r"\\(?:f?box(?:ed)?|text\w*|math\w+)\s*\{([^{}]*)\}", r"\1", text)
     return text
@@ -50,7 +51,7 @@ def chosen(text, options):
 def letters_of(options):
     """The letter that stands for each option: that of its place, but for options that are letters
     themselves. Of "B" and "C" they are "BC": there the answer C is no place."""
-    own = {option.upper() for option in options} & set(LETTERS)
+    own = {option.upper() for option in options} & set(LETTERS[:max(10, len(options))])
     return "".join(option.upper() if option.upper() in own else place if place not in own else "\0"
                    for place, option in zip(LETTERS, options))
 
@@ -65,12 +66,16 @@ def chosen_letter(text, letters):
     ends = rf"(?!['\w#+]|(?:,| and| or| &|/) *\(?[{letters}]\b|{REFUSED})"
     option = r"(?i:option|choice|letter)"
     # "The answer is B. Option A is an animal." says B
-    answer = rf"(?i:answer|(?:correct|right|best)\s+{option})(?:\s+is|(?=:))(?:\s+{option})?"
-    for word in (answer, rf"(?:(?i:answer)|{option})(?:\s+is)?"):
+    be = r"(?:is|(?:must|would|should|has to) be)"
+    noun = rf"(?i:\bans(?:wer)?|(?:correct|right|best)\s+{option})"
+    answer = rf"{noun}(?:\s+{be}|(?=:))(?:\s+{option})?"
+    choose = r"\bI(?: would| will|'ll|'d)? (?:choose|pick|select|say|go with)"
+    for word in (answer, choose, rf"(?:(?i:answer)|{option})(?:\s+is)?"):
         if said := re.findall(rf"{word}\s*:?\s*{letter}{ends}", text, re.M):
             return letters.index("".join(said[-1]).upper())
     judged = r" is (?:the )?(?:correct|right|best|answer)\b"
-    lead = re.match(rf"\W*([{any_case}])(?:[).:\]]|[!,]?\s*$|{judged})", text, re.M)
+    wrong = r" (?:is|are)(?: wrong| incorrect| false|(?: not|n't) (?:it\b|right|correct|the ))"
+    lead = re.match(rf"\W*([{any_case}])(?:[).:\]](?!.*{wrong})|[!,]?\s*$|{judged})", text, re.M)
     listed = set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))
     if not lead or len(listed) > 1:  # a list of the options is not one of them
         return None

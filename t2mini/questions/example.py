@@ -8,7 +8,9 @@ one number as people write it, and what a program returns.
 import hashlib
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
+from fractions import Fraction
 
 MATCHES = ("number", "exact", "choice", "quoted", "contains", "code", "label", "math", "open")
 
@@ -59,23 +61,45 @@ def split_of(example, buckets=10):
 
 
 # -------------------------------------------------------------------------------------- gold values
+MOST_DIGITS = 1000
 NUMBER = r"(?:[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+\u2212]?\$?\.\d+)"
 
 
 def to_number(text):
-    """'1,234' -> 1234.0, '-5' -> -5.0, '$3.0' -> 3.0; None where `text` is not one number."""
+    """'1,234' -> 1234.0, '-5' -> -5.0, '$3.0' -> 3.0; None where `text` is not one number, or has
+    thousands of digits."""
     text = text.strip().replace("\u2212", "-")
-    if not re.fullmatch(NUMBER, text):
+    if not re.fullmatch(NUMBER, text) or len(text) > MOST_DIGITS:
         return None
-    return float(text.replace(",", "").replace("$", ""))
+    return exact(Fraction(text.replace(",", "").replace("$", "")))
+
+
+def exact(fraction):
+    """A Fraction as a float, or as an int where a float would round it to another one."""
+    whole = fraction.denominator == 1 and abs(fraction) > 2 ** 53
+    return fraction.numerator if whole else float(fraction)
+
+
+def same_number(a, b):
+    """Are two numbers of `exact` equal, up to the rounding of floats?"""
+    if isinstance(a, int) or isinstance(b, int):
+        return a == b
+    return abs(a - b) <= 1e-9
 
 
 def normal(text):
     """Lower case, no outer punctuation, articles dropped: 'An Apple.' -> 'apple'; '.5' is '0.5'."""
-    outer = " \t\n.,;:!?\"'`*()[]\u2018\u2019\u201c\u201d"
-    text = re.sub(r"^(\W*?)(?<![.\w])\.(?=\d+\W*$)", r"\g<1>0.", text.lower())
-    text = re.sub(r"\s+", " ", text).strip(outer)
+    outer = " \t\n.,;:!?\"'`*()[]\u201c\u201d"
+    text = re.sub(r"^(\W*?)(?<![.\w])\.(?=\d+\W*$)", r"\g<1>0.", plain(text).lower())
+    text = text.strip(outer)
     return re.sub(r"^(?:a|an|the) ", "", text).strip(outer)
+
+
+def plain(text):
+    """A text in one of the ways to write the same: accents joined to their letters, straight single
+    quotation marks, and one space for any white space."""
+    text = unicodedata.normalize("NFC", text).replace("\u2018", "'").replace("\u2019", "'")
+    return re.sub(r"\s+", " ", text)
 
 
 def same_value(a, b):

@@ -39,10 +39,12 @@ def blocks(text):
     at = 0
     while opens := OPENS.search(text, at):
         mark = opens["marks"]
-        # closed by as many marks, also behind the last line of code; a fence with a language begins
-        # another block
+        # closed by as many marks, also behind the last line of code, but not by those that stand
+        # further in, in a docstring; a fence with a language begins another block
         another = rf"^[ \t]*(?={mark[:3]}[ \t]*[a-zA-Z{{])"
-        closes = re.compile(rf"{mark}{mark[0]}*[ \t\r]*$|{another}", re.M)
+        near = len(opens["indent"] or "") + 3
+        start = rf"(?:^[ \t]{{0,{near}}}|(?<=\S)[ \t]*)"
+        closes = re.compile(rf"{start}{mark}{mark[0]}*[ \t\r]*$|{another}", re.M)
         found = closes.search(text, opens.end() + 1)
         inside, at = text[opens.end() + 1:], len(text)
         if found:
@@ -91,9 +93,28 @@ def find_code(text):
     Python on; without a tail that is no Python (see `whole`)."""
     block = code_block(text)
     if block:
-        return whole(block.text)
+        return whole(imports_before(text, block) + block.text)
     start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
     return whole(text[start.start():] if start else text)
+
+
+def is_mark(line):
+    """Is a statement a bare name, as "Done" and "[DONE]" behind a program are?"""
+    shown = line.value if isinstance(line, ast.Expr) else None
+    names = shown.elts if isinstance(shown, ast.List) else [shown]
+    return bool(names) and all(isinstance(name, ast.Name) for name in names)
+
+
+def imports_before(text, block):
+    """What the answer's Python blocks before this one import, where they do nothing else."""
+    found = ""
+    for other in blocks(text[:block.start]):
+        with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
+            warnings.simplefilter("ignore")
+            lines = ast.parse(other.text).body
+            if lines and all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in lines):
+                found += other.text
+    return found
 
 
 def whole(code):
@@ -106,6 +127,7 @@ def whole(code):
         program = "".join(lines[:end])
         with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
             warnings.simplefilter("ignore")                 # "\d" in a text, say
-            if ast.parse(program).body:                     # more than comments
+            found = ast.parse(program).body
+            if found and not is_mark(found[-1]):            # more than comments
                 return program
     return code

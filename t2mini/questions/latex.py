@@ -44,6 +44,8 @@ UNIT, GLUED = (re.compile(rf"(?<=[\d}})])(?<!\\\\){said}{PER}\.?{POWER}")
 WORD = r"\s*,?\s*(?:and|or)\s*,?\s*"
 PLAIN = r"(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])|\\(?:lor|vee|land|wedge)(?![a-z])"
 AND = re.compile(rf"\s*,?\s*(?:\\(?:{NAMED})\s*\{{{WORD}\}}|{PLAIN})\s*,?\s*")
+# \\text{not } 5 is not 5
+DENIED = re.compile(rf"\\(?:{NAMED})\s*\{{[^{{}}]*\b(?:not|less|fewer|more|greater|larger|wrong)\b")
 LETTER = r"([a-zA-Z])(?:_\{?\w\}?|\([a-zA-Z]\))?"
 NAME = re.compile(rf"\s*(?:{LETTER}|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)") # x = 5
 
@@ -80,7 +82,7 @@ def right(text, gold):
 
 def bold_result(text):
     """The text with "= " before the one number that stands in bold in its last sentence."""
-    ends = [end.end() for end in re.finditer(r"[.!?]\s+(?=\S)|\n\s*(?=\S)", text)]
+    ends = [end.end() for end in re.finditer(r"[.!?]\s+(?=\S)|\n[ \t]*(?=\S)", text)]
     start = max(ends, default=0)
     last = text[start:]
     if last.count("**") == 2 and "=" not in last:
@@ -113,19 +115,22 @@ WORDS = r"(?:[a-zA-Z]{2,}|[mgh]\b)(?:/[a-zA-Z]+)?(?:\^\{?[23]\}?)?"     # games/
 
 
 def to_number(s):
-    """A formula, or a number with its unit -> float; None for anything else: several numbers,
+    """A formula, or a number with its unit -> number; None for anything else: several numbers,
     letters, a rest."""
-    s = unnamed(tidy(s[:LONGEST])).rpartition("=")[2].strip()
+    s = last_side(unnamed(tidy(s[:LONGEST])))
     glued = r"(?:kg|[ckm]m|ml|lbs?|ft|oz|mph|mins?|hrs?)?"
     if found := re.fullmatch(rf"({example.NUMBER}){glued}(?:\s+{WORDS})*[\s.]*", s):
         return example.to_number(found[1])
     try:
         found = value(s)
+        return example.exact(found) if isinstance(found, Fraction) else None
     except (ValueError, ArithmeticError, RecursionError):
         return None
-    if isinstance(found, Fraction):
-        return float(found)
-    return None
+
+
+def last_side(s):
+    """What stands behind the last = of a formula: 8 of 5 + 3 = 8. Neither >= nor != is one."""
+    return re.split(r"(?<![<>!])=", s)[-1].strip()
 
 
 def find_final(text):
@@ -155,6 +160,8 @@ def same_answer(got, gold):
         return False
     if len({*named_by(got), *named_by(gold)}) > 1:
         return False
+    if DENIED.search(got) and not DENIED.search(gold):
+        return False
     gold = tidy(gold)
     # "3km" may be a length or a product: the gold answer tells
     return any(same_tidy(tidy(got, glued), gold) for glued in (False, True))
@@ -163,7 +170,7 @@ def same_answer(got, gold):
 def same_tidy(got, gold):
     """Do two texts that are tidy say the same?"""
     if "=" not in gold and len(split(got, ",")) == 1:
-        got = got.rpartition("=")[2].strip()                # 5 + 3 = 8 says 8
+        got = last_side(got)                                # 5 + 3 = 8 says 8
     return bool(got) and (got == gold or same_parts(parts(got), parts(gold)))
 
 
@@ -184,7 +191,7 @@ def tidy(s, glued=False):
     # 2\pi \approx 6.28 says 2\pi, but no list does
     if rounded and not re.search(r",(?!\d{3}(?!\d))|;|\b(?:and|or)\b", rounded):
         s = rounded if re.fullmatch(rf"[\s$]*(?:{LETTER}\s*)?", exact) else exact
-    s = re.sub(r"(?<=[(,\[])\s*\+\s*(?=\\infty)", "", s)
+    s = re.sub(r"(?:^|(?<=[(,\[]))\s*\+\s*(?=\\infty)", "", s)
     s = re.sub(r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|limits)(?![a-zA-Z])", "", s)
     s = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", s)
     s = re.sub(r"\\(le|ge|ne)q(?:slant)?(?![a-zA-Z])", r"\\\1", s)
@@ -194,6 +201,7 @@ def tidy(s, glued=False):
     if not re.search(r"(?:[(\[]|(?<![a-zA-Z}])\{)\s*-?\d+,", s):  # 58,500, no pair
         thousands = r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])"
         s = re.sub(thousands, lambda found: found[0].replace(",", ""), s)
+    s = re.sub(r"^\s*-?\d{1,3}(?: \d{3})+\s*$", lambda found: found[0].replace(" ", ""), s)
     s = re.sub(rf"(?:{DEGREES})(?:\s*[CF]\b)?|\\?%|" + CURRENCY, "", s)
     s = AND.sub(" , ", s)
     words = rf"\\(?:{NAMED})\s*\{{([^{{}}]*)\}}(?:\s*\^\s*\{{?\d\}}?)?"
@@ -219,7 +227,7 @@ def unnamed(s):
     found = NAME.match(s)
     if found:
         return s[found.end():]
-    return s
+    return re.sub(r"^([^=]*[^=<>!])=\s*[a-zA-Z]\s*$", r"\1", s)         # 2x + 3 = y
 
 
 # also as an array with its columns; a row may end in its distance to the next one: \\[4pt]
@@ -308,12 +316,15 @@ def same_entry(a, b):
         return True
     gold = b
     if "=" in a and "=" not in b:
-        a = a.rpartition("=")[2]
+        a = last_side(a)
+    signs = (1,)
     if a.count("=") == b.count("=") == 1:
         a, b = (f"{left}-({right})" for left, right in (a.split("="), b.split("=")))
+        signs = (1, -1)                                     # y = 2x and 2x = y
     try:
         salts = [f"{gold} {n}" for n in range(POINTS)]
-        return all(same_value(value(a, salt), value(b, salt)) for salt in salts)
+        values = [(value(a, salt), value(b, salt)) for salt in salts]
+        return any(all(same_value(x, sign * y) for x, y in values) for sign in signs)
     except (ValueError, ArithmeticError, RecursionError):
         return False
 

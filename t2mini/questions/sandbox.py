@@ -54,10 +54,11 @@ UNLOCKED = "T2MINI_UNLOCKED"
 
 # Harmless modules that a small function may want. Nothing can be opened later, so those named are
 # imported first.
-MODULES = frozenset("""__future__ abc array bisect calendar cmath collections contextlib copy
-    dataclasses datetime decimal difflib enum fractions functools hashlib heapq itertools json math
-    numbers operator pprint queue random re statistics string struct textwrap time types typing
-    unicodedata warnings""".split())
+MODULES = frozenset("""__future__ abc array ast base64 binascii bisect calendar cmath collections
+    contextlib copy csv dataclasses datetime decimal difflib doctest enum fractions functools
+    hashlib heapq html inspect itertools json keyword math numbers operator pprint queue random re
+    secrets statistics string struct textwrap time timeit traceback types typing unicodedata
+    warnings weakref zlib""".split())
 
 # What a module that is there, or a program with that word in it, imports only when it is used.
 # (Some of it exists only in some versions of Python.)

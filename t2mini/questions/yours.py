@@ -15,13 +15,14 @@ import re
 from collections import Counter
 
 from ..machine import files
-from .example import Example, normal, to_number
+from .example import Example, normal, plain, to_number
 from .published import read_rows
 
 FIELDS = ("prompt", "answer", "match", "options")       # a row may have others, which say nothing
 MATCHES = ("number", "exact", "choice", "contains")
 VAL_PLACES = (8, 3, 6, 1)               # which of ten prompts are val, as many of these as needed
 VAL_ROWS = 20                           # ... for so many in all
+MOST_LABELS = 6                         # as many answers, each repeated tenfold, are a choice
 
 
 def read(path):
@@ -101,7 +102,7 @@ def options_of(options, answer):
 
 def doubts(found, against):
     """What `read` found -> list of warnings, each one line."""
-    said = [hedging(found)]
+    said = [hedging(found), few_answers(found)]
     if against:
         said += [f"{against} rows ask a prompt of an earlier row and want another answer: they are "
                  "left out. Put all that a question needs into its prompt"]
@@ -125,6 +126,17 @@ def hedging(found):
             "Use `match` choice with `options` instead")
 
 
+def few_answers(found):
+    """A warning, or "": many rows where `contains` pays for saying all of a few answers."""
+    asked = [e for e in found if e.match == "contains"]
+    answers = sorted({e.answer.lower() for e in asked})
+    if not 1 < len(answers) <= min(MOST_LABELS, len(asked) // 10) or hedging(found):
+        return ""
+    return (f"{len(asked)} rows with `match` contains have only {len(answers)} different answers: "
+            f"a text that says {', '.join(answers)!r:.60} is right in all of them. Use `match` "
+            "choice with `options` instead")
+
+
 def names(text, word):
     """Does a text hold these words, as whole words, in any case? (How `contains` compares.) 2 is
     no part of 2.5, -2, 1/2 or 2,000."""
@@ -132,7 +144,8 @@ def names(text, word):
     if to_number(word) is not None:
         before = r"(?<![\w/\u2212])(?<!(?<!\.)\.)(?<!\d,(?=\d{3}))(?<!(?<!\w)-)"
         behind = r"(?!\w|\.\d|,\d{3}(?!\d)|/\d)"
-    return re.search(before + re.escape(word.lower()) + behind, text.lower()) is not None
+    words = re.escape(plain(word).lower())
+    return re.search(before + words + behind, plain(text).lower()) is not None
 
 
 def split(found):
