@@ -129,7 +129,7 @@ examples = task.examples("test", N, seed=0)
 # every arm answers every question
 which = [arm for arm in range(len(arms)) for _ in examples]
 texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * len(arms), 48,
-                         experts=list(arms.values()), which=which)
+                         title="answers of five arms", experts=list(arms.values()), which=which)
 right = [sum(tasks.rewards(examples, texts[N * arm:N * arm + N])) for arm in range(len(arms))]
 
 chapter.section("doses")
