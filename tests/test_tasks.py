@@ -206,6 +206,9 @@ def test_unknown_task_names_the_nearest():
         tasks.get("nothing.jsonl")
     with pytest.raises(ValueError, match="unknown task 'zzz'. Choose from math, code"):
         tasks.get("zzz")
+    for name in ("mine.csv", "x.json", "a/folder"):
+        with pytest.raises(ValueError, match="or give a file of yours, whose name ends in .jsonl$"):
+            tasks.get(name)
 
 
 def write(path, rows):
