@@ -579,6 +579,8 @@ def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, ho
     """
     _, _, err = call("ask", "one", "two", "--max-tokens=2")
     assert "first pass of question 1: " in err and "first pass of question 2: " in err
+    assert "2 questions of one word each; put one of several words in quotes" in err
+    assert "in quotes" not in call("ask", "one two", "three", "--max-tokens=2")[2]
 
     def stop(*args, **more):
         raise KeyboardInterrupt
