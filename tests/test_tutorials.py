@@ -134,6 +134,23 @@ def test_the_front_page_is_short_and_leads_to_the_chapters():
     assert re.findall(r"^\| \[.*\]\((\d\d\w+\.md)\)", route, re.M) == names
 
 
+def test_the_minutes_are_the_same_wherever_they_are_told():
+    """Fails if a chapter, the route and the Makefile promise different times."""
+    route = (HERE / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[.*\]\((\d\d\w+\.md)\) \|.*\| (\d+) \| (\d+) \|", route, re.M)
+    assert len(rows) == len(PAGES)
+    for name, read, run in rows:
+        said = re.search(r"^Reading(?: and typing)?: (\d+) minutes\. Running: (.*?)[ ,;.](?:on|at)",
+                         (HERE / name).read_text(encoding="utf-8"), re.M)
+        words = {"half a minute": 1, "one minute": 1, "a few seconds": 1, "two minutes": 2,
+                 "three minutes": 3}
+        assert (said[1], words[said[2].partition(",")[0]]) == (read, int(run)), name
+    whole = sum(int(run) for _, _, run in rows)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    told = re.findall(r"^## (?:tutorials|figures): .*?\((\d+) minutes", makefile, re.M)
+    assert told == [str(whole)] * 2
+
+
 def test_a_reader_of_the_first_lines_sees_no_traceback(tmp_path):
     """Fails if `python tutorials/04_a_reward_that_teaches.py | head -1` ends
     in a traceback (Errno 32).
