@@ -21,7 +21,7 @@ $(VENV)/.installed: requirements.txt
 	@echo "creating $(VENV) and installing requirements.txt (a minute or two, mostly torch) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt \
-	  | { grep --line-buffered -E '^(Collecting|Installing)' || true; }; exit $${PIPESTATUS[0]}
+	  | { grep --line-buffered -E '^(Collecting|Installing)|^ *Downloading .*(whl|gz) ' || true; }; exit $${PIPESTATUS[0]}
 	@$(PY) -c 'import torch, numpy, tiktoken, safetensors, matplotlib, pytest' && touch $@
 
 ## weights: fetch SmolLM2-135M-Instruct (98 MB) into weights/
