@@ -21,7 +21,7 @@ $(VENV)/.installed: requirements.txt
 	@echo "creating $(VENV) and installing requirements.txt (a minute or two, mostly torch) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt \
-	  | { grep --line-buffered -E '^(Collecting|Installing)' || true; }; exit $${PIPESTATUS[0]}
+	  | { grep --line-buffered -E '^(Collecting|Installing)|^ *Downloading .*(whl|gz) ' || true; }; exit $${PIPESTATUS[0]}
 	@$(PY) -c 'import torch, numpy, tiktoken, safetensors, matplotlib, pytest' && touch $@
 
 ## weights: fetch SmolLM2-135M-Instruct (98 MB) into weights/
@@ -61,11 +61,11 @@ results: weights
 bench: weights
 	@$(PY) -m t2mini bench $(ARGS)
 
-## tutorials: run every chapter and compare its output with its page (30 minutes; runs model-written code, sandboxed)
+## tutorials: run every chapter and compare its output with its page (23 minutes on 2 quiet cores, as tutorials/README.md has them; runs model-written code, sandboxed)
 tutorials: weights
 	@$(PY) tutorials/pages.py --allow-code $(ARGS)
 
-## figures: draw the chapters' pictures again in tutorials/figures (30 minutes; ARGS=03 for one; the page's needs a Chromium; runs model-written code, sandboxed)
+## figures: draw the chapters' pictures again in tutorials/figures (23 minutes, as for tutorials; ARGS=03 for one; the page's needs a Chromium; runs model-written code, sandboxed)
 figures: weights
 	@$(PY) tutorials/draw_method.py
 	@$(PY) tutorials/draw_rooms.py

@@ -27,7 +27,8 @@ def load(path=None, device=None, dtype=None):
     dtype   "float32", "bfloat16" or a torch dtype; default: bfloat16 where the device has it
     The model gets `name` and `base_sha256` (of the weight files; experts are tied to it). The
     tokenizer is None where a folder has no tokenizer.json. Raises FileNotFoundError or ValueError
-    with one line that says what is wrong.
+    with one line that says what is wrong. Beside busy programs torch's threads wait for each other:
+    torch.set_num_threads(1), or OMP_NUM_THREADS=1 in front of the command, is often faster.
     """
     import torch
 

@@ -213,8 +213,8 @@ def get(name, data=None, choose=False):
         task = from_jsonl(name)
     else:
         known = [*BUILT_IN, *published.SETS]
-        raise ValueError(f"unknown task {name!r}{meant(str(name), known)} "
-                         f"Choose from {', '.join(known)} or give a .jsonl file")
+        raise ValueError(f"unknown task {name!r}{meant(str(name), known)} Choose from "
+                         f"{', '.join(known)} or give a file of yours, whose name ends in .jsonl")
     if choose:
         whole = isinstance(task, ListTask)
         for example in sum(task.make().values(), ()) if whole else [task.make(random.Random(0))]:

@@ -335,6 +335,8 @@ def test_help_says_each_default_once_and_shows_examples():
 
 BAD = [
     (["eval", "--task=mth"], "did you mean math"),
+    (["eval", "--tsk=math"], "unknown option --tsk; did you mean --task?"),
+    (["eval", "--n=3"], "required: --task"),
     (["eval", "--task=math", "--strategi=prompt"], "did you mean --strategy"),
     (["eval", "--task=math", "--n=0"], "--n: must be"),
     (["eval", "--task=math", "--expert=nobody", "--n=1"], "no expert 'nobody'"),

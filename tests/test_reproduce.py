@@ -827,9 +827,34 @@ def test_the_title_of_an_absurd_expert_fits(tmp_path, monkeypatch):
     plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1e20)}, {}, tmp_path / "a.png")
     plots.draw_expert({"layers.0.mlp.up": torch.full((8,), 1.02)}, {}, tmp_path / "a.png")
     assert "by 1e+22% on" in seen[0] and ": 1e+22% (ring)" in seen[0]
-    assert ": 1e+20 to 1e+20 (" in seen[0] and "2.0% (ring)" in seen[1]
+    assert ":\n1e+20 to 1e+20" in seen[0] and "2.0% (ring)" in seen[1]
     for z in ([3e38] * 8, [3e38] + [1.0] * 7, [-3e38, 3e38]):
         plots.draw_expert({"layers.0.mlp.up": torch.tensor(z)}, {}, tmp_path / "a.png")
+
+
+def test_the_pictures_of_a_very_short_run_can_be_read(tmp_path, monkeypatch):
+    """Fails if a point at 0 or 100 % is cut by the frame, the legend lies on the curves, there are
+    ticks between updates, or z that differ by a thousandth are all printed as 1.00.
+    """
+    rows = [{"step": 0, "val": 0.0, "val_n": 16}, {"step": 1, "reward": 0.5},
+            {"step": 2, "reward": 1.0}, {"step": 2, "val": 1.0, "val_n": 16}]
+    (tmp_path / "run.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda fig, path: drawn.append(fig))
+    plots.draw_log(tmp_path / "run.jsonl", tmp_path / "run.png")
+    z = 1 + 0.001 * torch.linspace(-1, 1, 1001)
+    plots.draw_expert({"layers.0.mlp.up": z}, {}, tmp_path / "e.png")
+    for fig in drawn:
+        fig.draw_without_rendering()
+    (curve,), (_, dials, _) = (fig.axes for fig in drawn)
+    low, high = curve.get_ylim()
+    assert low < -0.02 and high > 1.02
+    assert all(x == round(x) for x in curve.get_xticks())
+    assert curve.get_legend().get_window_extent().y1 < curve.get_window_extent().y0
+    assert dials.get_title().endswith("0.9991 to 1.0009")
+    assert "by 0.050% on" in drawn[1].get_suptitle()
+    labels = [label.get_window_extent() for label in dials.get_xticklabels() if label.get_text()]
+    assert len(labels) >= 3 and all(a.x1 < b.x0 for a, b in zip(labels, labels[1:]))
 
 
 def test_the_table_takes_gains_on_the_same_items():

@@ -206,6 +206,9 @@ def test_unknown_task_names_the_nearest():
         tasks.get("nothing.jsonl")
     with pytest.raises(ValueError, match="unknown task 'zzz'. Choose from math, code"):
         tasks.get("zzz")
+    for name in ("mine.csv", "x.json", "a/folder"):
+        with pytest.raises(ValueError, match="or give a file of yours, whose name ends in .jsonl$"):
+            tasks.get(name)
 
 
 def write(path, rows):
@@ -464,6 +467,11 @@ def test_another_spelling_of_a_field_is_told_and_other_fields_are_let_through():
             example_of({**row, slip: "number"})
     with pytest.raises(ValueError, match="`answer` is missing; is 'Answer' another spelling"):
         example_of({"prompt": "1 + 1?", "Answer": "2"})
+    with pytest.raises(ValueError, match="`prompt` is missing; the fields here are 'question', 'a.*"
+                                         "'; rename the one that holds it"):
+        example_of({"question": "1 + 1?", "answer": "2"})
+    with pytest.raises(ValueError, match="`answer` is empty"):
+        example_of({"prompt": "1 + 1?", "answer": " "})
     other = {"id": 7, "source": "x", "prompt_id": 3, "answers": ["2", "two"]}
     assert example_of({**row, **other}) == example_of(row)
 

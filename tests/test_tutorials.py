@@ -134,6 +134,23 @@ def test_the_front_page_is_short_and_leads_to_the_chapters():
     assert re.findall(r"^\| \[.*\]\((\d\d\w+\.md)\)", route, re.M) == names
 
 
+def test_the_minutes_are_the_same_wherever_they_are_told():
+    """Fails if a chapter, the route and the Makefile promise different times."""
+    route = (HERE / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[.*\]\((\d\d\w+\.md)\) \|.*\| (\d+) \| (\d+) \|", route, re.M)
+    assert len(rows) == len(PAGES)
+    for name, read, run in rows:
+        said = re.search(r"^Reading(?: and typing)?: (\d+) minutes\. Running: (.*?)[ ,;.](?:on|at)",
+                         (HERE / name).read_text(encoding="utf-8"), re.M)
+        words = {"half a minute": 1, "one minute": 1, "a few seconds": 1, "two minutes": 2,
+                 "three minutes": 3}
+        assert (said[1], words[said[2].partition(",")[0]]) == (read, int(run)), name
+    whole = sum(int(run) for _, _, run in rows)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    told = re.findall(r"^## (?:tutorials|figures): .*?\((\d+) minutes", makefile, re.M)
+    assert told == [str(whole)] * 2
+
+
 def test_a_reader_of_the_first_lines_sees_no_traceback(tmp_path):
     """Fails if `python tutorials/04_a_reward_that_teaches.py | head -1` ends
     in a traceback (Errno 32).
@@ -147,6 +164,47 @@ def test_a_reader_of_the_first_lines_sees_no_traceback(tmp_path):
     assert "Traceback" not in said and "Errno 32" not in said, said
 
 
+@pytest.mark.parametrize("error, said", [
+    (FileNotFoundError("no weights at x; run `make weights`"),
+     "t2mini: no weights at x; run `make weights`\n"),
+    (ModuleNotFoundError("No module named 'torch'", name="torch"),
+     "t2mini: the package torch is missing; run `make setup`, then use .venv/bin/python\n"),
+    (ModuleNotFoundError("No module named 't2mini.x'", name="t2mini.x"), "Traceback"),
+    (ValueError("a reader's own"), "Traceback")], ids=["weights", "package", "name", "own"])
+def test_what_is_not_there_yet_is_said_in_one_line(error, said, capsys):
+    """Fails if a chapter without weights or outside the environment ends in a traceback, or an
+    error in what a reader changed ends without one.
+    """
+    assert sys.excepthook is chapter.in_one_line
+    try:
+        raise error
+    except Exception as e:
+        chapter.in_one_line(type(e), e, e.__traceback__)
+    err = capsys.readouterr().err
+    assert err == said or said == "Traceback" and err.startswith("Traceback")
+
+
+def test_a_chapter_beside_busy_programs_takes_fewer_threads(monkeypatch, capsys):
+    """Fails if a chapter crawls with threads that wait for each other, does not say so, or takes
+    others than --threads says.
+    """
+    from t2mini.machine import cores
+    took = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cores, "free", lambda threads: 0.9)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: (took or [2])[-1])
+    monkeypatch.setattr(torch, "set_num_threads", took.append)
+    monkeypatch.setattr(chapter.save, "folder", chapter.save.folder)
+    monkeypatch.setattr(sys, "argv", ["03"])
+    chapter.start("A title.", [], __file__)
+    said = capsys.readouterr()
+    assert said.out == "A title.\n" and took == [1]
+    assert "busy: 2 threads get 0.9 cores" in said.err and "so 1 is taken (--threads)" in said.err
+    monkeypatch.setattr(sys, "argv", ["03", "--threads=2"])
+    chapter.start("A title.", [], __file__)
+    assert took == [1, 2] and not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("page", [p for p in CHECKED if p.stem in NO_WEIGHTS],
                          ids=[s for s in CHECKED_ID if s in NO_WEIGHTS])
 def test_chapters_that_need_no_weights_print_what_they_promise(page, tmp_path, monkeypatch, capsys):
@@ -154,8 +212,7 @@ def test_chapters_that_need_no_weights_print_what_they_promise(page, tmp_path, m
     over a picture of the pages without being told to."""
     before = {p.name: p.stat().st_mtime_ns for p in (HERE / "figures").iterdir()}
     monkeypatch.setattr(sys, "argv", [page.stem, f"--figures={tmp_path}"])
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)          # the chapter changes these two
-    monkeypatch.setattr(chapter.save, "folder", chapter.save.folder)
+    monkeypatch.setattr(chapter.save, "folder", chapter.save.folder)    # the chapter changes it
     with torch.random.fork_rng():
         runpy.run_path(str(page.with_suffix(".py")), run_name="__main__")
     assert not pages.differences(page, capsys.readouterr().out)

@@ -531,6 +531,34 @@ def test_a_route_without_an_expert_gets_the_base_model_and_says_so(
     assert "135 million" not in out                                     # it is another model
 
 
+def test_the_demo_says_which_answers_the_limit_cut(call, home, trained,     # noqa: F811
+                                                   monkeypatch, loaded):
+    """Fails if an answer that stops in mid-sentence passes for a whole one, or a whole one for one
+    that was cut.
+    """
+    from t2mini.lab import demo
+    tokenizer = loaded[1]
+    assert sorted(demo.longest(tokenizer, ["ab", "a", "abcd", "abc"], 2)) == [2, 3]
+    assert demo.longest(tokenizer, ["ab", "a"], 0) == []
+    assert demo.indent("So it is", "... (cut at 8 tokens)") == "So it is ... (cut at 8 tokens)"
+    seven = "\n".join("1234567")
+    assert demo.indent(seven).endswith("6\n" + " " * 19 + "...")
+    assert demo.indent(seven, "... (cut at 8 tokens)").endswith(" ... (cut at 8 tokens)")
+    assert demo.indent("Done.") == "Done."
+
+    def answered(model, tokenizer, prompts, strategy, experts, max_tokens, counts):
+        """Of the adapted answers the first one is cut, of the base model's none."""
+        counts["cut"] += strategy == "classifier"
+        return [adapt.Answer(p, "no end to it" if i == 0 else "done", "math", {"math": 1.0})
+                for i, p in enumerate(prompts)]
+    monkeypatch.setattr(adapt, "answer", answered)
+    monkeypatch.setattr(demo, "lacking", lambda labels, experts: [])
+    status, out, err = call("demo", "--allow-code")
+    assert status == 0, err
+    lines = [line for line in out.splitlines() if "... (cut at" in line]
+    assert len(lines) == 4 and all("adapted" in line and "no end" in line for line in lines)
+
+
 @pytest.mark.parametrize("name", [n for n, e in reproduce.ALL.items() if not e.programs])
 def test_an_experiment_without_programs_needs_no_consent(call, home, monkeypatch,     # noqa: F811
                                                          name):
@@ -551,6 +579,8 @@ def test_a_stopped_search_and_a_routed_list_say_which_and_what(trained, call, ho
     """
     _, _, err = call("ask", "one", "two", "--max-tokens=2")
     assert "first pass of question 1: " in err and "first pass of question 2: " in err
+    assert "2 questions of one word each; put one of several words in quotes" in err
+    assert "in quotes" not in call("ask", "one two", "three", "--max-tokens=2")[2]
 
     def stop(*args, **more):
         raise KeyboardInterrupt

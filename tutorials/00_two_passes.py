@@ -96,13 +96,13 @@ mark = lambda reward: "right" if reward else "wrong"
 
 
 def shown(text, width, most):
-    """An answer in at most `most` lines of at most `width` characters, as a list."""
+    """An answer in at most `most` lines of at most `width` characters, as a list: of a longer one
+    the first and the last lines, as the end often decides whether it is right."""
     lines = [part for line in text.strip().splitlines() for part in textwrap.wrap(line, width)]
     if len(lines) <= most:
         return lines
-    last = lines[most - 1]
-    return [*lines[:most - 1],
-            (last if len(last) <= width - 4 else last[:width - 3].rpartition(" ")[0]) + " ..."]
+    first = most // 2
+    return [*lines[:first], "...", *lines[first + 1 - most:]]
 
 
 for i in firsts:

@@ -129,7 +129,7 @@ examples = task.examples("test", N, seed=0)
 # every arm answers every question
 which = [arm for arm in range(len(arms)) for _ in examples]
 texts = evaluate.answers(model, tokenizer, [e.prompt for e in examples] * len(arms), 48,
-                         experts=list(arms.values()), which=which)
+                         title="answers of five arms", experts=list(arms.values()), which=which)
 right = [sum(tasks.rewards(examples, texts[N * arm:N * arm + N])) for arm in range(len(arms))]
 
 chapter.section("doses")
@@ -215,13 +215,13 @@ chapter.save(fig, "03_stretch")
 
 # %% one dial turned far
 fig, ax = plots.panel("Of four dials, turned one at a time, only one breaks the answer")
-WORDS = {(29, 0): ("largest, layer 29", 0.87),
-         (1, 288): ("middle one, layer 1", 0.8),
-         (29, 288): ("middle one, layer 29", 0.73),
-         (1, 0): ("largest, layer 1", 0.03)}
-for dial, (words, y) in WORDS.items():
+WORDS = {(29, 0): ("largest, layer 29", 0.87, "-"),
+         (1, 288): ("middle one, layer 1", 0.8, "--"),
+         (29, 288): ("middle one, layer 29", 0.73, ":"),
+         (1, 0): ("largest, layer 1", 0.03, "-")}
+for dial, (words, y, style) in WORDS.items():
     colour = plots.RED if curves[dial][-1] < 0.5 else plots.DARK
-    ax.plot(values, curves[dial], "-o", color=colour, ms=5, lw=2)
+    ax.plot(values, curves[dial], style, marker="o", color=colour, ms=5, lw=2)
     ax.text(3.1, y, words, color=colour, va="center", weight="bold")
 ax.axvline(1, color=plots.GREY, lw=1, ls=":")
 ax.text(1.04, 0.05, "base model")
@@ -240,8 +240,8 @@ for x, name in enumerate(MODELS):
         ax.text(x + 0.08, many, f"{method}: {size}", va="center", fontsize=11.5)
     ax.annotate("", (x, row[0]), (x, row[1]),
                 arrowprops={"arrowstyle": "-", "lw": 2, "color": plots.OF["svf"]})
-    ax.text(x - 0.06, (row[0] * row[1]) ** 0.5, f"{row[1] / row[0]:.0f} times\nfewer",
-            ha="right", va="center", fontsize=13, weight="bold", color=plots.OF["svf"])
+    ax.text(x + 0.08, (row[0] * row[1]) ** 0.5, f"{row[1] / row[0]:.0f} times fewer",
+            va="center", fontsize=13, weight="bold", color=plots.OF["svf"])
 ax.set_yscale("log")
 ax.set_xticks(range(len(MODELS)), MODELS)
 ax.set(ylabel="trained numbers (log scale)", ylim=(3e4, 4e10), xlim=(-0.4, 1.8))

@@ -29,6 +29,8 @@ def start(doc, checks, script, runs_code=False, live=False):
     live: the chapter has a part that needs a larger model and published questions: start.live is
         their folder, or None.
     """
+    from t2mini.cli.options import within
+    from t2mini.cli.verbs import agree, take_threads
     parser = argparse.ArgumentParser(description=doc,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     if checks:
@@ -39,6 +41,8 @@ def start(doc, checks, script, runs_code=False, live=False):
     parser.add_argument("--allow-code", action="store_true",
                         help="agree, once, that programs which the model writes "
                              "run here in a sandbox")
+    parser.add_argument("--threads", type=within(int, 1, 256),
+                        help="CPU threads (default: one per core, fewer beside busy programs)")
     parser.add_argument("--figures", metavar="DIR", type=Path, default=FIGURES,
                         help="where the chapter's pictures go (default: out/figures)")
     if live:
@@ -49,12 +53,11 @@ def start(doc, checks, script, runs_code=False, live=False):
     if checks and args.check:
         sys.exit(check(Path(script).stem, args.check, checks,
                        "solutions" if args.solutions else "exercises"))
-    from t2mini.cli.verbs import agree
     try:
         agree(args.allow_code, runs_code)
     except ValueError as e:
         sys.exit(f"t2mini: {e}")
-    sys.excepthook = quiet_where_nobody_reads
+    take_threads(argparse.Namespace(threads=args.threads, device=None, verb="ask"))
     save.folder = args.figures
     print(title(doc))
 
@@ -64,11 +67,22 @@ def title(doc):
     return " ".join(doc.strip().split("\n\n")[0].split())
 
 
-def quiet_where_nobody_reads(kind, error, trace):
-    """`| head` has read enough: the chapter ends without a traceback."""
-    if not issubclass(kind, BrokenPipeError):
-        return sys.__excepthook__(kind, error, trace)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)            # for what is still to be flushed
+def in_one_line(kind, error, trace):
+    """What no reader needs a traceback for: weights or a package that are not there yet, and
+    `| head`, which has read enough."""
+    from t2mini.__main__ import say
+    if issubclass(kind, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # for what is still to be flushed
+    elif issubclass(kind, FileNotFoundError):
+        say(error)
+    elif issubclass(kind, ModuleNotFoundError) and not str(error.name).startswith("t2mini"):
+        say(f"the package {error.name} is missing; run `make setup`, then use .venv/bin/python")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# at once: a chapter imports its packages before it starts
+sys.excepthook = in_one_line
 
 
 def check(name, number, checks, folder):

@@ -41,6 +41,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         if message.startswith("the following arguments are required"):
+            for word in self.words:                         # it may be there, misspelt
+                name = word.split("=")[0]
+                if name.startswith("--") and name not in ("--", *self._option_string_actions):
+                    self.unknown(word)
             hints = [self.without_option(w) for w in self.words if not w.startswith("-")]
             message = "; ".join([message, *[hint for hint in hints if hint][:1]])
         text = one_line(message.removeprefix("argument "), 400)

@@ -172,6 +172,9 @@ def numbers(text, count):
 def ask(args):
     """One question is streamed; several are answered in one batch, each by its own expert."""
     asked = args.question
+    if len(asked) > 1 and not any(" " in question for question in asked):
+        print(f"{len(asked)} questions of one word each; put one of several words in quotes",
+              file=sys.stderr)
     if asked == ["-"]:
         asked = [line.strip() for line in sys.stdin if line.strip()]
     if not asked or not all(q.strip() for q in asked):      # before the model is loaded

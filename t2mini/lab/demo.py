@@ -6,6 +6,7 @@ takes them (nothing was trained or tuned on these), and three that were written 
 None was picked by its result.
 """
 import time
+from collections import Counter
 from dataclasses import replace
 
 from .. import adapt, tasks
@@ -40,22 +41,30 @@ def run(model, tokenizer, experts):
           "(t2mini/questions/sandbox.py).", flush=True)
     started, asked = time.time(), questions()
     adapted, base = [None] * len(asked), [None] * len(asked)
+    notes = [None] * len(asked)
     # answers of one task may be of one length
     for skill in tasks.LABELS:
         mine = [i for i, (s, _) in enumerate(asked) if s == skill]
         prompts, limit = [asked[i][1].prompt for i in mine], tasks.get(skill).max_tokens
-        plain = adapt.answer(model, tokenizer, prompts, "none", experts, max_tokens=limit)
-        twice = adapt.answer(model, tokenizer, prompts, "classifier", experts, max_tokens=limit)
-        for i, a, b in zip(mine, twice, plain):
+        answers, cut = [], []
+        for strategy in "none", "classifier":
+            counts = Counter()
+            answers.append(adapt.answer(model, tokenizer, prompts, strategy, experts,
+                                        max_tokens=limit, counts=counts))
+            cut.append(longest(tokenizer, [a.answer for a in answers[-1]], counts["cut"]))
+        for place, (i, b, a) in enumerate(zip(mine, *answers)):
             base[i] = b.answer
             alike = a.route in adapt.BASE or lacking([a.route], experts)
             adapted[i] = replace(a, answer=b.answer) if alike else a
+            notes[i] = [f"... (cut at {limit} tokens)" * (place in which)
+                        for which in (cut[0] if alike else cut[1], cut[0])]
         print(f"... {skill} questions answered, {time.time() - started:.0f} s", flush=True)
     examples = [e for _, e in asked]
     right = tasks.rewards(examples, [a.answer for a in adapted])
     base_right = tasks.rewards(examples, base)
     for i, (_, e) in enumerate(asked):
-        show(e, adapted[i], right[i], base[i], base_right[i], lacking([adapted[i].route], experts))
+        show(e, adapted[i], right[i], base[i], base_right[i],
+             lacking([adapted[i].route], experts), notes[i])
     counts = table(asked, adapted, right, base_right)
     seconds = time.time() - started
     print(f"\nall answers and their grading: {seconds:.1f} s. "
@@ -70,17 +79,25 @@ def run(model, tokenizer, experts):
     return {**counts, "seconds": seconds}
 
 
-def show(example, adapted, right, base, base_right, missing):
-    """One question: where it went, and its answers. missing: is there no expert of that label?"""
+def longest(tokenizer, texts, count):
+    """The places of the `count` longest texts: those that the token limit ended, as all others
+    are shorter."""
+    order = sorted(range(len(texts)), key=lambda i: len(tokenizer.encode(texts[i])))
+    return order[len(order) - count:]
+
+
+def show(example, adapted, right, base, base_right, missing, notes=("", "")):
+    """One question: where it went, and its answers. missing: is there no expert of that label?
+    notes: what to say behind the adapted and the base answer."""
     shares = "  ".join(f"{label} {100 * p:.0f}%" for label, p in adapted.probabilities.items())
     print(f"\n{'-' * 100}\n{example.prompt}\n  needs    {adapted.route}   ({shares})")
     if missing:
         print(f"  no {adapted.route} expert for this model: the base model answers")
     if missing or adapted.route in adapt.BASE:
-        print(f"  answer   [{mark(right)}] {indent(adapted.answer)}")
+        print(f"  answer   [{mark(right)}] {indent(adapted.answer, notes[0])}")
         return
-    print(f"  adapted  [{mark(right)}] {indent(adapted.answer)}")
-    print(f"  base     [{mark(base_right)}] {indent(base)}")
+    print(f"  adapted  [{mark(right)}] {indent(adapted.answer, notes[0])}")
+    print(f"  base     [{mark(base_right)}] {indent(base, notes[1])}")
 
 
 def table(asked, adapted, right, base_right):
@@ -102,7 +119,11 @@ def mark(reward):
     return "right" if reward else "wrong"
 
 
-def indent(text):
-    """An answer in at most six lines, set under its heading."""
+def indent(text, note=""):
+    """An answer in at most six lines, set under its heading, and a note behind it."""
     lines = printable(text).strip().splitlines() or ["(nothing)"]
-    return ("\n" + " " * 19).join(lines[:6] + (["..."] if len(lines) > 6 else []))
+    if len(lines) > 6:
+        lines = [*lines[:6], note or "..."]
+    elif note:
+        lines[-1] += f" {note}"
+    return ("\n" + " " * 19).join(lines)

@@ -4,6 +4,7 @@ The pictures (the only file that imports matplotlib, and only when a picture is 
 Colours are the colour-blind safe set of Okabe and Ito; intervals are drawn wherever a score is.
 """
 import json
+import math
 import re
 from pathlib import Path
 
@@ -155,6 +156,11 @@ def brief(number, digits):
     return f"{number:.{digits}f}" if abs(number) < 1e4 else f"{number:.0e}"
 
 
+def places(size, least):
+    """Digits behind the point, at least `least`, that show two figures of a number so large."""
+    return max(least, 1 - math.floor(math.log10(size))) if size > 1e-9 else least
+
+
 def draw_expert(expert, meta, path):
     """Left: where an expert turned its dials (mean |z - 1| per layer and module).
     Right: all its z."""
@@ -182,8 +188,11 @@ def draw_expert(expert, meta, path):
     ordered = z.sort().values
     low, high = float(ordered[len(z) // 20]), float(ordered[-1 - len(z) // 20])
     right.axvspan(low, high, color=BLUE, alpha=0.12, lw=0)
+    right.locator_params(axis="x", nbins=4)                 # of z near 1 the labels are long
+    digits = places(high - low, 2)
     right.set(xlabel="z of a dial (dotted: 1, the base model)", ylabel="how many dials",
-              title=f"90 % of {len(z):,} dials: {brief(low, 2)} to {brief(high, 2)} (shaded)")
+              title=f"90 % of {len(z):,} dials (shaded):\n{brief(low, digits)} to "
+                    f"{brief(high, digits)}")
     task = str(meta.get("task", "?"))
     if task.endswith(".jsonl"):                             # a file of yours, wherever it is
         task = Path(task).name
@@ -194,10 +203,10 @@ def draw_expert(expert, meta, path):
         i, j = divmod(most, len(modules))
         for colour, width in ("white", 5), (RED, 2.5):
             left.plot(j, i, "o", ms=16, mfc="none", mec=colour, mew=width)
-        far = 100 * float((z - 1).abs().mean())
-        told += (f"turned its dials by {brief(far, 1)}% on average, "
+        far, farthest = 100 * float((z - 1).abs().mean()), float(grid.flatten()[most])
+        told += (f"turned its dials by {brief(far, places(far, 1))}% on average, "
                  f"most in {modules[j]} of layer {layers[i]}: "
-                 f"{brief(float(grid.flatten()[most]), 1)}% (ring)")
+                 f"{brief(farthest, places(farthest, 1))}% (ring)")
     else:
         told += "turned no dial"
     fig.suptitle(told, fontsize=13, weight="bold")
@@ -210,10 +219,10 @@ def draw_log(path_log, path):
     rows = [json.loads(line) for line in files.read_text(path_log).splitlines()]
     steps = [r for r in rows if "reward" in r]
     val = [r for r in rows if "val" in r]
-    fig, ax = plt.subplots(figsize=(7, 4))
+    fig, ax = plt.subplots(figsize=(7, 4.3), layout="constrained")
     if steps:                                               # next-token training samples nothing
-        ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], color=GREY, lw=1.2,
-                label="reward of sampled answers (train)")
+        ax.plot([r["step"] for r in steps], [r["reward"] for r in steps], ".-", color=GREY,
+                lw=1.2, ms=4, label="reward of sampled answers (train)")
     shares = [max(0.0, r["val"]) for r in val]              # -1 / n: the model had run away
     ends = [evaluate.wilson(share * r["val_n"], r["val_n"]) for share, r in zip(shares, val)]
     error = [[max(0.0, share - low) for share, (low, _) in zip(shares, ends)],   # rounding: -1e-16
@@ -221,11 +230,13 @@ def draw_log(path_log, path):
     ax.errorbar([r["step"] for r in val], shares, error,
                 color=BLUE, marker="o", capsize=3,
                 label=f"right on validation (n={val[0]['val_n'] if val else 0})")
-    ax.set(xlabel="update", ylabel="share right", ylim=(0, 1))
+    ax.set(xlabel="update", ylabel="share right", ylim=(-0.04, 1.04))   # room for 0 and 1
+    ax.locator_params(axis="x", integer=True)               # no half updates
     if val:
         ax.set_title(f"Validation questions right: {val[0]['val']:.0%} at the start, at best "
                      f"{max(r['val'] for r in val):.0%}", weight="bold")
-    ax.legend(frameon=False)
+    # under the picture, where no line is
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
     save(fig, path)
 
 

@@ -54,8 +54,12 @@ def example_of(row):
         raise ValueError("a row must be an object with `prompt` and `answer`")
     check_spelling(row)
     for field in ("prompt", "answer"):
-        if not is_text(row.get(field)):
-            raise ValueError(f"`{field}` is missing or empty")
+        if field not in row:
+            there = ", ".join(map(repr, row))[:80] or "none"
+            raise ValueError(f"`{field}` is missing; the fields here are {there}; "
+                             "rename the one that holds it")
+        if not is_text(row[field]):
+            raise ValueError(f"`{field}` is empty, or neither a text nor a number")
     match = row.get("match", "exact")
     answer = str(row["answer"]).strip()
     if match not in MATCHES:
