@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import forked, soon, wait_for
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import t2mini
@@ -126,6 +127,29 @@ def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):
     files.save_tensors(tmp_path / "1", {"t": t["b"].T, "h": t["b"].bfloat16()}, {})
     read = load_file(tmp_path / "1")
     assert torch.equal(read["t"], t["b"].T) and torch.equal(read["h"], t["b"].bfloat16())
+
+
+def test_names_in_another_encoding_leave_a_file_readable(tmp_path):
+    """Fails if a command line that names a file in another encoding writes a header that
+    safetensors refuses, or the numbers and lists beside it change.
+    """
+    foreign = os.fsdecode(b"caf\xe9")
+    files.save_tensors(tmp_path / "1", {"a": torch.ones(2)},
+                       {"command": f"train --task={foreign}.jsonl", "config": {"task": foreign}})
+    with safe_open(tmp_path / "1", "pt") as f:
+        told = f.metadata()
+    assert told["command"] == r"train --task=caf\udce9.jsonl"
+    assert json.loads(told["config"]) == {"task": foreign}
+
+
+def test_an_output_whose_name_is_not_utf8_is_refused(tmp_path):
+    """Fails if a run ends with a file that nothing can open, or a name of another script is
+    refused.
+    """
+    for kind, end in ("expert", "safetensors"), ("samples", "jsonl"), ("folder", "d"):
+        with pytest.raises(ValueError, match="is not UTF-8 text; choose another output"):
+            files.claim(os.path.join(tmp_path, os.fsdecode(b"caf\xe9.") + end), kind)
+        assert files.claim(tmp_path / f"café-漢.{end}", kind)
 
 
 @pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])

@@ -191,6 +191,8 @@ def save_tensors(path, tensors, metadata):
     (The library's own writer orders the metadata differently in every process.)
     """
     told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}
+    # a command line may name files in another encoding, and the header must be UTF-8
+    told = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in told.items()}
     header = {"__metadata__": told}
     end = 0
     for name, t in sorted(tensors.items()):
@@ -237,6 +239,7 @@ def claim(path, kind, inputs=()):
     written and removed. Raises ValueError with one line; OSError only where the disk is full.
     """
     path = expand(path)
+    refuse_encoding(path)
     try:
         refuse_inputs(path, inputs)
         if kind == "samples" and is_stream(path):
@@ -258,6 +261,14 @@ def claim_run(out, inputs=(), tower=False, task=""):
     claim(out.with_suffix(".jsonl"), "log", inputs)
     claim(out.with_suffix(".ckpt"), "tower checkpoint" if tower else "checkpoint", inputs)
     return out
+
+
+def refuse_encoding(path):
+    """ValueError for a name that is not UTF-8: safetensors could not read what is written there."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeError:
+        raise ValueError(f"{path}: this name is not UTF-8 text; choose another output") from None
 
 
 def refuse_inputs(path, inputs):
