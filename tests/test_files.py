@@ -238,7 +238,8 @@ def test_all_that_is_printable_can_be_encoded_and_holds_no_control():
 # ------------------------------------------------------------------------------------------ outputs
 EXPERT = {"format": "t2mini-svf-1", "base_sha256": "0" * 64}
 MINE = {"expert": "e.safetensors", "checkpoint": "e.ckpt", "tower": "t.safetensors",
-        "tower checkpoint": "t.ckpt", "log": "e.jsonl", "samples": "s.jsonl",
+        "tower checkpoint": "t.ckpt", "log": "e.jsonl", "tower log": "t.jsonl",
+        "samples": "s.jsonl",
         "results": "r.json", "picture": "p.png"}
 
 
@@ -260,8 +261,9 @@ def write_own(kind, path):
         plots.save(plots.pyplot().figure(), path.with_name("new.png"))
         path.with_name("new.png").rename(path)
     else:
-        row = {"log": {"step": 0, "val": 0.5},
-               "samples": {"prompt": "p", "gold": "1", "text": "1", "reward": 1.0},
+        row = {"log": {"step": 0, "val": 0.5, "val_n": 96},
+               "tower log": {"step": 1, "loss": 12.2, "seconds": 1.1},
+               "samples": {"prompt": "p", "gold": "1", "kind": "k", "text": "1", "reward": 1.0},
                "results": {"name": "x", "rows": ["0" * 2_000_000]}}[kind]
         path.write_text(json.dumps(row) + "\n")
 
@@ -310,8 +312,39 @@ def test_an_output_replaces_nothing_of_another_kind(tmp_path, tiny_folder, kind)
 
 def test_a_log_that_a_kill_cut_in_its_first_row_is_ours(tmp_path):
     """Fails if a run that was killed at once cannot be started again."""
-    (tmp_path / "e.jsonl").write_text('{"step": 0, "va')
+    for cut in '{"step": 0, "va', '{"step": 0, "val": 0.25, "val', '{"step": 0, "val": 0':
+        (tmp_path / "e.jsonl").write_text(cut)
+        assert files.claim(tmp_path / "e.jsonl", "log") == tmp_path / "e.jsonl"
+
+
+@pytest.mark.parametrize("kind, row", [
+    ("log", {"step": 10, "loss": 2.31}), ("log", {"step": 0, "loss": 2.31}),
+    ("log", {"step": 0, "val": 0.5, "val_n": 9, "lr": 0.1}), ("log", {"step": 0, "val": 0.5}),
+    ("log", {"step": 5, "val": 0.5, "val_n": 9}), ("tower log", {"step": 1, "loss": 2.31}),
+    ("samples", {"id": 7, "prompt": "p", "text": "t", "reward": 0.5, "note": "n"}),
+    ("samples", {"prompt": "p", "gold": "1", "kind": "k", "text": "1", "reward": 1.0, "my": 1})])
+def test_rows_of_another_tool_are_not_ours_because_of_a_common_key(tmp_path, kind, row):
+    """Fails if the log of another training, or a person's own rows, are emptied because some of
+    their keys are called as ours are.
+    """
+    for end in "\n", "", "\n" + json.dumps(row) + "\n":
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + end)
+        with pytest.raises(ValueError, match="a.jsonl is there and is not "):
+            files.claim(tmp_path / "a.jsonl", kind)
+
+
+def test_a_log_whose_first_rows_are_lost_is_ours(tmp_path):
+    """Fails if a run that went on without its first rows cannot be resumed once more."""
+    committed = (ROOT / "tutorials" / "results" / "math-0.jsonl").read_text().splitlines(True)
+    (tmp_path / "e.jsonl").write_text("".join(committed[1:]))
     assert files.claim(tmp_path / "e.jsonl", "log") == tmp_path / "e.jsonl"
+
+
+def test_samples_about_images_are_ours(tmp_path):
+    """Fails if a second `eval` cannot replace the rows of questions about images."""
+    row = dict.fromkeys(("prompt", "gold", "kind", "text", "reward", "image"), "")
+    (tmp_path / "s").write_text(json.dumps(row) + "\n")
+    assert files.claim(tmp_path / "s", "samples") == tmp_path / "s"
 
 
 def test_an_output_is_no_input(tmp_path, tiny_folder):

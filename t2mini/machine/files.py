@@ -208,7 +208,8 @@ def save_tensors(path, tensors, metadata):
 
 
 # ------------------------------------------------------------------------------------------ outputs
-# kind -> (what its name may end in, how a file of ours is called, the keys by which it is known)
+# kind -> (what its name may end in, how a file of ours is called, the keys by which it is known:
+# some of a header's or of results, all of a first row's)
 KINDS = {
     "expert": ((".safetensors",), "an expert that t2mini wrote", {"format"}),
     "checkpoint": ((".ckpt",), "a checkpoint that t2mini wrote",
@@ -216,13 +217,17 @@ KINDS = {
     "tower": ((".safetensors",), "a tower that t2mini wrote", {"format"}),
     "tower checkpoint": ((".ckpt",), "a tower's checkpoint that t2mini wrote",
                          {"config", "images", "base_sha256"}),
-    "log": ((".jsonl",), "the log of a training run", {"step"}),
-    "samples": ((), "a samples file that t2mini wrote", {"prompt", "text", "reward"}),
+    "log": ((".jsonl",), "the log of a training run", {"step", "val", "val_n"}),
+    "tower log": ((".jsonl",), "the log of a tower's training", {"step", "loss", "seconds"}),
+    "samples": ((), "a samples file that t2mini wrote",
+                {"prompt", "gold", "kind", "text", "reward"}),
     "results": ((".json",), "a results file that t2mini wrote", {"name", "rows"}),
     "picture": ((".png", ".pdf", ".svg", ""), "a picture that t2mini drew", set()),
     "folder": ((), "an empty folder", set())}
 MARK = "t2mini with matplotlib"             # what a picture of ours says of its maker
 HEADED = ("expert", "checkpoint", "tower", "tower checkpoint")     # safetensors: their header tells
+FIRST = {"log": 0, "tower log": 1}          # the step of a log's first row
+UPDATE = {"step", "grad_norm", "z_shift", "sec_sample", "sec_score", "sec_update"}  # a later one's
 
 
 def claim(path, kind, inputs=()):
@@ -258,7 +263,7 @@ def claim_run(out, inputs=(), tower=False, task=""):
     written (see `claim`). task: what it learns; a file of yours is an input."""
     inputs = [*inputs, task if task.endswith(".jsonl") else None]
     out = claim(out, "tower" if tower else "expert", inputs)
-    claim(out.with_suffix(".jsonl"), "log", inputs)
+    claim(out.with_suffix(".jsonl"), "tower log" if tower else "log", inputs)
     claim(out.with_suffix(".ckpt"), "tower checkpoint" if tower else "checkpoint", inputs)
     return out
 
@@ -320,10 +325,8 @@ def ours(path, kind):
         return path.stat().st_size == 0
     if kind == "picture":
         return MARK.encode() in head
-    if kind == "log" and b"\n" not in head:                 # a kill cut the first row short
-        return head.startswith(b'{"step": ')
-    if kind in ("log", "samples"):
-        head = head.split(b"\n")[0]
+    if kind in FIRST or kind == "samples":
+        return our_row(head, kind)
     try:
         told = json.loads(head)
         if kind in HEADED:
@@ -336,6 +339,26 @@ def ours(path, kind):
         tower = made.startswith("t2mini-tower-")
         return made.startswith("t2mini-") and tower == (kind == "tower")
     return known
+
+
+def our_row(head, kind):
+    """Does a file of rows begin as those of this kind? A row of other tools may have some keys of
+    ours, so it must have all of them and no other."""
+    row, end, _ = head.partition(b"\n")
+    try:
+        told = json.loads(row)
+    except (ValueError, RecursionError):
+        begins = b'{"step": 0, "val": '
+        known = row.startswith(begins) or len(row) > 8 and begins.startswith(row)
+        return kind == "log" and not end and known          # a kill cut the first row short
+    if not isinstance(told, dict):
+        return False
+    if kind == "log" and UPDATE <= told.keys():             # its first rows were deleted
+        return True
+    if told.get("step") != FIRST.get(kind):
+        return False
+    more = {"image"} if kind == "samples" else set()        # of questions about an image
+    return told.keys() - more == KINDS[kind][2]
 
 
 def beginning(path, kind):
