@@ -147,8 +147,12 @@ def agree(allow_code, runs_code=True):
     """Model-written programs run only for a user who has agreed, once; a file in out/ remembers."""
     agreed = experts.OUT / "allow-code"
     if allow_code:
-        agreed.parent.mkdir(parents=True, exist_ok=True)
-        agreed.touch()
+        try:
+            agreed.parent.mkdir(parents=True, exist_ok=True)
+            agreed.touch()
+        except OSError as e:                                # of a read-only installation
+            print(one_line(f"the agreement is not kept, so give --allow-code each time: {e}"),
+                  file=sys.stderr)
     elif runs_code and not agreed.exists():
         raise ValueError("this judges answers by running programs that the model writes, in a "
                          "sandbox (t2mini/questions/sandbox.py says what it guards against); "
