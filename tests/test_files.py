@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from t2mini import __main__ as cli
 from t2mini import experts, svf, train
 from t2mini.cli import verbs
 from t2mini.lab import plots
-from t2mini.machine import files
+from t2mini.machine import files, svd_cache
 from t2mini.machine.text import ending, first_line, one_line, printable
 from t2mini.recipe import TrainConfig
 from t2mini.sight import towers
@@ -541,6 +542,26 @@ def test_processes_that_start_together_share_the_decomposition(tmp_path, monkeyp
     assert [os.waitpid(c, 0)[1] for c in children] == [0, 0, 0] and counted.read_bytes() == b"x" * 8
     assert len(names(tmp_path / "svd")) == 8
     assert all(n.endswith(".safetensors") for n in names(tmp_path / "svd"))
+
+
+@pytest.mark.parametrize("patience", [0, 60])
+def test_a_process_that_keeps_the_cache_is_told_of_and_not_waited_for_for_ever(
+        tmp_path, monkeypatch, capsys, patience):
+    """Fails if one waits in silence, or for ever, for a process that holds the folder and does
+    nothing; or does not wait for one that soon lets it go.
+    """
+    folder, W = tmp_path / "svd", torch.rand(8, 6)
+    folder.mkdir()
+    held = ExitStack()
+    held.enter_context(files.only_one(folder))
+    monkeypatch.setattr(svd_cache, "PATIENCE", patience)
+    monkeypatch.setattr(svd_cache.time, "sleep", lambda seconds: held.close())
+    with soon():
+        factors = svf.decompose(W, folder)
+    err = capsys.readouterr().err
+    assert all(map(torch.equal, factors, svd_cache.svd(W))) and len(names(folder)) == 1
+    assert err.count("waiting for another process that fills ") == (patience > 0)
+    held.close()
 
 
 # ---------------------------------------------------------------------------------- full and closed
