@@ -29,7 +29,7 @@ from ..machine.checkpoint import keeping, stopped
 from ..machine.text import cut_note, meant, one_line, printable
 from ..questions import easy_vqa, pictures, published, sandbox
 from ..sight import captions, towers
-from .chat import Chat
+from .chat import Chat, questions
 from .options import UNMIXABLE
 
 
@@ -177,7 +177,7 @@ def ask(args):
     """One question is streamed; several are answered in one batch, each by its own expert."""
     asked = args.question
     if asked == ["-"]:
-        asked = [line.strip() for line in sys.stdin if line.strip()]
+        asked = questions(opened_input())
     if not asked or not all(q.strip() for q in asked):      # before the model is loaded
         raise ValueError("the question is empty")
     if "-" in asked:
@@ -223,6 +223,14 @@ def ask(args):
             "seed": args.seed, "base_sha256": model.base_sha256}
 
 
+def opened_input():
+    """Standard input. ValueError where who started us has closed it (`<&-`): nothing can be asked,
+    and an empty input would look like a success."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed, so there is no question to read")
+    return sys.stdin
+
+
 def who_answers(args):
     """-> (strategy, expert, pixels of the image or None), as `ask` was told. A dispatcher reads
     words: who shows an image gets the vision expert, unless asking for a first pass."""
@@ -258,6 +266,7 @@ def print_routes(there, routes):
 
 def chat(args):
     """Answer messages until the input ends."""
+    opened_input()
     needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(args.strategy, ())
     model, tokenizer = open_model(args, needed=needed)
     Chat(model, tokenizer, shelf(args, model), strategy=args.strategy, max_tokens=args.max_tokens,
