@@ -475,6 +475,34 @@ def test_home_folders_and_streams(tmp_path, monkeypatch):
                 files.claim(path, "picture")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_device_is_found_first():
+    """Fails if --samples-file=/dev/full is found out after the model has answered."""
+    with pytest.raises(OSError, match="No space"):
+        files.claim("/dev/full", "samples")
+
+
+def test_a_pipe_is_written_when_somebody_reads_and_not_waited_for_for_ever(tmp_path, monkeypatch):
+    """Fails if a pipe that nobody reads from hangs, or one that is read from a moment later gets
+    nothing.
+    """
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(files, "READERS", 0, raising=False)
+    with soon(5), pytest.raises(ValueError, match="nobody reads from the pipe .*pipe"):
+        with files.replacing(tmp_path / "pipe"):
+            pass
+    monkeypatch.setattr(files, "READERS", 60)
+    readers = []
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: readers.append(
+        os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)))
+    with soon(), files.replacing(tmp_path / "pipe") as f:
+        f.write(b"rows\n")
+        f.flush()
+        assert os.read(readers[0], 99) == b"rows\n"
+    assert (tmp_path / "pipe").is_fifo() and len(readers) == 1
+    os.close(readers[0])
+
+
 def test_a_folder_for_an_export_is_new_or_empty(tmp_path):
     """Fails if a folder with files in it is taken, or an empty one refused."""
     assert files.claim(tmp_path / "new", "folder") == tmp_path / "new"

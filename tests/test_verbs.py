@@ -159,9 +159,10 @@ def test_a_result_is_told_before_files_are_written(call, home, trained, monkeypa
     (BREAKS row 2).
     """
     monkeypatch.setattr(verbs, "write_samples", full)
-    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2",
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", "--json",
                             f"--samples-file={home}/s")
     assert status == 1 and " test: " in out and "no space left" in err
+    assert json.loads(out.splitlines()[-1])["n"] == 2
     monkeypatch.setattr(experts, "save_expert", full)
     status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1",
                             "--population=2", "--n=2")

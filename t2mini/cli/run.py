@@ -35,4 +35,6 @@ def run(argv=None):
     if getattr(args, "json", False):
         print(json.dumps(finite(result), allow_nan=False))
     sys.stdout.flush()
+    if getattr(args, "unwritten", None):            # of a file beside the result
+        raise args.unwritten
     return 0

@@ -310,7 +310,10 @@ def eval_(args):
     say_cut(task, more["cut"], n)
     say_few(args, n)
     if args.samples_file and ranks.rank() == 0:
-        write_samples(args.samples_file, examples, texts, rewards)
+        try:
+            write_samples(args.samples_file, examples, texts, rewards)
+        except (OSError, ValueError) as e:
+            args.unwritten = e                              # the score is told all the same
     return result
 
 

@@ -20,6 +20,7 @@ import os
 import secrets
 import stat
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,7 @@ except ModuleNotFoundError:                                 # a part of Python, 
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}   # of what we write
 TEXT_LIMIT = 64 << 20  # bytes; the largest tokenizer.json of a known model has half of it
+READERS = 60           # seconds that a pipe waits for who reads from it
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -116,17 +118,25 @@ def is_stream(path):
     return path.parent == Path("/dev") or not path.is_file()
 
 
-def duplicate(path):
-    """A second descriptor of our own standard output or error, where `path` is that: opened anew,
-    a file behind it would be cut to nothing, and replaced it would be lost. Else None."""
-    for stream, number in (sys.stdout, 1), (sys.stderr, 2):
+def standard(path):
+    """The number of our own standard output or error, where `path` is that; else None."""
+    for number in 1, 2:
         try:
             if os.path.samestat(os.stat(path), os.fstat(number)):
-                stream.flush()                              # what was printed so far stands before
-                return os.dup(number)
+                return number
         except OSError:                                     # closed by who started us
             continue
     return None
+
+
+def duplicate(path):
+    """A second descriptor of our own standard output or error, where `path` is that: opened anew,
+    a file behind it would be cut to nothing, and replaced it would be lost. Else None."""
+    number = standard(path)
+    if number is None:
+        return None
+    (sys.stdout, sys.stderr)[number - 1].flush()            # what was printed so far stands before
+    return os.dup(number)
 
 
 @contextmanager
@@ -138,7 +148,7 @@ def replacing(path):
     """
     own = duplicate(path)
     if own is not None or is_stream(path):
-        with open(path if own is None else own, "wb") as file:
+        with open(open_stream(path) if own is None else own, "wb") as file:
             yield file
         return
     path = Path(path).resolve()                             # a link stays a link
@@ -152,6 +162,43 @@ def replacing(path):
         os.replace(temp, path)
     finally:
         temp.unlink(missing_ok=True)
+
+
+def open_stream(path):
+    """The descriptor of a device or a pipe, open for writing. ValueError where nobody has opened
+    the other end of a pipe for READERS seconds: opening it would wait for ever."""
+    if not Path(path).is_fifo():
+        return os.open(path, os.O_WRONLY | os.O_TRUNC)
+    end, told = time.monotonic() + READERS, False
+    while True:
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(handle, True)
+            return handle
+        except OSError as e:
+            if e.errno != errno.ENXIO:
+                raise
+        if time.monotonic() >= end:
+            raise ValueError(f"nobody reads from the pipe {path}, so nothing was written to it")
+        if not told:
+            print(f"waiting for who reads from {printable(path)}", file=sys.stderr, flush=True)
+        told = True
+        time.sleep(0.1)
+
+
+def try_stream(path):
+    """OSError where a device takes nothing, as /dev/full. (A pipe is only asked for the right:
+    opened and closed again, it would end for who reads from it.)"""
+    if standard(path) is not None:                          # open, whatever its name may do
+        return
+    if not os.access(path, os.W_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if path.is_char_device():
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            os.write(handle, b"")                           # which a full device refuses, too
+        finally:
+            os.close(handle)
 
 
 def sweep(path):
@@ -248,6 +295,7 @@ def claim(path, kind, inputs=()):
     try:
         refuse_inputs(path, inputs)
         if kind == "samples" and is_stream(path):
+            try_stream(path)
             return path
         refuse_strangers(path, kind)
         try_out(path)
