@@ -660,6 +660,33 @@ def test_time_outs_can_be_counted(code, late):
     assert outcome.values in (None, (1,))
 
 
+@pytest.mark.parametrize("locked", [True, False])
+@pytest.mark.parametrize("how", ["signal(_signal.SIGPROF, _signal.SIG_IGN)",
+                                 "pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGPROF])",
+                                 "setitimer(_signal.ITIMER_PROF, 0)"])
+@pytest.mark.parametrize("seconds", [1.2, 99])
+def test_who_ignores_the_timer_gets_a_timeout(monkeypatch, locked, how, seconds):
+    """Break: a program that takes the timer's signal away earns beyond the limit, or the end that
+    the limit on processor time sets looks like a crash.
+    """
+    features()
+    if not locked:
+        monkeypatch.setattr(sandbox, "_filter", lambda: b"")
+    code = (f"import _signal, time\ndef f():\n    try:\n        _signal.{how}\n"
+            "    except OSError: pass\n"
+            f"    end = time.process_time() + {seconds}\n"
+            "    while time.process_time() < end: pass\n    return 1")
+    assert call(code, seconds=0.2) == Outcome(None, "timeout")
+
+
+def test_the_start_of_a_slow_machine_is_no_timeout(monkeypatch):
+    """Break: processor time that the interpreter's start takes counts as the program's."""
+    features()
+    busy = "import time\nwhile time.process_time() < 1.5: pass\n"
+    monkeypatch.setattr(sandbox, "CHILD", busy + sandbox.CHILD)
+    assert call("def f(): return 1", seconds=0.2).values == (1,)
+
+
 def test_the_child_imports_little():
     """Break: a heavy import in the child, of which there is one per answer:
     40 ms are meant to be enough for it.
