@@ -7,15 +7,18 @@ system call filter) are tried one at a time with the others off, because togethe
 another is broken. Where the kernel lacks one, the test asserts what `features()` then has to say.
 """
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from pathlib import Path
 
 import pytest
+from conftest import soon, wait_for
 
 from t2mini.questions import sandbox
 from t2mini.questions.sandbox import Outcome, call_function, call_many, features
@@ -509,6 +512,23 @@ def test_call_many_keeps_the_order_and_runs_equal_jobs_once(monkeypatch):
     assert len(ran) == 15 and call_many([]) == []
     bad = call_many([("while 1: pass", "f", [()]), ("", "f", [()])], seconds=0.2)
     assert [o.error for o in bad] == ["timeout", "no function named f"]
+
+
+def test_ctrl_c_ends_programs_that_sleep(alive):
+    """Break: after Ctrl-C the judging waits until the last sleeping program ends, or leaves it."""
+    features()
+    jobs = [(f"import time\ndef f(): time.sleep(40 + {i})", "f", [()]) for i in range(6)]
+
+    def interrupt():
+        wait_for(lambda: alive() >= 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with soon(8), pytest.raises(KeyboardInterrupt):
+        call_many(jobs, workers=2, seconds=1000.0)
+    thread.join()
+    assert alive() == 0 and not sandbox._children
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"),

@@ -41,7 +41,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ..machine import cores
@@ -257,13 +257,30 @@ def call_function(code: str, name: str, inputs: Sequence[tuple],
 
 def call_many(jobs: Sequence[tuple[str, str, Sequence[tuple]]],
               workers=None, seconds=2.0) -> list[Outcome]:
-    """[(code, name, inputs), ...] -> their outcomes, in order. Equal jobs run once."""
+    """[(code, name, inputs), ...] -> their outcomes, in order. Equal jobs run once.
+
+    Ctrl-C ends the programs that run, also those that sleep.
+    """
     keys = [(code, name, repr(inputs)) for code, name, inputs in jobs]
     distinct = dict(zip(keys, jobs))
     with ThreadPoolExecutor(workers or cores.usable()) as pool:
-        outcomes = pool.map(lambda job: call_function(*job, seconds=seconds), distinct.values())
-        done = dict(zip(distinct, outcomes))
+        tasks = [pool.submit(call_function, *job, seconds=seconds) for job in distinct.values()]
+        try:
+            done = {key: task.result() for key, task in zip(distinct, tasks)}
+        except BaseException:
+            _stop(tasks)
+            raise
     return [done[key] for key in keys]
+
+
+def _stop(tasks):
+    """Let no program begin, and kill those that run, until none is left."""
+    for task in tasks:
+        task.cancel()
+    while wait(tasks, timeout=0.05).not_done:               # one may just have been started
+        with _alive:
+            for child in _children:
+                _kill(child)
 
 
 def features() -> dict:
