@@ -161,6 +161,47 @@ def test_bytes_that_are_no_letters_lose_no_line(call, trained, asked, monkeypatc
     assert status == 0 and len(asked) == 2, err
 
 
+class Endless(io.StringIO):
+    """A stream of one character that never ends, nor has a line that does."""
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def readline(self, most=None):
+        assert most, "it is read until the memory is full"
+        return (self.text * most)[:most]
+
+    def __next__(self):
+        return self.readline()
+
+
+@pytest.mark.parametrize("words", [["chat", "--strategy=none"], ["ask", "-"]])
+def test_a_line_without_an_end_is_one_clear_line(call, monkeypatch, words):     # noqa: F811
+    """Fails if a line of standard input is read until the memory is full, or the end of what was
+    read of it is taken for the question's.
+    """
+    monkeypatch.setattr(chat, "LONGEST", 1000)
+    monkeypatch.setattr(sys, "stdin", Endless("a"))
+    status, _, err = call(*words)
+    assert status == 1 and "more than 1,000 characters is too long; shorten it" in err
+    assert "bug" not in err
+
+
+def test_questions_without_an_end_are_one_clear_line(call, monkeypatch):     # noqa: F811
+    """Fails if `yes | t2mini ask -` reads until the memory is full."""
+    class Lines(Endless):
+        def readline(self, most=None):
+            assert self.tell() < 10_000, "it is read until the memory is full"
+            self.write("why?\n")
+            return "why?\n"
+
+    monkeypatch.setattr(chat, "MOST", 1000)
+    monkeypatch.setattr(sys, "stdin", Lines("a"))
+    status, _, err = call("ask", "-")
+    assert status == 1 and "ask fewer at once" in err and "bug" not in err
+    assert chat.questions(io.StringIO("a\n\n b\nc")) == ["a", "b", "c"]
+
+
 def test_an_error_of_torch_ends_no_conversation(talk, asked, monkeypatch):
     """Fails if one message that memory does not hold is the last one."""
     real = chat.Chat.answer

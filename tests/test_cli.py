@@ -543,13 +543,15 @@ def test_a_reader_that_leaves_is_no_success(monkeypatch):
     assert cli.main(["doctor"]) == 141
 
 
-def test_a_closed_input_is_an_empty_one(call, trained, monkeypatch):
-    """Fails if `chat <&-` ends in a message about a bug."""
+@pytest.mark.parametrize("words", [["chat"], ["ask", "-"]])
+def test_a_closed_input_is_one_clear_line(call, trained, monkeypatch, words):
+    """Fails if `chat <&-` ends in a message about a bug, or like a conversation that went well; or
+    a verb that asks nothing minds.
+    """
     monkeypatch.setattr(sys, "stdin", None)
-    assert call("chat")[0] == 0
-    monkeypatch.setattr(sys, "stdin", None)
-    status, _, err = call("ask", "-")
-    assert status == 1 and "bug" not in err
+    status, _, err = call(*words)
+    assert status == 1 and err.count("\n") == 1 and "standard input is closed" in err
+    assert call("ask", "hello", "--expert=none", "--max-tokens=2")[0] == 0
 
 
 def test_the_command_of_an_expert_can_be_pasted(monkeypatch):

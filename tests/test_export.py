@@ -144,6 +144,59 @@ def test_nothing_is_overwritten_and_nothing_half_done(tmp_path, monkeypatch):
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
 
 
+def test_what_killed_exports_left_goes_with_the_next_one(tmp_path):
+    """Fails if half-written models add up beside the output; or a folder is removed that another
+    export is filling, that has another name, or into which a link leads.
+    """
+    model, _ = tuned(GOLDEN / "llama", "q")
+    names = (".out.0123abcd.tmp", ".out.4567abcd.tmp", ".out.89ababcd.tmp", ".out.b.0123abcd.tmp",
+             ".out.0123abcd.tmp2", ".out.mine.tmp", ".other.0123abcd.tmp")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    (tmp_path / names[2] / "model.safetensors").unlink()
+    (tmp_path / ".out.cdefabcd.tmp").symlink_to(tmp_path / ".out.mine.tmp")
+    with files.only_one(tmp_path / names[1]):
+        written(model, GOLDEN / "llama", tmp_path / "out")
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {*names[1:], ".out.cdefabcd.tmp", "out"}
+    assert all(any((tmp_path / name).iterdir()) for name in {*names[1:]} - {names[2]})
+
+
+def test_a_model_being_written_is_held(tmp_path, monkeypatch):
+    """Fails if a second export to the same folder takes away what the first one is writing."""
+    model, _ = tuned(GOLDEN / "llama", "q")
+    real = export_file.write_weights
+
+    def meanwhile(tensors, folder):
+        real(tensors, folder)
+        monkeypatch.setattr(export_file, "write_weights", real)
+        export_file.sweep_folders(tmp_path / "out")
+        assert any(folder.iterdir())
+
+    monkeypatch.setattr(export_file, "write_weights", meanwhile)
+    written(model, GOLDEN / "llama", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_comes_meanwhile_is_one_clear_line(tmp_path, monkeypatch):
+    """Fails if a folder that somebody fills during an export is replaced, or is a bare system
+    error; or the half of ours stays.
+    """
+    model, _ = tuned(GOLDEN / "llama", "q")
+    real = export_file.write_weights
+
+    def meanwhile(tensors, folder):
+        real(tensors, folder)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+
+    monkeypatch.setattr(export_file, "write_weights", meanwhile)
+    with pytest.raises(ValueError, match="out is not an empty folder; choose another --out"):
+        written(model, GOLDEN / "llama", tmp_path / "out")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "mine.txt"]
+
+
 def test_a_link_to_an_empty_folder_is_followed(tmp_path, monkeypatch):
     """Fails if everything is computed and then lost because --out is a link, or the folder that a
     reader stands in is replaced under them.

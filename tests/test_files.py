@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import forked, soon, wait_for
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import t2mini
@@ -22,7 +24,7 @@ from t2mini import __main__ as cli
 from t2mini import experts, svf, train
 from t2mini.cli import verbs
 from t2mini.lab import plots
-from t2mini.machine import files
+from t2mini.machine import files, svd_cache
 from t2mini.machine.text import ending, first_line, one_line, printable
 from t2mini.recipe import TrainConfig
 from t2mini.sight import towers
@@ -128,6 +130,29 @@ def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):
     assert torch.equal(read["t"], t["b"].T) and torch.equal(read["h"], t["b"].bfloat16())
 
 
+def test_names_in_another_encoding_leave_a_file_readable(tmp_path):
+    """Fails if a command line that names a file in another encoding writes a header that
+    safetensors refuses, or the numbers and lists beside it change.
+    """
+    foreign = os.fsdecode(b"caf\xe9")
+    files.save_tensors(tmp_path / "1", {"a": torch.ones(2)},
+                       {"command": f"train --task={foreign}.jsonl", "config": {"task": foreign}})
+    with safe_open(tmp_path / "1", "pt") as f:
+        told = f.metadata()
+    assert told["command"] == r"train --task=caf\udce9.jsonl"
+    assert json.loads(told["config"]) == {"task": foreign}
+
+
+def test_an_output_whose_name_is_not_utf8_is_refused(tmp_path):
+    """Fails if a run ends with a file that nothing can open, or a name of another script is
+    refused.
+    """
+    for kind, end in ("expert", "safetensors"), ("samples", "jsonl"), ("folder", "d"):
+        with pytest.raises(ValueError, match="is not UTF-8 text; choose another output"):
+            files.claim(os.path.join(tmp_path, os.fsdecode(b"caf\xe9.") + end), kind)
+        assert files.claim(tmp_path / f"café-漢.{end}", kind)
+
+
 @pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_who_may_read_what_is_written_follows_from_the_umask(tmp_path, mask, mode):
     """Fails if a new file can be read by all although the umask forbids it,
@@ -214,7 +239,8 @@ def test_all_that_is_printable_can_be_encoded_and_holds_no_control():
 # ------------------------------------------------------------------------------------------ outputs
 EXPERT = {"format": "t2mini-svf-1", "base_sha256": "0" * 64}
 MINE = {"expert": "e.safetensors", "checkpoint": "e.ckpt", "tower": "t.safetensors",
-        "tower checkpoint": "t.ckpt", "log": "e.jsonl", "samples": "s.jsonl",
+        "tower checkpoint": "t.ckpt", "log": "e.jsonl", "tower log": "t.jsonl",
+        "samples": "s.jsonl",
         "results": "r.json", "picture": "p.png"}
 
 
@@ -236,8 +262,9 @@ def write_own(kind, path):
         plots.save(plots.pyplot().figure(), path.with_name("new.png"))
         path.with_name("new.png").rename(path)
     else:
-        row = {"log": {"step": 0, "val": 0.5},
-               "samples": {"prompt": "p", "gold": "1", "text": "1", "reward": 1.0},
+        row = {"log": {"step": 0, "val": 0.5, "val_n": 96},
+               "tower log": {"step": 1, "loss": 12.2, "seconds": 1.1},
+               "samples": {"prompt": "p", "gold": "1", "kind": "k", "text": "1", "reward": 1.0},
                "results": {"name": "x", "rows": ["0" * 2_000_000]}}[kind]
         path.write_text(json.dumps(row) + "\n")
 
@@ -286,8 +313,39 @@ def test_an_output_replaces_nothing_of_another_kind(tmp_path, tiny_folder, kind)
 
 def test_a_log_that_a_kill_cut_in_its_first_row_is_ours(tmp_path):
     """Fails if a run that was killed at once cannot be started again."""
-    (tmp_path / "e.jsonl").write_text('{"step": 0, "va')
+    for cut in '{"step": 0, "va', '{"step": 0, "val": 0.25, "val', '{"step": 0, "val": 0':
+        (tmp_path / "e.jsonl").write_text(cut)
+        assert files.claim(tmp_path / "e.jsonl", "log") == tmp_path / "e.jsonl"
+
+
+@pytest.mark.parametrize("kind, row", [
+    ("log", {"step": 10, "loss": 2.31}), ("log", {"step": 0, "loss": 2.31}),
+    ("log", {"step": 0, "val": 0.5, "val_n": 9, "lr": 0.1}), ("log", {"step": 0, "val": 0.5}),
+    ("log", {"step": 5, "val": 0.5, "val_n": 9}), ("tower log", {"step": 1, "loss": 2.31}),
+    ("samples", {"id": 7, "prompt": "p", "text": "t", "reward": 0.5, "note": "n"}),
+    ("samples", {"prompt": "p", "gold": "1", "kind": "k", "text": "1", "reward": 1.0, "my": 1})])
+def test_rows_of_another_tool_are_not_ours_because_of_a_common_key(tmp_path, kind, row):
+    """Fails if the log of another training, or a person's own rows, are emptied because some of
+    their keys are called as ours are.
+    """
+    for end in "\n", "", "\n" + json.dumps(row) + "\n":
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + end)
+        with pytest.raises(ValueError, match="a.jsonl is there and is not "):
+            files.claim(tmp_path / "a.jsonl", kind)
+
+
+def test_a_log_whose_first_rows_are_lost_is_ours(tmp_path):
+    """Fails if a run that went on without its first rows cannot be resumed once more."""
+    committed = (ROOT / "tutorials" / "results" / "math-0.jsonl").read_text().splitlines(True)
+    (tmp_path / "e.jsonl").write_text("".join(committed[1:]))
     assert files.claim(tmp_path / "e.jsonl", "log") == tmp_path / "e.jsonl"
+
+
+def test_samples_about_images_are_ours(tmp_path):
+    """Fails if a second `eval` cannot replace the rows of questions about images."""
+    row = dict.fromkeys(("prompt", "gold", "kind", "text", "reward", "image"), "")
+    (tmp_path / "s").write_text(json.dumps(row) + "\n")
+    assert files.claim(tmp_path / "s", "samples") == tmp_path / "s"
 
 
 def test_an_output_is_no_input(tmp_path, tiny_folder):
@@ -417,6 +475,34 @@ def test_home_folders_and_streams(tmp_path, monkeypatch):
                 files.claim(path, "picture")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_device_is_found_first():
+    """Fails if --samples-file=/dev/full is found out after the model has answered."""
+    with pytest.raises(OSError, match="No space"):
+        files.claim("/dev/full", "samples")
+
+
+def test_a_pipe_is_written_when_somebody_reads_and_not_waited_for_for_ever(tmp_path, monkeypatch):
+    """Fails if a pipe that nobody reads from hangs, or one that is read from a moment later gets
+    nothing.
+    """
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(files, "READERS", 0, raising=False)
+    with soon(5), pytest.raises(ValueError, match="nobody reads from the pipe .*pipe"):
+        with files.replacing(tmp_path / "pipe"):
+            pass
+    monkeypatch.setattr(files, "READERS", 60)
+    readers = []
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: readers.append(
+        os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)))
+    with soon(), files.replacing(tmp_path / "pipe") as f:
+        f.write(b"rows\n")
+        f.flush()
+        assert os.read(readers[0], 99) == b"rows\n"
+    assert (tmp_path / "pipe").is_fifo() and len(readers) == 1
+    os.close(readers[0])
+
+
 def test_a_folder_for_an_export_is_new_or_empty(tmp_path):
     """Fails if a folder with files in it is taken, or an empty one refused."""
     assert files.claim(tmp_path / "new", "folder") == tmp_path / "new"
@@ -484,6 +570,26 @@ def test_processes_that_start_together_share_the_decomposition(tmp_path, monkeyp
     assert [os.waitpid(c, 0)[1] for c in children] == [0, 0, 0] and counted.read_bytes() == b"x" * 8
     assert len(names(tmp_path / "svd")) == 8
     assert all(n.endswith(".safetensors") for n in names(tmp_path / "svd"))
+
+
+@pytest.mark.parametrize("patience", [0, 60])
+def test_a_process_that_keeps_the_cache_is_told_of_and_not_waited_for_for_ever(
+        tmp_path, monkeypatch, capsys, patience):
+    """Fails if one waits in silence, or for ever, for a process that holds the folder and does
+    nothing; or does not wait for one that soon lets it go.
+    """
+    folder, W = tmp_path / "svd", torch.rand(8, 6)
+    folder.mkdir()
+    held = ExitStack()
+    held.enter_context(files.only_one(folder))
+    monkeypatch.setattr(svd_cache, "PATIENCE", patience)
+    monkeypatch.setattr(svd_cache.time, "sleep", lambda seconds: held.close())
+    with soon():
+        factors = svf.decompose(W, folder)
+    err = capsys.readouterr().err
+    assert all(map(torch.equal, factors, svd_cache.svd(W))) and len(names(folder)) == 1
+    assert err.count("waiting for another process that fills ") == (patience > 0)
+    held.close()
 
 
 # ---------------------------------------------------------------------------------- full and closed

@@ -518,6 +518,18 @@ def test_a_client_that_goes_away_ends_its_answer(server, lab, held):
     assert events(server, "/ask", {**LONG, "max_tokens": 3})[-1][0] == "done"
 
 
+def test_a_client_that_has_closed_its_sending_side_gets_its_answer(server, lab):
+    """Fails if the end of what a client sends is taken for its being gone."""
+    body = json.dumps({**LONG, "max_tokens": 3}).encode()
+    head = (f"POST /ask HTTP/1.0\r\nHost: 127.0.0.1:{server.server_port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=600) as client:
+        client.sendall(head.encode() + body)
+        client.shutdown(socket.SHUT_WR)
+        with client.makefile("rb") as reply:
+            assert b"event: done" in reply.read()
+
+
 def test_a_second_client_waits_and_sees_it(server, lab, held):
     """Fails if two answers share the model's z, the second client is left in the dark,
     or the order is lost.

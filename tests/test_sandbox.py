@@ -7,15 +7,18 @@ system call filter) are tried one at a time with the others off, because togethe
 another is broken. Where the kernel lacks one, the test asserts what `features()` then has to say.
 """
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from pathlib import Path
 
 import pytest
+from conftest import soon, wait_for
 
 from t2mini.questions import sandbox
 from t2mini.questions.sandbox import Outcome, call_function, call_many, features
@@ -511,6 +514,23 @@ def test_call_many_keeps_the_order_and_runs_equal_jobs_once(monkeypatch):
     assert [o.error for o in bad] == ["timeout", "no function named f"]
 
 
+def test_ctrl_c_ends_programs_that_sleep(alive):
+    """Break: after Ctrl-C the judging waits until the last sleeping program ends, or leaves it."""
+    features()
+    jobs = [(f"import time\ndef f(): time.sleep(40 + {i})", "f", [()]) for i in range(6)]
+
+    def interrupt():
+        wait_for(lambda: alive() >= 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with soon(8), pytest.raises(KeyboardInterrupt):
+        call_many(jobs, workers=2, seconds=1000.0)
+    thread.join()
+    assert alive() == 0 and not sandbox._children
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"),
                     reason="no filter there")
 def test_here_everything_is_locked():
@@ -658,6 +678,33 @@ def test_time_outs_can_be_counted(code, late):
     outcome = call(code, seconds=0.1 if "while" in code or "sleep" in code else 2.0)
     assert outcome.timed_out == late or not late and "_signal" in code
     assert outcome.values in (None, (1,))
+
+
+@pytest.mark.parametrize("locked", [True, False])
+@pytest.mark.parametrize("how", ["signal(_signal.SIGPROF, _signal.SIG_IGN)",
+                                 "pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGPROF])",
+                                 "setitimer(_signal.ITIMER_PROF, 0)"])
+@pytest.mark.parametrize("seconds", [1.2, 99])
+def test_who_ignores_the_timer_gets_a_timeout(monkeypatch, locked, how, seconds):
+    """Break: a program that takes the timer's signal away earns beyond the limit, or the end that
+    the limit on processor time sets looks like a crash.
+    """
+    features()
+    if not locked:
+        monkeypatch.setattr(sandbox, "_filter", lambda: b"")
+    code = (f"import _signal, time\ndef f():\n    try:\n        _signal.{how}\n"
+            "    except OSError: pass\n"
+            f"    end = time.process_time() + {seconds}\n"
+            "    while time.process_time() < end: pass\n    return 1")
+    assert call(code, seconds=0.2) == Outcome(None, "timeout")
+
+
+def test_the_start_of_a_slow_machine_is_no_timeout(monkeypatch):
+    """Break: processor time that the interpreter's start takes counts as the program's."""
+    features()
+    busy = "import time\nwhile time.process_time() < 1.5: pass\n"
+    monkeypatch.setattr(sandbox, "CHILD", busy + sandbox.CHILD)
+    assert call("def f(): return 1", seconds=0.2).values == (1,)
 
 
 def test_the_child_imports_little():

@@ -159,13 +159,30 @@ def test_a_result_is_told_before_files_are_written(call, home, trained, monkeypa
     (BREAKS row 2).
     """
     monkeypatch.setattr(verbs, "write_samples", full)
-    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2",
+    status, out, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", "--json",
                             f"--samples-file={home}/s")
     assert status == 1 and " test: " in out and "no space left" in err
+    assert json.loads(out.splitlines()[-1])["n"] == 2
     monkeypatch.setattr(experts, "save_expert", full)
     status, out, err = call("adapt", f"--task={home}/mine.jsonl", "--shots=2", "--iterations=1",
                             "--population=2", "--n=2")
     assert status == 1 and "alpha {" in out and "no space left" in err
+
+
+def test_an_agreement_that_cannot_be_kept_holds_for_this_run(monkeypatch, capsys,
+                                                             home):     # noqa: F811
+    """Fails if --allow-code is an error where out/ cannot be written, or it is not said that the
+    next run needs it again.
+    """
+    def closed(*args, **more):
+        raise OSError(errno.EROFS, "Read-only file system", "out")
+
+    monkeypatch.setattr(Path, "mkdir", closed)
+    verbs.agree(True)
+    err = capsys.readouterr().err
+    assert "not kept, so give --allow-code each time" in err and "Read-only" in err
+    with pytest.raises(ValueError, match="add --allow-code"):
+        verbs.agree(False)
 
 
 def test_a_score_of_a_few_questions_says_that_it_shows_little(call, home):     # noqa: F811

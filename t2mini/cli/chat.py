@@ -26,6 +26,8 @@ COMMANDS = {
     "/auto": "the first pass chooses again, for each message",
     "/help": "this list",
     "/quit": "end (or Ctrl-D)"}
+LONGEST = 1 << 18               # characters of a line that are read: more than any context holds
+MOST = 1 << 24                  # characters of all questions that are answered in one batch
 WELCOME = "Each message stands alone: earlier ones are not remembered. /help lists the commands."
 
 
@@ -47,7 +49,7 @@ class Chat:
 
     def run(self):
         """Until the input ends. ValueError at its end, so that a program that sent the lines sees
-        it, where some of them failed."""
+        it, where some of them failed; and at a line without an end."""
         terminal, failed = sys.stdin.isatty(), 0
         if terminal:
             line_editing()
@@ -154,7 +156,7 @@ def lines(terminal):
     """The lines of the input that are not empty, until it ends; Ctrl-C at the prompt ends it."""
     while True:
         try:
-            line = input("> ") if terminal else sys.stdin.readline()
+            line = input("> ") if terminal else short_line(sys.stdin)
         except (EOFError, KeyboardInterrupt):
             print()
             return
@@ -162,6 +164,28 @@ def lines(terminal):
             return
         if line.strip():
             yield line.strip()
+
+
+def questions(stream):
+    """The lines of a stream that are not empty. ValueError where a line, or all of them, are
+    longer than what is ever answered: without an end they would fill the memory."""
+    asked, size = [], 0
+    while line := short_line(stream):
+        size += len(line)
+        if size > MOST:
+            raise ValueError(f"the questions have more than {MOST:,} characters; ask fewer at once")
+        if line.strip():
+            asked.append(line.strip())
+    return asked
+
+
+def short_line(stream):
+    """The next line of a stream, "" at its end. ValueError for one of more than LONGEST characters,
+    of which no more is read."""
+    line = stream.readline(LONGEST + 1)
+    if len(line) > LONGEST:
+        raise ValueError(f"a question of more than {LONGEST:,} characters is too long; shorten it")
+    return line
 
 
 def line_editing():

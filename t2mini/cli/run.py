@@ -17,8 +17,8 @@ def run(argv=None):
             setattr(sys, name, open(os.devnull, "w"))
         if hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="backslashreplace")   # letters it cannot show
-    if sys.stdin is None:
-        sys.stdin = open(os.devnull)
+    if sys.stdin is None:                           # its number must not become that of a file
+        os.open(os.devnull, os.O_RDONLY)
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="surrogateescape")         # bytes that are no letters go on
     parser, verbs = build_parser()
@@ -35,4 +35,6 @@ def run(argv=None):
     if getattr(args, "json", False):
         print(json.dumps(finite(result), allow_nan=False))
     sys.stdout.flush()
+    if getattr(args, "unwritten", None):            # of a file beside the result
+        raise args.unwritten
     return 0

@@ -29,7 +29,7 @@ from ..machine.checkpoint import keeping, stopped
 from ..machine.text import cut_note, meant, one_line, printable
 from ..questions import easy_vqa, pictures, published, sandbox
 from ..sight import captions, towers
-from .chat import Chat
+from .chat import Chat, questions
 from .options import UNMIXABLE
 
 
@@ -147,8 +147,12 @@ def agree(allow_code, runs_code=True):
     """Model-written programs run only for a user who has agreed, once; a file in out/ remembers."""
     agreed = experts.OUT / "allow-code"
     if allow_code:
-        agreed.parent.mkdir(parents=True, exist_ok=True)
-        agreed.touch()
+        try:
+            agreed.parent.mkdir(parents=True, exist_ok=True)
+            agreed.touch()
+        except OSError as e:                                # of a read-only installation
+            print(one_line(f"the agreement is not kept, so give --allow-code each time: {e}"),
+                  file=sys.stderr)
     elif runs_code and not agreed.exists():
         raise ValueError("this judges answers by running programs that the model writes, in a "
                          "sandbox (t2mini/questions/sandbox.py says what it guards against); "
@@ -176,7 +180,7 @@ def ask(args):
         print(f"{len(asked)} questions of one word each; put one of several words in quotes",
               file=sys.stderr)
     if asked == ["-"]:
-        asked = [line.strip() for line in sys.stdin if line.strip()]
+        asked = questions(opened_input())
     if not asked or not all(q.strip() for q in asked):      # before the model is loaded
         raise ValueError("the question is empty")
     if "-" in asked:
@@ -222,6 +226,14 @@ def ask(args):
             "seed": args.seed, "base_sha256": model.base_sha256}
 
 
+def opened_input():
+    """Standard input. ValueError where who started us has closed it (`<&-`): nothing can be asked,
+    and an empty input would look like a success."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed, so there is no question to read")
+    return sys.stdin
+
+
 def who_answers(args):
     """-> (strategy, expert, pixels of the image or None), as `ask` was told. A dispatcher reads
     words: who shows an image gets the vision expert, unless asking for a first pass."""
@@ -257,6 +269,7 @@ def print_routes(there, routes):
 
 def chat(args):
     """Answer messages until the input ends."""
+    opened_input()
     needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(args.strategy, ())
     model, tokenizer = open_model(args, needed=needed)
     Chat(model, tokenizer, shelf(args, model), strategy=args.strategy, max_tokens=args.max_tokens,
@@ -300,7 +313,10 @@ def eval_(args):
     say_cut(task, more["cut"], n)
     say_few(args, n)
     if args.samples_file and ranks.rank() == 0:
-        write_samples(args.samples_file, examples, texts, rewards)
+        try:
+            write_samples(args.samples_file, examples, texts, rewards)
+        except (OSError, ValueError) as e:
+            args.unwritten = e                              # the score is told all the same
     return result
 
 

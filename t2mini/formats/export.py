@@ -8,14 +8,17 @@ DIR/           a Hugging Face model with W' in place of W: config.json, model.sa
 DIR/adapter/   z alone, as PEFT lays adapters out: adapter_config.json ("peft_type": "SVF"),
                adapter_model.safetensors, README.md with the training facts. No release of PEFT
                knows SVF; this is for keeping and for reading.
-The folder is built beside DIR and renamed at the end: it is there whole or not at all.
+The folder is built beside DIR and renamed at the end: it is there whole or not at all. What a kill
+leaves beside DIR goes with the next export to DIR.
 """
+import glob
 import json
 import os
 import shutil
+from contextlib import ExitStack, contextmanager, suppress
 
 from . import tokenizer
-from ..machine.files import beside, expand, read_bytes, save_tensors
+from ..machine.files import beside, expand, only_one, read_bytes, save_tensors
 from ..machine.text import one_line
 from .configs import config_to_json
 from .download import locate
@@ -39,26 +42,57 @@ def export(out, source, tensors, cfg, dtype, adapter=None):
               expert
     """
     source, out = locate(source), expand(out).resolve()     # of a link the folder that it leads to
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder; choose another --out")
+    refuse_taken(out)
     described = described_by_folder(source) if source.is_dir() else described_by_gguf(source, cfg)
     spec = json.loads(described.pop("config.json"))
     spec |= {"torch_dtype": str(dtype).removeprefix("torch.")}
     spec.pop("dtype", None)                     # the newer name of the same must not say otherwise
     described["config.json"] = as_json(spec)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temp = beside(out)
-    temp.mkdir()                                            # who may read it follows from the umask
-    try:
-        write_weights(tensors, temp)
+    with building(out) as temp:
         for name, content in described.items():
             (temp / name).write_bytes(content)
+        write_weights(tensors, temp)
         if adapter:
             write_adapter(temp / "adapter", **adapter)
-        os.replace(temp, out)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
+        try:
+            os.replace(temp, out)
+        except OSError:
+            refuse_taken(out)                               # it came meanwhile
+            raise
     return out
+
+
+def refuse_taken(out):
+    """ValueError where `out` is there and is no empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not an empty folder; choose another --out")
+
+
+@contextmanager
+def building(out):
+    """A new folder beside `out`, to be filled in the block and renamed; it goes if it still is
+    there. What killed exports left of the same `out` goes first."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sweep_folders(out)
+    temp = beside(out)
+    temp.mkdir()                                            # who may read it follows from the umask
+    with ExitStack() as held:
+        with suppress(OSError):                             # a file system without locks
+            held.enter_context(only_one(temp))
+        try:
+            yield temp
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+def sweep_folders(out):
+    """Remove what killed exports left of `out`: folders of the name that `beside` gives, which no
+    process holds. An empty one stays: another export may just be taking it."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}.tmp"):
+        with suppress(OSError, ValueError):                 # another export is filling it
+            if left.is_dir() and not left.is_symlink() and any(left.iterdir()):
+                with only_one(left):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------ all but the weights

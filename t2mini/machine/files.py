@@ -20,6 +20,7 @@ import os
 import secrets
 import stat
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,7 @@ except ModuleNotFoundError:                                 # a part of Python, 
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}   # of what we write
 TEXT_LIMIT = 64 << 20  # bytes; the largest tokenizer.json of a known model has half of it
+READERS = 60           # seconds that a pipe waits for who reads from it
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -116,17 +118,25 @@ def is_stream(path):
     return path.parent == Path("/dev") or not path.is_file()
 
 
-def duplicate(path):
-    """A second descriptor of our own standard output or error, where `path` is that: opened anew,
-    a file behind it would be cut to nothing, and replaced it would be lost. Else None."""
-    for stream, number in (sys.stdout, 1), (sys.stderr, 2):
+def standard(path):
+    """The number of our own standard output or error, where `path` is that; else None."""
+    for number in 1, 2:
         try:
             if os.path.samestat(os.stat(path), os.fstat(number)):
-                stream.flush()                              # what was printed so far stands before
-                return os.dup(number)
+                return number
         except OSError:                                     # closed by who started us
             continue
     return None
+
+
+def duplicate(path):
+    """A second descriptor of our own standard output or error, where `path` is that: opened anew,
+    a file behind it would be cut to nothing, and replaced it would be lost. Else None."""
+    number = standard(path)
+    if number is None:
+        return None
+    (sys.stdout, sys.stderr)[number - 1].flush()            # what was printed so far stands before
+    return os.dup(number)
 
 
 @contextmanager
@@ -138,7 +148,7 @@ def replacing(path):
     """
     own = duplicate(path)
     if own is not None or is_stream(path):
-        with open(path if own is None else own, "wb") as file:
+        with open(open_stream(path) if own is None else own, "wb") as file:
             yield file
         return
     path = Path(path).resolve()                             # a link stays a link
@@ -152,6 +162,43 @@ def replacing(path):
         os.replace(temp, path)
     finally:
         temp.unlink(missing_ok=True)
+
+
+def open_stream(path):
+    """The descriptor of a device or a pipe, open for writing. ValueError where nobody has opened
+    the other end of a pipe for READERS seconds: opening it would wait for ever."""
+    if not Path(path).is_fifo():
+        return os.open(path, os.O_WRONLY | os.O_TRUNC)
+    end, told = time.monotonic() + READERS, False
+    while True:
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(handle, True)
+            return handle
+        except OSError as e:
+            if e.errno != errno.ENXIO:
+                raise
+        if time.monotonic() >= end:
+            raise ValueError(f"nobody reads from the pipe {path}, so nothing was written to it")
+        if not told:
+            print(f"waiting for who reads from {printable(path)}", file=sys.stderr, flush=True)
+        told = True
+        time.sleep(0.1)
+
+
+def try_stream(path):
+    """OSError where a device takes nothing, as /dev/full. (A pipe is only asked for the right:
+    opened and closed again, it would end for who reads from it.)"""
+    if standard(path) is not None:                          # open, whatever its name may do
+        return
+    if not os.access(path, os.W_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if path.is_char_device():
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            os.write(handle, b"")                           # which a full device refuses, too
+        finally:
+            os.close(handle)
 
 
 def sweep(path):
@@ -191,6 +238,8 @@ def save_tensors(path, tensors, metadata):
     (The library's own writer orders the metadata differently in every process.)
     """
     told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in sorted(metadata.items())}
+    # a command line may name files in another encoding, and the header must be UTF-8
+    told = {k: v.encode("utf-8", "backslashreplace").decode() for k, v in told.items()}
     header = {"__metadata__": told}
     end = 0
     for name, t in sorted(tensors.items()):
@@ -206,7 +255,8 @@ def save_tensors(path, tensors, metadata):
 
 
 # ------------------------------------------------------------------------------------------ outputs
-# kind -> (what its name may end in, how a file of ours is called, the keys by which it is known)
+# kind -> (what its name may end in, how a file of ours is called, the keys by which it is known:
+# some of a header's or of results, all of a first row's)
 KINDS = {
     "expert": ((".safetensors",), "an expert that t2mini wrote", {"format"}),
     "checkpoint": ((".ckpt",), "a checkpoint that t2mini wrote",
@@ -214,13 +264,17 @@ KINDS = {
     "tower": ((".safetensors",), "a tower that t2mini wrote", {"format"}),
     "tower checkpoint": ((".ckpt",), "a tower's checkpoint that t2mini wrote",
                          {"config", "images", "base_sha256"}),
-    "log": ((".jsonl",), "the log of a training run", {"step"}),
-    "samples": ((), "a samples file that t2mini wrote", {"prompt", "text", "reward"}),
+    "log": ((".jsonl",), "the log of a training run", {"step", "val", "val_n"}),
+    "tower log": ((".jsonl",), "the log of a tower's training", {"step", "loss", "seconds"}),
+    "samples": ((), "a samples file that t2mini wrote",
+                {"prompt", "gold", "kind", "text", "reward"}),
     "results": ((".json",), "a results file that t2mini wrote", {"name", "rows"}),
     "picture": ((".png", ".pdf", ".svg", ""), "a picture that t2mini drew", set()),
     "folder": ((), "an empty folder", set())}
 MARK = "t2mini with matplotlib"             # what a picture of ours says of its maker
 HEADED = ("expert", "checkpoint", "tower", "tower checkpoint")     # safetensors: their header tells
+FIRST = {"log": 0, "tower log": 1}          # the step of a log's first row
+UPDATE = {"step", "grad_norm", "z_shift", "sec_sample", "sec_score", "sec_update"}  # a later one's
 
 
 def claim(path, kind, inputs=()):
@@ -237,9 +291,11 @@ def claim(path, kind, inputs=()):
     written and removed. Raises ValueError with one line; OSError only where the disk is full.
     """
     path = expand(path)
+    refuse_encoding(path)
     try:
         refuse_inputs(path, inputs)
         if kind == "samples" and is_stream(path):
+            try_stream(path)
             return path
         refuse_strangers(path, kind)
         try_out(path)
@@ -255,9 +311,17 @@ def claim_run(out, inputs=(), tower=False, task=""):
     written (see `claim`). task: what it learns; a file of yours is an input."""
     inputs = [*inputs, task if task.endswith(".jsonl") else None]
     out = claim(out, "tower" if tower else "expert", inputs)
-    claim(out.with_suffix(".jsonl"), "log", inputs)
+    claim(out.with_suffix(".jsonl"), "tower log" if tower else "log", inputs)
     claim(out.with_suffix(".ckpt"), "tower checkpoint" if tower else "checkpoint", inputs)
     return out
+
+
+def refuse_encoding(path):
+    """ValueError for a name that is not UTF-8: safetensors could not read what is written there."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeError:
+        raise ValueError(f"{path}: this name is not UTF-8 text; choose another output") from None
 
 
 def refuse_inputs(path, inputs):
@@ -309,10 +373,8 @@ def ours(path, kind):
         return path.stat().st_size == 0
     if kind == "picture":
         return MARK.encode() in head
-    if kind == "log" and b"\n" not in head:                 # a kill cut the first row short
-        return head.startswith(b'{"step": ')
-    if kind in ("log", "samples"):
-        head = head.split(b"\n")[0]
+    if kind in FIRST or kind == "samples":
+        return our_row(head, kind)
     try:
         told = json.loads(head)
         if kind in HEADED:
@@ -325,6 +387,26 @@ def ours(path, kind):
         tower = made.startswith("t2mini-tower-")
         return made.startswith("t2mini-") and tower == (kind == "tower")
     return known
+
+
+def our_row(head, kind):
+    """Does a file of rows begin as those of this kind? A row of other tools may have some keys of
+    ours, so it must have all of them and no other."""
+    row, end, _ = head.partition(b"\n")
+    try:
+        told = json.loads(row)
+    except (ValueError, RecursionError):
+        begins = b'{"step": 0, "val": '
+        known = row.startswith(begins) or len(row) > 8 and begins.startswith(row)
+        return kind == "log" and not end and known          # a kill cut the first row short
+    if not isinstance(told, dict):
+        return False
+    if kind == "log" and UPDATE <= told.keys():             # its first rows were deleted
+        return True
+    if told.get("step") != FIRST.get(kind):
+        return False
+    more = {"image"} if kind == "samples" else set()        # of questions about an image
+    return told.keys() - more == KINDS[kind][2]
 
 
 def beginning(path, kind):

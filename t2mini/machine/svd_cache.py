@@ -23,6 +23,8 @@ from . import files
 from .text import one_line
 
 FACTORS = ("U", "S", "Vt")
+PATIENCE = 300                              # seconds to wait for a process that fills the cache
+LOOK = 0.1                                  # seconds between two looks at whether it is done
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}     # by size: a tensor seen as bytes
 
 
@@ -109,7 +111,8 @@ class Cache:
     def filled(self, weights):
         """Decompose and keep them. Yields (name, factors).
 
-        Processes that start together share the work: the first one does it, the others wait.
+        Processes that start together share the work: the first one does it, the others wait, but
+        not for ever: whoever holds the folder may be stopped, or may never let it go.
         """
         with self.lock():
             yield from side_by_side(self.read_or_make, weights)
@@ -120,11 +123,31 @@ class Cache:
         with ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(files.only_one(self.folder, wait=True))
-                files.sweep(self.folder / "*.safetensors")
+                if self.turn(held):
+                    files.sweep(self.folder / "*.safetensors")
             except OSError as e:
                 self.give_up(e)
             yield
+
+    def turn(self, held):
+        """Wait for the folder, and hold it in `held`. -> is it held?
+
+        False after PATIENCE: then the work goes on beside the other process. Files are written
+        whole, so what is lost is time.
+        """
+        end, told = time.monotonic() + PATIENCE, False
+        while True:
+            try:
+                held.enter_context(files.only_one(self.folder))
+                return True
+            except ValueError:                              # another process holds it
+                if time.monotonic() >= end:
+                    return False
+            if not told:
+                print(one_line(f"waiting for another process that fills {self.folder}"),
+                      file=sys.stderr, flush=True)
+            told = True
+            time.sleep(LOOK)
 
     def read_or_make(self, W):
         factors = self.read(W)

@@ -41,7 +41,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ..machine import cores
@@ -49,6 +49,7 @@ from ..machine import cores
 MAX_CODE, MAX_RESULT = 20_000, 64_000       # characters of the program, bytes of the answer
 STARTUP = 30.0  # seconds for the interpreter to start, on however busy a machine
 WALL = 10  # seconds that may pass for each second of processor time
+SLACK = 0.5  # seconds of processor time that the end of a process may take
 # "yes" in the environment: run also where not everything can be locked
 UNLOCKED = "T2MINI_UNLOCKED"
 
@@ -85,9 +86,9 @@ utf_7: encodings.utf_7
 sig: encodings.utf_8_sig""".splitlines())}
 
 # System calls that stay possible: Linux's number on x86-64, on ARM64 (-: not there). None takes a
-# path, opens anything, starts a process or reaches another one.
+# path, opens anything, starts a process or reaches another one; none takes the timer's signal away.
 CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 10 226,
-    munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
+    munmap 11 215, brk 12 214, rt_sigreturn 15 139,
     select 23 -, sched_yield 24 124, mremap 25 216, madvise 28 233, nanosleep 35 101, getpid 39 172,
     exit 60 93, gettimeofday 96 169, getrusage 98 165, times 100 153, sigaltstack 131 132,
     gettid 186 178, futex 202 98, restart_syscall 219 128, clock_gettime 228 113,
@@ -127,9 +128,9 @@ if sys.platform == "linux":
 if os.getuid() == 0:                                    # root ignores limits: become nobody
     for change, who in ((os.setgroups, []), (os.setgid, 65534), (os.setuid, 65534)):
         fails(change, who)  # in a container without that right, the filter remains
-used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 for name, value in request["limits"]:                   # macOS refuses the one on memory
-    value += used * (name == "CPU")  # this end is for those that ignore the timer's signal
+    value += int(used) * (name == "CPU")  # this end is for those that ignore the timer's signal
     fails(resource.setrlimit, getattr(resource, "RLIMIT_" + name), (value, value))
 _signal.signal(_signal.SIGPROF, _signal.SIG_DFL)
 # seconds of processor time; then this signal ends the process
@@ -155,7 +156,7 @@ if request["probe"]:
     alone = alone and fails(os.execv, none, [none], by=PermissionError)
     active = {"memory": fails(bytearray, 1 << 29), "network": fails(_socket.socket),
               "files": blind, "processes": alone}
-    os.write(pipe, b"+V" + ascii((active,)).encode())
+    os.write(pipe, b"0+V" + ascii((active,)).encode())
     os._exit(0)
 
 mro = type.__dict__["__mro__"].__get__  # a class of classes could lie about its bases
@@ -210,7 +211,8 @@ def guard(event, args, error=PermissionError, families=frozenset(
     if event.partition(".")[0] in families:
         raise error(event + " is not allowed in the sandbox")
 
-os.write(pipe, b"+")                                    # from here on the program's own time runs
+# from here on the program's own time runs; what the start took is not its own
+os.write(pipe, b"%.3f+" % used)
 sys.addaudithook(guard)
 del guard  # its defaults can then no longer be found and changed
 try:
@@ -225,6 +227,7 @@ os._exit(0)
 # descriptor.
 LIMITS = ("FSIZE", 0), ("CORE", 0), ("NPROC", 0), ("NOFILE", 0)
 _lock, _features, _warned = threading.Lock(), {}, set()
+_alive, _children = threading.Lock(), set()     # the processes that run now
 
 
 @dataclass(frozen=True)
@@ -255,13 +258,30 @@ def call_function(code: str, name: str, inputs: Sequence[tuple],
 
 def call_many(jobs: Sequence[tuple[str, str, Sequence[tuple]]],
               workers=None, seconds=2.0) -> list[Outcome]:
-    """[(code, name, inputs), ...] -> their outcomes, in order. Equal jobs run once."""
+    """[(code, name, inputs), ...] -> their outcomes, in order. Equal jobs run once.
+
+    Ctrl-C ends the programs that run, also those that sleep.
+    """
     keys = [(code, name, repr(inputs)) for code, name, inputs in jobs]
     distinct = dict(zip(keys, jobs))
     with ThreadPoolExecutor(workers or cores.usable()) as pool:
-        outcomes = pool.map(lambda job: call_function(*job, seconds=seconds), distinct.values())
-        done = dict(zip(distinct, outcomes))
+        tasks = [pool.submit(call_function, *job, seconds=seconds) for job in distinct.values()]
+        try:
+            done = {key: task.result() for key, task in zip(distinct, tasks)}
+        except BaseException:
+            _stop(tasks)
+            raise
     return [done[key] for key in keys]
+
+
+def _stop(tasks):
+    """Let no program begin, and kill those that run, until none is left."""
+    for task in tasks:
+        task.cancel()
+    while wait(tasks, timeout=0.05).not_done:               # one may just have been started
+        with _alive:
+            for child in _children:
+                _kill(child)
 
 
 def features() -> dict:
@@ -331,17 +351,35 @@ def _run(code, name, inputs, seconds, memory_mb, probe=False):
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
                              env={"PATH": os.defpath}, start_new_session=True)
+    with _alive:
+        _children.add(child)
     try:
         data = _receive(child, request, WALL * seconds)
     finally:
-        # macOS: nobody may kill the dead
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.stdout.close()
-        child.wait()
-    if child.returncode in (-signal.SIGPROF, -signal.SIGXCPU):
+        spent = _end(child)
+    # the first bytes are the child's own, written before the program ran
+    used, began, rest = (data or b"").partition(b"+")
+    late = bool(began) and spent - float(used) > seconds + SLACK    # it ignored the timer's signal
+    if late or child.returncode in (-signal.SIGPROF, -signal.SIGXCPU):
         return Outcome(None, "timeout")
-    return _judge(data, len(inputs))
+    return _judge(None if data is None else began + rest, len(inputs))
+
+
+def _end(child):
+    """Kill a child and all of its group. -> the seconds of processor time that it took."""
+    with _alive:
+        _kill(child)
+        _children.discard(child)
+    child.stdout.close()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)    # Popen does not look for it again
+    return usage.ru_utime + usage.ru_stime
+
+
+def _kill(child):
+    # macOS: nobody may kill the dead
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _receive(child, request, seconds):
