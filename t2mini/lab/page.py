@@ -12,7 +12,6 @@ import hashlib
 import json
 import queue
 import re
-
 import sys
 import threading
 from collections import deque
