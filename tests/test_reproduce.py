@@ -156,6 +156,23 @@ def test_the_curve_of_a_run_that_ran_away_is_drawn_with_its_doubt(tmp_path, monk
     assert none == 0 and 0.3 < most < 0.35 and 0.65 < least < 0.7 and all_ == 1
 
 
+@pytest.mark.parametrize("row", [
+    '{"step": 0, "val": 0.5, "val_n": 0}', '{"step": %s, "val": 0.5, "val_n": 8}' % ("9" * 400),
+    "[" * 100_000, '{"step": 0, "val": NaN, "val_n": 8}', '{"step": 0, "val": "x", "val_n": 8}',
+    '{"step": 0, "val": 0.5, "val_n": %s}' % ("9" * 400), '{"step": 0, "val": 0.5}', '"val"', "[1]",
+    '{"step": 1, "reward": null}', '{"val": 0.5, "val_n": 8}', "{"])
+def test_a_damaged_log_is_one_line_and_the_expert_is_shown(tmp_path, capsys, row):
+    """Fails if a damaged log beside an expert is a bug, or keeps its metadata from being shown."""
+    path = tmp_path / "e.safetensors"
+    experts.save_expert(path, {"model.layers.0.mlp.up_proj": torch.ones(2)},
+                        {"base_sha256": "0" * 64, "task": "math"})
+    (tmp_path / "e.jsonl").write_text(row + "\n")
+    status = cli.main(["show", str(path), f"--picture={tmp_path}/e.png"])
+    out, err = capsys.readouterr()
+    assert status == 0 and "base_sha256" in out and err.count("\n") == 1
+    assert "no learning curve of " in err and "e.jsonl" in err
+
+
 def test_a_row_to_be_measured_again_is_replaced(tiny, tmp_path, monkeypatch):
     """Fails if a marked row is kept, measured twice, or stands beside the new one;
     or the table does not say what is marked.
@@ -300,6 +317,22 @@ def test_what_is_no_results_file_is_told_at_once(capsys, tmp_path, kind):
     err = capsys.readouterr().err
     assert "tiny.json is not a results file" in err and err.count("\n") == 1
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("change", [
+    {"name": "nothing"}, {"name": None}, {"rows": 3}, {"rows": {"a": 1}}, {"rows": [{}]},
+    {"task": None}, {"rewards": 7}, {"rewards": [[]]}, {"seconds": "x"},
+    {"arm": 5}, {"base": {}}, {"n": "x"}, {"parameters": "x"}])
+def test_a_changed_results_file_is_one_line(capsys, tmp_path, change):
+    """Fails if `--draw` of a file that somebody has edited speaks of a bug in t2mini."""
+    done = json.loads((reproduce.RESULTS / "tiny.json").read_text())
+    for place in (done, done["rows"][0]):
+        place.update({k: v for k, v in change.items() if (k in done) == (place is done)})
+    (tmp_path / "tiny.json").write_text(json.dumps(done))
+    status = cli.main(["reproduce", "tiny", "--draw", f"--out={tmp_path}"])
+    err = capsys.readouterr().err
+    assert "bug" not in err and err.count("\n") == status
+    assert not status or f"{tmp_path}/tiny.json is not a results file" in err
 
 
 def test_killed_at_any_moment_the_rows_so_far_are_whole(tiny, tmp_path, monkeypatch):

@@ -569,7 +569,7 @@ def reproduce_(args):
     _, results, picture = reproduce.places(args.name, args.quick, out)
     if args.draw:                                           # without any model
         files.claim(picture, "picture", [results, args.data])
-        return reproduce.draw(reproduce.read(results), picture, args.against)
+        return reproduce.draw_file(results, picture, args.against)
     claim(args, results, "results")
     for path in figures.pictures(args.name, picture):
         claim(args, path, "picture")

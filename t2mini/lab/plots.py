@@ -216,7 +216,7 @@ def draw_expert(expert, meta, path):
 def draw_log(path_log, path):
     """Reward per update and validation accuracy over a training log (JSON lines)."""
     plt = pyplot()
-    rows = [json.loads(line) for line in files.read_text(path_log).splitlines()]
+    rows = read_log(path_log)
     steps = [r for r in rows if "reward" in r]
     val = [r for r in rows if "val" in r]
     fig, ax = plt.subplots(figsize=(7, 4.3), layout="constrained")
@@ -238,6 +238,30 @@ def draw_log(path_log, path):
     # under the picture, where no line is
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
     save(fig, path)
+
+
+def read_log(path):
+    """The rows of a training log. ValueError where they are none, or hold no numbers."""
+    try:
+        rows = [json.loads(line) for line in files.read_text(path).splitlines()]
+    except RecursionError:
+        raise ValueError("nested too deeply (damaged file?)") from None
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not all(between(row, *limits) for limits in LOGGED):
+            raise ValueError(f"row {i} is not one of a training log (damaged file?)")
+        if "step" not in row or ("val" in row) != ("val_n" in row):
+            raise ValueError(f"row {i} lacks a number (damaged file?)")
+    return rows
+
+
+# what a row of a log may say: name, least, most
+LOGGED = ("step", 0, 1e9), ("val", -1, 1), ("val_n", 1, 1e9), ("reward", -1e6, 1e6)
+
+
+def between(row, name, least, most):
+    """Is the number of that name within these limits, or not there?"""
+    value = row.get(name, least)
+    return type(value) in (int, float) and least <= value <= most
 
 
 def save(fig, path):

@@ -49,13 +49,13 @@ def read(path):
     """A results file. ValueError where it is not one."""
     try:
         found = json.loads(files.read_text(path))
-        whole = all(k in found for k in (*SETTINGS, "rows"))
-        if whole and all("seconds" in r and "arm" in r for r in found["rows"]):
+        whole = all(k in found for k in (*SETTINGS, "name", "rows"))
+        if whole and all(isinstance(r["arm"], str) and r["seconds"] >= 0 for r in found["rows"]):
             return found
     except FileNotFoundError:
         raise FileNotFoundError(f"no results at {path}; run "
                                 f"`python -m t2mini reproduce {path.stem}` first") from None
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         pass
     raise ValueError(f"{path} is not a results file; move it away to start anew")
 
@@ -224,6 +224,19 @@ def report(where, row, key, minutes):
         text = evaluate.percent(round(row["score"] * row["n"]), row["n"])
     print(f"{where}: {label_of(key)}: {text}  {row['seconds']:.0f} s, {minutes:.0f} min left",
           flush=True)
+
+
+def draw_file(path, picture, against=None):
+    """Draw a results file (see `draw`). ValueError where it is none, or somebody has changed it so
+    that it says less than its picture needs."""
+    done = read(path)
+    try:
+        draw(done, picture, against)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as e:
+        if against and isinstance(e, ValueError):           # of an arm that is not there
+            raise
+        raise ValueError(f"{path} is not a results file of this program, or is damaged "
+                         f"({type(e).__name__}: {e})") from None
 
 
 def draw(done, picture, against=None):
