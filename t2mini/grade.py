@@ -21,10 +21,13 @@ BETWEEN = rf"(?:{UNIT}|(?: [a-z/]+){{0,2}}) *{SIGN} *"
 FIRST = rf"(?i)(?<![\w.,]){NUMBER}(?: \d+(?=/))?"
 CHAIN = rf"{FIRST}(?:(?:(?:{BETWEEN}|[:^]| to | or ){NUMBER})+| *[-+*/]\s*$)"
 ONE = rf"(?<![\w.])(?<!\d,)({NUMBER})(?:(?!\w|[.,]\d)|(?={UNIT}))"
-# no answer: 8 out of 12; 5, not 6; it isn't 7; x >= 12; 9 is wrong
-ASIDE = (rf"(?i)(?:\b(?:out of|not|cannot be|(?:less|fewer|more) than)(?: =)?|n't(?: be)?"
-         rf"|(?<=\w) ?(?:[<>!]=|[<>\u2260\u2264\u2265])) ?{NUMBER}"
-         rf"|{NUMBER}(?= (?:is|was)(?: wrong| incorrect|(?:n't| not) (?:the |right|correct|it\b)))")
+# no answer: 8 out of 12; 5, not 6; it isn't 7 (but: no more than 8) ...
+SAID_NOT = r"\b(?:out of|not|cannot be|(?<!\bno )(?<!\bnot )(?:less|fewer|more) than)(?: =)?"
+# ... x >= 12 (but: <b>12</b>); 9 is wrong
+BOUND = r"(?:(?<=\b\w)|(?<=\d)) ?(?:[<>!]=|[<>\u2260\u2264\u2265])(?! ?[-$\d.,]+ ?[<>])"
+WRONG = r"(?:is|was)(?: wrong| incorrect|(?:n't| not) (?:the )?(?:right|correct|answer|it\b))"
+ASIDE = (rf"(?i)(?:{SAID_NOT}|n't(?: be)?|{BOUND}) ?{NUMBER}"
+         rf"|(?<![\d.,]){NUMBER}(?= {WRONG})")
 ANNOUNCED = r"(?:(?<!to )(?<!can )answer\b(?:[^.\n\d=:]{0,40} is\b)?|####)(?:\s*[:=]){0,2}"
 CLAUSE = r"(?:(?!\b(?:because|since|as|if|when)\b)[^.,;!?\n])"     # up to a comma or a reason
 VERB = r"\b(?:is|are|ha[sd]|have|makes?|equals?|gives?|gets?|holds?|costs?)"

@@ -592,7 +592,8 @@ SAME += [(r"\sqrt[3]{-8}", "-2"), (r"\sqrt[3]{-\frac{8}{27}}", r"-\frac{2}{3}"),
          (r"\text{Yes}", r"\text{yes}"), (r"\sqrt{x^2}", "x"), ("2x+3=y", "y=2x+3"),
          ("5=x", "x=5"), (r"+\infty", r"\infty"), ("x-y=1", "y-x=-1"), ("1 000 000", "10^6")]
 DIFFERENT += [(r"\text{not }5", "5"), (r"\text{less than }5", "5"), ("x >= 12", "12"),
-              ("x != 12", "12"), ("x-y=1", "y-x=1")]
+              ("x != 12", "12"), ("x-y=1", "y-x=1"), ("x+y", "x+y=z"), ("ab", "ab=c")]
+SAME += [(r"5 \text{ more}", "5"), (r"12\text{ years (not counting 1900)}", "12")]
 
 
 @pytest.mark.parametrize("got, gold, want",

@@ -316,12 +316,18 @@ def test_a_log_that_a_kill_cut_in_its_first_row_is_ours(tmp_path):
     for cut in '{"step": 0, "va', '{"step": 0, "val": 0.25, "val', '{"step": 0, "val": 0':
         (tmp_path / "e.jsonl").write_text(cut)
         assert files.claim(tmp_path / "e.jsonl", "log") == tmp_path / "e.jsonl"
+    (tmp_path / "e.jsonl").write_text('{"step": 1, "loss": 12.2')
+    assert files.claim(tmp_path / "e.jsonl", "tower log") == tmp_path / "e.jsonl"
+    # its first rows were deleted
+    (tmp_path / "e.jsonl").write_text('{"step": 5, "val": 0.25, "val_n": 128}\n')
+    assert files.claim(tmp_path / "e.jsonl", "log") == tmp_path / "e.jsonl"
 
 
 @pytest.mark.parametrize("kind, row", [
     ("log", {"step": 10, "loss": 2.31}), ("log", {"step": 0, "loss": 2.31}),
     ("log", {"step": 0, "val": 0.5, "val_n": 9, "lr": 0.1}), ("log", {"step": 0, "val": 0.5}),
-    ("log", {"step": 5, "val": 0.5, "val_n": 9}), ("tower log", {"step": 1, "loss": 2.31}),
+    ("tower log", {"step": 1, "loss": 2.31}),
+    ("tower log", {"step": 7, "loss": 2.31, "seconds": 1.0}),
     ("samples", {"id": 7, "prompt": "p", "text": "t", "reward": 0.5, "note": "n"}),
     ("samples", {"prompt": "p", "gold": "1", "kind": "k", "text": "1", "reward": 1.0, "my": 1})])
 def test_rows_of_another_tool_are_not_ours_because_of_a_common_key(tmp_path, kind, row):

@@ -55,6 +55,9 @@ UNITS = [("8kg", 8), ("The answer is 8kg.", 8), ("100cm", 100), ("24 cm\u00b2", 
 DENIED = [("The answer isn't 7.", None), ("It cannot be 7", None), ("x \u2260 12", None),
           ("x >= 12", None), (r"\boxed{x >= 12}", None), (r"\boxed{x != 12}", None),
           ("It is less than 12.", None), ("5 is not the answer", None), ("9 is wrong, so 8", 8),
+          ("He can buy no more than 8 pens", 8), ("It is not less than 8", 8), ("n < 8", None),
+          ("8 is not the largest number, but it is the answer", 8), ("<answer>8</answer>", 8),
+          ("<think>5+3</think><b>8</b>", 8), ("Answer > 8", 8), ("8 is not it", None),
           ("5 is the answer", 5), ("> 5", 5), ("x=8", 8), ("The answer is 5, and 7 is wrong", 5)]
 NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30", None),
            ("3-5", None), ("3\u20135", None), ("10 to 12", None), ("8 or 9", None), ("2 + 2", None),
@@ -170,7 +173,9 @@ def test_a_number_without_end_earns_nothing():
     ("C) sofa is wrong", None), ("(C) is not it", None), ("C. is false", None), ("no sofa", None),
     ("anything but a sofa", None), ("none of them is a sofa", None), ("C) sofa", 2),
     ("I choose C", 2), ("I'd go with B.", 1), ("The answer must be C", 2), ("Ans: D", 3),
-    ("The correct answer would be C.", 2)])
+    ("The correct answer would be C.", 2), ("B) because A is wrong", 1), ("I say A sofa", 2),
+    ("B) A dog is not the same", 1), ("B is correct. If I choose A, it fails", 1),
+    ("Why would I pick B? A is right", None)])
 def test_options_that_are_refused_or_announced_in_other_words(text, want):
     """Fails if an option that is refused earns, or a usual announcement is not read."""
     assert find_choice(text, FOUR) == want
@@ -327,7 +332,11 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"```\n$ python\n>>> 1\n```\n``` Python3\n{BODY}```": BODY,
     f"```python-repl\n>>> f(1)\n```\n```py\n{BODY}```": BODY, f"```Python-3.11\n{BODY}```": BODY,
     # a block that defines nothing, in front
-    f"```python\nimport math\n```\n```python\n{BODY}```\nx": f"import math\n{BODY}",
+    f"```python\nimport math\n```\n```python\n{BODY}```\nx": BODY,
+    f"```python\nimport math, os\n```\n```python\n{BODY}z = math.pi\n```":
+        f"import math, os\n{BODY}z = math.pi\n",
+    f"```python\nfrom __future__ import annotations\n```\n```python\n{BODY}```": BODY,
+    f"```python\n{BODY}    ```\nSo `f` is done.": BODY, f"* x\n```python\n{BODY}     ```\nx": BODY,
     f"```python\n{BODY[:-1]}  # see\n    '''\n    ```\n    f(1)\n    ```\n    '''\n```\nDone.":
         f"{BODY[:-1]}  # see\n    '''\n    ```\n    f(1)\n    ```\n    '''\n",
     f"[BEGIN]\n{BODY}[DONE]": BODY, f"{BODY}Done": BODY,

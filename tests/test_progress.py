@@ -19,7 +19,7 @@ from t2mini.machine.text import cut_note
 def clock(monkeypatch):
     """A clock that goes when it is told to: clock.now."""
     time = types.SimpleNamespace(now=0.0)
-    time.time = lambda: time.now
+    time.time = time.monotonic = lambda: time.now
     for module in (batches, svd_cache):
         monkeypatch.setattr(module, "time", time)
     return time

@@ -321,7 +321,7 @@ def test_per_row_equals_folded(kind):
         torch.testing.assert_close(holder(x[[3, 1, 1]]).double(), got[[3, 1, 1]], rtol=0, atol=1e-6)
     for row, z in enumerate((zs[1], zs[0], torch.ones(len(layer.z)), zs[1])):
         want = F.linear(x[row].double(), oracle(W, z), None if bias is None else bias.double())
-        torch.testing.assert_close(got[row], want, rtol=0, atol=1e-5)
+        torch.testing.assert_close(got[row], want, rtol=0, atol=3e-5)
     assert torch.equal(holder(x), F.linear(x, W) if bias is None else F.linear(x, W) + bias)
 
 

@@ -455,8 +455,11 @@ def test_numbers_in_a_file_are_taken_as_they_are_written(tmp_path):
     [one] = tasks.get(write(tmp_path / "a.jsonl", [row.format("0.00001")])).examples("all", 1)
     assert one.answer == "0.00001" and tasks.rewards([one], ["0.00001"]) == [1.0]
     for bad in ("NaN", "Infinity"):
-        with pytest.raises(ValueError, match="line 1: not JSON .*no number"):
+        with pytest.raises(ValueError, match="line 1: `answer` is empty, or neither"):
             tasks.get(write(tmp_path / "a.jsonl", [row.format(bad)]))
+    for fine in ('"answer": 1e5, "match": "number"', '"answer": "5", "score": NaN',
+                 '"answer": 0.5, "match": "choice", "options": [0.50, 1.5]'):
+        tasks.get(write(tmp_path / "a.jsonl", ['{"prompt": "p", ' + fine + "}"]))
 
 
 def test_another_spelling_of_a_field_is_told_and_other_fields_are_let_through():

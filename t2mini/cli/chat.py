@@ -182,8 +182,8 @@ def questions(stream):
 def short_line(stream):
     """The next line of a stream, "" at its end. ValueError for one of more than LONGEST characters,
     of which no more is read."""
-    line = stream.readline(LONGEST + 1)
-    if len(line) > LONGEST:
+    line = stream.readline(LONGEST + 2)
+    if len(line.rstrip("\n")) > LONGEST:
         raise ValueError(f"a question of more than {LONGEST:,} characters is too long; shorten it")
     return line
 

@@ -273,7 +273,7 @@ KINDS = {
     "folder": ((), "an empty folder", set())}
 MARK = "t2mini with matplotlib"             # what a picture of ours says of its maker
 HEADED = ("expert", "checkpoint", "tower", "tower checkpoint")     # safetensors: their header tells
-FIRST = {"log": 0, "tower log": 1}          # the step of a log's first row
+BEGINS = {"log": b'{"step": 0, "val": ', "tower log": b'{"step": 1, "loss": '}      # a whole log
 UPDATE = {"step", "grad_norm", "z_shift", "sec_sample", "sec_score", "sec_update"}  # a later one's
 
 
@@ -373,7 +373,7 @@ def ours(path, kind):
         return path.stat().st_size == 0
     if kind == "picture":
         return MARK.encode() in head
-    if kind in FIRST or kind == "samples":
+    if kind in BEGINS or kind == "samples":
         return our_row(head, kind)
     try:
         told = json.loads(head)
@@ -396,14 +396,14 @@ def our_row(head, kind):
     try:
         told = json.loads(row)
     except (ValueError, RecursionError):
-        begins = b'{"step": 0, "val": '
+        begins = BEGINS.get(kind, b"")
         known = row.startswith(begins) or len(row) > 8 and begins.startswith(row)
-        return kind == "log" and not end and known          # a kill cut the first row short
+        return kind in BEGINS and not end and known         # a kill cut the first row short
     if not isinstance(told, dict):
         return False
     if kind == "log" and UPDATE <= told.keys():             # its first rows were deleted
         return True
-    if told.get("step") != FIRST.get(kind):
+    if kind == "tower log" and told.get("step") != 1:       # other tools have these keys, too
         return False
     more = {"image"} if kind == "samples" else set()        # of questions about an image
     return told.keys() - more == KINDS[kind][2]

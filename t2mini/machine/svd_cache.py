@@ -163,6 +163,8 @@ class Cache:
         if self.usable:
             try:
                 files.save_tensors(self.path(key), dict(zip(FACTORS, factors)), told)
+            except FileNotFoundError:                       # who holds the folder has swept it
+                pass
             except OSError as e:
                 self.give_up(e)
 

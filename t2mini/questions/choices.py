@@ -69,13 +69,18 @@ def chosen_letter(text, letters):
     be = r"(?:is|(?:must|would|should|has to) be)"
     noun = rf"(?i:\bans(?:wer)?|(?:correct|right|best)\s+{option})"
     answer = rf"{noun}(?:\s+{be}|(?=:))(?:\s+{option})?"
-    choose = r"\bI(?: would| will|'ll|'d)? (?:choose|pick|select|say|go with)"
+    # not in the middle of a sentence ("if I choose A"), nor with the article ("I say A river")
+    verb = r"(?: would| will|'ll|'d)? (?:choose|pick|select|say|go with)"
+    choose = rf"(?:^|(?<=[.!?:,] ))I{verb}(?!:? A [a-z])"
     for word in (answer, choose, rf"(?:(?i:answer)|{option})(?:\s+is)?"):
         if said := re.findall(rf"{word}\s*:?\s*{letter}{ends}", text, re.M):
             return letters.index("".join(said[-1]).upper())
     judged = r" is (?:the )?(?:correct|right|best|answer)\b"
-    wrong = r" (?:is|are)(?: wrong| incorrect| false|(?: not|n't) (?:it\b|right|correct|the ))"
-    lead = re.match(rf"\W*([{any_case}])(?:[).:\]](?!.*{wrong})|[!,]?\s*$|{judged})", text, re.M)
+    # up to a comma or a reason: "B) because A is wrong" says B
+    itself = r"(?:it\b|(?:the )?(?:right|correct|answer)\b)"
+    wrong = rf" (?:is|are)(?: wrong| incorrect| false|(?: not|n't) {itself})"
+    kept = rf"[).:\]](?!(?:(?!\bbecause\b)[^.,;:!?\n])*{wrong})"
+    lead = re.match(rf"\W*([{any_case}])(?:{kept}|[!,]?\s*$|{judged})", text, re.M)
     listed = set(re.findall(rf"(?<!\w)([{letters}])[).:]", text))
     if not lead or len(listed) > 1:  # a list of the options is not one of them
         return None

@@ -39,13 +39,12 @@ def blocks(text):
     at = 0
     while opens := OPENS.search(text, at):
         mark = opens["marks"]
-        # closed by as many marks, also behind the last line of code, but not by those that stand
-        # further in, in a docstring; a fence with a language begins another block
+        # closed by as many marks, also behind the last line of code, but not in a docstring; a
+        # fence with a language begins another block
         another = rf"^[ \t]*(?={mark[:3]}[ \t]*[a-zA-Z{{])"
-        near = len(opens["indent"] or "") + 3
-        start = rf"(?:^[ \t]{{0,{near}}}|(?<=\S)[ \t]*)"
-        closes = re.compile(rf"{start}{mark}{mark[0]}*[ \t\r]*$|{another}", re.M)
-        found = closes.search(text, opens.end() + 1)
+        closes = re.compile(rf"(?:^[ \t]*)?{mark}{mark[0]}*[ \t\r]*$|{another}", re.M)
+        ends = closes.finditer(text, opens.end() + 1)
+        found = next((end for end in ends if not quoted(text[opens.end() + 1:end.start()])), None)
         inside, at = text[opens.end() + 1:], len(text)
         if found:
             inside, at = text[opens.end() + 1:found.start()], found.end()
@@ -54,6 +53,12 @@ def blocks(text):
         end = len(text[:at].rstrip(" \t\r"))
         closed = found is not None and at < len(text)
         yield Block(words[0], indented or inside, opens.start("marks"), end, closed)
+
+
+def quoted(code):
+    """Does code end inside a docstring, at the beginning of one of its lines?"""
+    open_still = any(code.count(mark) % 2 for mark in ('"""', "'''"))
+    return open_still and not code.rpartition("\n")[2].strip()
 
 
 def prose(text):
@@ -106,15 +111,24 @@ def is_mark(line):
 
 
 def imports_before(text, block):
-    """What the answer's Python blocks before this one import, where they do nothing else."""
-    found = ""
+    """What the answer's Python blocks before this one, those that do nothing else, import for
+    it."""
+    found = []
     for other in blocks(text[:block.start]):
         with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
             warnings.simplefilter("ignore")
             lines = ast.parse(other.text).body
-            if lines and all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in lines):
-                found += other.text
-    return found
+            if all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in lines):
+                found += [ast.unparse(line) for line in lines if needed(line, block.text)]
+    return "".join(f"{line}\n" for line in found)
+
+
+def needed(line, code):
+    """Does a program have a name that this import gives? Nothing may stand before its own import
+    from __future__."""
+    names = [(given.asname or given.name).split(".")[0] for given in line.names]
+    used = any(name == "*" or re.search(rf"\b{name}\b", code) for name in names)
+    return used and "__future__" not in ast.unparse(line) + code
 
 
 def whole(code):

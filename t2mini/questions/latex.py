@@ -44,8 +44,9 @@ UNIT, GLUED = (re.compile(rf"(?<=[\d}})])(?<!\\\\){said}{PER}\.?{POWER}")
 WORD = r"\s*,?\s*(?:and|or)\s*,?\s*"
 PLAIN = r"(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])|\\(?:lor|vee|land|wedge)(?![a-z])"
 AND = re.compile(rf"\s*,?\s*(?:\\(?:{NAMED})\s*\{{{WORD}\}}|{PLAIN})\s*,?\s*")
-# \\text{not } 5 is not 5
-DENIED = re.compile(rf"\\(?:{NAMED})\s*\{{[^{{}}]*\b(?:not|less|fewer|more|greater|larger|wrong)\b")
+# \\text{not } 5 is not 5, but 5 \\text{ more} is
+DENIED = re.compile(rf"\\(?:{NAMED})\s*\{{[^{{}}]*\b(?:not|less|fewer|more|greater|larger)\b"
+                    r"[^{}]*\}\s*[^\s.}]")
 LETTER = r"([a-zA-Z])(?:_\{?\w\}?|\([a-zA-Z]\))?"
 NAME = re.compile(rf"\s*(?:{LETTER}|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+$)") # x = 5
 
@@ -169,9 +170,11 @@ def same_answer(got, gold):
 
 def same_tidy(got, gold):
     """Do two texts that are tidy say the same?"""
+    said = [got]
     if "=" not in gold and len(split(got, ",")) == 1:
-        got = last_side(got)                                # 5 + 3 = 8 says 8
-    return bool(got) and (got == gold or same_parts(parts(got), parts(gold)))
+        named = re.sub(r"^([^=]*[^=<>!])=\s*[a-zA-Z]$", r"\1", got)
+        said = [last_side(got), named]                      # 5 + 3 = 8 says 8, and 8 = x as well
+    return any(s and (s == gold or same_parts(parts(s), parts(gold))) for s in said)
 
 
 SPELLINGS = (("\u2212", "-"), ("\u03c0", "\\pi"), ("\u221a", "\\sqrt"), ("\u221e", "\\infty"),
@@ -227,7 +230,7 @@ def unnamed(s):
     found = NAME.match(s)
     if found:
         return s[found.end():]
-    return re.sub(r"^([^=]*[^=<>!])=\s*[a-zA-Z]\s*$", r"\1", s)         # 2x + 3 = y
+    return s
 
 
 # also as an array with its columns; a row may end in its distance to the next one: \\[4pt]

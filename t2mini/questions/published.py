@@ -227,14 +227,14 @@ SETS["easy-vqa-balanced"] = replace(SETS["easy-vqa"], keep=easy_vqa.balanced, fo
 
 
 # -------------------------------------------------------------------------------------------- files
-def no_number(name):
-    """ValueError: NaN and Infinity are no JSON, although Python reads them."""
-    raise ValueError(f"{name} is no number")
+def as_written(number):
+    """A JSON number with a point -> float; its text where Python would write it otherwise, with an
+    exponent that no answer has (0.00001)."""
+    return number if "e" in str(float(number)) and "e" not in number.lower() else float(number)
 
 
 def read_rows(path):
-    """[(line or row number, object)] of a .jsonl file, or of a .json file that holds one list. In
-    .jsonl a number with a point is its text as it is written: 0.50 stays 0.50.
+    """[(line or row number, object)] of a .jsonl file, or of a .json file that holds one list.
 
     ValueError naming what is not UTF-8 or not JSON, or is no file that can be read to its end;
     FileNotFoundError.
@@ -257,7 +257,7 @@ def read_rows(path):
     # not splitlines(), which also cuts at the line separators that JSON allows inside a text
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         try:
-            found.append((number, json.loads(line, parse_float=str, parse_constant=no_number)))
+            found.append((number, json.loads(line, parse_float=as_written)))
         except (ValueError, RecursionError) as e:
             problem = f"not JSON ({getattr(e, 'msg', e)})" if line.strip() else "empty line"
             raise ValueError(f"{path} line {number}: {problem}") from None

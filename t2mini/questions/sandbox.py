@@ -371,7 +371,11 @@ def _end(child):
         _kill(child)
         _children.discard(child)
     child.stdout.close()
-    _, status, usage = os.wait4(child.pid, 0)
+    try:
+        _, status, usage = os.wait4(child.pid, 0)
+    except ChildProcessError:                               # who started us ignores SIGCHLD
+        child.wait()
+        return 0.0
     child.returncode = os.waitstatus_to_exitcode(status)    # Popen does not look for it again
     return usage.ru_utime + usage.ru_stime
 

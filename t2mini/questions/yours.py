@@ -85,7 +85,9 @@ def check_spelling(row):
 
 
 def is_text(value):
-    """A text or a number that is not blank."""
+    """A text or a number that is not blank. (Python's JSON has NaN and Infinity.)"""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     return isinstance(value, (str, int, float)) and bool(str(value).strip())
 
 
