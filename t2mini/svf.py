@@ -46,13 +46,14 @@ class Tuned(nn.Module):
     """A linear layer that an expert changes: the protocol that SVF and lora.py's layers keep.
 
     base      the layer that it takes the place of: y = x W^T + bias, W (m, n)
-    folded    W' (m, n), what forward multiplies by; W itself where the layer is the base model's
+    folded    W' (m, n); W itself where the layer is the base model's
     off       dict end of name -> the value that means "base model"
     A subclass says what is special about it:
     trained() what the optimizer moves, dict end of name ("" for z) -> parameter
     expert()  what an expert file holds, dict end of name -> tensor
     fold()    builds `folded` from what is trained; until then a change has no effect
     product(x)               x W'^T with gradients for x and for what is trained, none for W
+    sampled(x)               the same without gradients; if nothing else is said, x folded^T
     stack(bank), by_row(x)   a batch whose rows have different experts: see `per_row`
     Nothing else in t2mini asks which kind a layer is.
     """
@@ -82,7 +83,7 @@ class Tuned(nn.Module):
         return y if self.base.bias is None else y + self.base.bias
 
     def sampled(self, x):
-        """The values of `product`, where nobody asks for gradients."""
+        """x (..., n) -> x W'^T (..., m), where nobody asks for gradients."""
         return linear(x, self.folded)
 
 
