@@ -40,6 +40,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message):
+        """One line on stderr, and exit status 2. An option that nobody knows is named even where
+        another one is missing."""
         if message.startswith("the following arguments are required"):
             for word in self.words:                         # it may be there, misspelt
                 name = word.split("=")[0]
