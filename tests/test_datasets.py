@@ -88,8 +88,9 @@ def data(tmp_path):
 
 # ------------------------------------------------------------------------------------------- splits
 @pytest.mark.parametrize("name, sizes", [
-    ("gsm8k", None), ("mbpp", (2, 4, 2)), ("arc-easy", (8, 6, 6)), ("arc-challenge", (4, 4, 4)),
-    ("arc-easy-letters", (8, 6, 6)), ("math-500", None), ("humaneval", None)])
+    ("gsm8k", None), ("gsm8k-steps", None), ("mbpp", (2, 4, 2)), ("arc-easy", (8, 6, 6)),
+    ("arc-challenge", (4, 4, 4)), ("arc-easy-letters", (8, 6, 6)), ("math-500", None),
+    ("humaneval", None)])
 def test_splits_never_share_a_question(data, name, sizes):
     """Fails if a question is in two splits, one is lost, or the seed does not decide the order."""
     task = tasks.get(name, data[0])
@@ -153,6 +154,8 @@ def test_what_imitation_of_gsm8k_learns_is_the_solution(data):
     by = {e.prompt: e for rows in published.load("gsm8k", str(data[0])).values() for e in rows}
     solutions = [tasks.gold(by[f"test {i}"]) for i in range(3)]
     assert solutions == ["5 + 3 = 8\n#### 8", "#### -5", "It is 1,080.\n#### 1,080"]
+    row = {"question": "q", "answer": "2 + 3 = 5\n5 + 1 = 6\n#### 6"}
+    assert tasks.gold(published.gsm8k_steps(row)) == " 2 + 3 = 5\nStep 2: 5 + 1 = 6\n#### 6"
 
 
 @pytest.mark.parametrize("labels, key, right", [
@@ -742,6 +745,8 @@ def test_forms_are_compared_on_validation_questions(data, tmp_path, monkeypatch)
     found = [(key, run()) for key, run in forms.cells(lab)]
     assert {key["task"] for key, _ in found} == {*forms.FORMS, "arc-easy"}
     names = [key["task"] for key, _ in found[:-4]] + ["arc-easy"] * 2 + ["arc-easy-letters"] * 2
+    [begun] = [i for i, (key, _) in enumerate(found) if "Step 1:" in key["arm"]]
+    assert names[begun] == "gsm8k" and seen[begun][0].opener == "Step 1:"
     as_asked = set()
     for name, (_, row), (task, examples, choose) in zip(names, found, seen, strict=True):
         val = tasks.get(name).examples("val", forms.QUESTIONS, seed=0)
@@ -858,7 +863,8 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     arms = ["base", "svf", "base, choosing", "svf, choosing", "lora, choosing"]
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
     easy[4:4] = [("arc-easy", "base"), ("arc-easy", "base, choosing")]
-    written = [(task, "base") for name in ("math", "code") for task in larger.SETS[name]]
+    written = [(task, "base")
+               for task in ("gsm8k-steps", "gsm8k", "math-500", "mbpp", "humaneval")]
     assert ([(task, arm) for task, arm, _ in found]
             == [*written, *easy, *hard, ("published", "prompt")])
 
@@ -879,13 +885,13 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     differ = {"svf, second run": dict(seed=4, lr=4e-3),
               "svf, next-token": dict(seed=0, lr=4e-3, objective="next-token"),
               "lora, next-token": dict(seed=0, lr=3e-5, objective="next-token", method="lora")}
-    assert arms["gsm8k"] == {"base", "svf", "lora", *differ}
+    assert arms["gsm8k-steps"] == {"base", "svf", "lora", *differ} and arms["gsm8k"] == {"base"}
     for arm, changes in differ.items():
         made.clear()
         row = next(run for key, run in larger.cells(lab) if (key["task"], key["arm"])
-                   == ("gsm8k", arm))()
+                   == ("gsm8k-steps", arm))()
         [(task, seed, settings)] = made
-        assert task == "gsm8k" and row["lr"] == changes["lr"]
+        assert task == "gsm8k-steps" and row["lr"] == changes["lr"]
         assert TrainConfig(task=task, seed=seed, **settings) == replace(
             TrainConfig(**there["math"]["config"]), **changes)
     for _, task in larger.SETS.values():
@@ -921,7 +927,7 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
         return f"{method} by {settings['objective']} of {task}", lora
 
     def score(task, n, z, meta=None, choose=False, max_tokens=0):
-        assert max_tokens == (400 if task == "gsm8k" else 0)
+        assert max_tokens == (400 if "gsm8k" in task else 0)
         return {"said": (task, n, z, meta, choose)}
 
     lab = SimpleNamespace(
@@ -958,9 +964,11 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
     for choose in (False, True):
         assert (said.pop(("arc-easy", "base, choosing" if choose else "base", 0))
                 == ("arc-easy", n, {}, None, choose))
+    assert said.pop(("gsm8k", "base", 0)) == ("gsm8k", n, {}, None, False)
     for arm, first in ("prompt", None), ("classifier", "dispatcher"):
         assert (said.pop(("published", arm, 0))
-                == ("confusion", [t for pair in larger.SETS.values() for t in pair], first, 200))
+                == ("confusion", ["gsm8k", "math-500", "mbpp", "humaneval", "arc-easy-letters",
+                                  "arc-challenge-letters"], first, 200))
     assert not said
     assert all(bool(row.get("note")) == (arm == "prompt") for (_, arm, _), row in found.items())
 

@@ -20,7 +20,8 @@ FORMS = {
         "told: a few sentences":
             "{}\nSolve it in a few short sentences. The last one says the answer.",
         "told: in a box":
-            "Solve this problem step by step, then put the final number in \\boxed{{}}.\n{}"},
+            "Solve this problem step by step, then put the final number in \\boxed{{}}.\n{}",
+        "begun for it: Step 1:": "{}"},
     "mbpp": {
         "as it is asked: a code block": "{}",
         "told: you are an expert": "You are an expert Python programmer. {}",
@@ -32,6 +33,7 @@ FORMS = {
     "humaneval": {
         "as it is asked: a code block": "{}",
         "told: no explanations": "{}\nWrite no explanations and no example of its use."}}
+BEGUN = {"begun for it: Step 1:": "gsm8k-steps"}        # forms that are sets of their own
 OPTIONS = {"arc-easy": "in quotation marks", "arc-easy-letters": "with letters"}
 QUESTIONS = 128         # of the validation split, or all that there are
 LONGEST = 320           # tokens of an answer that is worked out
@@ -41,7 +43,8 @@ def cells(lab):
     """Every form of every set, asked of the base model. See experiments.py for what a cell is."""
     for task, ways in FORMS.items():
         for arm, form in ways.items():
-            yield {"seed": 0, "task": task, "arm": arm}, partial(asked, lab, task, form)
+            yield ({"seed": 0, "task": task, "arm": arm},
+                   partial(asked, lab, BEGUN.get(arm, task), form))
     for task, how in OPTIONS.items():
         for arm, choose in ((f"written, {how}", False), (f"chosen, {how}", True)):
             yield ({"seed": 0, "task": "arc-easy", "arm": arm},
@@ -51,7 +54,7 @@ def cells(lab):
 def asked(lab, name, form, choose=False):
     """Validation questions in one form. -> row, with the share of answers that were cut off."""
     task = tasks.get(name)
-    if not task.opener:
+    if name not in OPTIONS:
         task = replace(task, max_tokens=LONGEST)
     shown = [replace(e, prompt=form.format(e.prompt)) for e in lab.examples(name, QUESTIONS, "val")]
     counts = Counter()

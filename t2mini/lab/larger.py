@@ -20,11 +20,13 @@ from .routing import confusion, note_of
 from .runs import SEEDS, WHOLE, cell
 
 # expert -> the set that it is trained on, and the unseen one beside it
-SETS = {"math": ("gsm8k", "math-500"), "code": ("mbpp", "humaneval"),
+SETS = {"math": ("gsm8k-steps", "math-500"), "code": ("mbpp", "humaneval"),
         "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
-OTHER_FORM = {"arc-easy-letters": "arc-easy"}           # with options in quotation marks
+# the same questions: with options in quotation marks; without the first words of an answer
+OTHER_FORM = {"arc-easy-letters": "arc-easy", "gsm8k-steps": "gsm8k"}
+BARE = {"gsm8k-steps": "gsm8k"}                         # a first pass sees no answer
 # tokens of an answer; under the task's own limit half of this base's answers are cut off
-LONGEST = {"gsm8k": 400}
+LONGEST = {"gsm8k": 400, "gsm8k-steps": 400}
 # of 1e-3, 2e-4 and 3e-5 the rate that ARC-Easy's validation chose; other sets have seen none
 LORA = dict(method="lora", lr=3e-5)
 IMITATION = dict(objective="next-token")
@@ -41,10 +43,9 @@ def cells(lab):
     if there.keys() >= {*adapt.MIXED, "dispatcher"}:
         for _, task in SETS.values():
             yield from together(lab, task)
-    names = [task for sets in SETS.values() for task in sets]
     for arm in FIRST_PASSES:
         if arm == "prompt" or "dispatcher" in there:
-            run = partial(routed, lab, names, arm)
+            run = partial(routed, lab, arm)
             yield cell(run, note_of(arm), task="published", arm=arm)
 
 
@@ -69,23 +70,24 @@ def alone(lab, task, name, meta):
     """
     choose = bool(meta) and meta["config"]["objective"] == "options"
     ask = partial(lab.score, task, WHOLE, max_tokens=LONGEST.get(task, 0))
-    for chosen in (False, True) if choose else (False,):
-        how = ", choosing" if chosen else ""
+    ways = {"": False, ", choosing": True} if choose else {"": False}
+    for how, chosen in ways.items():
         yield cell(partial(ask, {}, choose=chosen), task=task, arm=f"base{how}")
         if meta:
             run = partial(with_expert, lab, ask, name, meta, chosen)
             yield cell(run, task=task, arm=f"svf{how}")
     if task in OTHER_FORM:
         other = OTHER_FORM[task]
-        for how, chosen in ("", False), (", choosing", True):
-            run = partial(lab.score, other, WHOLE, {}, choose=chosen)
+        for how, chosen in ways.items():
+            run = partial(lab.score, other, WHOLE, {}, choose=chosen,
+                          max_tokens=LONGEST.get(other, 0))
             yield cell(run, task=other, arm=f"base{how}")
     if meta:
         how, own = ", choosing" if choose else "", {"lr": meta["config"]["lr"]}
         others = {f"lora{how}": LORA}
         if not choose:
             others["svf, second run"] = own | {"seed": meta["config"]["seed"] + 1}
-        if meta["task"] == "gsm8k":                         # the set with published solutions
+        if meta["task"] == "gsm8k-steps":                   # the set with published solutions
             others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
         for arm, changes in others.items():
             yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)
@@ -134,8 +136,9 @@ def shown(example):
     return tasks.gold(example)
 
 
-def routed(lab, names, arm):
+def routed(lab, arm):
     """-> row; the prompt asks the base model, the classifier its dispatcher."""
+    names = [BARE.get(task, task) for sets in SETS.values() for task in sets]
     first = None
     if arm == "classifier":
         first = experts.load(["dispatcher"], lab.model)["dispatcher"]

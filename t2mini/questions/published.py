@@ -79,6 +79,18 @@ def gsm8k(row):
     return Example(row["question"], gold, "number", key=row["question"], solution=solution)
 
 
+STEPS_OPENER = "Step 1:"
+
+
+def gsm8k_steps(row):
+    """The same question; the answer goes on from STEPS_OPENER, and so does the solution, of which
+    every line is a step but for the last, #### and the number."""
+    told = gsm8k(row)
+    *steps, end = told.solution.split("\n")
+    numbered = [f"Step {i}: {line}" for i, line in enumerate(steps, 1)]
+    return replace(told, solution="\n".join([*numbered, end]).removeprefix(STEPS_OPENER))
+
+
 def arc(row):
     """The answer is the option's text; labels (some rows have 1 to 4 for A to D, some 3 or 5
     options) only name the gold.
@@ -223,6 +235,8 @@ SETS = {
 }
 for _name in ("arc-easy", "arc-challenge"):
     SETS[f"{_name}-letters"] = replace(SETS[_name], make=arc_letters, max_tokens=4, form_of=_name)
+SETS["gsm8k-steps"] = replace(SETS["gsm8k"], make=gsm8k_steps, max_tokens=320,
+                              opener=STEPS_OPENER, form_of="gsm8k")
 SETS["easy-vqa-balanced"] = replace(SETS["easy-vqa"], keep=easy_vqa.balanced, form_of="easy-vqa")
 
 
