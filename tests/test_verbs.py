@@ -509,6 +509,18 @@ def test_an_unknown_expert_is_met_with_those_that_are_there(trained, call, home)
     assert status == 1 and "did you mean moods?" in err and "mine" in err
 
 
+def test_how_an_answer_came_about_is_told_of_every_strategy():
+    """Fails if a strategy that is added (CONTRIBUTING) ends in a KeyError, or one without a first
+    pass is said to have one.
+    """
+    for strategy in (*adapt.STRATEGIES, "one of yours"):
+        first = strategy not in ("cem", "none")
+        told = verbs.how(strategy, None)
+        assert (told == f"the expert that the first pass chose ({strategy})") == first
+        assert ("without a first pass" in told) == (not first)
+        assert verbs.how(strategy, "math") == "the math expert, without a first pass"
+
+
 @pytest.mark.parametrize("why", ["there is no file", "it is of another base"])
 def test_a_route_without_an_expert_gets_the_base_model_and_says_so(
         trained, call, home, monkeypatch, why):     # noqa: F811

@@ -248,9 +248,10 @@ def who_answers(args):
 
 def how(strategy, expert):
     """What was done with a question, in words."""
-    if expert is None and strategy in ("classifier", "prompt"):
+    alone = {"cem": "mixture", "none": "none"}              # the strategies without a first pass
+    if expert is None and strategy not in alone:
         return f"the expert that the first pass chose ({strategy})"
-    who = expert or {"cem": "mixture", "none": "none"}[strategy]
+    who = expert or alone[strategy]
     called = {"none": "the base model", "mixture": "the mixture"}
     return f"{called.get(who, f'the {who} expert')}, without a first pass"
 
