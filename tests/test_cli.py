@@ -165,6 +165,9 @@ def test_an_expert_of_another_model_is_in_nobodys_way(call, trained, home, monke
                                 "--max-tokens=2", "--allow-other-base")
         assert status == 0 and ("instead of the shipped: math" in err) == bool(line), err
         assert "shipped" not in call("ask", "hello?", "--expert=none", "--max-tokens=2")[2]
+        for way in ("--alpha=1,0,0", "--strategy=none"):
+            err = call("eval", f"--task={home}/mine.jsonl", "--n=1", way, "--allow-other-base")[2]
+            assert ("instead of the shipped: math" in err) == bool(line and "alpha" in way), err
     mine.unlink()
     mine.mkdir()
     (home / "out" / "x.safetensors").mkdir()
@@ -271,6 +274,11 @@ def test_a_mixture_of_another_method_can_be_loaded(call, home, method):
     status, _, err = call("eval", f"--task={home}/mine.jsonl", "--n=2",
                           f"--expert={home}/out/mixture.safetensors")
     assert status == 0, err
+    if method == "lora":                                    # several are told of before they load
+        for name in ("math", "code", "reasoning"):
+            (home / "out" / f"{name}.safetensors").write_bytes(made.read_bytes())
+        status, _, err = call("eval", f"--task={home}/mine.jsonl", "--n=2", "--strategy=cem")
+        assert status == 1 and "cannot be mixed here" in err
 
 
 def test_json_has_no_infinity(call, trained, home, monkeypatch):
@@ -317,7 +325,7 @@ def test_show_draws_a_picture(call, trained, home):
 
 def test_every_verb_has_help():
     """Fails if a verb's --help breaks, for instance through a percent sign in a help text."""
-    for verb in ("download", "ask", "train", "eval", "adapt", "show", "demo", "doctor"):
+    for verb in verbs.VERBS:
         with pytest.raises(SystemExit) as e:
             cli.main([verb, "--help"])
         assert e.value.code == 0
@@ -357,6 +365,8 @@ BAD = [
     (["--seed=1", "ask", "hi"], "--seed stands behind the verb"),
     (["ask", "hi", "--strategy=cem"], "run `python -m t2mini adapt"),
     (["ask", ""], "question is empty"),
+    (["ask", "hi", "-"], "stands alone"),
+    (["ask", "hi", "--expert=~no-such-one/e.safetensors"], "no such user"),
     (["show", "nobody"], "no expert"),
     (["download", "smolm2-135m-instruct"], "smollm2-135m-instruct"),
 ]

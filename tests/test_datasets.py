@@ -254,6 +254,10 @@ WAYS = [  # way, tests, setup, a right program, wrong ones
     ("cases", ["assert f(n) == 3"], "n = Node(3)", NODE + "def f(n): return n.v",
      [NODE + "def f(n): return 4", "def f(n): return 3"]),
     ("replay", ["assert f(4) == len('four')"], "", "def f(x): return 4", ["def f(x): return 5"]),
+    ("replay", ["assert math.isclose(f(4), 2.0)"], "import math", "def f(x): return x ** 0.5",
+     ["def f(x): return 3.0", "def f(x): return K"]),
+    ("replay", ["assert abs(f(1) - 4) < 1e-6"], "K = 3", "def f(x): return x + K",
+     ["def f(x): return x"]),
     ("replay", ["assert abs(f(4) - 0.1) < 1e-6"], "", "def f(x): return 0.1 + 1e-9",
      ["def f(x): return 0.2", "def f(x): return 'x'"])]
 
@@ -488,6 +492,9 @@ def test_the_verb_says_what_is_there(data, capsys, monkeypatch):
     monkeypatch.setenv(published.FOLDER, "")
     (data[0] / "gsm8k/test.jsonl").unlink()
     data[1]("mbpp/mbpp.jsonl", ["{"])
+    real = published.read_rows
+    monkeypatch.setattr(published, "read_rows", lambda path: real(path)
+                        if "math500" not in str(path) else open(f"{path}/below a file"))
     file = published.SETS["humaneval"].files[0]
     right = published.content_hash(published.read_rows(data[0] / file.path),
                                    published.SETS["humaneval"].fields)
@@ -500,6 +507,7 @@ def test_the_verb_says_what_is_there(data, capsys, monkeypatch):
     assert states["gsm8k/test.jsonl"] == "missing"
     assert states["gsm8k/train.jsonl"] == "other content, 60 rows"
     assert states["mbpp/mbpp.jsonl"].startswith("unreadable: line 1: not JSON")
+    assert states[published.SETS["math-500"].files[0].path].startswith("unreadable: [Errno")
     assert states["humaneval/HumanEval.jsonl"] == "present"
     assert "tests as calls 31, replay 1, cases 1" in out
     assert cli.main(["datasets", "--data=nowhere"]) == 1

@@ -250,6 +250,11 @@ def test_sentencepiece_vocabulary_of_a_gguf_file(tmp_path):
     t = tokenizer.from_folder(tmp_path, [2])
     assert [t.encode(s, start=True) for s in strings] == golden["sentencepiece"]
     assert t.bos == 1 and t.stop_ids == {2}
+    bare = {k: v for k, v in meta.items() if "bos" not in k and "unknown" not in k}
+    assert tokenizer_files(bare) == tokenizer_files(meta)   # as from_gguf takes what is not said
+    steps = [tokenizer_files(meta | {"tokenizer.ggml.add_space_prefix": said})["tokenizer.json"]
+             ["decoder"]["decoders"][-1]["type"] for said in (True, False)]
+    assert steps == ["Strip", "Fuse"]                       # a blank that was never put in front
 
 
 @pytest.mark.parametrize("mask, file, folder",

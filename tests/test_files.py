@@ -81,6 +81,9 @@ def test_devices_are_written_not_replaced():
     with files.replacing("/dev/null") as f:
         f.write(b"x")
     assert os.stat("/dev/null").st_rdev == before
+    if os.path.exists("/dev/full"):
+        with pytest.raises(OSError, match="No space"), files.replacing("/dev/full") as f:
+            f.write(b"x")
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "all.txt"])

@@ -961,12 +961,14 @@ def test_experiments_without_scores_have_a_table(name, holds):
     ("timing", lambda r: r["seed"] == 0 and r["task"] == "math-unseen"),
     ("finetune", lambda r: r["arm"].endswith("learning rates")),
     ("transfer", lambda r: r["arm"] == "shuffled z")])
-def test_a_part_of_an_experiment_has_a_table_and_a_picture(name, part, tmp_path):
+def test_a_part_of_an_experiment_has_a_table_and_a_picture(name, part, tmp_path, capsys):
     """Fails if rows that were measured cannot be shown before the others are there."""
     done = reproduce.read(reproduce.RESULTS / f"{name}.json")
     done["rows"] = [r for r in done["rows"] if part(r)]
     assert done["rows"]
     reproduce.draw(done, tmp_path / f"{name}.png")
+    scores = name != "finetune"                             # whose part holds validation alone
+    assert (" | " in capsys.readouterr().out) == (tmp_path / f"{name}.png").exists() == scores
 
 
 def test_experts_of_another_tower_are_others(tiny, tmp_path):
@@ -992,7 +994,7 @@ def test_the_signal_is_of_one_process(monkeypatch):
 def test_numbers_that_json_lacks_are_null(tmp_path):
     """Fails if other readers of JSON cannot read a file whose search found nothing right."""
     text = reproduce.pretty({"name": "a", "rows": [{"best": (0.0, -math.inf)}, {"best": [1.0]}]})
-    rows = json.loads(text, parse_constant=None)["rows"]
+    rows = json.loads(text, parse_constant=pytest.fail)["rows"]
     assert rows == [{"best": [0.0, None]}, {"best": [1.0]}]
 
 

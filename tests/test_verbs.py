@@ -62,7 +62,7 @@ def test_every_path_option_knows_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     known = 0
     for verb, action in every_option():
-        words = {"PATH", "DIR"} & {*str(action.metavar).split("|")}
+        words = {"PATH", "DIR", "FILE"} & {*str(action.metavar).split("|")}
         if words or action.dest in ("weights", "data", "out", "task", "expert",
                                     "samples_file", "picture"):
             assert action.type("~/x") == f"{tmp_path}/x", f"{verb} {action.dest}"
@@ -98,6 +98,8 @@ LOST = {
                                 "--out={h}/tower.safetensors"),
     "see on weights": ("see", "--data={v}", "--out={w}/model.safetensors"),
     "see on an expert": ("see", "--data={v}", "--out={e}"),
+    "adapt on its dispatcher": ("adapt", "--task={t}", "--by=first-pass",
+                                "--out={h}/out/dispatcher.safetensors"),
     "see into the data": ("see", "--data={v}", "--out={v}/tower.safetensors"),
     "reproduce on a photo": ("reproduce", "tiny", "--allow-code", "--out={p}"),
     "reproduce on somebody's rows": ("reproduce", "unseen", "--allow-code", "--out={p}"),
@@ -118,7 +120,7 @@ def test_no_output_replaces_what_is_there(call, home, tiny_folder, monkeypatch, 
     (home / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n photo")
     (home / "d.safetensors").mkdir()
     (home / "out").mkdir()
-    for expert in ("math", "mine"):
+    for expert in ("math", "mine", "dispatcher"):
         experts.save_expert(home / "out" / f"{expert}.safetensors",
                             {"model.layers.0.mlp.up_proj": torch.ones(2)}, {"base_sha256": "0"})
     files.save_tensors(home / "tower.safetensors", {"a": torch.ones(2)},
@@ -206,7 +208,7 @@ def test_no_option_takes_any_number():
         if verb == "train" and action.dest != "threads" or action.dest == "port":
             continue
         number = isinstance(action.default, (int, float)) and not isinstance(action.default, bool)
-        if number or action.dest in ("threads", "max_tokens"):
+        if number or action.dest in ("threads", "max_tokens", "iterations", "population"):
             for text in ("-10000000000", "10000000000000", "nan", "inf", "-inf", "x", "1e999"):
                 with pytest.raises(argparse.ArgumentTypeError, match="must be"):
                     action.type(text)
@@ -507,6 +509,15 @@ def test_an_unknown_expert_is_met_with_those_that_are_there(trained, call, home)
     shutil.copy(home / "out" / "mine.safetensors", home / "out" / "moods.safetensors")
     status, out, err = call("ask", "--expert=mood", "x")
     assert status == 1 and "did you mean moods?" in err and "mine" in err
+
+
+def test_a_question_may_be_a_dash(monkeypatch):
+    """Fails if a line "-" of standard input is taken for the command line's."""
+    monkeypatch.setattr(verbs, "opened_input", lambda: io.StringIO("What is 2+2?\n-\n"))
+    monkeypatch.setattr(verbs, "open_model", lambda *args, **options: pytest.fail("asked: both"))
+    args = options.build_parser()[0].parse_args(["ask", "-"])
+    with pytest.raises(pytest.fail.Exception, match="asked: both"):
+        verbs.ask(args)
 
 
 def test_how_an_answer_came_about_is_told_of_every_strategy():

@@ -854,12 +854,12 @@ def test_files_beside_the_model_do_not_count(folder):
     assert load32(folder)[0].base_sha256 == model.base_sha256      # the dot still does not count
 
 
-def split_in_two(folder):
-    """The golden file as two parts. -> their paths."""
+def split_in_two(folder, number=lambda i: (2, struct.pack("<H", i))):
+    """The golden file as two parts, the number of each stored as said. -> their paths."""
     paths = [folder / f"tiny.f32-0000{i}-of-00002.gguf" for i in (1, 2)]
     for i, path in enumerate(paths):
         path.write_bytes(gguf_with(
-            ("split.no", 2, struct.pack("<H", i)), ("split.count", 2, struct.pack("<H", 2)),
+            ("split.no", *number(i)), ("split.count", 2, struct.pack("<H", 2)),
             ("split.tensors.count", 5, struct.pack("<i", len(read_gguf(GOLDEN / "llama.gguf")[1]))),
             tensors=slice(0, 5) if i == 0 else slice(5, None)))
     return paths
@@ -897,6 +897,10 @@ def test_a_split_gguf_without_its_parts_says_so(tmp_path):
     with pytest.raises(FileNotFoundError,
                        match="part 1 of 2 .*tiny.f32-00002-of-00002.gguf is not beside it"):
         load32(one)
+    (tmp_path / "b").mkdir()
+    worded = split_in_two(tmp_path / "b", lambda i: (8, struct.pack("<Q", 1) + b"%d" % i))
+    with pytest.raises(ValueError, match=r"split.no is '0', no number \(damaged file\)"):
+        load32(worded[0])
 
 
 @pytest.mark.parametrize("stored", ["Some.Q4_1", "some-q4_k_m", "some.f16", "Some-BF16",

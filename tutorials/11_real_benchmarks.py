@@ -80,7 +80,7 @@ def table(names):
 
 
 chapter.section("seen")
-table(("gsm8k", "mbpp", "arc-easy-letters"))
+table(("gsm8k", "gsm8k-steps", "mbpp", "arc-easy-letters"))
 print("against the base model's better form, options in quotation marks, "
       f"{share('arc-easy', 'base')}: "
       f"{gain('arc-easy-letters', 'svf, choosing', ('arc-easy', 'base'))}")
@@ -113,7 +113,8 @@ table(("math-500", "humaneval", "arc-challenge-letters"))
 
 # %% where the first pass sends 200 test questions of each set
 chapter.section("routes")
-SKILL = {task: skill for skill, sets in larger.SETS.items() for task in sets}
+SKILL = {larger.BARE.get(task, task): skill
+         for skill, sets in larger.SETS.items() for task in sets}
 print(f"{'first pass by':<15}{'questions':<24}{'n':>5}  sent to")
 for row in rows:
     for name, said in row.get("confusion", {}).items():

@@ -71,13 +71,16 @@ def check_experts(args, needed):
         except FileNotFoundError:
             load.open_checkpoint(args.weights)      # weights that are none are told of first
             raise
-    if args.verb == "adapt" and (methods["lora"] > 1 or len(methods) > 1):
+    mixes = args.verb == "adapt" or len(needed) > 1
+    if mixes and (methods["lora"] > 1 or len(methods) > 1):
         raise ValueError(UNMIXABLE)
 
 
 def named(args):
-    """The experts that the options name: names, paths or "none"."""
+    """The experts that the options name or ask for: names, paths or "none"."""
     given = [getattr(args, "expert", None), *(getattr(args, "experts", None) or "").split(",")]
+    if getattr(args, "by", None) == "first-pass":           # which the dispatcher makes
+        given.append("dispatcher")
     return [name for name in given if name]
 
 
@@ -117,7 +120,8 @@ def shelf(args, model):
     """The experts of the model, in layers as --modules and --layers say; and a line that tells
     which of yours stand for shipped ones."""
     used = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name)
-    if used and named(args) != ["none"] and ranks.rank() == 0:
+    mixes = getattr(args, "strategy", None) not in (None, "none") or getattr(args, "alpha", None)
+    if used and (mixes or named(args) != ["none"]) and ranks.rank() == 0:
         print(one_line(f"from {experts.OUT}, instead of the shipped: {', '.join(used)}"),
               file=sys.stderr)
     return experts.Shelf(model, args.allow_other_base, args.modules, args.layers)
@@ -181,10 +185,10 @@ def ask(args):
               file=sys.stderr)
     if asked == ["-"]:
         asked = questions(opened_input())
+    elif "-" in asked:
+        raise ValueError("- reads the questions from standard input, and stands alone")
     if not asked or not all(q.strip() for q in asked):      # before the model is loaded
         raise ValueError("the question is empty")
-    if "-" in asked:
-        raise ValueError("- reads the questions from standard input, and stands alone")
     strategy, expert, image = who_answers(args)
     if args.tower and image is None:
         raise ValueError("--tower is about images: add --image=FILE")
@@ -408,7 +412,7 @@ def adapt_(args):
 def demo_(args):
     """Twelve questions with the shipped experts, beside the base model."""
     agree(args.allow_code)
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_model(args, needed=["dispatcher"])
     return demo.run(model, tokenizer, shelf(args, model))
 
 

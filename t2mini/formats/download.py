@@ -75,12 +75,12 @@ def place(name, folder="weights"):
     return ROOT / folder / (Path(MODELS[name].member).name or name)
 
 
-def find_weights(name=DEFAULT, folder="weights"):
+def find_weights(name=DEFAULT):
     """Path of the file or folder of a model of MODELS.
 
     FileNotFoundError with the command that fetches it, where it is not there.
     """
-    path = place(name, folder)
+    path = place(name)
     if not (path if MODELS[name].member else path / "config.json").exists():
         command = "python -m t2mini download" + f" {name}" * (name != DEFAULT)
         raise FileNotFoundError(f"no weights at {path}; run `{command}` (or give --weights=PATH)")

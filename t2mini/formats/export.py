@@ -189,9 +189,10 @@ def tokenizer_files(meta):
     sentence = meta["tokenizer.ggml.model"] == "llama"
     pre = tokenizer.GGUF_PRE.get(meta.get("tokenizer.ggml.pre"))
     words = meta["tokenizer.ggml.tokens"]
+    usual = {"bos": 1, "unknown": 0} if sentence else {}    # as tokenizer.from_gguf takes them
 
     def name(kind):
-        at = meta.get(f"tokenizer.ggml.{kind}_token_id")
+        at = meta.get(f"tokenizer.ggml.{kind}_token_id", usual.get(kind))
         return None if at is None else words[at]
 
     unk = name("unknown") if sentence else None
@@ -251,10 +252,10 @@ def sentence_steps(meta):
         return {"type": "Replace", "pattern": {"String": a}, "content": b}
 
     steps = [replace(" ", SPACE)]
+    back = [replace(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
     if meta.get("tokenizer.ggml.add_space_prefix", True):
         steps = [{"type": "Prepend", "prepend": SPACE}, *steps]
-    back = [replace(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+        back.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {"normalizer": {"type": "Sequence", "normalizers": steps}, "pre_tokenizer": None,
             "decoder": {"type": "Sequence", "decoders": back}}
 

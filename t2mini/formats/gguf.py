@@ -136,7 +136,10 @@ def read_parts(path):
     count = meta.get("split.count", 0)
     if type(count) is not int or count < 2:
         return [path], meta, tensors
-    here = f"{path}: this is part {meta.get('split.no', 0) + 1} of {count} of a split GGUF file"
+    number = meta.get("split.no", 0)
+    if type(number) is not int:
+        raise ValueError(f"{path}: split.no is {number!r:.40}, no number (damaged file)")
+    here = f"{path}: this is part {number + 1} of {count} of a split GGUF file"
     named = PART.fullmatch(path.name)
     if not named or int(named[3]) != count or not 0 < int(named[2]) <= count:
         raise ValueError(f"{here}; put all parts into one folder under their names "

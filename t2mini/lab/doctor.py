@@ -109,9 +109,13 @@ def weight_files(fact, lack):
     for path in sorted([*root.glob("[!.]*.gguf"), *(p.parent for p in root.glob("*/config.json"))]):
         try:
             files = [path] if path.is_file() else load.weight_files(path)[0]
-        except (ValueError, OSError):
+            sha = disk.file_hash(files)
+        except FileNotFoundError:                           # a download that is not done
             continue
-        sha = disk.file_hash(files)
+        except (ValueError, OSError) as e:
+            lack(f"{path.name}, which can be read ({e})",
+                 shlex.join(["mv", str(path), f"{path}.unread"]))
+            continue
         bases[sha] = path.name
         fact(path.name, f"sha256 {sha[:16]}..., "
              f"{sum(f.stat().st_size for f in files) / 1e6:.0f} MB")

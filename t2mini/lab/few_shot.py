@@ -104,10 +104,7 @@ def by_gradient(model, tokenizer, task, experts, shots, goal="reward", per_matri
 
 def mixed(experts, names, alpha):
     """alpha (K,) or (matrices, K) -> z of the mixture."""
-    alpha = alpha.detach()
-    if alpha.dim() == 1:
-        return svf.mix(experts, alpha.tolist())
-    return svf.mix(experts, dict(zip(names, alpha.tolist())))
+    return adapt.mixture(experts, alpha.detach().numpy(), names)
 
 
 def drawn(model, tokenizer, task, shots, samples, temperature, seed):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from .. import evaluate, tasks
-from .runs import row
+from .runs import cell, row
 
 # what stands around the question as its task asks it
 FORMS = {
@@ -43,12 +43,10 @@ def cells(lab):
     """Every form of every set, asked of the base model. See experiments.py for what a cell is."""
     for task, ways in FORMS.items():
         for arm, form in ways.items():
-            yield ({"seed": 0, "task": task, "arm": arm},
-                   partial(asked, lab, BEGUN.get(arm, task), form))
+            yield cell(partial(asked, lab, BEGUN.get(arm, task), form), task=task, arm=arm)
     for task, how in OPTIONS.items():
         for arm, choose in ((f"written, {how}", False), (f"chosen, {how}", True)):
-            yield ({"seed": 0, "task": "arc-easy", "arm": arm},
-                   partial(asked, lab, task, "{}", choose))
+            yield cell(partial(asked, lab, task, "{}", choose), task="arc-easy", arm=arm)
 
 
 def asked(lab, name, form, choose=False):

@@ -35,6 +35,7 @@ MOST_IMAGE = 40_000             # characters of an image; 64 x 64 pixels have 16
 MOST_PIXELS = 1 << 18           # of it: a blank image of millions fits into as few characters
 ROWS = {"both": ("base", "adapted"), "adapted": ("adapted",)}
 FIRST = ("decide", "show", "skip")
+LISTED = 10                     # likeliest next words
 
 
 class Lab:
@@ -140,7 +141,7 @@ class Lab:
 
         return run
 
-    def lens(self, body, top=10):
+    def lens(self, body):
         """Both rows' likeliest next words. -> run(say), see `ask`; text: the answer so far."""
         question, text = self.question_of(body), text_of(body, "text")
         z = self.z_of(body)
@@ -153,7 +154,7 @@ class Lab:
             with svf.per_row(self.model, [{}, z], [0, 1]) as rows:
                 out = generate(self.model, [prompt, prompt], 1, stops, temperature=0, rows=rows)
             p = out.first_logits.float().softmax(-1)                            # (2, V)
-            likeliest = p.topk(min(top, p.shape[1])).indices.tolist()           # (2, top)
+            likeliest = p.topk(min(LISTED, p.shape[1])).indices.tolist()        # (2, LISTED)
             words = [[self.word(token, p) for token in row] for row in likeliest]
             say("words", {"base": words[0], "adapted": words[1]})
 
@@ -218,7 +219,7 @@ class Lab:
         prompt = self.prompt_of(asked, tasks.DISPATCH_OPENER)
         first = adapt.label_tokens(self.tokenizer)
         stops = self.tokenizer.stops(tasks.DISPATCH_OPENER)
-        with wearing(self.model, self.first_weights), torch.inference_mode():
+        with wearing(self.first_weights), torch.inference_mode():
             out = generate(self.model, [prompt], tasks.DISPATCH_TOKENS, stops, temperature=0)
             [route] = adapt.read_routes(self.tokenizer, out, first)
         ms = 1000 * (time.perf_counter() - started)
@@ -272,13 +273,13 @@ def folded(model, z):
 
 
 @contextmanager
-def wearing(model, weights):
+def wearing(weights):
     """Compute with these weights inside the block; afterwards with those from before."""
     before = {layer: layer.folded for layer in weights}
     try:
         for layer, W in weights.items():
             layer.folded = W
-        yield model
+        yield
     finally:
         for layer, W in before.items():
             layer.folded = W

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from .files import expand
 from .text import meant
 
 
@@ -15,7 +16,7 @@ def find(name, model, mine, shipped):
     does not stand in the way of the shipped one where it was trained on other weights.
     FileNotFoundError where there is none.
     """
-    given = Path(name).expanduser()
+    given = expand(name)
     if given.suffix == ".safetensors":
         if given.is_file():
             return given

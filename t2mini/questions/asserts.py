@@ -74,7 +74,8 @@ def tests_of(check, name, reference, setup=""):
             if not (isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant))]
     pairs = [sides(node, candidate) for node in body]
     if not body or None in pairs:
-        return "replay", replay(check, name, reference)
+        fields = replay(check, name, f"{reference}\n{setup}")
+        return "replay", fields | ({"after": f"\n{setup}\n"} if setup else {})
     expected = [right for _, right in pairs]
     if not setup and all(is_call(left, candidate, literal) for left, _ in pairs):
         inputs = [tuple(ast.literal_eval(arg) for arg in left.args) for left, _ in pairs]

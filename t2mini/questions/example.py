@@ -12,8 +12,6 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-MATCHES = ("number", "exact", "choice", "quoted", "contains", "code", "label", "math", "open")
-
 
 @dataclass(frozen=True)
 class Example:
@@ -22,8 +20,9 @@ class Example:
     prompt   what the user says, verbatim
     answer   the gold answer: a number, a text, the right option's text, or (code) a reference
              solution
-    match    how to judge: one of MATCHES; "open" cannot be judged and is used for routing only; or,
-             from Python, your own function (example, answer text) -> reward
+    match    how to judge: number, exact, choice, quoted, contains, code, label or math; "open"
+             cannot be judged and is used for routing only; or, from Python, your own function
+             (example, answer text) -> reward
     kind     the template or family that made it, for break-downs
     key      what the question is about, without its wording; the split is a hash of this (see
              `split_of`)

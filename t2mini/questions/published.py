@@ -400,7 +400,7 @@ def state_of(folder, file, fields):
         rows = read_rows(path)
         return ("present" if content_hash(rows, fields) == file.sha256
                 else f"other content, {len(rows)} rows"), len(rows)
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         return f"unreadable: {str(e).removeprefix(str(path)).lstrip(': ')}", 0
 
 
