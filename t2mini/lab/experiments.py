@@ -19,6 +19,7 @@ import torch
 from .. import adapt, evaluate, experts, svf, tasks
 from ..questions import math, published
 from ..recipe import TrainConfig
+from . import agreement as agreements
 from . import forms as wordings
 from . import larger
 from . import signal as signals
@@ -448,6 +449,11 @@ def signal(lab):
     yield from signals.cells(lab)
 
 
+def agreement(lab):
+    """How many answers an update needs to know its direction, before training (agreement.py)."""
+    yield from agreements.cells(lab)
+
+
 def forms(lab):
     """Published questions in several forms, of validation splits (forms.py)."""
     yield from wordings.cells(lab)
@@ -500,6 +506,8 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("-", signal, "signal",
                "which settings leave training a signal, on training questions",
                PUBLISHED, programs=False),
+    Experiment("-", agreement, "agreement", "how much of an update's direction is chance",
+               PUBLISHED),
     Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets", PUBLISHED),
     Experiment("Tables 1, 2", real05, "pairs", "the same with --weights=qwen2.5-coder-0.5b",
                PUBLISHED))}

@@ -4,6 +4,7 @@ Pictures and tables of experiments, each from its results file alone.
 Scores are drawn with a 95 % interval over questions and seeds (evaluate.over_seeds), of one seed
 over questions only; small circles are the single seeds.
 """
+import math
 from textwrap import fill
 
 import numpy as np
@@ -12,6 +13,7 @@ from .. import evaluate
 from ..machine import files
 from ..questions import published
 from ..tasks import LABELS
+from .agreement import answers_needed
 from .plots import BLUE, DARK, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
 
 ORDER = (*LABELS, "unreadable")         # of labels, in rows and columns, as tables print them
@@ -40,6 +42,7 @@ MESSAGE = {
     "forms": "Telling the larger model more about how to answer\n"
              "is not seen to help it; on GSM8K two wordings hurt",
     "signal": "Cut answers off at 200 tokens,\nand few questions are left to learn from",
+    "agreement": "TITLE",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
@@ -194,7 +197,8 @@ def other_table(rows):
     if not rows:
         return "no rows yet"
     for key, build in (("seconds_per_question", timing_rows), ("mass", spectrum_rows),
-                       ("alpha", alpha_rows), ("test", curve_rows), ("limits", signal_rows)):
+                       ("alpha", alpha_rows), ("test", curve_rows), ("limits", signal_rows),
+                       ("agreement", agreement_rows)):
         if key in rows[0]:
             head, *lines = build(rows)
             rule = ["---"] * len(head)
@@ -261,6 +265,25 @@ def signal_rows(rows):
                           f"{100 * f['teach']:.0f} [{100 * low:.0f}, {100 * high:.0f}]",
                           f"{100 * f['earn']:.0f}", f"{100 * f['cut']:.0f}"))
     return lines
+
+
+def agreement_rows(rows):
+    """For each task: what updates share, and how many answers make that as large as the chance."""
+    lines = [("task", "updates", "answers of an update", "of these earn, %",
+              "questions that teach, %", "agreement, % [95 %]", "answers needed [95 %]")]
+    for r in rows:
+        answers, (low, high) = r["n"] * r["samples"], r["ci95"]
+        share, *ends = (f"{100 * x:.2f}" for x in (r["agreement"], low, high))
+        needed, fewest, most = (answers_needed(x, answers) for x in (r["agreement"], high, low))
+        lines.append((r["task"], f"{r['updates']}", f"{r['n']} x {r['samples']}",
+                      f"{100 * r['earn']:.0f}", f"{100 * r['teach']:.0f}",
+                      f"{share} [{', '.join(ends)}]",
+                      f"{in_hundreds(needed)} [{in_hundreds(fewest)}, {in_hundreds(most)}]"))
+    return lines
+
+
+def in_hundreds(count):
+    return "no end" if math.isinf(count) else f"{round(count, -2):,.0f}"
 
 
 def difference(seeds, start):
@@ -604,6 +627,30 @@ def signal(done, path):
                   f"(of {first['samples']} answers some earn, some do not)")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, loc="upper left")
+    headline(fig, done)
+    save(fig, path)
+
+
+def agreement(done, path):
+    """Answers until what updates share is as large as the chance; a line for each task, with an
+    arrow where the interval has no end."""
+    plt, rows = pyplot(), done["rows"]
+    fig, ax = plt.subplots(figsize=(7.6, 1.4 + 0.8 * len(rows)), layout="constrained")
+    low, high = 1e2, 1e5
+    for y, r in enumerate(rows):
+        answers = r["n"] * r["samples"]
+        fewest, needed, most = (answers_needed(share, answers)
+                                for share in (r["ci95"][1], r["agreement"], r["ci95"][0]))
+        ax.plot([fewest, min(most, high)], [y, y], color=OF["svf"], lw=2.2)
+        ax.plot(min(most, high), y, ">" if most > high else "|", color=OF["svf"], ms=9, mew=2.2)
+        if needed < high:
+            ax.plot(needed, y, "o", color=OF["svf"], ms=8)
+    ax.set_yticks(range(len(rows)), [f"{in_words(r['task'])}\n{r['n']} x {r['samples']} answers "
+                                     "an update" for r in rows])
+    ax.set(xscale="log", xlim=(low, high * 1.15), ylim=(len(rows) - 0.5, -0.5),
+           xlabel="answers until what updates share is as large as the chance\n"
+                  "(lines: 95 % intervals; an arrow: no end was seen)")
+    ax.grid(alpha=0.3, axis="x")
     headline(fig, done)
     save(fig, path)
 

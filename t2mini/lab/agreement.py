@@ -1,0 +1,87 @@
+"""
+How many answers it takes until an update knows which way z should go, before anything is trained.
+
+Updates from the same z ask other questions and draw other answers. What their gradients share is
+the direction that training follows; the rest is chance, and takes its steps all the same:
+
+    agreement = mean over pairs a != b of (1/N) sum_i g_ai g_bi / v_i       v_i = mean_a g_ai^2
+
+of N numbers z_i, where g_a is the gradient of update a. Each z is divided by the size of its own
+gradient, as Adam does. 0: the updates share nothing; 1: they are all the same. It is the share of
+g^2 that is no chance, so after n (1 - agreement) / agreement answers, n of them in an update, what
+is shared has grown as large as the chance.
+"""
+import math
+from functools import partial
+
+import torch
+
+from .. import recipe, reinforce, svf, tasks
+from ..machine.batches import at_once
+from ..machine.student import student_t
+from . import few_shot
+from .runs import cell
+
+UPDATES = 8
+# task -> what its expert is trained with, or would be
+TASKS = {"gsm8k-steps": dict(prompts=12, samples=6, temperature=0.7, max_tokens=300),
+         "mbpp": dict(prompts=16, samples=6, temperature=0.8, max_tokens=160),
+         "math": dict(prompts=32, samples=8, temperature=0.8, max_tokens=96)}
+
+
+def cells(lab):
+    """Every task. See experiments.py for what a cell is."""
+    for task, settings in TASKS.items():
+        yield cell(partial(measured, lab, task, settings), task=task, arm="before training")
+
+
+def measured(lab, name, settings):
+    """Gradients of UPDATES updates at z = 1. -> row."""
+    config = recipe.settled(recipe.TrainConfig(task=name, must_stop=True, **settings))
+    task, found, earned, flat = tasks.get(name), [], 0.0, 0.0
+    with svf.using(lab.model, {}):
+        for step in range(1, UPDATES + 1):
+            episodes, _ = reinforce.sample(lab.model, lab.tokenizer, task, config, step)
+            timeouts = reinforce.score(lab.tokenizer, config, episodes)
+            whole = reinforce.totals(config, episodes, False, timeouts)
+            reinforce.compare(config, episodes, whole)
+            groups, advantage = reinforce.worth_learning(config, episodes, at_once(lab.model))
+            dz = few_shot.gradient(lab.model, groups, advantage, config.temperature)[1]
+            found.append(torch.cat([dz[name].flatten().cpu() for name in sorted(dz)]))
+            earned += float(whole["reward"]) / len(episodes) / UPDATES
+            flat += float(whole["flat"]) / config.prompts / UPDATES
+            told = f"{name}: update {step} of {UPDATES}"
+            if step > 2:
+                told += ", agreement {:.4f} [{:.4f}, {:.4f}]".format(*with_interval(found))
+            print(told, flush=True)
+    share, low, high = with_interval(found)
+    return {"split": "train", "n": config.prompts, "samples": config.samples, "updates": UPDATES,
+            "earn": round(earned, 4), "teach": round(1 - flat, 4),
+            "agreement": round(share, 5), "ci95": [round(low, 5), round(high, 5)]}
+
+
+def agreement(gradients):
+    """(updates, N) -> the share that all updates have in common; see above."""
+    size = gradients.square().mean(0).sqrt().clamp(min=1e-30)       # a z that no update moves is 0
+    scaled = gradients / size
+    products = scaled @ scaled.T / gradients.shape[1]               # (updates, updates)
+    count = len(gradients)
+    return float(products.sum() - products.trace()) / (count * (count - 1))
+
+
+def with_interval(gradients):
+    """List of (N,) -> (agreement, its 95 % interval): a jackknife, which leaves out one update
+    after the other."""
+    gradients = torch.stack(gradients)
+    count, share = len(gradients), agreement(gradients)
+    without = torch.tensor([agreement(torch.cat([gradients[:i], gradients[i + 1:]]))
+                            for i in range(count)])
+    variance = (count - 1) / count * float((without - without.mean()).square().sum())
+    half = student_t(count - 1) * math.sqrt(variance)
+    return share, share - half, share + half
+
+
+def answers_needed(share, answers):
+    """Answers until what updates of so many `answers` share is as large as the chance; infinite
+    where nothing was seen to be shared."""
+    return answers * (1 - share) / share if share > 0 else math.inf
