@@ -41,7 +41,6 @@ def test_a_row_is_of_the_gradients_of_updates(loaded, monkeypatch):
     svf.attach(model)
     try:
         steps = []
-        monkeypatch.setattr(agreement, "UPDATES", 3)
         monkeypatch.setattr(agreement, "TASKS", {"math": dict(
             prompts=3, samples=4, temperature=0.9, max_tokens=5)})
         monkeypatch.setattr(tasks.Task, "examples",
@@ -56,7 +55,7 @@ def test_a_row_is_of_the_gradients_of_updates(loaded, monkeypatch):
         score = reinforce.score                                 # a random model never stops
         monkeypatch.setattr(reinforce, "score", lambda tokenizer, cfg, episodes: score(
             tokenizer, replace(cfg, must_stop=False), episodes))
-        lab = SimpleNamespace(model=model, tokenizer=tokenizer)
+        lab = SimpleNamespace(model=model, tokenizer=tokenizer, quick=True)
         [(key, run)] = agreement.cells(lab)
         row = run()
         assert key == {"seed": 0, "task": "math", "arm": "before training"}

@@ -989,6 +989,8 @@ def test_the_signal_is_of_one_process(monkeypatch):
     monkeypatch.setattr(ranks, "world", lambda: 2)
     with pytest.raises(ValueError, match="without torchrun"):
         next(run for _, run in experiments.signal(SimpleNamespace()))()
+    with pytest.raises(ValueError, match="without torchrun"):
+        next(run for _, run in experiments.agreement(SimpleNamespace()))()
 
 
 def test_numbers_that_json_lacks_are_null(tmp_path):

@@ -8,9 +8,10 @@ import sys
 import time
 
 import chapter
+import torch
 
 from t2mini import adapt, evaluate, experts, svf, tasks
-from t2mini.lab import arms, figures, larger, plots, reproduce
+from t2mini.lab import agreement, arms, figures, larger, plots, reproduce
 
 
 def check_1(reader):
@@ -175,6 +176,20 @@ chapter.section("by-hand")
 for p in (0.02, 0.16, 0.5, 0.98):
     print(f"chance {p:.2f} to be right: "
           f"6 answers teach with chance {1 - p ** 6 - (1 - p) ** 6:.2f}")
+
+# %% by hand: what two updates have in common, of two numbers z
+chapter.section("by-hand-two")
+first, second = [3.0, 1.0], [1.0, -1.0]
+shared = agreement.agreement(torch.tensor([first, second]))
+print(f"gradients {first} and {second}: in common {100 * shared:.0f} %")
+
+# %% how much of an update's direction is chance
+chapter.section("agreement")
+found = json.loads((reproduce.RESULTS / "agreement.json").read_text())["rows"]
+print(f"{'questions':<12} {'an update':>9} {'earn':>6} {'teach':>6}   in common, % [95 %]   "
+      "answers needed")
+for task, _, answers, earn, teach, share, needed in figures.agreement_rows(found)[1:]:
+    print(f"{task:<12} {answers:>9} {earn:>4} % {teach:>4} %   {share:<21}  {needed}")
 
 # %% the same here, on 32 questions
 chapter.section("live")

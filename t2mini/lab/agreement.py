@@ -17,12 +17,13 @@ from functools import partial
 import torch
 
 from .. import recipe, reinforce, svf, tasks
+from ..machine import ranks
 from ..machine.batches import at_once
 from ..machine.student import student_t
 from . import few_shot
 from .runs import cell
 
-UPDATES = 8
+UPDATES, FEWEST = 8, 3                  # FEWEST: of a quick run
 # task -> what its expert is trained with, or would be
 TASKS = {"gsm8k-steps": dict(prompts=12, samples=6, temperature=0.7, max_tokens=300),
          "mbpp": dict(prompts=16, samples=6, temperature=0.8, max_tokens=160),
@@ -36,11 +37,15 @@ def cells(lab):
 
 
 def measured(lab, name, settings):
-    """Gradients of UPDATES updates at z = 1. -> row."""
+    """Gradients of several updates at z = 1. -> row.
+    ValueError on several ranks, of which each would have those of its own questions."""
+    if ranks.world() > 1:
+        raise ValueError("reproduce agreement is measured on one process: run it without torchrun")
     config = recipe.settled(recipe.TrainConfig(task=name, must_stop=True, **settings))
     task, found, earned, flat = tasks.get(name), [], 0.0, 0.0
+    updates = FEWEST if lab.quick else UPDATES
     with svf.using(lab.model, {}):
-        for step in range(1, UPDATES + 1):
+        for step in range(1, updates + 1):
             episodes, _ = reinforce.sample(lab.model, lab.tokenizer, task, config, step)
             timeouts = reinforce.score(lab.tokenizer, config, episodes)
             whole = reinforce.totals(config, episodes, False, timeouts)
@@ -48,14 +53,14 @@ def measured(lab, name, settings):
             groups, advantage = reinforce.worth_learning(config, episodes, at_once(lab.model))
             dz = few_shot.gradient(lab.model, groups, advantage, config.temperature)[1]
             found.append(torch.cat([dz[name].flatten().cpu() for name in sorted(dz)]))
-            earned += float(whole["reward"]) / len(episodes) / UPDATES
-            flat += float(whole["flat"]) / config.prompts / UPDATES
-            told = f"{name}: update {step} of {UPDATES}"
+            earned += float(whole["reward"]) / len(episodes) / updates
+            flat += float(whole["flat"]) / config.prompts / updates
+            told = f"{name}: update {step} of {updates}"
             if step > 2:
                 told += ", agreement {:.4f} [{:.4f}, {:.4f}]".format(*with_interval(found))
             print(told, flush=True)
     share, low, high = with_interval(found)
-    return {"split": "train", "n": config.prompts, "samples": config.samples, "updates": UPDATES,
+    return {"split": "train", "n": config.prompts, "samples": config.samples, "updates": updates,
             "earn": round(earned, 4), "teach": round(1 - flat, 4),
             "agreement": round(share, 5), "ci95": [round(low, 5), round(high, 5)]}
 

@@ -42,7 +42,8 @@ MESSAGE = {
     "forms": "Telling the larger model more about how to answer\n"
              "is not seen to help it; on GSM8K two wordings hurt",
     "signal": "Cut answers off at 200 tokens,\nand few questions are left to learn from",
-    "agreement": "TITLE",
+    "agreement": "Made-up math shows in a thousand answers which way\n"
+                 "z should go; GSM8K takes four thousand or more",
     "timing": "The first pass costs less than the second",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
@@ -636,7 +637,7 @@ def agreement(done, path):
     arrow where the interval has no end."""
     plt, rows = pyplot(), done["rows"]
     fig, ax = plt.subplots(figsize=(7.6, 1.4 + 0.8 * len(rows)), layout="constrained")
-    low, high = 1e2, 1e5
+    low, high = 100, 100_000
     for y, r in enumerate(rows):
         answers = r["n"] * r["samples"]
         fewest, needed, most = (answers_needed(share, answers)
@@ -645,11 +646,15 @@ def agreement(done, path):
         ax.plot(min(most, high), y, ">" if most > high else "|", color=OF["svf"], ms=9, mew=2.2)
         if needed < high:
             ax.plot(needed, y, "o", color=OF["svf"], ms=8)
+            ax.annotate(in_hundreds(needed), (needed, y), (0, 9), textcoords="offset points",
+                        ha="center", color=OF["svf"])
     ax.set_yticks(range(len(rows)), [f"{in_words(r['task'])}\n{r['n']} x {r['samples']} answers "
                                      "an update" for r in rows])
-    ax.set(xscale="log", xlim=(low, high * 1.15), ylim=(len(rows) - 0.5, -0.5),
-           xlabel="answers until what updates share is as large as the chance\n"
+    ax.set(xscale="log", xlim=(low, high * 1.15), ylim=(len(rows) - 0.5, -0.6),
+           xlabel="answers needed until what updates share is as large as the chance\n"
                   "(lines: 95 % intervals; an arrow: no end was seen)")
+    decades = [100, 1_000, 10_000, 100_000]
+    ax.set_xticks(decades, [f"{n:,}" for n in decades])
     ax.grid(alpha=0.3, axis="x")
     headline(fig, done)
     save(fig, path)
