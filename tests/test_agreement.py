@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from t2mini import recipe, reinforce, svf, tasks
-from t2mini.lab import agreement, experiments, figures, few_shot
+from t2mini.lab import agreement, experiments, figures
 from t2mini.questions.example import Example
 
 
@@ -22,11 +22,10 @@ def test_the_measure_finds_the_share_that_is_no_chance(share):
         common = torch.randn(400, generator=g).sign() * share ** 0.5
         chance = torch.randn(8, 400, generator=g) * (1 - share) ** 0.5
         middle, low, high = agreement.with_interval(list(sizes * (common + chance)))
-        # v_i is the mean of eight squares only, which moves shares a little
-        held += low <= share + 0.06 and high >= share - 0.06
+        held += low <= share <= high
         found.append(middle)
     assert abs(sum(found) / 40 - share) < 0.04
-    assert held >= 36
+    assert 35 <= held <= 40
     assert agreement.agreement(torch.ones(4, 7)) == pytest.approx(1)
     moved = torch.randn(4, 7, generator=g)
     still = torch.cat([moved, torch.zeros(4, 7)], 1)            # z that no update moves
@@ -46,12 +45,11 @@ def test_a_row_is_of_the_gradients_of_updates(loaded, monkeypatch):
         monkeypatch.setattr(tasks.Task, "examples",
                             lambda self, split, n, seed=0: steps.append((split, seed)) or [
                                 Example(f"q {i}", "a", "contains") for i in range(n)])
-        paid = [0.0, 1.0, 0.0, 0.0]
-        monkeypatch.setattr(tasks, "rewards",
-                            lambda examples, texts, counts: (paid * 3)[:len(texts)])
-        real, seen = few_shot.gradient, []
-        monkeypatch.setattr(few_shot, "gradient",
-                            lambda *given: seen.append(real(*given)) or seen[-1])
+        paid = [0.0, 1.0, 0.0, 0.0] + [0.0] * 8                 # one question of three teaches
+        monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts: paid)
+        real, seen = agreement.with_interval, []
+        monkeypatch.setattr(agreement, "with_interval",
+                            lambda gradients: seen.append([*gradients]) or real(gradients))
         score = reinforce.score                                 # a random model never stops
         monkeypatch.setattr(reinforce, "score", lambda tokenizer, cfg, episodes: score(
             tokenizer, replace(cfg, must_stop=False), episodes))
@@ -60,7 +58,7 @@ def test_a_row_is_of_the_gradients_of_updates(loaded, monkeypatch):
         row = run()
         assert key == {"seed": 0, "task": "math", "arm": "before training"}
         assert steps == [("train", f"0/{i}") for i in (1, 2, 3)] and row["split"] == "train"
-        assert row["earn"] == 0.25 and row["teach"] == 1.0 and row["updates"] == 3
+        assert row["earn"] == 0.0833 and row["teach"] == 0.3333 and row["updates"] == 3
         assert all((z == 1).all() for z in svf.get_z(model).values())
 
         config = recipe.settled(recipe.TrainConfig(task="math", prompts=3, samples=4,
@@ -70,8 +68,8 @@ def test_a_row_is_of_the_gradients_of_updates(loaded, monkeypatch):
         for p in z.values():
             p.grad = torch.zeros_like(p)
         reinforce.update(model, tokenizer, tasks.get("math"), config, 1, optimizer)
-        for name, p in z.items():
-            torch.testing.assert_close(seen[0][1][name], p.grad, rtol=1e-4, atol=1e-8)
+        learnt = torch.cat([z[name].grad.flatten() for name in sorted(z)])
+        torch.testing.assert_close(seen[0][0], learnt, rtol=1e-4, atol=1e-8)
     finally:
         svf.detach(model)
 
@@ -81,6 +79,7 @@ def test_what_is_shared_is_told_in_answers(tmp_path, monkeypatch):
     one in the table or none in the picture.
     """
     assert agreement.answers_needed(0.5, 72) == 72
+    assert agreement.answers_needed(1.2, 72) == 0 and figures.in_hundreds(31) == "under 100"
     assert agreement.answers_needed(0.01, 72) == pytest.approx(7128)
     row = {"seed": 0, "task": "mbpp", "arm": "before training", "n": 12, "samples": 6, "updates": 8,
            "earn": 0.25, "teach": 0.5, "agreement": 0.01, "ci95": [-0.01, 0.03]}

@@ -52,7 +52,10 @@ def measured(lab, name, settings):
             reinforce.compare(config, episodes, whole)
             groups, advantage = reinforce.worth_learning(config, episodes, at_once(lab.model))
             dz = few_shot.gradient(lab.model, groups, advantage, config.temperature)[1]
-            found.append(torch.cat([dz[name].flatten().cpu() for name in sorted(dz)]))
+            # per token of all answers, as `learn` has it: these are of the questions that teach
+            taught = sum(len(answer) for _, answers in groups for answer in answers)
+            part = taught / whole["credited"]
+            found.append(part * torch.cat([dz[key].flatten().cpu() for key in sorted(dz)]))
             earned += float(whole["reward"]) / len(episodes) / updates
             flat += float(whole["flat"]) / config.prompts / updates
             told = f"{name}: update {step} of {updates}"
@@ -67,6 +70,7 @@ def measured(lab, name, settings):
 
 def agreement(gradients):
     """(updates, N) -> the share that all updates have in common; see above."""
+    gradients = gradients.double()
     size = gradients.square().mean(0).sqrt().clamp(min=1e-30)       # a z that no update moves is 0
     scaled = gradients / size
     products = scaled @ scaled.T / gradients.shape[1]               # (updates, updates)
@@ -76,17 +80,19 @@ def agreement(gradients):
 
 def with_interval(gradients):
     """List of (N,) -> (agreement, its 95 % interval): a jackknife, which leaves out one update
-    after the other."""
+    after the other. It takes away most of what so few squares in v_i make too little; where
+    gradients have heavy tails some of it stays, a fifth of the share or less."""
     gradients = torch.stack(gradients)
     count, share = len(gradients), agreement(gradients)
     without = torch.tensor([agreement(torch.cat([gradients[:i], gradients[i + 1:]]))
                             for i in range(count)])
     variance = (count - 1) / count * float((without - without.mean()).square().sum())
     half = student_t(count - 1) * math.sqrt(variance)
+    share = count * share - (count - 1) * float(without.mean())
     return share, share - half, share + half
 
 
 def answers_needed(share, answers):
     """Answers until what updates of so many `answers` share is as large as the chance; infinite
     where nothing was seen to be shared."""
-    return answers * (1 - share) / share if share > 0 else math.inf
+    return answers * (1 - min(share, 1.0)) / share if share > 0 else math.inf

@@ -284,7 +284,9 @@ def agreement_rows(rows):
 
 
 def in_hundreds(count):
-    return "no end" if math.isinf(count) else f"{round(count, -2):,.0f}"
+    if math.isinf(count):
+        return "no end"
+    return "under 100" if count < 100 else f"{round(count, -2):,.0f}"
 
 
 def difference(seeds, start):
@@ -642,9 +644,9 @@ def agreement(done, path):
         answers = r["n"] * r["samples"]
         fewest, needed, most = (answers_needed(share, answers)
                                 for share in (r["ci95"][1], r["agreement"], r["ci95"][0]))
-        ax.plot([fewest, min(most, high)], [y, y], color=OF["svf"], lw=2.2)
+        ax.plot([max(fewest, low), min(most, high)], [y, y], color=OF["svf"], lw=2.2)
         ax.plot(min(most, high), y, ">" if most > high else "|", color=OF["svf"], ms=9, mew=2.2)
-        if needed < high:
+        if low < needed < high:
             ax.plot(needed, y, "o", color=OF["svf"], ms=8)
             ax.annotate(in_hundreds(needed), (needed, y), (0, 9), textcoords="offset points",
                         ha="center", color=OF["svf"])
