@@ -262,6 +262,14 @@ WAYS = [  # way, tests, setup, a right program, wrong ones
      ["def f(x): return 0.2", "def f(x): return 'x'"])]
 
 
+def test_a_set_up_whose_classes_are_lost_is_refused():
+    """Fails if a question that its own reference does not pass is asked."""
+    setup = "from collections import namedtuple\nP = namedtuple('P', 'a')"
+    with pytest.raises(ValueError, match="does not pass its tests here"):
+        published.mbpp(mbpp_row(11, ["assert abs(f(P(4)) - 4) < 1e-6"], "def f(p): return p.a",
+                                setup=setup))
+
+
 @pytest.mark.parametrize("way, tests, setup, right, wrong", WAYS)
 def test_three_ways_to_run_asserts(way, tests, setup, right, wrong):
     """Fails if a published assert is run in another way than stated, a right program earns nothing

@@ -1,5 +1,7 @@
 """doctor tells what is here, and names the command for everything that is not."""
 import json
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -48,6 +50,23 @@ def test_what_is_missing_comes_with_its_command(look, monkeypatch):
     assert all(m["command"] in text for m in found["missing"])
     assert "network NOT locked" in found["sandbox"]
     assert "decompositions" in found["svd cache"] and "make clean" in found["svd cache"]
+
+
+def test_weights_that_cannot_be_read_can_be_put_aside(look, home, tiny_folder):     # noqa: F811
+    """Fails if an unreadable model is passed over in silence, hides what else is here, or its
+    command does not end the complaint.
+    """
+    (home / "weights").mkdir()
+    shutil.copytree(tiny_folder, home / "weights" / "ill")
+    (home / "weights" / "ill" / "model.safetensors.index.json").write_text("{")
+    (home / "weights" / "ill" / "model.safetensors").unlink()
+    found, _ = look()
+    [told] = [m for m in found["missing"] if m["what"].startswith("ill, which can be read")]
+    assert "svd cache" in found
+    subprocess.run(told["command"], shell=True, check=True)
+    found, _ = look()
+    assert not [m for m in found["missing"] if "ill" in m["what"].split(",")[0].split()]
+    assert (home / "weights" / ".ill.unread").is_dir()
 
 
 def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):     # noqa: F811

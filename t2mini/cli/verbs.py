@@ -67,10 +67,12 @@ def check_experts(args, needed):
     methods = Counter()
     for name in filter(lambda name: name != "none", [*named(args), *needed]):
         try:
-            methods[experts.read_metadata(experts.find(name, base)).get("method", "svf")] += 1
+            method = experts.read_metadata(experts.find(name, base)).get("method", "svf")
         except FileNotFoundError:
             load.open_checkpoint(args.weights)      # weights that are none are told of first
             raise
+        if name != "dispatcher":                    # which is mixed with none
+            methods[method] += 1
     mixes = args.verb == "adapt" or len(needed) > 1
     if mixes and (methods["lora"] > 1 or len(methods) > 1):
         raise ValueError(UNMIXABLE)

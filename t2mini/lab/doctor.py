@@ -106,7 +106,8 @@ def weight_files(fact, lack):
     -> {base_sha256: name}, what experts may belong to."""
     bases, root = {}, download.ROOT / "weights"
     default = download.MODELS[download.DEFAULT]
-    for path in sorted([*root.glob("[!.]*.gguf"), *(p.parent for p in root.glob("*/config.json"))]):
+    folders = [config.parent for config in root.glob("[!.]*/config.json")]
+    for path in sorted([*root.glob("[!.]*.gguf"), *folders]):
         try:
             files = [path] if path.is_file() else load.weight_files(path)[0]
             sha = disk.file_hash(files)
@@ -114,7 +115,7 @@ def weight_files(fact, lack):
             continue
         except (ValueError, OSError) as e:
             lack(f"{path.name}, which can be read ({e})",
-                 shlex.join(["mv", str(path), f"{path}.unread"]))
+                 shlex.join(["mv", str(path), str(path.with_name(f".{path.name}.unread"))]))
             continue
         bases[sha] = path.name
         fact(path.name, f"sha256 {sha[:16]}..., "

@@ -43,7 +43,7 @@ def cells(lab):
     if there.keys() >= {*adapt.MIXED, "dispatcher"}:
         for _, task in SETS.values():
             yield from together(lab, task)
-    for arm in FIRST_PASSES:
+    for arm in ("prompt", "classifier"):
         if arm == "prompt" or "dispatcher" in there:
             run = partial(routed, lab, arm)
             yield cell(run, note_of(arm), task="published", arm=arm)
