@@ -73,8 +73,9 @@ def check_experts(args, needed):
             raise
         if name != "dispatcher":                    # which is mixed with none
             methods[method] += 1
-    mixes = args.verb == "adapt" or len(needed) > 1
-    if mixes and (methods["lora"] > 1 or len(methods) > 1):
+    several = len(methods) > 1                      # of which `eval` names the odd one out
+    mixes = args.verb == "adapt" or len(needed) > 1 and not several
+    if mixes and (several or methods["lora"] > 1):
         raise ValueError(UNMIXABLE)
 
 
