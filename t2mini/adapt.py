@@ -95,7 +95,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
         labels = [always] * len(questions)
 
     # --- second pass: every question on the weights of its expert, read here at first use ---
-    needed = {name: experts[name] for name in sorted(set(labels) - {*BASE})
+    base = BASE if expert is None else {"none"}             # "other" may be an expert of yours
+    needed = {name: experts[name] for name in sorted(set(labels) - {*base})
               if routes[0] is None or name in experts}
     texts = second_pass(model, tokenizer, questions, labels, needed, max_tokens, title,
                         opener=opener, temperature=temperature, seed=seed, counts=counts,

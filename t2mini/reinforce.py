@@ -399,7 +399,8 @@ def for_the_log(model, cfg, whole, learnt):
     else:
         numbers = {"reward": whole["reward"] / answers,
                    "reward_spread": whole["spread"] / whole["questions"],
-                   "flat_groups": whole["flat"] / whole["questions"]}
+                   # a lone answer is never alike
+                   "flat_groups": whole["flat"] / whole["questions"] * (cfg.samples > 1)}
     return numbers | {
         "grad_norm": learnt["grad_norm"], "z_shift": svf.shift(model),
         "answer_len": whole["tokens"] / answers, "cut": 1 - whole["stopped"] / answers,

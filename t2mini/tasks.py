@@ -19,7 +19,6 @@ Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, 
 """
 import random
 import re
-import sys
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Callable
@@ -235,8 +234,7 @@ def from_jsonl(path):
     Raises ValueError naming the line that is empty, not JSON, or lacks `prompt` or `answer`.
     """
     found, against = yours.read(path)
-    for warning in yours.doubts(found, against):
-        print(f"t2mini: {path}: {warning}", file=sys.stderr)
+    yours.tell(path, yours.doubts(found, against))
     splits = yours.split(found)
     return ListTask(str(path), lambda: splits, 96, "other")
 
@@ -247,8 +245,7 @@ def gold(example):
     training imitates. ValueError where an example has none."""
     if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
         raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is "
-                         "nothing to imitate: --objective=next-token needs examples with a gold "
-                         "answer")
+                         "nothing to imitate, or to measure the likelihood of")
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     answer = example.solution or example.answer

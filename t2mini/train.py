@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from . import evaluate, experts, lora, reinforce, svf, tasks
-from .machine import checkpoint, files, idle, pace, ranks, settings
+from .machine import checkpoint, files, idle, pace, ranks, settings, shelves
 from .machine.batches import NotFinite
 from .machine.text import cut_mark
 from .recipe import TrainConfig, settled, written
@@ -42,6 +42,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     """
     given, cfg = written(cfg), settled(cfg)
     check_paths(Path(out), cfg.task, resume)
+    shelves.check_replaced(Path(out), model, cfg.method)
     prepare(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
     for said in settings.overridden(given, written(cfg), written(TrainConfig())):
@@ -117,19 +118,19 @@ class Run:
         self.val = self.task.examples("val", self.cfg.val_n, seed=0)
         if len(self.val) < idle.FEW:
             self.log(idle.few(len(self.val)))
-        if isinstance(self.task, tasks.ListTask):
-            self.check_length()
+        listed = isinstance(self.task, tasks.ListTask)      # else drawn without an end
+        limit = self.cfg.max_tokens or self.task.max_tokens
+        self.check_length(self.task.examples("train", sys.maxsize) if listed else [], limit)
+        self.check_length(self.val, max(limit, self.task.max_tokens))
 
-    def check_length(self):
-        """ValueError where a question that may be drawn leaves no room for its answer."""
+    def check_length(self, examples, limit):
+        """ValueError where a question leaves no room for its answer, or asks about an image that
+        this model cannot see."""
         learnt = {"next-token": lambda e: [tasks.gold(e)], "options": tasks.option_texts}
         answers = learnt.get(self.cfg.objective, lambda e: [])
-        rows = [(e.prompt, answers(e))
-                for e in self.task.examples("train", sys.maxsize) + self.val]
-        opener = self.task.opener
-        limit = self.cfg.max_tokens or self.task.max_tokens
+        rows = [(e.prompt, answers(e)) for e in examples]
         context = self.model.cfg.max_position_embeddings
-        settings.check_questions(rows, self.tokenizer, opener, limit, context)
+        settings.check_questions(rows, self.tokenizer, self.task.opener, limit, context)
 
     def begin(self):
         """From nothing: killed before its first checkpoint, a run must not find another's."""
@@ -178,6 +179,8 @@ class Run:
         share = right / n
         if step == 0:
             self.state["first_val"] = share
+            if right == n:
+                self.log(idle.all_right(n))
         self.state["stale"] = 0 if share > self.state["best_val"] else self.state["stale"] + 1
         if share >= self.state["best_val"]:
             self.best = svf.get_z(self.model)

@@ -147,6 +147,16 @@ def test_other_and_unreadable_get_the_base_models_own_answer(ready, monkeypatch)
         assert [mixed[1], mixed[3]] == [base[1], base[3]] and runs_on(model, experts["math"])
 
 
+def test_an_expert_named_other_answers_where_it_is_named(ready):
+    """Fails if the name of a label that needs no expert hides an expert of yours."""
+    model, tokenizer, found, z = ready
+    found = {**found, "other": z}
+    named = adapt.answer(model, tokenizer, ["hello"], experts=found, expert="other", max_tokens=9)
+    given, base = (adapt.answer(model, tokenizer, ["hello"], expert=e, max_tokens=9)
+                   for e in (z, "none"))
+    assert named[0].answer == given[0].answer != base[0].answer
+
+
 def test_unreadable_answers_go_to_the_base_model(ready, monkeypatch):
     """Fails if an answer that names no label is routed to an expert, or is not counted apart."""
     model, tokenizer, *_ = ready

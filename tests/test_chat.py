@@ -70,6 +70,20 @@ def test_commands_say_who_answers(talk, asked, home):     # noqa: F811
         assert shown in out
 
 
+def test_chat_lists_experts_of_all_methods_and_auto_says_who_answers(talk, call, home):
+    """Fails if /expert hides one that it takes, or /auto speaks of a first pass without one."""
+    status, _, err = call("train", f"--task={home}/mine.jsonl", "--method=ia3", "--steps=1",
+                          "--prompts=2", "--samples=2", "--val-n=1",
+                          f"--out={home}/out/i.safetensors")
+    assert status == 0, err
+    for strategy, says in (("none", "the base model"), ("cem", "the mixture")):
+        (home / "out" / "mixture.safetensors").write_bytes(
+            (home / "out" / "math.safetensors").read_bytes())
+        _, out, _ = talk("/expert\n/auto\n", f"--strategy={strategy}")
+        assert "there are: dispatcher, math" in out and ", i" in out
+        assert f"from now on: {says} answers" in out
+
+
 @pytest.mark.parametrize("wrong, says", [
     ("/foo", "no command '/foo'"), ("/expert nobody", "no expert 'nobody'"),
     ("/mix", "the command is /mix NAME=ALPHA"), ("/mix math", "not 'math'"),

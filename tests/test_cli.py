@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2mini import __main__ as cli
-from t2mini import adapt, experts, tasks
+from t2mini import adapt, experts, tasks, train
 from t2mini.cli import verbs
 from t2mini.formats import download
 from t2mini.lab import page_model
@@ -420,6 +420,35 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(call, home, monkeypatch
     monkeypatch.setattr(reinforce, "update", real)
     status, out, err = call(*args, "--resume")
     assert status == 0 and "resuming" in out
+
+
+def test_ctrl_c_before_a_run_begins_says_nothing_of_an_earlier_one(call, home, trained,
+                                                                   monkeypatch):
+    """Fails if the checkpoint of an earlier run is taken for this one's."""
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "prepare", interrupted)
+    status, _, err = call("train", f"--task={home}/mine.jsonl", "--steps=3")
+    assert status == 130 and "as they were" in err and "--resume" not in err
+
+
+def test_a_task_file_that_breaks_during_a_training_spoils_nothing(call, home, monkeypatch):
+    """Fails if the file is read again when the expert is written, or its doubts are told twice."""
+    real, mine = train.train, home / "mine.jsonl"
+    mine.write_text("".join(json.dumps({"prompt": f"a or b? {i}", "answer": "ab"[i % 2],
+                                        "match": "contains"}) + "\n" for i in range(40)))
+
+    def broken(*args):
+        found = real(*args)
+        mine.write_text("{")
+        return found
+
+    monkeypatch.setattr(train, "train", broken)
+    status, out, err = call("train", f"--task={mine}", "--steps=1", "--prompts=2", "--samples=2",
+                            "--val-n=2", f"--data={home}")
+    assert status == 0 and "wrote" in out, err
+    assert err.count("prompts with `match` contains name their answer") == 1
 
 
 def test_a_tower_without_an_image_is_refused(call, home):

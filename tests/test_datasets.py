@@ -149,6 +149,15 @@ def test_gsm8k_gold_is_the_number_behind_the_marks(data):
     assert tasks.rewards([eight, minus, comma] * 2, said) == [1, 1, 1, 0, 0, 0]
 
 
+def test_few_sums_are_learnt_from_and_all_validate(data):
+    """Fails if training on short problems takes long ones, or is validated on the short alone."""
+    whole, few = (published.load(name, str(data[0])) for name in ("gsm8k-steps", "gsm8k-few-sums"))
+    short = [e for e in whole["train"] if e.kind == "1 sums"]
+    assert 0 < len(short) < len(whole["train"]) and list(few["train"]) == short
+    assert few["val"] == whole["val"] and few["test"] == whole["test"]
+    assert not published.few_sums([replace(short[0], kind=kind) for kind in ("0 sums", "4 sums")])
+
+
 def test_what_imitation_of_gsm8k_learns_is_the_solution(data):
     """Fails if next-token training imitates the bare number, or the sums for a calculator."""
     by = {e.prompt: e for rows in published.load("gsm8k", str(data[0])).values() for e in rows}

@@ -8,6 +8,7 @@ from t2mini import lora, svf, tasks
 from t2mini.lab import arms, few_shot
 from t2mini.likelihood import likelihoods
 from t2mini.machine import batches
+from t2mini.questions.example import Example
 
 
 @pytest.fixture
@@ -195,6 +196,21 @@ def test_by_first_pass_goes_from_the_equal_mixture_to_what_is_named(mixed_from, 
         assert all(torch.allclose(made[k], v) for k, v in svf.mix(experts, wanted).items())
     assert tuple(alpha.tolist()) == line[taken] and right == [s[0] for s in scores]
     assert all(torch.equal(z[k], v) for k, v in svf.mix(experts, alpha.tolist()).items())
+
+
+def test_what_a_way_cannot_do_is_told_before_experts_are_read():
+    """Fails if a shelf decomposes the model first."""
+    class Unread(dict):
+        def __getitem__(self, name):
+            raise AssertionError(name)
+    asked = tasks.ListTask("t", lambda: {"val": [Example("How?", "", "open")] * 2}, 8, "other")
+    for task, how, says in (
+            (tasks.get("math"), dict(by="first-pass"), "first pass can name"),
+            (tasks.get("math"), dict(by="likelihood", normalise=True), "does not go with"),
+            (tasks.get("math"), dict(by="likelihood", per_matrix=True), "or --per-matrix"),
+            (asked, dict(by="gradient"), "no right answer is known")):
+        with pytest.raises(ValueError, match=says):
+            arms.search(None, None, task, Unread(), ["math", "mine"], shots=2, **how)
 
 
 @pytest.mark.parametrize("by, z, says", [

@@ -141,6 +141,7 @@ def test_what_has_no_options_is_told():
     with pytest.raises(ValueError, match="lists no options"):
         tasks.option_texts(Example("How many?", "3", "number"))
     for wrong in (dict(baseline="batch"), dict(baseline="none"), dict(temperature=0.0),
-                  dict(as_released="no-baseline"), dict(as_released="all")):
+                  dict(as_released="no-baseline"), dict(as_released="retoken"),
+                  dict(as_released="all")):
         with pytest.raises(ValueError, match="options needs --baseline=group"):
             settled(TrainConfig(objective="options", **wrong))

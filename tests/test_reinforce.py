@@ -517,6 +517,15 @@ def test_update_has_the_gradient_of_its_whole_batch(ready, words, monkeypatch, b
     assert numbers["answer_len"] == sum(map(len, tokens)) / 24
 
 
+def test_a_lone_answer_is_not_called_alike(ready, words):
+    """Fails if one answer a question counts as a group whose answers all earned the same, of which
+    a warning follows.
+    """
+    cfg = config(prompts=4, samples=1, baseline="batch")
+    numbers, _ = reinforce.update(ready[0], ready[1], words, cfg, 0, ready[2])
+    assert numbers["flat_groups"] == 0
+
+
 @pytest.mark.parametrize("baseline", ["group", "batch"])
 @pytest.mark.parametrize("reward, wrong", [(0.0, 0.0), (1.0, 0.0), (0.0, -0.1), (0.3, 0.0),
                                            (0.3, -1000.0)])

@@ -19,6 +19,7 @@ from t2mini import evaluate, experts, recipe, reinforce, svf, tasks
 from t2mini.machine import checkpoint
 from t2mini.questions import published
 from t2mini.questions.example import Example
+from t2mini.questions.pictures import Seen
 from t2mini.machine import settings
 from t2mini.machine.idle import Idle
 from t2mini.machine.settings import RANGES
@@ -222,6 +223,51 @@ def test_a_question_that_is_too_long_is_told_before_training(loaded, tmp_path, p
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     train(*loaded, config(task=str(tmp_path / "mine.jsonl"), max_tokens=12, steps=1),
           tmp_path / "e.safetensors", log=str)
+
+
+def test_a_limit_beyond_the_context_loses_no_earlier_run(loaded, words, tmp_path):     # noqa: F811
+    """Fails if made-up questions find out in the first update that no answer fits, when the
+    checkpoint of an earlier run is gone.
+    """
+    out = tmp_path / "e.safetensors"
+    train(*loaded, replace(config(), steps=1), out, log=quiet)
+    svf.detach(loaded[0])
+    earlier = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="exceeds this model's context of 2048"):
+        train(*loaded, config(task="math", max_tokens=2048), out, log=quiet)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == earlier
+
+
+def test_validation_questions_leave_room_for_answers_of_validation(loaded, monkeypatch, tmp_path):
+    """Fails if they are measured by the limit of the updates, which may be lower."""
+    limits = []
+    monkeypatch.setattr(settings, "check_questions", lambda rows, tokenizer, opener, limit, context:
+                        limits.append((len(rows), limit)))
+    cfg = config(task="math", max_tokens=8, val_n=3, steps=1)
+    train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
+    assert limits == [(0, 8), (3, tasks.get("math").max_tokens)]
+
+
+def test_an_image_without_an_eye_is_told_before_training(loaded):
+    """Fails if `train_expert` of a vision task finds out when earlier files are gone."""
+    with pytest.raises(ValueError, match="no eye"):
+        settings.check_questions([(Seen("What is it?", "a.png"), [])], loaded[1], "", 4, 2048)
+
+
+def test_an_expert_of_another_model_or_method_is_not_replaced(
+        loaded, words, tmp_path):     # noqa: F811
+    """Fails if a training for another base, or with LoRA, takes your expert and its log away."""
+    out = tmp_path / "e.safetensors"
+    train(*loaded, replace(config(), steps=1), out, log=quiet)
+    svf.detach(loaded[0])
+    with pytest.raises(ValueError, match="is an expert of svf, not of ia3: .*--out"):
+        train(*loaded, replace(config(), method="ia3"), out, log=quiet)
+    experts.save_expert(out, experts.read_expert(out),
+                        {**experts.read_metadata(out), "base_sha256": "0" * 64})
+    earlier = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="is an expert of .*, not of .*: .*--out"):
+        train(*loaded, config(), out, log=quiet)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == earlier
 
 
 def test_answers_that_earn_nothing_because_they_were_cut_off_say_so():
@@ -527,16 +573,19 @@ def test_equal_scores_keep_the_later_z_in_the_file(loaded, words, monkeypatch,  
 def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_an_earlier_one(
         loaded, words, monkeypatch, tmp_path, scores, told):     # noqa: F811
     """Fails if an expert that validation cannot tell from the base model ends like any other,
+    questions that are all right from the start are no reason to warn,
     or a new run empties the log of an earlier one in silence.
     """
     said, left = [], iter(scores * 2)
-    monkeypatch.setattr(evaluate, "score", lambda *a, **k: [next(left)])
+    monkeypatch.setattr(evaluate, "score", lambda model, tokenizer, task, val, **k:
+                        [next(left)] * len(val))
     for earlier in (False, True):
         said.clear()
         result = train(*loaded, replace(config(), steps=1), tmp_path / "e.safetensors",
                        log=said.append)
         svf.detach(loaded[0])
         assert any("as many right" in line for line in said) == told
+        assert any("are right before training" in line for line in said) == (scores[0] == 1)
         assert (result["first_val"] > 0) == (scores[0] > 0)
         assert any("of the last one starts anew" in line for line in said) == earlier
         assert len(rows_of(tmp_path / "e.jsonl")) == 3

@@ -681,12 +681,10 @@ def test_a_training_in_python_says_what_is_kept_and_goes_on(home, tiny_folder,  
                                                ("gsm8k", 64, ""), ("gsm8k", 0, ""),
                                                ("mine.jsonl", 8, " --max-tokens=8"),
                                                ("math", 320, "")])
-def test_the_command_that_scores_asks_as_validation_did(monkeypatch, task, limit, want):
+def test_the_command_that_scores_asks_as_validation_did(task, limit, want):
     """Fails if the `eval` that a training prints cuts answers shorter, or later, than the
     validation that chose its checkpoint."""
-    listed = tasks.ListTask(task, dict, 256, "math")
-    monkeypatch.setattr(verbs.tasks, "get", lambda name: (
-        tasks.BUILT_IN[name] if name in tasks.BUILT_IN else listed))
+    asked = tasks.BUILT_IN.get(task, tasks.ListTask(task, dict, 256, "math"))
     args = types.SimpleNamespace(task=task, weights="", data="", tower="", objective="reward",
                                  max_tokens=limit)
-    assert verbs.scoring(args, "x") == f"eval --task={task} --expert=x{want}"
+    assert verbs.scoring(args, "x", asked) == f"eval --task={task} --expert=x{want}"

@@ -63,7 +63,7 @@ def panel(ax, name, logs, figure):
         shipped = log == logs[0]
         ax.plot(updates, right, color=plots.BLUE if shipped else plots.SKY,
                 marker="o" if shipped else "", ms=4, lw=2 if shipped else 1.4,
-                label="shipped" if shipped else "other seeds")
+                label="shipped" if shipped else "another seed")
     updates, right, n = validation(rows_of(logs[0]))
     low, high = zip(*(evaluate.wilson(n * share / 100, n) for share in right))
     ax.fill_between(updates, [100 * v for v in low], [100 * v for v in high], color=plots.BLUE,

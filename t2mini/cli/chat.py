@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from .. import adapt
 from ..lab.arms import lacking
 from ..lab.page_model import names_of
+from ..lora import METHODS
 from ..machine.text import cut_note, first_line, one_line, printable
 from .options import UNMIXABLE
 
@@ -23,7 +24,7 @@ COMMANDS = {
     "/expert NAME": "this expert answers; without a name: list those that are there",
     "/mix NAME=ALPHA ...": "a mixture answers, such as /mix math=0.5 code=0.5",
     "/base": "the base model answers",
-    "/auto": "the first pass chooses again, for each message",
+    "/auto": "as at the start: the first pass chooses for each message, or --strategy",
     "/help": "this list",
     "/quit": "end (or Ctrl-D)"}
 LONGEST = 1 << 18               # characters of a line that are read: more than any context holds
@@ -111,7 +112,7 @@ class Chat:
         if word == "/help":
             print("\n".join(f"  {name:<20} {text}" for name, text in COMMANDS.items()), flush=True)
         elif word == "/expert" and not rest:
-            there = ", ".join(names_of(self.model, self.shelf))
+            there = ", ".join(names_of(self.model, self.shelf, (*METHODS,)))
             print(one_line(f"there are: {there}"), flush=True)
         elif word == "/expert" and len(rest) == 1:
             self.use(Way(rest[0], "none" if rest[0] == "none" else self.shelf[rest[0]]))
@@ -128,7 +129,11 @@ class Chat:
 
     def use(self, way):
         self.way = way
-        who = "the first pass chooses again" if way.expert is None else f"{way.name} answers"
+        strategy = self.settings["strategy"]
+        auto = {"none": "the base model answers", "cem": "the mixture answers"}
+        who = f"{way.name} answers"
+        if way.expert is None:
+            who = auto.get(strategy, "the first pass chooses again")
         print(one_line(f"from now on: {who}"), flush=True)
 
     def mixture(self, words):

@@ -132,9 +132,10 @@ def shelf(args, model):
 
 def inputs(args):
     """The paths of everything that the command reads: no output may be one of them."""
-    read = [download.locate(args.weights), getattr(args, "data", None),
-            getattr(args, "tower", None)]
     task = getattr(args, "task", None)
+    read = [download.locate(args.weights), getattr(args, "tower", None)]
+    if task is None or task in published.SETS:
+        read.append(getattr(args, "data", None))
     if task and task.endswith(".jsonl"):                    # not a name, which a folder may have
         read.append(task)
     for name in named(args):
@@ -377,6 +378,7 @@ def adapt_(args):
     if len(set(names)) < len(names) or "" in names:
         raise ValueError(f"--experts must be different names, not {args.experts!r}")
     model, tokenizer = open_task_model(args, task)
+    shelves.check_replaced(out, model)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                    args.iterations or 0, args.population or arms.POPULATION,
@@ -440,19 +442,19 @@ def train_(args):
 
     with keeping(out):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
-    print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out)}` scores it on test "
-                   f"questions, and `python -m t2mini show {shlex.quote(str(out))}` shows it"))
+    print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out, task)}` scores it on "
+                   "test questions, and "
+                   f"`python -m t2mini show {shlex.quote(str(out))}` shows it"))
     return result
 
 
-def scoring(args, expert):
+def scoring(args, expert, task):
     """The `eval` that asks as the training of this expert did."""
     words = ["eval", f"--task={args.task}", f"--expert={expert}"]
     words += [f"--{name}={value}" for name in ("weights", "data", "tower")
               if (value := getattr(args, name))]
     if args.objective == "options":
         words.append("--choose")
-    task = tasks.get(args.task)
     if isinstance(task, tasks.ListTask):
         limit = settings.with_room(task, args).max_tokens
         words += [f"--max-tokens={limit}"] * (limit != task.max_tokens)

@@ -6,8 +6,8 @@ the direction that training follows; the rest is chance, and takes its steps all
 
     agreement = mean over pairs a != b of (1/N) sum_i g_ai g_bi / v_i       v_i = mean_a g_ai^2
 
-of N numbers z_i, where g_a is the gradient of update a. Each z is divided by the size of its own
-gradient, as Adam does. 0: the updates share nothing; 1: they are all the same. It is the share of
+of N numbers z_i, where g_a is the gradient of update a. Each z's gradients are divided by their
+size, as Adam does. 0: the updates share nothing; 1: they are all the same. It is the share of
 g^2 that is no chance, so after n (1 - agreement) / agreement answers, n of them in an update, what
 is shared has grown as large as the chance.
 """
@@ -96,3 +96,10 @@ def answers_needed(share, answers):
     """Answers until what updates of so many `answers` share is as large as the chance; infinite
     where nothing was seen to be shared."""
     return answers * (1 - min(share, 1.0)) / share if share > 0 else math.inf
+
+
+def needed(row):
+    """answers_needed of a row of results. -> (as measured, fewest, most): the largest share takes
+    the fewest."""
+    answers, (low, high) = row["n"] * row["samples"], row["ci95"]
+    return tuple(answers_needed(share, answers) for share in (row["agreement"], high, low))

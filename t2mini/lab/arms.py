@@ -106,19 +106,22 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
     iterations = iterations or ITERATIONS[by]
     if shots < 1 or population < 2 or iterations < 1:
         raise ValueError("--shots and --iterations must be at least 1 and --population at least 2")
-    mixed_from = [experts[name] for name in names]
+    if by != "accuracy" and (normalise or (per_matrix and by != "gradient")):
+        raise ValueError(f"--by={by} does not go with --normalise"
+                         + (" or --per-matrix" if by != "gradient" else ""))
+    if by == "first-pass" and not {*names} <= {*adapt.MIXED}:
+        raise ValueError("--by=first-pass mixes experts that the first pass can name: "
+                         f"--experts must be some of {', '.join(adapt.MIXED)}")
     examples = task.examples("val", shots, seed)
+    if by in ("likelihood", "gradient"):
+        for example in examples:                            # before minutes of decompositions
+            tasks.gold(example)
+    mixed_from = [experts[name] for name in names]
     started = time.time()
     if by != "accuracy":
-        if normalise or (per_matrix and by != "gradient"):
-            raise ValueError(f"--by={by} does not go with --normalise"
-                             + (" or --per-matrix" if by != "gradient" else ""))
         if by == "gradient" and any(name.endswith(".A") for z in mixed_from for name in z):
             raise ValueError("--by=gradient turns numbers of each expert, and LoRA's are products: "
                              "take --by=accuracy")
-        if by == "first-pass" and not {*names} <= {*adapt.MIXED}:
-            raise ValueError("--by=first-pass mixes experts that the first pass can name: "
-                             f"--experts must be some of {', '.join(adapt.MIXED)}")
         options = dict(iterations=iterations, population=population)
         if by == "gradient":                                # it searches nothing
             options = dict(per_matrix=per_matrix, steps=iterations)

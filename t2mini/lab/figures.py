@@ -13,7 +13,7 @@ from .. import evaluate
 from ..machine import files
 from ..questions import published
 from ..tasks import LABELS
-from .agreement import answers_needed
+from .agreement import needed
 from .plots import BLUE, DARK, GREY, OF, ORANGE, PINK, RED, in_words, pyplot, save
 
 ORDER = (*LABELS, "unreadable")         # of labels, in rows and columns, as tables print them
@@ -273,13 +273,12 @@ def agreement_rows(rows):
     lines = [("task", "updates", "answers of an update", "of these earn, %",
               "questions that teach, %", "agreement, % [95 %]", "answers needed [95 %]")]
     for r in rows:
-        answers, (low, high) = r["n"] * r["samples"], r["ci95"]
-        share, *ends = (f"{100 * x:.2f}" for x in (r["agreement"], low, high))
-        needed, fewest, most = (answers_needed(x, answers) for x in (r["agreement"], high, low))
+        share, *ends = (f"{100 * x:.2f}" for x in (r["agreement"], *r["ci95"]))
+        measured, fewest, most = map(in_hundreds, needed(r))
         lines.append((r["task"], f"{r['updates']}", f"{r['n']} x {r['samples']}",
                       f"{100 * r['earn']:.0f}", f"{100 * r['teach']:.0f}",
                       f"{share} [{', '.join(ends)}]",
-                      f"{in_hundreds(needed)} [{in_hundreds(fewest)}, {in_hundreds(most)}]"))
+                      f"{measured} [{fewest}, {most}]"))
     return lines
 
 
@@ -641,14 +640,12 @@ def agreement(done, path):
     fig, ax = plt.subplots(figsize=(7.6, 1.4 + 0.8 * len(rows)), layout="constrained")
     low, high = 100, 100_000
     for y, r in enumerate(rows):
-        answers = r["n"] * r["samples"]
-        fewest, needed, most = (answers_needed(share, answers)
-                                for share in (r["ci95"][1], r["agreement"], r["ci95"][0]))
+        measured, fewest, most = needed(r)
         ax.plot([max(fewest, low), min(most, high)], [y, y], color=OF["svf"], lw=2.2)
         ax.plot(min(most, high), y, ">" if most > high else "|", color=OF["svf"], ms=9, mew=2.2)
-        if low < needed < high:
-            ax.plot(needed, y, "o", color=OF["svf"], ms=8)
-            ax.annotate(in_hundreds(needed), (needed, y), (0, 9), textcoords="offset points",
+        if low < measured < high:
+            ax.plot(measured, y, "o", color=OF["svf"], ms=8)
+            ax.annotate(in_hundreds(measured), (measured, y), (0, 9), textcoords="offset points",
                         ha="center", color=OF["svf"])
     ax.set_yticks(range(len(rows)), [f"{in_words(r['task'])}\n{r['n']} x {r['samples']} answers "
                                      "an update" for r in rows])

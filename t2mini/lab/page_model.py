@@ -286,19 +286,20 @@ def wearing(weights):
 
 
 # ---------------------------------------------------------------------------------- what is here
-def names_of(model, shelf):
-    """Experts of z for this base model: the dispatcher, the skills, then others by name."""
+def names_of(model, shelf, methods=("svf",)):
+    """Experts of these methods for this base model: the dispatcher, the skills, then others by
+    name."""
     paths = [*(experts.SHIPPED / model.name).glob("*.safetensors"),
              *experts.OUT.glob("*.safetensors")]
     found = {path.stem: experts.find(path.stem, model) for path in paths
              if path.is_file() and not is_tower(path)}
-    usable = [name for name, path in found.items() if belongs(name, path, model, shelf)]
+    usable = [name for name, path in found.items() if belongs(name, path, model, shelf, methods)]
     first = ("dispatcher", *adapt.MIXED)
     return [n for n in first if n in usable] + sorted({*usable} - {*first})
 
 
-def belongs(name, path, model, shelf):
-    """Is this file an expert of z for the model, and not a second dispatcher?"""
+def belongs(name, path, model, shelf, methods):
+    """Is this file an expert of these methods for the model, and not a second dispatcher?"""
     try:
         meta = experts.read_metadata(path)
     except ValueError as e:
@@ -306,7 +307,7 @@ def belongs(name, path, model, shelf):
         return False
     same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base
     routes = meta.get("task") == "dispatch" and name != "dispatcher"
-    return same_base and meta.get("method", "svf") == "svf" and not routes
+    return same_base and meta.get("method", "svf") in methods and not routes
 
 
 # ---------------------------------------------------------------------------------- what is asked

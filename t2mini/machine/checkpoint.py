@@ -138,13 +138,27 @@ def stopped(said):
 
 def keeping(out):
     """`stopped` for a training that writes `out` (Path) and its checkpoint beside it."""
-    return stopped(lambda: kept(out.with_suffix(".ckpt")))
+    ckpt = out.with_suffix(".ckpt")
+    before = stamp(ckpt)
+    return stopped(lambda: kept(ckpt, before))
 
 
-def kept(ckpt):
-    """What is kept of a training that was stopped."""
-    if not ckpt.exists():
+def stamp(path):
+    """What tells one version of a file from the next; None where there is no file."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def kept(ckpt, before=None):
+    """What is kept of a training that was stopped. before: `stamp` of the checkpoint of an earlier
+    run."""
+    now = stamp(ckpt)
+    if now is None:
         return "it had learnt nothing yet"
+    if now == before:
+        return "it had learnt nothing yet; the files of the run before it are as they were"
     return ("the last checkpoint is kept; add --resume to the same command to go on "
             "(in Python: resume=True)")
 

@@ -60,6 +60,12 @@ def few(n):
             "has more")
 
 
+def all_right(n):
+    """What to say where the n validation questions are all answered right before training."""
+    return (f"warning: all {n} validation questions are right before training, so none can tell "
+            "whether it helps; it needs harder questions, or more of them")
+
+
 def no_better(share, n):
     """What to say of an expert that is not the z training began with, but scores the same."""
     return (f"note: on the {n} validation questions this expert has as many right "

@@ -131,9 +131,11 @@ def check_switches(cfg, named):
                          "--objective=reward has them")
     if cfg.objective == "options":
         taught = cfg.baseline == "group" and cfg.samples >= 2 and cfg.temperature >= COLDEST
-        if not taught or named & {"greedy", "no-baseline", "all"}:
-            raise ValueError("--objective=options needs --baseline=group, two --samples or more "
-                             "and a temperature above 0: see likelihood.draw_from")
+        if not taught or named & {"greedy", "no-baseline", "retoken", "all"}:
+            raise ValueError("--objective=options needs --baseline=group, two --samples or more, "
+                             "a temperature above 0 and answers as they are drawn (of "
+                             "--as-released not greedy, no-baseline, retoken or all): see "
+                             "likelihood.draw_from")
     forms = (cfg.tie != "none") + ("sigmoid" in named)
     if forms > 1 or (forms and cfg.method != "svf"):
         raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only "
@@ -178,12 +180,17 @@ def check_layers(method, settings):
 
 
 def kind_told(meta):
-    """What an expert's metadata say of its layers, in words: LoRA's differ by alpha / rank, too."""
+    """What an expert's metadata say of its layers, in words: those of two experts that can share a
+    model say the same. SVF's z fit any."""
     method, told = meta.get("method", "svf"), meta.get("config")
-    if method != "lora":
+    if method == "svf":
         return method
     check_layers(method, told)
-    return f"{method} with alpha / rank {told['lora_alpha'] / told['rank']:g}"
+    where = f"{told['modules'] or 'usual'} matrices of {told['layers']} blocks"
+    if method != "lora":
+        return f"{method} on the {where}"
+    return (f"{method} of rank {told['rank']} on the {where} with alpha / rank "
+            f"{told['lora_alpha'] / told['rank']:g}")
 
 
 def check_answer(questions, strategy, strategies, expert, max_tokens, temperature):
@@ -232,6 +239,8 @@ def check_questions(rows, tokenizer, opener, max_tokens, context):
     def size(text):
         return len(text.encode("utf-8", "replace"))
 
+    for text, _ in rows[:1]:                                # an image needs an eye
+        tokenizer.prompt(text, opener=opener)
     for text, answers in rows:
         longest = max(answers, key=size, default="")
         if size(text) + max(max_tokens, size(longest)) <= context / 2:

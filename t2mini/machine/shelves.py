@@ -63,6 +63,18 @@ def fits(path, model):
     return found.get("base_model", model.name) == model.name
 
 
+def check_replaced(path, model, method=None):
+    """ValueError where a new expert would take the place of one of another model, or of another
+    method than this one."""
+    found = told(path)
+    if found and not fits(path, model):
+        raise ValueError(f"{path} is an expert of {found.get('base_model', 'another model')}, not "
+                         f"of {model.name}: name another file with --out, or move it away")
+    if found and method not in (None, found.get("method", "svf")):
+        raise ValueError(f"{path} is an expert of {found.get('method', 'svf')}, not of {method}: "
+                         "name another file with --out, or move it away")
+
+
 def is_tower(path):
     """Does the file hold what sees images (sight/towers.py), which lies in the same folder?"""
     return "tower" in told(path)

@@ -66,17 +66,20 @@ class Set:
     images: bool = False
     form_of: str = ""       # the set whose files these are, asked in another form
     keep: Callable = None   # of the train and the val examples: those that are used
+    learn: Callable = None  # of the train examples alone
 
 
 # ------------------------------------------------------------------------------ a row -> an Example
 def gsm8k(row):
     """The number behind #### is the gold answer; a comma in it is no decimal point. The solution is
-    what stands before it, too, without the sums for a calculator in <<...>>."""
+    what stands before it, too, without the sums for a calculator in <<...>>, of which `kind` tells
+    the number."""
     gold = row["answer"].rpartition("####")[2].strip()
     if to_number(gold) is None:
         raise ValueError("`answer` does not end in #### and a number")
     solution = re.sub(r"<<[^<>]*>>", "", row["answer"])
-    return Example(row["question"], gold, "number", key=row["question"], solution=solution)
+    sums = f"{row['answer'].count('<<')} sums"
+    return Example(row["question"], gold, "number", sums, row["question"], solution=solution)
 
 
 STEPS_OPENER = "Step 1:"
@@ -89,6 +92,11 @@ def gsm8k_steps(row):
     *steps, end = told.solution.split("\n")
     numbered = [f"Step {i}: {line}" for i, line in enumerate(steps, 1)]
     return replace(told, solution="\n".join([*numbered, end]).removeprefix(STEPS_OPENER))
+
+
+def few_sums(examples):
+    """Those that take at most three sums: a small model has more of them right, in fewer words."""
+    return [e for e in examples if e.kind in ("1 sums", "2 sums", "3 sums")]
 
 
 def arc(row):
@@ -237,6 +245,7 @@ for _name in ("arc-easy", "arc-challenge"):
     SETS[f"{_name}-letters"] = replace(SETS[_name], make=arc_letters, max_tokens=4, form_of=_name)
 SETS["gsm8k-steps"] = replace(SETS["gsm8k"], make=gsm8k_steps, max_tokens=320,
                               opener=STEPS_OPENER, form_of="gsm8k")
+SETS["gsm8k-few-sums"] = replace(SETS["gsm8k-steps"], learn=few_sums)
 SETS["easy-vqa-balanced"] = replace(SETS["easy-vqa"], keep=easy_vqa.balanced, form_of="easy-vqa")
 
 
@@ -356,6 +365,8 @@ def load(name, folder):
     found = {split: [e for e in rows if later[e.key] == split] for split, rows in found.items()}
     if set_.keep:
         found |= {split: set_.keep(found[split]) for split in ("train", "val") if split in found}
+    if set_.learn and "train" in found:
+        found["train"] = set_.learn(found["train"])
     return {split: tuple(rows) for split, rows in found.items()}
 
 

@@ -10,8 +10,10 @@ Splits:   by place in the file, counting different prompts: of every ten the nin
           added behind.
 """
 import difflib
+import functools
 import math
 import re
+import sys
 from collections import Counter
 
 from ..machine import files
@@ -104,6 +106,17 @@ def options_of(options, answer):
         raise ValueError("`options` must be a list of texts that holds the answer; "
                          f"{answer!r} is not one of them")
     return texts
+
+
+@functools.cache                        # once, however often the file is read
+def say_once(line):
+    print(line, file=sys.stderr)
+
+
+def tell(path, warnings):
+    """Say what is doubtful in a file."""
+    for warning in warnings:
+        say_once(f"t2mini: {path}: {warning}")
 
 
 def doubts(found, against):
