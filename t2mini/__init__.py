@@ -130,9 +130,10 @@ def train_expert(task, out=None, weights=None, log=print, resume=False, **settin
     out = claim_run(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors",
                     [locate(weights)], task=cfg.task)
     model, tokenizer = load(weights)
+    with keeping(out, resume):
+        found = train.train(model, tokenizer, cfg, out, resume, experts.SVD_CACHE, log)
     default.cache_clear()                                   # `ask` reads its experts again
-    with keeping(out):
-        return train.train(model, tokenizer, cfg, out, resume, experts.SVD_CACHE, log)
+    return found
 
 
 class Door(ModuleType):

@@ -245,7 +245,7 @@ def gold(example):
     training imitates. ValueError where an example has none."""
     if example.match not in ("number", "exact", "choice", "quoted", "contains", "label", "code"):
         raise ValueError(f"no right answer is known to {example.prompt[:60]!r}, so there is "
-                         "nothing to imitate, or to measure the likelihood of")
+                         "nothing to imitate or to measure: this needs examples with a gold answer")
     if example.match == "code":
         return f"```python\n{example.answer.strip()}\n```"
     answer = example.solution or example.answer

@@ -42,7 +42,8 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     """
     given, cfg = written(cfg), settled(cfg)
     check_paths(Path(out), cfg.task, resume)
-    shelves.check_replaced(Path(out), model, cfg.method)
+    if not resume:
+        shelves.check_replaced(Path(out), model, cfg.method)
     prepare(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
     for said in settings.overridden(given, written(cfg), written(TrainConfig())):

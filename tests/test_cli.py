@@ -431,6 +431,19 @@ def test_ctrl_c_before_a_run_begins_says_nothing_of_an_earlier_one(call, home, t
     monkeypatch.setattr(train, "prepare", interrupted)
     status, _, err = call("train", f"--task={home}/mine.jsonl", "--steps=3")
     assert status == 130 and "as they were" in err and "--resume" not in err
+    status, _, err = call("train", f"--task={home}/mine.jsonl", "--steps=3", "--resume")
+    assert status == 130 and "as they were" not in err and "--resume" in err    # its own
+
+
+def test_a_mixture_of_other_weights_is_not_replaced(call, home, trained):
+    """Fails if `adapt` takes the mixture of another model away."""
+    out, made = home / "out" / "mixture.safetensors", home / "out" / "mine.safetensors"
+    experts.save_expert(out, experts.read_expert(made),
+                        {**experts.read_metadata(made), "base_sha256": "0" * 64})
+    status, _, err = call("adapt", f"--task={home}/mine.jsonl", "--experts=mine", "--shots=1",
+                          "--population=2", "--iterations=1", "--n=2")
+    assert status == 1 and "is of other weights (sha256 00000000" in err
+    assert experts.read_metadata(out)["base_sha256"] == "0" * 64
 
 
 def test_a_task_file_that_breaks_during_a_training_spoils_nothing(call, home, monkeypatch):

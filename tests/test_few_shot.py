@@ -208,9 +208,11 @@ def test_what_a_way_cannot_do_is_told_before_experts_are_read():
             (tasks.get("math"), dict(by="first-pass"), "first pass can name"),
             (tasks.get("math"), dict(by="likelihood", normalise=True), "does not go with"),
             (tasks.get("math"), dict(by="likelihood", per_matrix=True), "or --per-matrix"),
-            (asked, dict(by="gradient"), "no right answer is known")):
+            (asked, dict(by="likelihood"), "no right answer is known")):
         with pytest.raises(ValueError, match=says):
             arms.search(None, None, task, Unread(), ["math", "mine"], shots=2, **how)
+    with pytest.raises(AssertionError, match="math"):       # a reward is all that it needs
+        arms.search(None, None, asked, Unread(), ["math", "mine"], shots=2, by="gradient")
 
 
 @pytest.mark.parametrize("by, z, says", [

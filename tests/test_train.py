@@ -255,19 +255,25 @@ def test_an_image_without_an_eye_is_told_before_training(loaded):
 
 
 def test_an_expert_of_another_model_or_method_is_not_replaced(
-        loaded, words, tmp_path):     # noqa: F811
+        loaded, words, tmp_path, monkeypatch):     # noqa: F811
     """Fails if a training for another base, or with LoRA, takes your expert and its log away."""
     out = tmp_path / "e.safetensors"
     train(*loaded, replace(config(), steps=1), out, log=quiet)
     svf.detach(loaded[0])
-    with pytest.raises(ValueError, match="is an expert of svf, not of ia3: .*--out"):
+    with pytest.raises(ValueError, match="safetensors is of method svf, not ia3: .*--out"):
         train(*loaded, replace(config(), method="ia3"), out, log=quiet)
     experts.save_expert(out, experts.read_expert(out),
                         {**experts.read_metadata(out), "base_sha256": "0" * 64})
     earlier = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="is an expert of .*, not of .*: .*--out"):
+    with pytest.raises(ValueError, match="is of other weights .sha256 00000000, these are .*--out"):
         train(*loaded, config(), out, log=quiet)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == earlier
+    out.unlink()                                            # of a run that was stopped
+    with pytest.raises(ValueError, match="e.ckpt is of method svf, not lora"):
+        train(*loaded, replace(config(), method="lora"), out, log=quiet)
+    monkeypatch.setattr(loaded[0], "base_sha256", "1" * 64)
+    with pytest.raises(ValueError, match="e.ckpt is of other weights"):
+        train(*loaded, config(), out, log=quiet)
 
 
 def test_answers_that_earn_nothing_because_they_were_cut_off_say_so():

@@ -680,12 +680,12 @@ def test_a_training_in_python_says_what_is_kept_and_goes_on(home, tiny_folder,  
 def test_ask_reads_its_experts_again_after_a_training(home, tiny_folder,     # noqa: F811
                                                       monkeypatch):
     """Fails if a notebook that trains an expert anew is answered by the old one."""
-    cleared = []
-    monkeypatch.setattr(t2mini, "default",
-                        types.SimpleNamespace(cache_clear=lambda: cleared.append(1)))
+    cleared, expert = [], home / "out" / "mine.safetensors"
+    monkeypatch.setattr(t2mini, "default", types.SimpleNamespace(
+        cache_clear=lambda: cleared.append(expert.exists())))
     t2mini.train_expert(home / "mine.jsonl", weights=tiny_folder, log=str, steps=1, prompts=2,
                         samples=2, val_n=2, max_tokens=8)
-    assert cleared == [1]
+    assert cleared == [True]                                # not before it is there
 
 
 @pytest.mark.parametrize("task, limit, want", [("gsm8k", 320, " --max-tokens=320"),

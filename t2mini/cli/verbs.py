@@ -440,7 +440,7 @@ def train_(args):
         if talks:
             print(printable(text), flush=True)
 
-    with keeping(out):
+    with keeping(out, args.resume):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out, task)}` scores it on "
                    "test questions, and "
@@ -606,7 +606,7 @@ def see(args):
         checkpoint.check_there(out.with_suffix(".ckpt"))
     model, tokenizer = open_model(args)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with files.only_one(out.with_suffix(".lock")), keeping(out):
+    with files.only_one(out.with_suffix(".lock")), keeping(out, args.resume):
         for path in (out, out.with_suffix(".jsonl"), out.with_suffix(".ckpt")):
             files.sweep(path)
         captions.align(model, tokenizer, known, cfg, out, resume=args.resume,

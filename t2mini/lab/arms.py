@@ -113,7 +113,7 @@ def search(model, tokenizer, task, experts, names=adapt.MIXED, shots=10, iterati
         raise ValueError("--by=first-pass mixes experts that the first pass can name: "
                          f"--experts must be some of {', '.join(adapt.MIXED)}")
     examples = task.examples("val", shots, seed)
-    if by in ("likelihood", "gradient"):
+    if by == "likelihood":
         for example in examples:                            # before minutes of decompositions
             tasks.gold(example)
     mixed_from = [experts[name] for name in names]

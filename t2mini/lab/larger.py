@@ -24,6 +24,7 @@ SETS = {"math": ("gsm8k-steps", "math-500"), "code": ("mbpp", "humaneval"),
         "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
 # the same questions: with options in quotation marks; without the first words of an answer
 OTHER_FORM = {"arc-easy-letters": "arc-easy", "gsm8k-steps": "gsm8k"}
+PARTS = {"gsm8k-steps": "gsm8k-few-sums"}               # the same set, a part of it learnt from
 BARE = {"gsm8k-steps": "gsm8k"}                         # a first pass sees no answer
 # tokens of an answer; under the task's own limit half of this base's answers are cut off
 LONGEST = {"gsm8k": 400, "gsm8k-steps": 400}
@@ -57,7 +58,7 @@ def own_expert(lab, name):
     except FileNotFoundError:
         return {}
     own = meta.get("base_sha256") == lab.model.base_sha256 and meta.get("method") == "svf"
-    fits = name not in SETS or meta.get("task") == SETS[name][0]
+    fits = name not in SETS or meta.get("task") in (SETS[name][0], PARTS.get(SETS[name][0]))
     return meta if own and fits and "config" in meta else {}
 
 
@@ -87,7 +88,7 @@ def alone(lab, task, name, meta):
         others = {f"lora{how}": LORA}
         if not choose:
             others["svf, second run"] = own | {"seed": meta["config"]["seed"] + 1}
-        if meta["task"] == "gsm8k-steps":                   # the set with published solutions
+        if task == "gsm8k-steps":                           # the set with published solutions
             others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
         for arm, changes in others.items():
             yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)

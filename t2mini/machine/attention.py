@@ -1,9 +1,9 @@
 """
 Attention on a CPU: written out where that is quicker, and without the keys that nobody may see.
 
-Written out:  torch's fused call is made for a single long row. In bfloat16 its backward pass takes
-              three to five times as long as the plain products, and for a token of each of many
-              rows it takes twice as long. The plain ones keep all weights, so they work on some
+Written out:  torch's fused call is made for a single long row. In bfloat16 it takes two to five
+              times as long as the plain products with their gradient, and twice as long for one
+              token of each of many rows. The plain ones hold all weights, so they work on some
               rows at a time.
 Unseen keys:  a question and its answers stand in one row, and an answer sees the question and
               itself. With eight answers of 300 tokens nine tenths of the scores are masked, and
@@ -51,11 +51,11 @@ def attention(q, k, v, mask, S):
     N, T = mask.shape[2:]
     if q.device.type != "cpu":
         return plain_attention(q, k, v, mask)
-    if not torch.is_grad_enabled():
-        way = written_out if S == 1 and len(q) >= MANY else plain_attention
-        return way(q, k, v, mask)
+    if S == 1:
+        return (written_out if len(q) >= MANY else plain_attention)(q, k, v, mask)
+    # with a gradient and without: the KL of two equal models is 0
     way = some_rows if q.dtype == torch.bfloat16 else plain_attention
-    if T < LONG or S < T:
+    if T < LONG or S < T or not torch.is_grad_enabled():
         return way(q, k, v, mask)
     heads = N // T
     q = q.unflatten(2, (heads, T))

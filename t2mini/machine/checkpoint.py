@@ -136,10 +136,11 @@ def stopped(said):
         raise KeyboardInterrupt(said() if callable(said) else said) from None
 
 
-def keeping(out):
-    """`stopped` for a training that writes `out` (Path) and its checkpoint beside it."""
+def keeping(out, resume=False):
+    """`stopped` for a training that writes `out` (Path) and its checkpoint beside it, or goes on
+    from that."""
     ckpt = out.with_suffix(".ckpt")
-    before = stamp(ckpt)
+    before = None if resume else stamp(ckpt)
     return stopped(lambda: kept(ckpt, before))
 
 

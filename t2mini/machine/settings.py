@@ -180,16 +180,13 @@ def check_layers(method, settings):
 
 
 def kind_told(meta):
-    """What an expert's metadata say of its layers, in words: those of two experts that can share a
-    model say the same. SVF's z fit any."""
+    """What an expert's metadata say of its layers, in words: LoRA's differ by rank and by alpha /
+    rank, too."""
     method, told = meta.get("method", "svf"), meta.get("config")
-    if method == "svf":
+    if method != "lora":
         return method
     check_layers(method, told)
-    where = f"{told['modules'] or 'usual'} matrices of {told['layers']} blocks"
-    if method != "lora":
-        return f"{method} on the {where}"
-    return (f"{method} of rank {told['rank']} on the {where} with alpha / rank "
+    return (f"{method} of rank {told['rank']} with alpha / rank "
             f"{told['lora_alpha'] / told['rank']:g}")
 
 

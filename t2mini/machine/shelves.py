@@ -1,12 +1,15 @@
 """
 Which expert file a name means: yours or the shipped one, of the model that runs.
 """
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from .files import expand
 from .text import meant
+
+AWAY = "name another file with --out, or move it and what lies beside it away"
 
 
 def find(name, model, mine, shipped):
@@ -64,15 +67,26 @@ def fits(path, model):
 
 
 def check_replaced(path, model, method=None):
-    """ValueError where a new expert would take the place of one of another model, or of another
-    method than this one."""
-    found = told(path)
-    if found and not fits(path, model):
-        raise ValueError(f"{path} is an expert of {found.get('base_model', 'another model')}, not "
-                         f"of {model.name}: name another file with --out, or move it away")
-    if found and method not in (None, found.get("method", "svf")):
-        raise ValueError(f"{path} is an expert of {found.get('method', 'svf')}, not of {method}: "
-                         "name another file with --out, or move it away")
+    """ValueError where a new expert would take the place of one of other weights, or of another
+    method than this one, or of its checkpoint."""
+    for file in (path, path.with_suffix(".ckpt")):
+        found = told(file)
+        sha256 = found.get("base_sha256", model.base_sha256)
+        if sha256 != model.base_sha256:
+            raise ValueError(f"{file} is of other weights (sha256 {sha256[:8]}, these are "
+                             f"{model.base_sha256[:8]}): {AWAY}")
+        had = found.get("method") or trained_with(found).get("method", method)
+        if method not in (None, had):
+            raise ValueError(f"{file} is of method {had}, not {method}: {AWAY}")
+
+
+def trained_with(found):
+    """The settings in the metadata of an expert or a checkpoint, {} where there are none."""
+    try:
+        settings = json.loads(found.get("config", "{}"))
+    except ValueError:
+        settings = {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def is_tower(path):

@@ -12,6 +12,7 @@ Splits:   by place in the file, counting different prompts: of every ten the nin
 import difflib
 import functools
 import math
+import os
 import re
 import sys
 from collections import Counter
@@ -108,15 +109,15 @@ def options_of(options, answer):
     return texts
 
 
-@functools.cache                        # once, however often the file is read
-def say_once(line):
+@functools.cache
+def say_once(line, changed):
     print(line, file=sys.stderr)
 
 
 def tell(path, warnings):
-    """Say what is doubtful in a file."""
+    """Say what is doubtful in a file: once, however often it is read, until it changes."""
     for warning in warnings:
-        say_once(f"t2mini: {path}: {warning}")
+        say_once(f"t2mini: {path}: {warning}", os.stat(path).st_mtime_ns)
 
 
 def doubts(found, against):
