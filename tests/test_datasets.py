@@ -919,6 +919,9 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         assert task == "gsm8k-steps" and row["lr"] == changes["lr"]
         assert TrainConfig(task=task, seed=seed, **settings) == replace(
             TrainConfig(**there["math"]["config"]), **changes)
+    there["math"] = meta("gsm8k-few-sums", "reward")        # a part of the same set
+    assert arms["gsm8k-steps"] == {key["arm"] for key, _ in larger.cells(lab)
+                                   if key["task"] == "gsm8k-steps"}
     for _, task in larger.SETS.values():
         assert arms[task] >= {"prompt", "classifier", "uniform alpha", "cem",
                               "best single expert", "10-shot in context"}
@@ -1002,13 +1005,18 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                          [({}, True), ({"base_sha256": "b"}, False), ({"method": "lora"}, False),
                           ({"task": "reasoning"}, False), ({"config": None}, False)])
 def test_real05_takes_no_expert_of_another_base_method_or_task(monkeypatch, change, whose):
-    """Fails if an expert in out/ that is something else stands for the one of the published set."""
+    """Fails if an expert in out/ that is something else stands for the one of the published set,
+    or one that was trained on a part of the set does not.
+    """
     meta = {"base_sha256": "a", "method": "svf", "task": "arc-easy-letters", "config": {}} | change
     meta = {k: v for k, v in meta.items() if v is not None}
     monkeypatch.setattr(larger.experts, "find", lambda name, model: name)
     monkeypatch.setattr(larger.experts, "read_metadata", lambda path: meta)
-    assert (larger.own_expert(SimpleNamespace(model=SimpleNamespace(base_sha256="a")), "reasoning")
-            == (meta if whose else {}))
+    lab = SimpleNamespace(model=SimpleNamespace(base_sha256="a"))
+    assert larger.own_expert(lab, "reasoning") == (meta if whose else {})
+    meta |= {"task": "gsm8k-few-sums"}
+    part = change.keys() <= {"task"}
+    assert bool(larger.own_expert(lab, "math")) == part and not larger.own_expert(lab, "code")
 
 
 def test_answers_of_examples_in_the_prompt_are_in_the_form_that_is_asked_for():

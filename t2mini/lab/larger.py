@@ -88,7 +88,7 @@ def alone(lab, task, name, meta):
         others = {f"lora{how}": LORA}
         if not choose:
             others["svf, second run"] = own | {"seed": meta["config"]["seed"] + 1}
-        if task == "gsm8k-steps":                           # the set with published solutions
+        if meta["task"].startswith("gsm8k"):                # the set with published solutions
             others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
         for arm, changes in others.items():
             yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)
