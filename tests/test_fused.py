@@ -123,79 +123,21 @@ def test_attention_without_the_masked_keys_is_the_plain_one(dtype, near, monkeyp
     q, k, v = (torch.randn(B, 2, n, 8).to(dtype) for n in (heads * S, S, S))
     g, keys, plain = torch.randn_like(q), [], attending.plain_attention
 
-    def watched(way):
-        def seen(q, k, v, mask):
-            keys.append(k.shape[2])
-            return way(q, k, v, mask)
-        return seen
+    def watched(q, k, v, mask):
+        keys.append(k.shape[2])
+        return plain(q, k, v, mask)
 
     want, slopes = grads(lambda *t: plain(*t, mask), [q, k, v], g)
-    for name in ("plain_attention", "some_rows"):
-        monkeypatch.setattr(attending, name, watched(getattr(attending, name)))
+    monkeypatch.setattr(attending, "plain_attention", watched)
     got, found = grads(lambda *t: attending.attention(*t, mask, S), [q, k, v], g)
     assert len(keys) == -(-S // 7) and sum(keys) < 0.8 * len(keys) * S
     for a, b in zip((got, *found), (want, *slopes)):
         torch.testing.assert_close(a, b, **near)
     with torch.no_grad():
-        torch.testing.assert_close(attending.attention(q, k, v, mask, S), want, **near)
-    assert keys[-1] == S
+        assert torch.equal(attending.attention(q, k, v, mask, S), want) and keys[-1] == S
     # behind a cache: as many queries in all as two heads without one would have
     q, late = q[:, :, :2 * S], mask[:, :, :S, :].repeat(1, 1, 2, 1)
-    torch.testing.assert_close(attending.attention(q, k, v, late, 2 * S // heads),
-                               plain(q, k, v, late), **near)
-    assert keys[-1] == S
-
-
-@BOTH
-@pytest.mark.parametrize("S, T", [(1, 23), (23, 23), (3, 23)])
-def test_attention_written_out_is_the_plain_one(dtype, near, S, T, monkeypatch):
-    """Fails if the rows are put back in another order, a mask for all of them is not theirs, or the
-    keys that come first meet other queries; without a gradient, too.
-    """
-    monkeypatch.setattr(attending, "AT_ONCE", 3 * 2 * 3 * S * T)    # three rows at a time
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(20, 2, n, 8).to(dtype) for n in (3 * S, T, T))
-    g = torch.randn_like(q)
-    for rows in (1, 20):                                    # one mask for all rows, or each its own
-        mask = torch.zeros(rows, 1, S, T, dtype=dtype)
-        mask.masked_fill_(torch.rand(mask.shape) < 0.5, float("-inf"))[..., 0] = 0
-        mask = mask.repeat(1, 1, 3, 1)
-        want, slopes = grads(lambda *t: attending.plain_attention(*t, mask), [q, k, v], g)
-        for way in (attending.written_out, attending.some_rows):
-            got, found = grads(lambda *t: way(*t, mask), [q, k, v], g)
-            for a, b in zip((got, *found), (want, *slopes)):
-                torch.testing.assert_close(a, b, **near)
-        with torch.no_grad():
-            torch.testing.assert_close(attending.attention(q, k, v, mask, S), want, **near)
-
-
-def test_attention_is_written_out_where_that_is_quicker(monkeypatch):
-    """Fails if one long row, or another device's, is written out, or many short ones are not."""
-    ways = []
-    for name in ("plain_attention", "written_out", "some_rows"):
-        monkeypatch.setattr(attending, name, lambda q, *rest, name=name: ways.append(name) or q)
-
-    def way(rows, S, dtype=torch.bfloat16, device="cpu"):
-        q = torch.zeros(rows, 2, 3 * S, 8, dtype=dtype, device=device)
-        attending.attention(q, q, q, torch.zeros(rows, 1, 3 * S, S, dtype=dtype, device=device), S)
-        return ways[-1]
-
-    assert [way(4, 5), way(4, 5, torch.float32)] == ["some_rows", "plain_attention"]
-    assert way(4, 5, device="meta") == "plain_attention"
-    with torch.no_grad():
-        assert [way(4, 5), way(4, 5, torch.float32)] == ["some_rows", "plain_attention"]
-        assert [way(16, 1), way(15, 1)] == ["written_out", "plain_attention"]
-
-
-def test_two_equal_models_are_0_apart_in_bfloat16():
-    """Fails if a pass with a gradient rounds otherwise than one without: the KL term would pull at
-    rounding.
-    """
-    model = random_model(3).to(torch.bfloat16)
-    svf.attach(model, progress=False)
-    groups = [([5, 6, 7], [[10, 11, 12], [12, 13]]), ([9], [[20, 21, 249]])]
-    found = reinforce.policy_gradient(model, groups, [[0.5, -0.5], [0.5]], kl=0.2)
-    assert found["kl"] == 0
+    assert torch.equal(attending.attention(q, k, v, late, 2 * S // heads), plain(q, k, v, late))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
