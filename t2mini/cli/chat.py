@@ -128,12 +128,12 @@ class Chat:
                              f"there is no command {word[:40]!r}; /help lists them")
 
     def use(self, way):
+        """Let this Way answer from now on, and say who that is."""
         self.way = way
-        strategy = self.settings["strategy"]
-        auto = {"none": "the base model answers", "cem": "the mixture answers"}
         who = f"{way.name} answers"
-        if way.expert is None:
-            who = auto.get(strategy, "the first pass chooses again")
+        if way.expert is None:                              # as the strategy of the start says
+            auto = {"none": "the base model answers", "cem": "the mixture answers"}
+            who = auto.get(self.settings["strategy"], "the first pass chooses again")
         print(one_line(f"from now on: {who}"), flush=True)
 
     def mixture(self, words):

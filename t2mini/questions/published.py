@@ -95,7 +95,8 @@ def gsm8k_steps(row):
 
 
 def few_sums(examples):
-    """Those that take at most three sums: a small model has more of them right, in fewer words."""
+    """Those whose solution has one to three sums: a small model has more of them right, in fewer
+    words. (One without a sum is told in words alone, and may be long.)"""
     return [e for e in examples if e.kind in ("1 sums", "2 sums", "3 sums")]
 
 

@@ -109,8 +109,9 @@ def options_of(options, answer):
     return texts
 
 
-@functools.cache
+@functools.cache                        # so that the same words are said once
 def say_once(line, changed):
+    """changed: when the file that the line is about was."""
     print(line, file=sys.stderr)
 
 
