@@ -123,14 +123,13 @@ def train_expert(task, out=None, weights=None, log=print, resume=False, **settin
 
     from . import experts, recipe, train
     from .formats.download import locate
-    from .machine.checkpoint import keeping
-    from .machine.files import claim_run
+    from .machine import checkpoint, files
 
     cfg = recipe.TrainConfig(task=str(task), **settings)
-    out = claim_run(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors",
-                    [locate(weights)], task=cfg.task)
+    out = files.claim_run(out or experts.OUT / f"{Path(cfg.task).stem}.safetensors",
+                          [locate(weights)], task=cfg.task)
     model, tokenizer = load(weights)
-    with keeping(out, resume):
+    with checkpoint.keeping(out, resume):
         found = train.train(model, tokenizer, cfg, out, resume, experts.SVD_CACHE, log)
     default.cache_clear()                                   # `ask` reads its experts again
     return found

@@ -78,7 +78,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     on_text   and counts: see evaluate.answers
     """
     experts = Shelf(model) if experts is None else experts
-    check_answer(questions, strategy, STRATEGIES, expert, max_tokens, temperature)
+    check_answer(model, tokenizer, questions, opener, strategy, STRATEGIES, expert, max_tokens,
+                 temperature)
 
     # --- first pass: which expert does each question need? ---
     routes = [None] * len(questions)
@@ -224,7 +225,7 @@ def score_mixtures(model, tokenizer, task, shots, mixed, batch=160):
         per_token = out.logprobs.sum(1) / out.lengths
         return list(zip(rewards, per_token.tolist()))
 
-    found = in_batches(run, [len(prompts[s]) for _, s in jobs], batch)
+    found = in_batches(run, [len(prompts[s]) for _, s in jobs], batch, answer=task.max_tokens)
     found = np.array(found).reshape(-1, len(shots), 2)
     right = found[..., 0]                                                   # (mixtures, shots)
     hits = right.sum(1)                                                     # (mixtures,)

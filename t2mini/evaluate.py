@@ -13,7 +13,7 @@ import numpy as np
 
 from . import svf, tasks
 from .generate import generate
-from .likelihood import likelihoods
+from .likelihood import check_length, likelihoods
 from .machine import ranks
 from .machine.batches import NotFinite, in_batches, ticking
 from .machine.settings import check_prompts
@@ -52,7 +52,7 @@ def answers(model, tokenizer, questions, max_tokens, temperature=0.0, seed=0, ba
         texts = [tokenizer.decode(out.tokens(n)) for n in range(len(part))]
         return list(zip(texts, out.stopped.tolist()))
 
-    found = in_batches(run, [len(p) for p in prompts], batch, title)
+    found = in_batches(run, [len(p) for p in prompts], batch, title, max_tokens)
     if counts is not None:
         counts["cut"] += sum(not stopped for _, stopped in found)
     return [text for text, _ in found]
@@ -66,6 +66,7 @@ def choices(model, tokenizer, task, examples, batch=64, title=""):
     texts = [tasks.option_texts(e) for e in examples]
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
     options = [[tokenizer.answer(t, task.opener) for t in of_one] for of_one in texts]
+    check_length(model, [*zip(prompts, options)])           # the longest would come last
 
     def run(part):
         found = likelihoods(model, [(prompts[i], options[i]) for i in part])

@@ -72,7 +72,7 @@ def logprobs(model, x, target, temperature, whole=False):
 def check_length(model, groups):
     """ValueError where a prompt of (prompt ids, [answer ids, ...]) with one of its answers is
     longer than the model's context."""
-    longest = max(len(prompt) + max(map(len, answers)) for prompt, answers in groups)
+    longest = max((len(prompt) + max(map(len, answers)) for prompt, answers in groups), default=0)
     if longest > model.cfg.max_position_embeddings:
         raise ValueError(f"a question with its answer has {longest} tokens, which exceeds this "
                          f"model's context of {model.cfg.max_position_embeddings}")

@@ -150,7 +150,7 @@ def rope_tables(positions, cfg, dtype):
 
 def rotate(x, cos, sin):
     """Rotate-half RoPE: dimension i turns together with i + D/2 (GGUF stores neighbours instead:
-    formats/gguf.py)."""
+    formats/load.py)."""
     a, b = x.chunk(2, -1)
     turned = (a * cos - b * sin, b * cos + a * sin)
     return torch.cat(turned, -1)

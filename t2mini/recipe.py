@@ -18,6 +18,7 @@ from .machine.settings import RELEASED      # name: what the release does there
 class TrainConfig:
     """What a person chooses; files keep these fields, so that a run can be made again."""
     task: str = "math"          # which task pays the reward
+    start: str = ""             # an expert to go on from; "": the base model
     steps: int = 40             # updates
     prompts: int = 12           # questions per update
     samples: int = 8            # answers per question

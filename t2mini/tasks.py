@@ -11,6 +11,8 @@ Splits:   train, val and test are disjoint in their keys: a hash of an example's
           test is only ever scored. Of unseen tasks in words, on which nothing is trained, each
           split has a third: with a tenth, few-shot examples and scored questions were of other
           kinds.
+Worked:   math-worked has questions like math's, and solutions that write every step down, for
+          --objective=next-token to imitate.
 Images:   the questions of vision-unseen are about a drawn image (questions/drawn.py).
 Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vqa, from a folder of
           yours (published.py).
@@ -30,7 +32,7 @@ from .questions.asserts import tested
 from .questions.code import make_code
 from .questions.drawn import make_drawn
 from .questions.example import normal, same_number, split_of, to_number
-from .questions.math import make_math
+from .questions.math import make_math, make_worked
 from .questions.other import make_other
 from .questions.reasoning import make_reasoning
 from .questions.wide import either
@@ -160,8 +162,7 @@ def make_dispatch(rng):
     skill = next(skill for skill in SKILL_TABLE if skill.label == label)
     example = either(rng, label, skill.make)
     prompt = dispatch_prompt(example.prompt)
-    return replace(example, prompt=prompt, answer=label, match="label", kind=label,
-                   options=LABELS)
+    return replace(example, prompt=prompt, answer=label, match="label", kind=label, options=LABELS)
 
 
 def unseen(make):
@@ -188,7 +189,8 @@ def built_in():
     tasks = [Task(name, gradable(make), s.max_tokens, s.label, runs_code=s.runs_code,
                   buckets=3 if name.endswith("-unseen") else 10)
              for name, make, s in rows]
-    tasks += [Task("vision-unseen", make_drawn, 12, "vision"),
+    tasks += [Task("math-worked", make_worked, 64, "math"),
+              Task("vision-unseen", make_drawn, 12, "vision"),
               Task("dispatch", make_dispatch, DISPATCH_TOKENS, "other", DISPATCH_OPENER)]
     return {task.name: task for task in tasks}
 

@@ -36,14 +36,15 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     Selection uses the val split only. An update whose numbers are not finite, or whose rewards are
     none, is skipped and counted; after five in a row training stops. cache: folder of the
     decompositions (svf.attach). log is called with every line that is shown; watch(step) at every
-    validation, on the z of that step, and decides nothing. Raises ValueError where --resume finds
-    no checkpoint or one of other settings, the log would replace the task's own file, or another
-    run is writing the same files.
+    validation, on the z of that step, and decides nothing. Raises FileNotFoundError where --resume
+    finds no checkpoint, ValueError where it is one of other settings, the log would replace the
+    task's own file, or another run is writing the same files.
     """
     given, cfg = written(cfg), settled(cfg)
     check_paths(Path(out), cfg.task, resume)
     if not resume:
-        shelves.check_replaced(Path(out), model, cfg.method)
+        start = cfg.start and experts.find(cfg.start, model)
+        shelves.check_replaced(Path(out), model, cfg.method, start)
     prepare(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
     for said in settings.overridden(given, written(cfg), written(TrainConfig())):
@@ -64,17 +65,20 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
 
 
 def check_paths(out, task, resume):
-    """ValueError where the files cannot be this run's."""
+    """ValueError (of a checkpoint that is not there: FileNotFoundError) where the files cannot be
+    this run's."""
     files.claim_run(out, task=task)
-    ckpt = out.with_suffix(".ckpt")
-    if resume and not ckpt.exists():
-        raise ValueError(f"--resume: there is no checkpoint {ckpt}; start without --resume")
+    if resume:
+        checkpoint.check_there(out.with_suffix(".ckpt"))
 
 
 def prepare(model, cfg, cache):
-    """Give the model the layers that cfg trains, as they are at the start."""
+    """Give the model the layers that cfg trains, as they are at the start: of the base model, or of
+    an expert that was trained before. ValueError where that does not fit."""
     settings.check_dtype(model.dtype)
     lora.attach(model, cfg.method, asdict(cfg), cache, progress=ranks.rank() == 0)
+    if cfg.start:
+        svf.set_z(model, experts.load([cfg.start], model)[cfg.start])
     z = svf.trained(model).values()
     if cfg.start_noise:
         g = torch.Generator().manual_seed(cfg.seed)     # on the CPU: the same on every device

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from t2mini import __main__ as cli
 from t2mini import adapt, experts, tasks, train
@@ -491,6 +491,11 @@ def test_a_tower_in_training_is_kept_and_held(call, home, monkeypatch):
     status, _, err = call("see", f"--data={home}/mine.jsonl",
                           f"--out={home}/other.safetensors", "--resume")
     assert status == 1 and "there is no checkpoint" in err and "ready in" not in err
+    taken = home / "taken.safetensors"                      # another model's tower
+    save_file({"x": torch.ones(1)}, taken, {"tower": "{}", "base_sha256": "0" * 64})
+    monkeypatch.setattr(verbs.files, "claim_run", lambda out, *a, **k: Path(out))
+    status, _, err = call("see", f"--data={home}/mine.jsonl", f"--out={taken}")
+    assert status == 1 and "is of other weights" in err.strip().splitlines()[-1]
 
 
 def test_switches_are_checked_before_the_model_is_loaded(call, home):
@@ -526,6 +531,38 @@ def test_the_program_runs_as_a_program(monkeypatch, capsys):
         # what -m does, without another start of torch
         runpy.run_module("t2mini", run_name="__main__")
     assert e.value.code == 2 and "VERB" in capsys.readouterr().out
+
+
+def test_a_training_goes_on_from_an_expert_or_says_why_not(call, home, trained):
+    """Fails if --start is not reachable, an expert that is nowhere is missed only once the model is
+    there, one of another method is trained on, or the expert that a run starts from is replaced.
+    """
+    run = ["train", f"--task={home}/mine.jsonl", "--steps=1", "--prompts=2", "--samples=2",
+           "--val-every=1", "--val-n=2"]
+    status, out, err = call(*run, "--start=math", f"--out={home}/more.safetensors")
+    assert status == 0, err
+    assert experts.read_metadata(home / "more.safetensors")["config"]["start"] == "math"
+    before = (home / "out" / "mine.safetensors").read_bytes()
+    for more, said in ((["--start=mine"], "is an input of this command"),
+                       (["--start=nobody"], "no expert 'nobody'"),
+                       (["--start=math", "--method=lora", f"--out={home}/l.safetensors"],
+                        "is of method svf: --start goes on from it with --method=svf")):
+        status, out, err = call(*run, *more)
+        assert status == 1 and said in err.strip().splitlines()[-1], err
+    assert (home / "out" / "mine.safetensors").read_bytes() == before
+
+
+def test_solutions_that_would_earn_nothing_are_told(call, home):
+    """Fails if a training copies solutions that its own judge calls wrong without a word, or
+    doubts right ones."""
+    rows = [{"prompt": f"{n} and 1?", "answer": n + 1, "match": "number",
+             "solution": f"{n} + 1 = {n + (1 if n else 5)}."} for n in range(20)]
+    (home / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = ["train", f"--task={home}/sums.jsonl", "--steps=1", "--prompts=2", "--val-n=2"]
+    status, out, err = call(*run, "--objective=next-token")
+    assert status == 0 and "note: 1 of 10 solutions would not be judged right" in err, err
+    assert "0 + 1 = 5.' for '1'" in err
+    assert "solutions" not in call(*run, "--samples=2", "--max-tokens=2")[2]
 
 
 def test_half_of_the_layers(call, home):

@@ -268,5 +268,5 @@ def test_the_memory_and_the_commands_of_llama3_8b():
     rows = [[f"{n / 1e9:.1f}" for n in row] for row in zip(*table)]
     said = [re.findall(r"[\d.]+", line.split("|", 2)[2]) for line in text.splitlines()
             if re.search(r"\| [\d.]+ \| [\d.]+ \|$", line)]
-    # those two were counted by autograd's saved tensors
-    assert [row for row in said if row != ["10.1", "9.5"]] == rows
+    # those two are half of what autograd's saved tensors were for twice the tokens
+    assert [row for row in said if row != ["5.1", "4.8"]] == rows

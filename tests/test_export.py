@@ -252,6 +252,10 @@ def test_sentencepiece_vocabulary_of_a_gguf_file(tmp_path):
     assert t.bos == 1 and t.stop_ids == {2}
     bare = {k: v for k, v in meta.items() if "bos" not in k and "unknown" not in k}
     assert tokenizer_files(bare) == tokenizer_files(meta)   # as from_gguf takes what is not said
+    for nobody in (2 ** 32 - 1, -1):                        # two ways to say that there is none
+        nothing = meta | {"tokenizer.ggml.eos_token_id": nobody}
+        assert tokenizer_files(nothing)["tokenizer_config.json"]["eos_token"] is None
+        assert export_file.id_of(nothing, "eos") is None and export_file.id_of(meta, "eos") == 2
     steps = [tokenizer_files(meta | {"tokenizer.ggml.add_space_prefix": said})["tokenizer.json"]
              ["decoder"]["decoders"][-1]["type"] for said in (True, False)]
     assert steps == ["Strip", "Fuse"]                       # a blank that was never put in front

@@ -84,7 +84,7 @@ def test_by_gradient_of_the_reward_needs_no_gold_answers(mixed_from, monkeypatch
     monkeypatch.setattr(few_shot, "generate",
                         lambda model, prompts, *a, **k: sizes.append(len(prompts)) or plain(
                             model, prompts, *a, **k))
-    monkeypatch.setattr(batches.alike, "__defaults__", (1,))
+    monkeypatch.setattr(batches.alike, "__defaults__", (1, 0, 10 ** 9))
     assert few_shot.drawn(model, tokenizer, task, shots, 3, 1.0, 0)[0] == whole[0]
     assert sizes == [1] * len(shots)
 

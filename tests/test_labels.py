@@ -70,7 +70,7 @@ def test_todays_labels_and_prompt_are_unchanged():
     assert adapt.MIXED == ("math", "code", "reasoning") == experiments.SEEN
     assert experiments.UNSEEN == ("math-unseen", "code-unseen", "reasoning-unseen")
     assert tuple(tasks.BUILT_IN) == ("math", "code", "reasoning", *experiments.UNSEEN,
-                                     "other", "vision-unseen", "dispatch")
+                                     "other", "math-worked", "vision-unseen", "dispatch")
     assert tasks.DISPATCH == (
         '{question}\n\n---\nThe message above is either "other" (chat, facts, writing), '
         '"code" (a program), "math" (a number) or "reasoning" (options to choose from). '

@@ -15,6 +15,7 @@ from test_reinforce import config, quiet, ready, rows_of, words     # noqa: F401
 import t2mini
 from t2mini import adapt, evaluate, experts, reinforce, svf, tasks
 from t2mini.generate import generate
+from t2mini.machine import batches
 from t2mini.questions.example import Example
 from t2mini.recipe import TrainConfig
 from t2mini.train import train
@@ -221,6 +222,31 @@ def test_a_question_beyond_the_context_costs_no_answers(loaded, monkeypatch):
     with pytest.raises(ValueError, match="exceeds this model's context of 2048"):
         evaluate.answers(model, tokenizer, ["hi"] * 70 + ["long " * 500], 4)
     assert evaluate.answers(model, tokenizer, [], 4) == []
+    monkeypatch.setattr(adapt, "route", None)               # nor a first pass, nor other experts
+    with pytest.raises(ValueError, match="'long long.* exceeds this model's context of 2048"):
+        adapt.answer(model, tokenizer, ["hi"] * 70 + ["long " * 500], max_tokens=4)
+    monkeypatch.setattr(evaluate, "likelihoods", None)
+    task = tasks.get("reasoning")
+    fine = task.examples("test", 3)
+    with pytest.raises(ValueError, match="exceeds this model's context of 2048"):
+        evaluate.choices(model, tokenizer, task, [*fine, tasks.replace(
+            fine[0], prompt="long " * 500)])
+    assert evaluate.choices(model, tokenizer, task, []) == []
+
+
+def test_a_batch_leaves_room_for_its_answers():
+    """Fails if so many rows are answered at once that the keys and values of what they may write
+    exceed the memory, or usual batches are other ones than without that bound."""
+    sizes = [100] * 70
+    parts = [len(part) for part in batches.alike(range(70), sizes, 64, answer=4000)]
+    assert max(parts) * (100 + 4000) <= batches.KEPT < (max(parts) + 1) * (100 + 4000)
+    assert sum(parts) == 70
+    for answer in (0, 300, 1024):
+        assert [len(p) for p in batches.alike(range(70), sizes, 64, answer=answer)] == [64, 6]
+    assert [len(p) for p in batches.alike(range(2), [9, 9], 64, answer=10 ** 6)] == [1, 1]
+    seen = []
+    batches.in_batches(lambda part: seen.append(len(part)) or part, sizes, 64, answer=4000)
+    assert seen == parts
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

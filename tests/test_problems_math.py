@@ -140,3 +140,29 @@ def test_worked_solutions(unseen):
     assert kinds == {kind for kind, *_ in pm.POOLS[unseen]}
     with pytest.raises(ValueError, match="no worked solution"):
         pm.worked(pm.Example("Sum?", "3", "number", key="other 1 2 3"))
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_solutions_in_steps(unseen):
+    """Fails if a step is wrong, uses a number that is neither in the question nor an earlier
+    result, takes a sum before a product, or the last one is not the answer.
+    """
+    for e in many(unseen):
+        *steps, last = pm.in_steps(e).removesuffix(".").split(". ")
+        assert last == f"The answer is {e.answer}" and len(steps) <= 3
+        known = set(re.findall(r"\d+", e.prompt)) | {"2"}
+        for step in steps:
+            way, value = step.split(" = ")
+            assert eval(way) == int(value) and set(re.findall(r"\d+", way)) <= known, (e, step)
+            known.add(value.lstrip("-"))
+        assert value == e.answer
+    sums = pm.Example("?", "15", "number", key="2step/boxes_minus 9 6 4")
+    assert pm.in_steps(sums) == "6 * 4 = 24. 24 - 9 = 15. The answer is 15."
+
+
+def test_worked_problems_are_those_of_math():
+    """Fails if the worked task draws other problems, or leaves a solution out."""
+    for seed in range(50):
+        e = pm.make_worked(random.Random(seed))
+        assert pm.replace(e, solution="") == pm.make_math(random.Random(seed))
+        assert e.solution == pm.in_steps(e)

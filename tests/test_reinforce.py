@@ -839,7 +839,7 @@ def test_what_cannot_be_resumed_is_refused(tiny_folder, words, tmp_path):
         model.base_sha256 = base or model.base_sha256
         train(model, tokenizer, cfg, out, log=quiet, **options)
 
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
         run(config(), resume=True)
     run(config(steps=1))
     text = (tmp_path / "a.jsonl").read_text()

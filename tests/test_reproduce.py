@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,7 @@ from t2mini.machine import files, ranks
 from t2mini.questions import published, tables
 from t2mini.questions.example import Example, split_of
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = dict(prompts=2, samples=2, steps=1, val_every=1, val_n=2, max_tokens=3)
 
 
@@ -691,6 +693,34 @@ def test_examples_in_the_prompt_are_solved_as_the_row_says(tiny, tmp_path, monke
     assert all(w.endswith(f" = {b}. The answer is {b}.") for b, w in zip(bare, work))
     (key, run), = experiments.in_context(made, "reasoning-unseen", 0)
     assert key["arm"] == "10-shot in context" and run()["n"] == 2
+
+
+def test_copied_solutions_are_of_steps_and_scored_on_math(tiny, tmp_path, monkeypatch):
+    """Fails if an arm of `imitation` earns rewards, copies bare answers, is scored on other
+    questions than the base model, or counts steps of other problems; or if `make train-math` is
+    another training than the one that is measured.
+    """
+    made = runs.Lab(*tiny, tmp_path, quick=True)
+    asked = {t: tasks.get(t).examples("test", 40) for t in ("math", "math-unseen")}
+    monkeypatch.setattr(made, "examples", lambda task, n: asked[task])
+    monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, *a: (
+        [float(e.kind.startswith("2step")) for e in examples]))
+    trained = []
+    monkeypatch.setattr(made, "expert", lambda task, seed, **changes: trained.append(
+        (task, seed, changes)) or ({}, {"method": "svf", "parameters": 1, "config": changes,
+                                        "val_accuracy": 0.5, "best_step": 1}))
+    cells = list(experiments.imitation(made))
+    for task, some in (("math", cells[2:6]), ("math-unseen", cells[8:])):
+        two = sum(e.kind.startswith("2step") for e in asked[task])
+        assert [run()["two_steps"] for key, run in some] == [f"{two} of {two}"] * 4
+        assert {key["task"] for key, run in some} == {task}
+    assert {task for task, _, _ in trained} == {"math-worked"}
+    assert [(seed, c["method"]) for _, seed, c in trained] == [
+        (0, "svf"), (1, "svf"), (2, "svf"), (0, "lora")] * 2
+    recipe = re.search(r"^train-math: .*?\n\n", (ROOT / "Makefile").read_text(), re.M | re.S)[0]
+    given = dict(re.findall(r"--([a-z-]+)=(\S+)", recipe))
+    assert given.pop("task") == "math-worked" and given.pop("out") == "out/math.safetensors"
+    assert given == {k.replace("_", "-"): str(v) for k, v in experiments.COPYING.items()}
 
 
 def test_the_released_mixture(tiny):

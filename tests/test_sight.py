@@ -360,6 +360,14 @@ def test_settings_that_are_not_those_of_the_numbers(tmp_path):
         towers.read(path)
 
 
+def test_a_model_of_another_chat_format_gets_no_tower(loaded, tmp_path):
+    """Fails if it is trained on words first and refused at the first message with an image."""
+    model, tokenizer = loaded
+    tokenizer.chat = "llama3"
+    with pytest.raises(ValueError, match="ChatML format alone, and the format of .* is llama3"):
+        captions.align(model, tokenizer, {}, captions.StageOne(), tmp_path / "a.safetensors")
+
+
 def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     """Fails if a stopped training of the tower, taken up again, ends with other bits than one
     that was not stopped, or its own files are refused as if somebody else had written them.

@@ -328,6 +328,21 @@ def test_an_option_is_judged_by_identity(options, match):
         assert tasks.rewards([example], [f" {texts[i]}\n"]) == [1.0]
 
 
+def test_a_solution_of_yours_is_what_training_copies():
+    """Fails if a row's solution is lost, judged instead of the answer, or has to be there; if
+    another spelling of the word is missed, or a field that only sounds like it is taken for one.
+    """
+    row = {"prompt": "3 and 4?", "answer": "7", "match": "number"}
+    worked = example_of(row | {"solution": " 3 + 4 = 7. "})
+    assert worked.answer == "7" and tasks.gold(worked) == "3 + 4 = 7."
+    for nothing in ({}, {"solution": None}, {"solution": ""}, {"resolution": "x"}):
+        assert tasks.gold(example_of(row | nothing)) == "7"
+    for wrong, said in (({"solution": ["7"]}, "not a text"), ({"solutions": "7"}, "'solutions'"),
+                        ({"Solution": "7"}, "another spelling")):
+        with pytest.raises(ValueError, match=said):
+            example_of(row | wrong)
+
+
 def test_options_are_told_apart_although_a_solution_is_known():
     """Fails if each option is named by the worked solution of the right one."""
     example = Example("p", "A", "quoted", options=("A", "B"), solution="2 is even, so A")
@@ -426,6 +441,27 @@ def test_contains_that_pays_for_hedging_is_warned_of(tmp_path, capsys):
                  [{**r, "prompt": f"Say positive. {i}", "answer": "positive"}
                   for i, r in enumerate(rows)]):
         assert err(fine) == ""
+
+
+def test_many_rows_with_an_answer_of_their_own_are_read_quickly(monkeypatch):
+    """Fails if every prompt is searched for every row's answer as words, which takes hours for ten
+    thousand rows; or if an answer with other quotation marks is not found in a prompt."""
+    looked, plain = [], yours.names
+    monkeypatch.setattr(yours, "names", lambda *a: looked.append(a) or plain(*a))
+    rows = [example_of({"prompt": f"Which order is {1000 + n} of?", "answer": f"{1000 + n}",
+                        "match": "contains"}) for n in range(200)]
+    assert yours.hedging(rows) == "" and len(looked) == 200
+    either = [Example(f"Tom\u2019s or Ann's? {n}", name, "contains")
+              for n, name in enumerate(["Tom's", "ANN\u2019s"])]
+    assert yours.hedging(either).startswith("2 of 2 prompts")
+
+
+def test_doubts_of_a_file_in_the_home_folder_are_told(tmp_path, monkeypatch, capsys):
+    """Fails if a file that was read is not found when something is to be said of it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "a.jsonl", [{"prompt": "p", "answer": "a"}, {"prompt": "p", "answer": "b"}])
+    tasks.get("~/a.jsonl")
+    assert "1 rows ask a prompt of an earlier row" in capsys.readouterr().err
 
 
 def test_contains_with_few_answers_is_warned_of(tmp_path, capsys):

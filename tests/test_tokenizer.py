@@ -637,6 +637,15 @@ def test_a_quotation_that_the_opener_opens_ends_with_its_closing_mark(trained):
 
 
 # ---------------------------------------------------------------------------- SentencePiece merging
+def test_an_answer_of_a_base_model_ends_as_its_texts_do(loaded):
+    """Fails if a model that knows no chat is taught, or asked for, the end of a chat's turn."""
+    _, t = loaded
+    ends = t.control["<|im_end|>"], t.control["<|endoftext|>"]
+    assert t.chat == "chatml" and t.answer("yes")[-1] == ends[0]
+    t.chat = None
+    assert t.answer("yes")[-1] == ends[1]
+
+
 @pytest.mark.parametrize("form", ["prepend", "metaspace", "sentencepiece"])
 def test_sentencepiece_ids_match_the_reference(tmp_path, form):
     """Fails if merges go by another order, bytes of foreign characters are lost,

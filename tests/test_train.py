@@ -129,7 +129,7 @@ def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(
 def test_files_and_dtype_are_looked_at_before_any_layer(loaded, words, tmp_path):     # noqa: F811
     """Fails if a model is decomposed, or keeps the layers, although the training cannot begin."""
     model, tokenizer = loaded
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
         train(model, tokenizer, config(), tmp_path / "a.safetensors", resume=True, log=quiet)
     with pytest.raises(ValueError, match="float16"):
         train(model.to(torch.float16), tokenizer, config(), tmp_path / "a.safetensors", log=quiet)
@@ -182,6 +182,49 @@ def test_noise_at_the_start(loaded, words, tmp_path):     # noqa: F811
         found.append(p)
         svf.detach(model)
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_a_training_goes_on_from_an_expert(loaded, words, tmp_path):     # noqa: F811
+    """Fails if --start begins at the base model, W' does not follow, its own file says nothing of
+    it, or a tied z, which cannot be set so, is trained.
+    """
+    model, tokenizer = loaded
+    first = tmp_path / "first.safetensors"
+    train(model, tokenizer, config(steps=2, modules="q,v"), first, log=quiet)
+    svf.detach(model)
+    z = {name: 1.5 + 0 * t for name, t in experts.read_expert(first).items()}
+    experts.save_expert(first, z, experts.read_metadata(first))
+    prepare(model, settled(config(start=str(first))), None)
+    found = svf.get_z(model)
+    assert len(found) > len(z) > 1                          # the other matrices start at 1
+    for name, t in found.items():
+        assert bool((t == (1.5 if name in z else 1)).all())
+        assert (svf.layers(model)[name].folded is svf.layers(model)[name].W) == (name not in z)
+    svf.detach(model)
+    train(model, tokenizer, config(steps=1, start=str(first)), tmp_path / "b.safetensors",
+          log=quiet)
+    assert experts.read_metadata(tmp_path / "b.safetensors")["config"]["start"] == str(first)
+    with pytest.raises(ValueError, match="would replace the expert that it goes on from"):
+        train(model, tokenizer, config(steps=1, start=str(first)), first, log=quiet)
+    for form in ({"tie": "layer"}, {"as_released": "sigmoid"}):
+        with pytest.raises(ValueError, match="--start sets every z"):
+            settled(config(start=str(first), **form))
+
+
+def test_a_checkpoint_from_before_start_goes_on(tiny_folder, words, tmp_path):     # noqa: F811
+    """Fails if a run that was begun before there was --start cannot be resumed, or can be with
+    one."""
+    out, cfg = tmp_path / "a.safetensors", config(steps=2)
+    train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, log=quiet)
+    ckpt, told = out.with_suffix(".ckpt"), recipe.written(cfg)
+    del told["start"]
+    changed_meta(ckpt, tmp_path / "other", config=json.dumps(told))
+    (tmp_path / "other").replace(ckpt)
+    train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"), cfg, out, resume=True,
+          log=quiet)
+    with pytest.raises(ValueError, match="written with another start: '', now"):
+        train(*t2mini.load(tiny_folder, device="cpu", dtype="float32"),
+              replace(cfg, start=str(out)), out, resume=True, log=quiet)
 
 
 # ----------------------------------------------------------------------------------------- warnings

@@ -361,7 +361,8 @@ EXPERT = ("NAME (out/NAME.safetensors, else the shipped one), the PATH of its fi
           "base model")
 CHOICES = {**settings.CHOICES, "method": tuple(lora.METHODS)}
 TRAIN_GROUPS = {
-    "what is learnt": ("task", "objective", "wrong", "must_stop", "max_tokens", "steps", "seed"),
+    "what is learnt": ("task", "objective", "start", "wrong", "must_stop", "max_tokens", "steps",
+                       "seed"),
     "each update": ("prompts", "samples", "temperature", "baseline", "lr", "kl", "clip"),
     "what is trained": ("method", "modules", "layers", "tie", "rank", "lora_alpha"),
     "which update is kept": ("val_every", "val_n", "patience"),
@@ -373,6 +374,7 @@ TRAIN_HELP = {
                 "nothing (none)",
     "objective": "earn rewards with sampled answers, or with answers drawn among the question's "
                  "options, or imitate gold ones",
+    "start": "go on from this expert, NAME or PATH, instead of the base model",
     "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
     "max_tokens": "longest answer of an update (0: the task's own limit), and of validation on a "

@@ -81,7 +81,8 @@ def check_experts(args, needed):
 
 def named(args):
     """The experts that the options name or ask for: names, paths or "none"."""
-    given = [getattr(args, "expert", None), *(getattr(args, "experts", None) or "").split(",")]
+    given = [getattr(args, "expert", None), *(getattr(args, "experts", None) or "").split(","),
+             getattr(args, "start", None)]
     if getattr(args, "by", None) == "first-pass":           # which the dispatcher makes
         given.append("dispatcher")
     return [name for name in given if name]
@@ -428,6 +429,8 @@ def train_(args):
     recipe.settled(cfg)                     # a wrong word stops before the model loads
     task = tasks.get(cfg.task, choose=cfg.objective == "options")
     agree(args.allow_code, task.runs_code)
+    if cfg.objective == "next-token" and isinstance(task, tasks.ListTask) and not task.runs_code:
+        tell_of_solutions(task)
     out = args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors"
     out = files.claim_run(out, inputs(args))
     if args.resume:                         # as it began, whatever is usual here
@@ -446,6 +449,17 @@ def train_(args):
                    "test questions, and "
                    f"`python -m t2mini show {shlex.quote(str(out))}` shows it"))
     return result
+
+
+def tell_of_solutions(task):
+    """Say so where a solution that will be copied would earn nothing itself."""
+    rows = [e for e in task.examples("train", sys.maxsize) if e.solution]
+    wrong = [e for e in rows if not tasks.right(e, tasks.gold(e))]
+    if wrong and ranks.rank() == 0:
+        print(one_line(f"note: {len(wrong)} of {len(rows)} solutions would not be judged right "
+                       f"(match={wrong[0].match}), so copying them may not help: "
+                       f"{wrong[0].solution[-60:]!r} for {wrong[0].answer[:40]!r}"),
+              file=sys.stderr)
 
 
 def scoring(args, expert, task):
@@ -605,6 +619,8 @@ def see(args):
     if args.resume:
         checkpoint.check_there(out.with_suffix(".ckpt"))
     model, tokenizer = open_model(args)
+    if not args.resume:
+        shelves.check_replaced(out, model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.only_one(out.with_suffix(".lock")), keeping(out, args.resume):
         for path in (out, out.with_suffix(".jsonl"), out.with_suffix(".ckpt")):

@@ -35,6 +35,7 @@ PATTERNS = {"gpt2": GPT2, "llama3": LLAMA3, "qwen2": LLAMA3.replace(r"\p{N}{1,3}
 GGUF_PRE = {"gpt-2": "gpt2", "llama-bpe": "llama3", "qwen2": "qwen2", "smollm": "smollm2"}
 
 STOP_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
+TURN_ENDS = STOP_TOKENS[:2]
 # never plain text, whatever a file calls them
 MARKS = {mark for marks in (STOP_TOKENS, *CHATS.values()) for mark in marks}
 MARKS.remove("</s>")                      # a word of HTML in some vocabularies
@@ -135,7 +136,8 @@ class Tokenizer:
         ids = self.encode(text, start=not opener and self.chat in ("llama2", "mistral"))
         if ids and ids[-1] in self.stops(opener):
             return ids
-        named = [self.control[s] for s in STOP_TOKENS if s in self.control]
+        turns = () if self.chat else TURN_ENDS          # a base model has never seen them
+        named = [self.control[s] for s in STOP_TOKENS if s in self.control and s not in turns]
         return ids + (named or sorted(self.stop_ids))[:1]
 
     def stops(self, opener=""):

@@ -42,6 +42,8 @@ METHODS = ("svf", "lora", "ia3")
 BARE = "the examples show bare numbers, and an answer in their form leaves the working out"
 SHORT_LORA = "LoRA experts of 24 updates each, where the SVF experts had 144 to 240"
 RATE = TrainConfig().lr     # of z: the one that the sweep in `finetune` chose
+# of worked solutions: what `make train-math` does
+COPYING = dict(objective="next-token", prompts=32, steps=100, val_every=20, val_n=256)
 
 
 def trained(lab, task, seed, n=400, look=0, **changes):
@@ -249,6 +251,37 @@ def ablation(lab):
                 for seed in SEEDS:
                     run = partial(trained, lab, "math", seed, 200, **changes)
                     yield cell(run, task="math", seed=seed, arm=arm)
+
+
+def imitation(lab):
+    """Worked solutions copied, beside the shipped expert, which rewards alone have taught.
+
+    LoRA has one run, at the rate that the sweep in `finetune` chose for rewards.
+    """
+    for task in ("math", "math-unseen"):
+        for arm, expert in (("base", "none"), ("svf, reward, shipped", "math")):
+            run = partial(lab.arm, task, 400, expert=expert)
+            yield cell(partial(by_steps, lab, task, run), task=task, arm=arm)
+        for method, rate, seeds in (("svf", RATE, SEEDS), ("lora", 1e-3, SEEDS[:1])):
+            for seed in seeds:
+                run = partial(copied, lab, task, seed, method=method, lr=rate, **COPYING)
+                yield cell(partial(by_steps, lab, task, run), task=task,
+                           arm=f"{method}, worked solutions", seed=seed)
+
+
+def copied(lab, task, seed, **changes):
+    """An expert that copies solutions written out step by step, scored on `task`. -> row."""
+    expert, meta = lab.expert("math-worked", seed, **changes)
+    return {**lab.score(task, 400, expert, meta), "parameters": meta["parameters"],
+            "lr": meta["config"]["lr"], "val": meta["val_accuracy"], "best_step": meta["best_step"]}
+
+
+def by_steps(lab, task, run):
+    """A row of math, and how many of its problems of two steps were right."""
+    scored = run()
+    asked = zip(lab.examples(task, 400), scored["rewards"])
+    two = [int(reward) for example, reward in asked if example.kind.startswith("2step")]
+    return {**scored, "two_steps": f"{sum(two)} of {len(two)}"}
 
 
 def transfer(lab):
@@ -487,6 +520,8 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("Table 2", unseen, "bars", "strategies and controls on tasks without an expert"),
     Experiment("-", between, "between", "mixtures between the equal one and an expert"),
     Experiment("Table 4", ablation, "bars", "method, objective and modules",
+               programs=False),
+    Experiment("Table 4", imitation, "bars", "worked solutions copied, beside rewards",
                programs=False),
     Experiment("Figure 4", curves, "curves", "learning curves on train, validation and test"),
     Experiment("Figure 6", dispatch, "confusion", "what the first pass says", programs=False),

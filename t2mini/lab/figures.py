@@ -23,9 +23,11 @@ MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
     "unseen": "On kinds never trained on, the first pass and ten examples together\n"
               "find a mixture above the base model, on code not beyond doubt",
-    "between": "The nearer to the right expert, the better for math and reasoning;\n"
-               "for code it makes no difference that is seen",
+    "between": "Half of the way to the right expert helps math and reasoning; beyond it\n"
+               "little is certain, and for code nothing is seen",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
+    "imitation": "Copying solutions worked out step by step\n"
+                 "teaches in minutes what rewards take an hour for",
     "shots": "Ten examples do about as well as twenty;\n"
              "three are a matter of luck",
     "transfer": "With its dials shuffled, an expert is worth nothing",

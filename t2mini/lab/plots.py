@@ -29,6 +29,9 @@ OF = {"base": GREY, "expert": BLUE, "svf": BLUE, "own expert": BLUE, "lora": ORA
 WORDS = {
     "base": "base model", "no z": "base model", "z": "expert", "shuffled z": "expert, shuffled",
     "svf": "SVF expert", "lora": "LoRA", "ia3": "IA3",
+    "svf, reward, shipped": "SVF, rewards, 200 updates (shipped)",
+    "svf, worked solutions": "SVF, copying solutions, 100 updates",
+    "lora, worked solutions": "LoRA, copying solutions, 100 updates",
     "svf, second run": "SVF expert, another seed", "second run": "SVF expert, another seed",
     "prompt": "first pass by prompt", "classifier": "trained first pass",
     "uniform alpha": "all experts mixed equally", "random alpha": "mixed at random",

@@ -8,6 +8,7 @@ from . import ranks
 
 BUDGET = 512            # tokens of a batch that learns: more take more memory
 ROOM = 16_384           # tokens of a batch that is asked, each question as long as the longest
+KEPT = 131_072          # the same with all the tokens that may be answered: keys, values of each
 
 
 class NotFinite(ValueError):
@@ -94,18 +95,18 @@ def ticking(steps, then=None):
     return on_token
 
 
-def in_batches(run, sizes, batch, title=""):
+def in_batches(run, sizes, batch, title="", answer=0):
     """run(indices) over all of range(len(sizes)), like sizes in one batch. -> results, in order.
 
     run takes a list of at most `batch` indices, fewer where they are long, and returns one result
-    for each of them. Several ranks share the work, and each gets all the results, which are then
-    JSON values. NotFinite where any of them met it.
+    for each of them. answer: so many tokens may follow each. Several ranks share the work, and each
+    gets all the results, which are then JSON values. NotFinite where any of them met it.
     """
     mine = ranks.mine(range(len(sizes)))
     progress, results = Progress(title, len(mine)), {}
     problem = None
     try:
-        for part in alike(mine, sizes, batch):
+        for part in alike(mine, sizes, batch, answer=answer):
             progress.begin(len(part))
             results.update(zip(part, run(part)))
             progress.add(len(part))
@@ -116,12 +117,13 @@ def in_batches(run, sizes, batch, title=""):
     return ranks.merged([results[i] for i in mine])
 
 
-def alike(indices, sizes, batch, room=ROOM):
+def alike(indices, sizes, batch, room=ROOM, answer=0, kept=KEPT):
     """The indices, sorted by size, in lists of at most `batch` of them that take at most `room`
-    padded to the longest; one that takes more is alone."""
+    padded to the longest, and at most `kept` with `answer` more for each; one that takes more is
+    alone."""
     lists = []
     for i in sorted(indices, key=lambda i: sizes[i]):
-        most = min(batch, room // max(1, sizes[i]))
+        most = min(batch, room // max(1, sizes[i]), kept // max(1, sizes[i] + answer))
         if not lists or len(lists[-1]) >= most:
             lists.append([])
         lists[-1].append(i)

@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from . import files, ranks
 
+ADDED = {"start": ""}       # settings that older checkpoints do not have, and what they were
+
 
 @contextmanager
 def output(out, log_path, ckpt):
@@ -206,7 +208,8 @@ def damaged(path, why):
 
 def check_same(path, old, new):
     """ValueError where the run of a checkpoint was started with something else."""
-    pairs = {name: (old["config"].get(name), value) for name, value in new["config"].items()}
+    then = ADDED | old["config"]
+    pairs = {name: (then.get(name), value) for name, value in new["config"].items()}
     pairs["base model"] = (old["base_sha256"], new["base_sha256"])
     pairs["dtype"] = (old["dtype"], new["dtype"])
     for name in old["inputs"]:                              # older checkpoints say nothing of them

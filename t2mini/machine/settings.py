@@ -137,6 +137,9 @@ def check_switches(cfg, named):
                              "--as-released not greedy, no-baseline, retoken or all): see "
                              "likelihood.draw_from")
     forms = (cfg.tie != "none") + ("sigmoid" in named)
+    if cfg.start and forms:
+        raise ValueError("--start sets every z to that expert's, which neither a tied z nor the "
+                         "sigmoid form can be")
     if forms > 1 or (forms and cfg.method != "svf"):
         raise ValueError("--tie and the sigmoid form are two ways to write SVF's z: only "
                          "--method=svf has one, and one of them")
@@ -190,8 +193,10 @@ def kind_told(meta):
             f"{told['lora_alpha'] / told['rank']:g}")
 
 
-def check_answer(questions, strategy, strategies, expert, max_tokens, temperature):
-    """ValueError for questions that cannot be answered so: see adapt.answer."""
+def check_answer(model, tokenizer, questions, opener, strategy, strategies, expert, max_tokens,
+                 temperature):
+    """ValueError for questions that cannot be answered so, before the first is: see
+    adapt.answer."""
     if not isinstance(questions, (list, tuple)):
         raise ValueError("a question is a text, several are a list of texts, "
                          f"not {questions!r:.40}")
@@ -202,6 +207,8 @@ def check_answer(questions, strategy, strategies, expert, max_tokens, temperatur
     if expert == "":
         raise ValueError("the expert's name is empty; none is the base model")
     check_sampling(max_tokens, temperature)
+    check_questions([(q, []) for q in questions], tokenizer, opener, max_tokens,
+                    model.cfg.max_position_embeddings)
 
 
 def check_sampling(max_tokens, temperature):
@@ -228,8 +235,8 @@ def check_prompts(prompts, max_tokens, temperature, context):
 
 
 def check_questions(rows, tokenizer, opener, max_tokens, context):
-    """ValueError for a question that leaves no room for its answer: before anything is trained, not
-    when it is drawn. rows: (question, [answers that are learnt from]).
+    """ValueError for a question that leaves no room for its answer: before anything is trained or
+    answered, not when its turn comes. rows: (question, [answers that are learnt from]).
 
     A token has a byte at least, so short texts are not cut into tokens.
     """

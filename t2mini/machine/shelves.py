@@ -66,9 +66,14 @@ def fits(path, model):
     return found.get("base_model", model.name) == model.name
 
 
-def check_replaced(path, model, method=None):
+def check_replaced(path, model, method=None, start=None):
     """ValueError where a new expert would take the place of one of other weights, or of another
-    method than this one, or of its checkpoint."""
+    method than this one, or of its checkpoint.
+
+    start: the file that its training goes on from, which must be of its method, and another file.
+    """
+    if start:
+        check_start(path, start, method)
     for file in (path, path.with_suffix(".ckpt")):
         found = told(file)
         sha256 = found.get("base_sha256", model.base_sha256)
@@ -78,6 +83,17 @@ def check_replaced(path, model, method=None):
         had = found.get("method") or trained_with(found).get("method", method)
         if method not in (None, had):
             raise ValueError(f"{file} is of method {had}, not {method}: {AWAY}")
+
+
+def check_start(path, start, method):
+    """ValueError where a training of this method, which writes `path`, cannot go on from the expert
+    `start`."""
+    if path.exists() and path.samefile(start):
+        raise ValueError(f"{path} would replace the expert that it goes on from: {AWAY}")
+    had = told(start).get("method", "svf")
+    if had != method:
+        raise ValueError(f"{start} is of method {had}: --start goes on from it with "
+                         f"--method={had}, not {method}")
 
 
 def trained_with(found):

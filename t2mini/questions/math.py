@@ -12,12 +12,16 @@ Why:   a 135M model is rewarded only where it is sometimes right, so numbers are
        which two, the story asks for. Differences stay below 10: this model is right about 9 + 8 and
        6 x 7 long before it is right about 13 - 9.
 
+Worked: `make_worked(rng)` draws the same with a solution, an operation at a time: what a training
+       imitates, and the last operation of which is the answer.
+
 Tables: questions/math.txt. A line is "kind | answer | constraint | wording ~ other wording".
         {a} {b} {c} are numbers, {n} {m} names, {x} a thing. The answer is arithmetic on a, b, c;
         only that file is ever evaluated.
 """
 import random
 import re
+from dataclasses import replace
 
 from .example import Example, split_of
 from .tables import read
@@ -113,3 +117,25 @@ def worked(example):
     way = re.sub(r"\(([abc*+\-2]+)\)", lambda found: str(eval(found[1], {}, v)), WAYS[kind])
     way = re.sub(r"\b[abc]\b", lambda found: str(v[found[0]]), way)
     return f"{way} = {example.answer}"
+
+
+# what is reckoned first: in brackets, then products and quotients, then sums
+FIRST = (r"\((\d+ [-+*/] \d+)\)", r"(\d+ [*/] \d+)", r"(\d+ [-+] \d+)")
+
+
+def in_steps(example):
+    """'4 * 6 = 24. 24 - 9 = 15. The answer is 15.' of '4 * 6 - 9 = 15'. ValueError as of
+    `worked`."""
+    way, told = worked(example).rpartition(" = ")[0], []
+    while not re.fullmatch(r"-?\d+", way):
+        step = next(found for first in FIRST if (found := re.search(first, way)))
+        value = str(int(eval(step[1])))                     # two numbers and a sign between them
+        told.append(f"{step[1]} = {value}. ")
+        way = way[:step.start()] + value + way[step.end():]
+    return "".join(told) + f"The answer is {example.answer}."
+
+
+def make_worked(rng):
+    """A problem of `make_math` with its solution, worked out step by step."""
+    example = make_math(rng)
+    return replace(example, solution=in_steps(example))

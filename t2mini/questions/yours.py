@@ -1,6 +1,6 @@
 """
-Questions of yours: a .jsonl file with `prompt`, `answer` and optionally `match` and `options` in
-each row.
+Questions of yours: a .jsonl file with `prompt`, `answer` and optionally `match`, `options` and
+`solution` in each row.
 
 Splits:   by place in the file, counting different prompts: of every ten the ninth is val, the tenth
           is test, the rest train. Four validation questions tell nothing, so of fewer than 200
@@ -21,10 +21,13 @@ from ..machine import files
 from .example import Example, normal, plain, to_number
 from .published import read_rows
 
-FIELDS = ("prompt", "answer", "match", "options")       # a row may have others, which say nothing
+# a row may have other fields, which say nothing
+FIELDS = ("prompt", "answer", "match", "options", "solution")
 MATCHES = ("number", "exact", "choice", "contains")
 VAL_PLACES = (8, 3, 6, 1)               # which of ten prompts are val, as many of these as needed
 VAL_ROWS = 20                           # ... for so many in all
+# how much alike another spelling is; a "resolution" need not be a solution
+ALIKE = dict.fromkeys(FIELDS, 0.8) | {"solution": 0.93}
 MOST_LABELS = 6                         # as many answers, each repeated tenfold, are a choice
 
 
@@ -74,14 +77,18 @@ def example_of(row):
     options = ()
     if match == "choice" or row.get("options", []) != []:
         options = options_of(row.get("options"), answer)
-    return Example(str(row["prompt"]), answer, match, options=options)
+    solution = row.get("solution") or ""                    # null and "" say that there is none
+    if not isinstance(solution, (str, int, float)):
+        raise ValueError("`solution`, the answer worked out, is not a text")
+    return Example(str(row["prompt"]), answer, match, options=options,
+                   solution=str(solution).strip())
 
 
 def check_spelling(row):
     """ValueError where a row lacks a field and has one of nearly that name: `Match`, `option`."""
     others = {field.lower(): field for field in row if field not in FIELDS}
     for name in FIELDS:
-        near = difflib.get_close_matches(name, others, 1, 0.8)
+        near = difflib.get_close_matches(name, others, 1, ALIKE[name])
         if near and name not in row:
             raise ValueError(f"`{name}` is missing; is {others[near[0]]!r:.40} another spelling of "
                              "it? Write it so, or give that field another name")
@@ -118,7 +125,7 @@ def say_once(line, changed):
 def tell(path, warnings):
     """Say what is doubtful in a file: once, however often it is read, until it changes."""
     for warning in warnings:
-        say_once(f"t2mini: {path}: {warning}", os.stat(path).st_mtime_ns)
+        say_once(f"t2mini: {path}: {warning}", os.stat(files.expand(path)).st_mtime_ns)
 
 
 def doubts(found, against):
@@ -137,9 +144,14 @@ def hedging(found):
     found: Examples of one file, in its order
     """
     asked = [e for e in found if e.match == "contains"]
-    answers = {e.answer.lower() for e in asked}
-    named = [e for e in asked if names(e.prompt, e.answer)
-             and any(names(e.prompt, other) for other in answers - {e.answer.lower()})]
+    answers = {plain(e.answer).lower() for e in asked}
+
+    def names_another(e):
+        """Does the prompt hold an answer that is not its own? Few stand in it as a text at all."""
+        text, own = plain(e.prompt).lower(), plain(e.answer).lower()
+        return any(other in text and names(text, other) for other in answers - {own})
+
+    named = [e for e in asked if names(e.prompt, e.answer) and names_another(e)]
     if not named:
         return ""
     return (f"{len(named)} of {len(asked)} prompts with `match` contains name their answer and "

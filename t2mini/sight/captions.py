@@ -137,7 +137,11 @@ def rate(cfg, step):
 
 def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False):
     """Train a tower on known: dict image -> (colour, shape). Writes `out` (the tower), beside it a
-    .jsonl (loss, seconds) and, every 20 steps, a .ckpt from which `resume` goes on. -> Tower."""
+    .jsonl (loss, seconds) and, every 20 steps, a .ckpt from which `resume` goes on. -> Tower.
+    ValueError for a model of another chat format than ChatML."""
+    if tokenizer.chat != "chatml":
+        raise ValueError(f"images stand in the messages of the ChatML format alone, and the format "
+                         f"of {model.name} is {tokenizer.chat or 'none'}: take other --weights")
     out = Path(out)
     log_path, ckpt = out.with_suffix(".jsonl"), out.with_suffix(".ckpt")
     tower = Tower(shape or TowerConfig(hidden_size=model.cfg.hidden_size), cfg.seed)
