@@ -1,7 +1,7 @@
 """
 Draw how the shipped experts were learnt: `python tutorials/draw_experts.py` writes
-tutorials/figures/experts.png and experts05.png (the larger model's) from the logs
-tutorials/results/NAME-SEED.jsonl.
+tutorials/figures/experts.png, experts05.png (the larger model's) and teachers.png (two ways to learn
+math) from the logs tutorials/results/NAME-SEED.jsonl.
 
 One panel for each expert: greedy answers to validation questions over the updates, one line for
 each seed, and how many updates the paper's curves of such a task have.
@@ -112,6 +112,26 @@ def draw(figure):
     return fig
 
 
+# logs: how their line is drawn, and what it is called
+TEACHERS = {"math": ("rewards: 256 sampled answers an update", plots.BLUE),
+            "math-worked": ("worked solutions: 32 copied an update", plots.ORANGE)}
+
+
+def draw_teachers():
+    """Validation of made-up math over the updates, by rewards and by worked solutions. -> the
+    picture."""
+    fig, ax = plots.panel("Worked solutions teach made-up math sooner than rewards do", (8, 4.0))
+    for name, (said, colour) in TEACHERS.items():
+        for n, log in enumerate(logs_of(name)):
+            updates, right, questions = validation(rows_of(log))
+            ax.plot(updates, right, color=colour, marker="o", ms=4, label=None if n else said)
+    ax.set(xlabel="update", ylim=(0, 102),
+           ylabel=f"right of {questions} validation questions, %\n(a line for each training)")
+    ax.legend(frameon=False, loc="lower right")
+    return fig
+
+
 if __name__ == "__main__":
+    plots.save(draw_teachers(), HERE / "figures" / "teachers.png")
     for name, figure in FIGURES.items():
         plots.save(draw(figure), HERE / "figures" / f"{name}.png")
