@@ -66,7 +66,7 @@ def choices(model, tokenizer, task, examples, batch=64, title=""):
     texts = [tasks.option_texts(e) for e in examples]
     prompts = [tokenizer.prompt(e.prompt, opener=task.opener) for e in examples]
     options = [[tokenizer.answer(t, task.opener) for t in of_one] for of_one in texts]
-    check_length(model, [*zip(prompts, options)])           # the longest would come last
+    check_length(model, zip(prompts, options))              # the longest would come last
 
     def run(part):
         found = likelihoods(model, [(prompts[i], options[i]) for i in part])

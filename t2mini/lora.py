@@ -211,5 +211,5 @@ DEFAULTS = {"modules": "", "layers": "all", "rank": 16, "lora_alpha": 32.0, "see
 METHODS = {
     "svf": Method(svf.ALL, attach_svf, {"": 1}),
     "lora": Method(svf.ALL, attach_lora, {".A": 2, ".B": 2}, mix),
-    "ia3": Method("k,v,down", attach_ia3, {".l": 1}),
+    "ia3": Method("k,v,down", attach_ia3, {".l": 1})
 }

@@ -17,7 +17,7 @@ Images:   the questions of vision-unseen are about a drawn image (questions/draw
 Published: gsm8k, mbpp, arc-easy, arc-challenge, math-500, humaneval and easy-vqa, from a folder of
           yours (published.py).
 Yours:    a .jsonl file with `prompt`, `answer` and optionally `match` (number, exact, choice,
-          contains) and `options` is a task too (yours.py).
+          contains), `options` and `solution` is a task too (yours.py).
 """
 import random
 import re

@@ -44,7 +44,7 @@ def train(model, tokenizer, cfg, out, resume=False, cache=None, log=print, watch
     check_paths(Path(out), cfg.task, resume)
     if not resume:
         start = cfg.start and experts.find(cfg.start, model)
-        shelves.check_replaced(Path(out), model, cfg.method, start)
+        shelves.check_replaced(Path(out), model, written(cfg), start)
     prepare(model, cfg, cache)
     run = Run(model, tokenizer, cfg, out, log, watch)
     for said in settings.overridden(given, written(cfg), written(TrainConfig())):
@@ -115,7 +115,7 @@ class Run:
         self.pace = pace.Pace(cfg.steps, cfg.val_every)
         self.state = {"step": 0, "first_val": -1.0, "best_val": -1.0, "best_step": 0, "stale": 0,
                       "seconds": 0.0, "skipped": 0, "bad": 0}
-        self.told = checkpoint.identity(written(cfg), model, tokenizer)
+        self.told = checkpoint.identity(written(cfg), model, tokenizer, self.start)
 
     # --- start ---
     def read_validation(self):

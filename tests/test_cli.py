@@ -546,10 +546,49 @@ def test_a_training_goes_on_from_an_expert_or_says_why_not(call, home, trained):
     for more, said in ((["--start=mine"], "is an input of this command"),
                        (["--start=nobody"], "no expert 'nobody'"),
                        (["--start=math", "--method=lora", f"--out={home}/l.safetensors"],
-                        "is of method svf: --start goes on from it with --method=svf")):
+                        "was trained with --method=svf, and --start goes on with the same, not"),
+                       (["--start=math", "--modules=q", f"--out={home}/l.safetensors"],
+                        "changes matrices that this training would not (--modules="),
+                       (["--start=math", "--layers=half", f"--out={home}/l.safetensors"],
+                        "leave --modules and --layers away")):
         status, out, err = call(*run, *more)
         assert status == 1 and said in err.strip().splitlines()[-1], err
     assert (home / "out" / "mine.safetensors").read_bytes() == before
+    z, meta = experts.read_expert(home / "more.safetensors"), experts.read_metadata(
+        home / "more.safetensors")
+    experts.save_expert(home / "other.safetensors", z, {**meta, "base_sha256": "0" * 64})
+    status, out, err = call(*run, f"--start={home}/other.safetensors",
+                            f"--out={home}/l.safetensors")
+    assert status == 1 and "is an expert of other weights" in err and "--allow" not in err
+    assert call(*run, "--start=none", f"--out={home}/n.safetensors")[0] == 0
+    assert experts.read_metadata(home / "n.safetensors")["config"]["start"] == ""
+    lora = ["--method=lora", "--rank=2", f"--out={home}/lora.safetensors"]
+    assert call(*run, *lora)[0] == 0
+    status, out, err = call(*run, f"--start={home}/lora.safetensors", "--method=lora", "--rank=2",
+                            "--lora-alpha=64", f"--out={home}/l.safetensors")
+    assert status == 1
+    assert "was trained with --lora-alpha=32.0, and --start goes on with the same" in err
+
+
+def test_another_expert_to_start_from_is_no_resumed_run(call, home, trained, monkeypatch):
+    """Fails if a run goes on although the expert that it began with has been replaced; or if what
+    it begins with, or what its expert now stands for, is not told."""
+    run = ["train", f"--task={home}/mine.jsonl", "--prompts=2", "--samples=2", "--val-every=1",
+           "--val-n=2", "--start=math", f"--out={home}/out/code.safetensors", "--steps=1"]
+    monkeypatch.setattr(experts, "SHIPPED", home / "shipped")
+    shipped = experts.SHIPPED / experts.read_metadata(home / "out" / "math.safetensors")[
+        "base_model"]
+    shipped.mkdir(parents=True)
+    (shipped / "code.safetensors").write_bytes((home / "out" / "math.safetensors").read_bytes())
+    status, out, err = call(*run)
+    assert status == 0 and f"going on from {home}/out/math.safetensors" in out, err
+    assert "from now on it is taken for the shipped code; remove " in out
+    assert call(*run, "--resume")[0] == 0
+    first = home / "out" / "math.safetensors"
+    z = {name: 1.25 + 0 * t for name, t in experts.read_expert(first).items()}
+    experts.save_expert(first, z, experts.read_metadata(first))
+    status, out, err = call(*run, "--resume")
+    assert status == 1 and "was written with another expert to start from" in err
 
 
 def test_solutions_that_would_earn_nothing_are_told(call, home):
@@ -559,10 +598,22 @@ def test_solutions_that_would_earn_nothing_are_told(call, home):
              "solution": f"{n} + 1 = {n + (1 if n else 5)}."} for n in range(20)]
     (home / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = ["train", f"--task={home}/sums.jsonl", "--steps=1", "--prompts=2", "--val-n=2"]
-    status, out, err = call(*run, "--objective=next-token")
-    assert status == 0 and "note: 1 of 10 solutions would not be judged right" in err, err
-    assert "0 + 1 = 5.' for '1'" in err
-    assert "solutions" not in call(*run, "--samples=2", "--max-tokens=2")[2]
+    copies = [*run, "--objective=next-token"]
+    status, out, err = call(*copies, "--must-stop", "--wrong=-1")
+    assert status == 0 and "note: 1 of 10 solutions would not be judged right" in out, err
+    assert "0 + 1 = 5.' for '1'" in out and "have no `solution`" not in out
+    assert "--must-stop is not used: --objective" in out and "--wrong is not used" in out
+    assert " loss " in out
+    assert " | cut " not in out and " | kl " not in out
+    status, out, err = call(*run, "--samples=2", "--max-tokens=2")
+    assert "note: rewards do not look at `solution`" in out and "judged right" not in out
+    del rows[2]["solution"]
+    rows[3]["solution"] = "so " * 200 + "4"
+    (home / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, out, err = call(*copies)
+    assert "note: 1 of 10 train questions have no `solution`" in out
+    assert re.search(r"has \d+ tokens and validation lets 8 be written: --max-tokens=", out)
+    assert "tokens and validation lets" not in call(*copies, "--max-tokens=900")[1]
 
 
 def test_half_of_the_layers(call, home):

@@ -2,6 +2,7 @@
 that name the line.
 """
 import json
+import math
 import os
 import random
 from collections import Counter
@@ -337,7 +338,9 @@ def test_a_solution_of_yours_is_what_training_copies():
     assert worked.answer == "7" and tasks.gold(worked) == "3 + 4 = 7."
     for nothing in ({}, {"solution": None}, {"solution": ""}, {"resolution": "x"}):
         assert tasks.gold(example_of(row | nothing)) == "7"
-    for wrong, said in (({"solution": ["7"]}, "not a text"), ({"solutions": "7"}, "'solutions'"),
+    for wrong, said in (({"solution": ["7"]}, "is no text"), ({"solution": True}, "is no text"),
+                        ({"solution": {}}, "is no text"), ({"solution": " "}, "is no text"),
+                        ({"solution": math.nan}, "is no text"), ({"solutions": "7"}, "'solutions'"),
                         ({"Solution": "7"}, "another spelling")):
         with pytest.raises(ValueError, match=said):
             example_of(row | wrong)

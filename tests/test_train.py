@@ -585,11 +585,12 @@ def test_other_questions_or_another_tower_are_no_resumed_run(loaded, tmp_path):
     changed_meta(ckpt, ckpt, inputs=None)
     assert resumed()["step"] == 1
     seen = SimpleNamespace(eye=Eye(Tower(TINY_TOWER), 272))
-    told = checkpoint.identity({"task": "easy-vqa"}, model, seen)
-    assert told["inputs"] == checkpoint.identity({"task": "easy-vqa"}, model, seen)["inputs"]
+    task = {"task": "easy-vqa", "start": ""}
+    told = checkpoint.identity(task, model, seen, {})
+    assert told["inputs"] == checkpoint.identity(task, model, seen, {})["inputs"]
     other = SimpleNamespace(eye=Eye(Tower(replace(TINY_TOWER, queries=3)), 272))
     with pytest.raises(ValueError, match="written with another tower"):
-        checkpoint.check_same("x", told, checkpoint.identity({"task": "easy-vqa"}, model, other))
+        checkpoint.check_same("x", told, checkpoint.identity(task, model, other, {}))
 
 
 @pytest.mark.parametrize("objective", ["next-token", "options"])

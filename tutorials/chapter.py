@@ -127,10 +127,12 @@ def section(name):
 
 def load():
     """The default model and its tokenizer, every linear layer seen through its singular values
-    (cached on disk)."""
+    (cached on disk). Says so where experts in out/ will stand for shipped ones."""
     import t2mini
     from t2mini import experts, svf
+    from t2mini.cli.verbs import tell_of_yours
     model, tokenizer = t2mini.load()
+    tell_of_yours(model)
     svf.attach(model, cache=experts.SVD_CACHE)
     return model, tokenizer
 

@@ -1,7 +1,7 @@
 """
 Draw how the shipped experts were learnt: `python tutorials/draw_experts.py` writes
-tutorials/figures/experts.png, experts05.png (the larger model's) and teachers.png (two ways to learn
-math) from the logs tutorials/results/NAME-SEED.jsonl.
+tutorials/figures/experts.png, experts05.png (the larger model's) and teachers.png (two ways to
+learn math) from the logs tutorials/results/NAME-SEED.jsonl.
 
 One panel for each expert: greedy answers to validation questions over the updates, one line for
 each seed, and how many updates the paper's curves of such a task have.

@@ -373,8 +373,9 @@ TRAIN_HELP = {
     "baseline": "mean reward of the question's answers (group) or of the whole update (batch), or "
                 "nothing (none)",
     "objective": "earn rewards with sampled answers, or with answers drawn among the question's "
-                 "options, or imitate gold ones",
-    "start": "go on from this expert, NAME or PATH, instead of the base model",
+                 "options, or imitate gold ones (the `solution` of a row of yours)",
+    "start": "go on from this expert, NAME or PATH, instead of the base model; --kl still pulls to "
+             "the base model",
     "tie": "SVF: one z for a whole matrix, block (layer) or kind of matrix (module)",
     "temperature": "of sampling and scoring; with --objective=options, of the draw alone",
     "max_tokens": "longest answer of an update (0: the task's own limit), and of validation on a "

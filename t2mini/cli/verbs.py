@@ -120,14 +120,20 @@ def take_threads(args):
         print(f"{busy}; --threads={better} may be faster", file=sys.stderr)
 
 
+def tell_of_yours(model):
+    """Say which experts in out/ are taken for the shipped ones of their names."""
+    used = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name)
+    if used and ranks.rank() == 0:
+        print(one_line(f"from {experts.OUT}, instead of the shipped: {', '.join(used)}"),
+              file=sys.stderr)
+
+
 def shelf(args, model):
     """The experts of the model, in layers as --modules and --layers say; and a line that tells
     which of yours stand for shipped ones."""
-    used = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name)
     mixes = getattr(args, "strategy", None) not in (None, "none") or getattr(args, "alpha", None)
-    if used and (mixes or named(args) != ["none"]) and ranks.rank() == 0:
-        print(one_line(f"from {experts.OUT}, instead of the shipped: {', '.join(used)}"),
-              file=sys.stderr)
+    if mixes or named(args) != ["none"]:
+        tell_of_yours(model)
     return experts.Shelf(model, args.allow_other_base, args.modules, args.layers)
 
 
@@ -222,7 +228,8 @@ def ask(args):
     else:
         for a, who in zip(found, wrote):
             to = a.route if who == a.route else f"{a.route}, which has no expert: the base model"
-            print(printable(f"\n{a.question}\n  [{to}] {a.answer}"))
+            asked_for = a.question if len(a.question) < 2000 else a.question[:2000] + " ..."
+            print(printable(f"\n{asked_for}\n  [{to}] {a.answer}"))
     if counts["cut"]:
         print(cut_note(counts["cut"], len(asked), args.max_tokens), file=sys.stderr)
     rows = [{"question": a.question, "expert": who, "probabilities": a.probabilities,
@@ -425,12 +432,12 @@ def demo_(args):
 # ------------------------------------------------------------ verbs of experts
 def train_(args):
     """Train an expert and write it."""
+    if args.start == "none":                # as --expert=none
+        args.start = ""
     cfg = recipe.TrainConfig(**{f.name: getattr(args, f.name) for f in fields(recipe.TrainConfig)})
     recipe.settled(cfg)                     # a wrong word stops before the model loads
     task = tasks.get(cfg.task, choose=cfg.objective == "options")
     agree(args.allow_code, task.runs_code)
-    if cfg.objective == "next-token" and isinstance(task, tasks.ListTask) and not task.runs_code:
-        tell_of_solutions(task)
     out = args.out or experts.OUT / f"{Path(cfg.task).stem}.safetensors"
     out = files.claim_run(out, inputs(args))
     if args.resume:                         # as it began, whatever is usual here
@@ -443,28 +450,56 @@ def train_(args):
         if talks:
             print(printable(text), flush=True)
 
+    if isinstance(task, tasks.ListTask) and not task.runs_code:
+        for note in about_solutions(task, cfg, tokenizer):
+            log(note)
+    if cfg.start:
+        log(f"going on from {experts.find(cfg.start, model)}")
+
     with keeping(out, args.resume):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
     print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out, task)}` scores it on "
                    "test questions, and "
                    f"`python -m t2mini show {shlex.quote(str(out))}` shows it"))
+    shown = out.resolve().parent == experts.OUT.resolve()
+    if shown and out.stem in shelves.instead(model, experts.OUT, experts.SHIPPED / model.name):
+        print(one_line(f"from now on it is taken for the shipped {out.stem}; remove "
+                       f"{out.with_suffix('.*')} to have that back"))
     return result
 
 
-def tell_of_solutions(task):
-    """Say so where a solution that will be copied would earn nothing itself."""
-    rows = [e for e in task.examples("train", sys.maxsize) if e.solution]
+def about_solutions(task, cfg, tokenizer):
+    """What there is to say of the solutions of a task's train questions before they are copied, or
+    left alone. -> list of lines."""
+    asked = task.examples("train", sys.maxsize)
+    rows = [e for e in asked if e.solution]
+    if cfg.objective != "next-token":
+        if not rows or cfg.task in published.SETS:
+            return []
+        return ["note: rewards do not look at `solution`; --objective=next-token copies it"]
+    notes = []
+    bare = [e for e in asked if not e.solution and e.match == "number"]
+    if bare or 0 < len(rows) < len(asked):
+        notes.append(f"note: {len(asked) - len(rows)} of {len(asked)} train questions have no "
+                     "`solution`: their bare answer is copied, without any working")
     wrong = [e for e in rows if not tasks.right(e, tasks.gold(e))]
-    if wrong and ranks.rank() == 0:
-        print(one_line(f"note: {len(wrong)} of {len(rows)} solutions would not be judged right "
-                       f"(match={wrong[0].match}), so copying them may not help: "
-                       f"{wrong[0].solution[-60:]!r} for {wrong[0].answer[:40]!r}"),
-              file=sys.stderr)
+    if wrong:
+        notes.append(f"note: {len(wrong)} of {len(rows)} solutions would not be judged right "
+                     f"(match={wrong[0].match}), so copying them may not help: "
+                     f"{wrong[0].solution[-60:]!r} for {wrong[0].answer[:40]!r}")
+    longest = max((tasks.gold(e) for e in asked), key=len)
+    needed = len(tokenizer.answer(longest, task.opener))
+    if needed > settings.with_room(task, cfg).max_tokens:
+        notes.append(f"note: a text to copy has {needed} tokens and validation lets "
+                     f"{settings.with_room(task, cfg).max_tokens} be written: "
+                     f"--max-tokens={needed + 16} leaves room for it")
+    return notes
 
 
 def scoring(args, expert, task):
     """The `eval` that asks as the training of this expert did."""
-    words = ["eval", f"--task={args.task}", f"--expert={expert}"]
+    asked = {"math-worked": "math"}.get(args.task, args.task)       # its questions, judged alike
+    words = ["eval", f"--task={asked}", f"--expert={expert}"]
     words += [f"--{name}={value}" for name in ("weights", "data", "tower")
               if (value := getattr(args, name))]
     if args.objective == "options":

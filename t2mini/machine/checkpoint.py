@@ -6,6 +6,7 @@ How:      the log is written first and made durable, then the checkpoint replace
           step. So a checkpoint always finds the rows of its steps; rows of later steps, which are
           done again, are cut off.
 """
+import hashlib
 import json
 import os
 import shlex
@@ -93,10 +94,17 @@ def command():
     return "python"
 
 
-def identity(config, model, tokenizer):
+def identity(config, model, tokenizer, start):
     """What a run is started with, and must be resumed with. -> dict(config, base_sha256, dtype,
-    inputs: hashes of a task file of yours, and of the tower through which images are seen)."""
+    inputs: hashes of a task file of yours, of the tower through which images are seen, and of the
+    expert that it goes on from).
+
+    start: name -> z at the start.
+    """
     inputs = {}
+    if config["start"]:
+        numbers = [start[name].cpu().numpy().tobytes() for name in sorted(start)]
+        inputs["expert to start from"] = hashlib.sha256(b"".join(numbers)).hexdigest()
     if config["task"].endswith(".jsonl"):
         inputs["rows in the task's file"] = files.file_hash([files.expand(config["task"])])
     if getattr(tokenizer, "eye", None):

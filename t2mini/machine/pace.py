@@ -5,6 +5,7 @@ from statistics import median
 
 SHOWN = ("loss", "reward", "reward_spread", "flat_groups", "grad_norm", "z_shift", "answer_len",
          "cut", "kl", "sec")
+SAMPLED = ("cut", "kl")         # which copied answers do not have
 LAST = 9                    # estimates are of so many steps; earlier ones may have set things up
 
 
@@ -22,7 +23,8 @@ class Pace:
     def update(self, step, numbers):
         """Update `step` is done. numbers: its row of the log. -> what the log says of it."""
         self.updates.append(numbers["sec"])
-        shown = " | ".join(f"{name} {numbers[name]:.3g}" for name in SHOWN if name in numbers)
+        shown = " | ".join(f"{name} {numbers[name]:.3g}" for name in SHOWN
+                           if name in numbers and not ("loss" in numbers and name in SAMPLED))
         return f"step {step:4d} | {shown} | {self.left(step) / 60:.1f} min left"
 
     def left(self, step):

@@ -90,6 +90,10 @@ def overridden(given, used, defaults):
     for name, value in given.items():
         if name != "as_released" and value not in (defaults[name], used[name]):
             said.append(f"{option(name)}={value} is not used: it is {used[name]} under {under}")
+    for name in ("must_stop", "wrong"):
+        if given["objective"] == "next-token" and used[name] != defaults[name]:
+            said.append(f"{option(name)} is not used: --objective=next-token samples and judges "
+                        "no answers")
     for name in ("rank", "lora_alpha"):
         if used["method"] != "lora" and used[name] != defaults[name]:
             said.append(f"{option(name)}={used[name]} is not used: it is for --method=lora")

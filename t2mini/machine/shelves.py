@@ -66,14 +66,15 @@ def fits(path, model):
     return found.get("base_model", model.name) == model.name
 
 
-def check_replaced(path, model, method=None, start=None):
+def check_replaced(path, model, config=None, start=None):
     """ValueError where a new expert would take the place of one of other weights, or of another
     method than this one, or of its checkpoint.
 
-    start: the file that its training goes on from, which must be of its method, and another file.
+    config: the settings of its training, where it has one; start: the file that it goes on from.
     """
+    method = config and config["method"]
     if start:
-        check_start(path, start, method)
+        check_start(path, start, model, config)
     for file in (path, path.with_suffix(".ckpt")):
         found = told(file)
         sha256 = found.get("base_sha256", model.base_sha256)
@@ -85,15 +86,28 @@ def check_replaced(path, model, method=None, start=None):
             raise ValueError(f"{file} is of method {had}, not {method}: {AWAY}")
 
 
-def check_start(path, start, method):
-    """ValueError where a training of this method, which writes `path`, cannot go on from the expert
-    `start`."""
+def check_start(path, start, model, config):
+    """ValueError where a training with these settings, which writes `path`, cannot go on from the
+    expert `start`: of other weights, or in layers that it does not train."""
     if path.exists() and path.samefile(start):
         raise ValueError(f"{path} would replace the expert that it goes on from: {AWAY}")
-    had = told(start).get("method", "svf")
-    if had != method:
-        raise ValueError(f"{start} is of method {had}: --start goes on from it with "
-                         f"--method={had}, not {method}")
+    found = told(start)
+    if found.get("base_sha256", model.base_sha256) != model.base_sha256:
+        raise ValueError(f"{start} is an expert of other weights ({found.get('base_model')}): "
+                         "--start needs one of these")
+    had = {"method": found.get("method", "svf"), "modules": "", "layers": "all"}
+    had |= trained_with(found)
+    kinds = ("method",) if had["method"] != "lora" else ("method", "rank", "lora_alpha")
+    for name in kinds:
+        if had[name] != config[name]:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{start} was trained with {option}={had[name]}, and --start goes on "
+                             f"with the same, not {config[name]}")
+    more = {*had["modules"].split(",")} - {*config["modules"].split(",")} - {""}
+    if more or (had["layers"], config["layers"]) == ("all", "half"):
+        raise ValueError(f"{start} changes matrices that this training would not (--modules="
+                         f"{had['modules']} --layers={had['layers']}): leave --modules and "
+                         "--layers away, or name these, too")
 
 
 def trained_with(found):

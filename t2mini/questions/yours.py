@@ -77,9 +77,12 @@ def example_of(row):
     options = ()
     if match == "choice" or row.get("options", []) != []:
         options = options_of(row.get("options"), answer)
-    solution = row.get("solution") or ""                    # null and "" say that there is none
-    if not isinstance(solution, (str, int, float)):
-        raise ValueError("`solution`, the answer worked out, is not a text")
+    solution = row.get("solution")
+    if solution is None or solution == "":                  # there is none
+        solution = ""
+    elif isinstance(solution, bool) or not is_text(solution):
+        raise ValueError("`solution`, the answer worked out, is no text; where there is none, "
+                         "leave it away")
     return Example(str(row["prompt"]), answer, match, options=options,
                    solution=str(solution).strip())
 
