@@ -151,6 +151,24 @@ def test_the_minutes_are_the_same_wherever_they_are_told():
     assert told == [str(whole)] * 2
 
 
+def test_a_chapter_says_whose_experts_it_asks(monkeypatch, tmp_path, capsys):
+    """Fails if an expert of the reader's takes the place of a shipped one, and the page's numbers
+    come out otherwise, without a word."""
+    import t2mini
+    from t2mini import experts, svf
+    model = SimpleNamespace(name="m")
+    monkeypatch.setattr(t2mini, "load", lambda: (model, None))
+    monkeypatch.setattr(svf, "attach", lambda *a, **k: None)
+    for name in ("OUT", "SHIPPED"):
+        monkeypatch.setattr(experts, name, tmp_path / name)
+    assert chapter.load() == (model, None) and capsys.readouterr().err == ""
+    for file in ("OUT/math", "SHIPPED/m/math", "SHIPPED/m/code"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{file}.safetensors").touch()
+    chapter.load()
+    assert "instead of the shipped: math\n" in capsys.readouterr().err
+
+
 def test_a_reader_of_the_first_lines_sees_no_traceback(tmp_path):
     """Fails if `python tutorials/04_a_reward_that_teaches.py | head -1` ends
     in a traceback (Errno 32).
