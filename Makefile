@@ -53,10 +53,10 @@ train-math: weights
 	@$(PY) -m t2mini train --task=math-worked --objective=next-token --prompts=32 --steps=100 \
 	  --val-every=20 --val-n=256 --out=out/math.safetensors $(ARGS)
 
-## train-math-rewards: the same by rewards alone, as the shipped one was made (200 updates; 82 minutes were measured on two cores without bfloat16, partly beside other work)
+## train-math-rewards: one in out/math-rewards.safetensors by rewards alone, as the shipped one was made (200 updates; 82 minutes were measured on two cores without bfloat16, partly beside other work)
 train-math-rewards: weights
 	@$(PY) -m t2mini train --task=math --max-tokens=96 --must-stop --prompts=32 --samples=8 \
-	  --steps=200 --val-every=15 --val-n=256 --patience=6 --seed=1 $(ARGS)
+	  --steps=200 --val-every=15 --val-n=256 --patience=6 --seed=1 --out=out/math-rewards.safetensors $(ARGS)
 
 ## results: every score of the README again, into out/results (30 minutes; runs model-written code, sandboxed); DATA=folder adds the routing of real questions
 results: weights

@@ -37,7 +37,7 @@ class TrainConfig:
     lora_alpha: float = 32.0    # LoRA: the change is B A alpha / rank
     tie: str = "none"           # SVF: one z for a "matrix", a block ("layer"), a kind ("module")
     layers: str = "all"         # "half": every second block (paper A.1: its 70B and vision models)
-    seed: int = 0               # of data, sampling and LoRA's A; z starts at 1
+    seed: int = 0               # of data, sampling and LoRA's A; z starts at 1 or as `start` says
     val_every: int = 10         # updates between validations
     val_n: int = 96             # validation questions; the best z on them is kept
     patience: int = 4           # stop after so many validations without a new best

@@ -556,6 +556,9 @@ def test_a_training_goes_on_from_an_expert_or_says_why_not(call, home, trained):
     assert (home / "out" / "mine.safetensors").read_bytes() == before
     z, meta = experts.read_expert(home / "more.safetensors"), experts.read_metadata(
         home / "more.safetensors")
+    few = [*run, "--modules=q, v", f"--out={home}/few.safetensors"]
+    assert call(*few)[0] == 0
+    assert call(*run, f"--start={home}/few.safetensors", f"--out={home}/f.safetensors")[0] == 0
     experts.save_expert(home / "other.safetensors", z, {**meta, "base_sha256": "0" * 64})
     status, out, err = call(*run, f"--start={home}/other.safetensors",
                             f"--out={home}/l.safetensors")

@@ -212,8 +212,11 @@ def test_openers_reach_the_second_pass(monkeypatch):
         lambda m, t, questions, n, **kw: seen.append(kw.get("opener")) or ["7"] * len(questions))
     monkeypatch.setattr(adapt.svf, "using", lambda model, z: nullcontext())
     monkeypatch.setattr(adapt, "check_answer", lambda *a: None)
+    model = SimpleNamespace(cfg=SimpleNamespace(max_position_embeddings=99))
+    tokenizer = SimpleNamespace(prompt=lambda *a, **k: [1])
     for strategy in ("prompt", None):
-        found = arms.run(None, None, task, [Example("p", "7", "number")], strategy, experts={})
+        found = arms.run(model, tokenizer, task, [Example("p", "7", "number")], strategy,
+                         experts={})
         assert found[0] == [1.0]
     assert set(seen) == {'It is "'}
 

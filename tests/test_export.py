@@ -255,7 +255,9 @@ def test_sentencepiece_vocabulary_of_a_gguf_file(tmp_path):
     for nobody in (2 ** 32 - 1, -1):                        # two ways to say that there is none
         nothing = meta | {"tokenizer.ggml.eos_token_id": nobody}
         assert tokenizer_files(nothing)["tokenizer_config.json"]["eos_token"] is None
-        assert export_file.id_of(nothing, "eos") is None and export_file.id_of(meta, "eos") == 2
+        assert tokenizer.id_of(nothing, "eos") is None and tokenizer.id_of(meta, "eos") == 2
+        assert tokenizer.from_gguf(nothing).stop_ids <= {*range(len(words))}
+        assert tokenizer.from_gguf(meta | {"tokenizer.ggml.bos_token_id": nobody}).bos is None
     steps = [tokenizer_files(meta | {"tokenizer.ggml.add_space_prefix": said})["tokenizer.json"]
              ["decoder"]["decoders"][-1]["type"] for said in (True, False)]
     assert steps == ["Strip", "Fuse"]                       # a blank that was never put in front

@@ -15,6 +15,7 @@ from test_reinforce import config, quiet, ready, rows_of, words     # noqa: F401
 import t2mini
 from t2mini import adapt, evaluate, experts, reinforce, svf, tasks
 from t2mini.generate import generate
+from t2mini.lab import arms
 from t2mini.machine import batches
 from t2mini.questions.example import Example
 from t2mini.recipe import TrainConfig
@@ -225,6 +226,11 @@ def test_a_question_beyond_the_context_costs_no_answers(loaded, monkeypatch):
     monkeypatch.setattr(adapt, "route", None)               # nor a first pass, nor other experts
     with pytest.raises(ValueError, match="'long long.* exceeds this model's context of 2048"):
         adapt.answer(model, tokenizer, ["hi"] * 70 + ["long " * 500], max_tokens=4)
+    monkeypatch.setattr(arms, "search", None)               # nor a search
+    task = tasks.replace(tasks.get("math"), max_tokens=4)
+    far = [Example("long " * 500, "7", "number")]
+    with pytest.raises(ValueError, match="'long long.* exceeds this model's context of 2048"):
+        arms.run(model, tokenizer, task, far, "cem")
     monkeypatch.setattr(evaluate, "likelihoods", None)
     task = tasks.get("reasoning")
     fine = task.examples("test", 3)

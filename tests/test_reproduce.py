@@ -631,6 +631,20 @@ def test_an_expert_of_other_questions_is_not_taken(tiny, tmp_path, monkeypatch):
     assert found("a", "worked out")[0] != expert
 
 
+def test_an_expert_from_before_a_setting_came_is_still_taken(tiny, tmp_path, monkeypatch):
+    """Fails if a new setting, at its default, makes every expert that was trained before it another
+    one, and it is trained again without a word; or an expert that used it is taken for one
+    without."""
+    made, names = runs.Lab(*tiny, tmp_path, quick=True), []
+    monkeypatch.setattr(runs.train, "train", lambda *a, **k: None)
+    monkeypatch.setattr(runs.experts, "load_expert", lambda path, *a: (path, {}))
+    monkeypatch.setattr(made, "file", lambda name, told: names.append(told) or tmp_path / name)
+    made.expert("math", 0)
+    made.expert("math", 0, start="code")
+    assert "start" not in names[0] and names[1]["start"] == "code"
+    assert names[0] | {"start": "code"} == names[1] and names[0]["seed"] == 0
+
+
 def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
     """Fails if a row that says "choosing" is of written answers, or the other way round."""
     made, taken = runs.Lab(*tiny, tmp_path, quick=True), []

@@ -167,6 +167,10 @@ def test_a_chapter_says_whose_experts_it_asks(monkeypatch, tmp_path, capsys):
         (tmp_path / f"{file}.safetensors").touch()
     chapter.load()
     assert "instead of the shipped: math\n" in capsys.readouterr().err
+    for script in HERE.glob("*.py"):
+        text = script.read_text(encoding="utf-8")
+        if "chapter.start" in text and "experts.load(" in text:
+            assert "chapter.load()" in text or "tell_of_yours(" in text, script
 
 
 def test_a_reader_of_the_first_lines_sees_no_traceback(tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 import t2mini
 from t2mini import evaluate, experts, svf, tasks
+from t2mini.cli.verbs import tell_of_yours
 from t2mini.lab import plots
 
 
@@ -118,6 +119,7 @@ for value in (0.0, 0.5, 1.0, 2.0, 3.0):
 # %% all dials together: the math expert, turned on by a half, fully, and twice as far
 svf.detach(model)
 svf.attach(model, cache=experts.SVD_CACHE)
+tell_of_yours(model)
 math = experts.load(["math"], model)["math"]
 order = torch.Generator().manual_seed(0)
 shuffled = {name: z[torch.randperm(len(z), generator=order)] for name, z in math.items()}

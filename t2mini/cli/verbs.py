@@ -4,6 +4,7 @@ What each verb does: read the options, call the library, print what came out.
 Every verb takes the parsed options and returns what --json prints. Only this folder knows them as a
 namespace; below it, functions have arguments of their own.
 """
+import heapq
 import json
 import os
 import shlex
@@ -387,6 +388,8 @@ def adapt_(args):
         raise ValueError(f"--experts must be different names, not {args.experts!r}")
     model, tokenizer = open_task_model(args, task)
     shelves.check_replaced(out, model)
+    settings.check_questions([(e.prompt, []) for e in examples], tokenizer, task.opener,
+                             task.max_tokens, model.cfg.max_position_embeddings)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                    args.iterations or 0, args.population or arms.POPULATION,
@@ -487,8 +490,8 @@ def about_solutions(task, cfg, tokenizer):
         notes.append(f"note: {len(wrong)} of {len(rows)} solutions would not be judged right "
                      f"(match={wrong[0].match}), so copying them may not help: "
                      f"{wrong[0].solution[-60:]!r} for {wrong[0].answer[:40]!r}")
-    longest = max((tasks.gold(e) for e in asked), key=len)
-    needed = len(tokenizer.answer(longest, task.opener))
+    longest = heapq.nlargest(50, map(tasks.gold, asked), key=len)
+    needed = max(len(tokenizer.answer(text, task.opener)) for text in longest)
     if needed > settings.with_room(task, cfg).max_tokens:
         notes.append(f"note: a text to copy has {needed} tokens and validation lets "
                      f"{settings.with_room(task, cfg).max_tokens} be written: "
@@ -636,6 +639,7 @@ def reproduce_(args):
     experiment.check(args.data)
     agree(args.allow_code, experiment.programs)
     model, tokenizer = open_model(args)
+    tell_of_yours(model)
     if args.name == "sight":
         towers.open_eye(model, tokenizer, args.tower)
     with stopped("the rows that were done are kept; the same command goes on"):

@@ -123,16 +123,9 @@ def described_by_gguf(source, cfg):
     metadata = read_parts(source)[1]
     spec = config_to_json(cfg)
     for kind in ("bos", "eos"):
-        spec[f"{kind}_token_id"] = id_of(metadata, kind)
+        spec[f"{kind}_token_id"] = tokenizer.id_of(metadata, kind)
     described = {"config.json": spec, **tokenizer_files(metadata)}
     return {name: as_json(content) for name, content in described.items()}
-
-
-def id_of(metadata, kind, usual=None):
-    """The id of a GGUF's bos, eos or unknown token; None where it has none, which some files say
-    by an id that no token has."""
-    at = metadata.get(f"tokenizer.ggml.{kind}_token_id", usual)
-    return at if at is not None and 0 <= at < len(metadata["tokenizer.ggml.tokens"]) else None
 
 
 def as_json(content):
@@ -199,7 +192,7 @@ def tokenizer_files(meta):
     usual = {"bos": 1, "unknown": 0} if sentence else {}    # as tokenizer.from_gguf takes them
 
     def name(kind):
-        at = id_of(meta, kind, usual.get(kind))
+        at = tokenizer.id_of(meta, kind, usual.get(kind))
         return None if at is None else words[at]
 
     unk = name("unknown") if sentence else None

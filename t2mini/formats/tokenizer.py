@@ -252,6 +252,13 @@ def check_merges(merges, rank_of):
 
 
 # ------------------------------------------------------------------------------------ GGUF metadata
+def id_of(meta, kind, usual=None):
+    """The id of a GGUF's bos, eos or unknown token; None where it has none, which some files say
+    by an id that no token has."""
+    at = meta.get(f"tokenizer.ggml.{kind}_token_id", usual)
+    return at if at is not None and 0 <= at < len(meta["tokenizer.ggml.tokens"]) else None
+
+
 def from_gguf(meta):
     """GGUF metadata -> Tokenizer. ValueError for vocabularies that neither tiktoken nor spm.py can
     express."""
@@ -267,11 +274,11 @@ def from_gguf(meta):
     plain = [t in ordinary and w not in MARKS for w, t in zip(words, types)]
     tokens = {i: w for i, w in enumerate(words) if plain[i]}
     control = {w: i for i, w in enumerate(words) if not plain[i]}
-    bos = meta.get("tokenizer.ggml.bos_token_id", 1 if kind == "llama" else None)
+    bos = id_of(meta, "bos", 1 if kind == "llama" else None)
     if not meta.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre == "llama-bpe"):
         bos = None
     stop = {control[s] for s in STOP_TOKENS if s in control}
-    stop |= {meta.get("tokenizer.ggml.eos_token_id", -1)} - {-1}
+    stop |= {id_of(meta, "eos")} - {None}
     settings = chat_settings(meta.get("tokenizer.chat_template"), bos)
     settings |= dict(stop_ids=stop, shown=[w for w, i in control.items() if types[i] == 4])
     if kind == "gpt2":

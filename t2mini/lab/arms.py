@@ -10,7 +10,7 @@ from collections import Counter
 
 from .. import adapt, evaluate, svf, tasks
 from ..experts import Shelf
-from ..machine import ranks
+from ..machine import ranks, settings
 from . import few_shot
 
 # of `search`, if nothing else is said: mixtures of an iteration; iterations, by what it goes
@@ -33,6 +33,10 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
     if choose and strategy:
         raise ValueError("--choose goes with --expert or --alpha: a strategy is about written "
                          "answers")
+
+    if not choose:                                          # before a search, too
+        settings.check_questions([(e.prompt, []) for e in examples], tokenizer, task.opener,
+                                 task.max_tokens, model.cfg.max_position_embeddings)
 
     # --- what answers: one z for all questions, or a strategy for each ---
     dispatches = task.name == "dispatch" and strategy in ("prompt", "classifier")

@@ -259,7 +259,8 @@ def imitation(lab):
     LoRA has one run, at the rate that the sweep in `finetune` chose for rewards.
     """
     for task in ("math", "math-unseen"):
-        for arm, expert in (("base", "none"), ("svf, reward, shipped", "math")):
+        shipped = str(experts.SHIPPED / lab.model.name / "math.safetensors")
+        for arm, expert in (("base", "none"), ("svf, reward, shipped", shipped)):
             run = partial(lab.arm, task, 400, expert=expert)
             yield cell(partial(by_steps, lab, task, run), task=task, arm=arm)
         for method, rate, seeds in (("svf", RATE, SEEDS), ("lora", 1e-3, SEEDS[:1])):

@@ -23,8 +23,8 @@ MESSAGE = {
     "finetune": "SVF, LoRA and IA3 all learn math and code; none is shown to be the best",
     "unseen": "On kinds never trained on, the first pass and ten examples together\n"
               "find a mixture above the base model, on code not beyond doubt",
-    "between": "Half of the way to the right expert helps math and reasoning; beyond it\n"
-               "little is certain, and for code nothing is seen",
+    "between": "Half of the way to the right expert helps math and reasoning;\n"
+               "a quarter more may be chance, and for code nothing is seen",
     "ablation": "Rewarding right answers teaches;\ncopying bare right answers does not",
     "imitation": "Copying solutions worked out step by step\n"
                  "teaches in minutes what rewards take an hour for",

@@ -31,7 +31,7 @@ LONGEST = {"gsm8k": 400, "gsm8k-steps": 400}
 # of 1e-3, 2e-4 and 3e-5 the rate that ARC-Easy's validation chose; other sets have seen none
 LORA = dict(method="lora", lr=3e-5)
 IMITATION = dict(objective="next-token")
-NOT_SHARED = ("task", "seed", "method", "lr")
+NOT_SHARED = ("task", "seed", "method", "lr", "start")
 OF_SVF = ("modules", "tie", "as_released")              # nor these with a LoRA
 
 

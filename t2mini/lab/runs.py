@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import adapt, evaluate, experts, recipe, svf, tasks, train
 from . import arms
-from ..machine import files, ranks
+from ..machine import checkpoint, files, ranks
 
 # One budget for every method and seed: so many rollouts, in so many updates. Shorter than the
 # shipped experts' own runs.
@@ -82,7 +82,9 @@ class Lab:
         """
         cfg = self.config(task, seed, **changes)
         settings = {k: v for k, v in asdict(cfg).items() if v != getattr(recipe.TrainConfig(), k)}
-        path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", asdict(cfg) | questions(task))
+        # a setting that came later, at what it was before, does not make an older expert another
+        told = {k: v for k, v in asdict(cfg).items() if checkpoint.ADDED.get(k, ...) != v}
+        path = self.file(f"{Path(task).stem}-{cfg.method}-{seed}", told | questions(task))
         looked, ckpt = path.with_suffix(".test.jsonl"), path.with_suffix(".ckpt")
         seen = not look or looked.exists()
         there, resume = ranks.agreed([path.exists() and seen and not ckpt.exists(),

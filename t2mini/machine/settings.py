@@ -151,7 +151,7 @@ def check_switches(cfg, named):
 
 def check_that_it_teaches(recipe):
     """ValueError where every advantage would be 0, whatever the answers earn. A KL term alone pulls
-    to the base model, where the run begins: all that moves z then is rounding."""
+    to the base model, where a run without --start begins: all that moves z then is rounding."""
     if 0 < recipe.temperature < COLDEST:
         raise ValueError(f"--temperature must be 0 (arg-max) or at least {COLDEST}, "
                          f"not {recipe.temperature}")

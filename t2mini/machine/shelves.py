@@ -103,11 +103,16 @@ def check_start(path, start, model, config):
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{start} was trained with {option}={had[name]}, and --start goes on "
                              f"with the same, not {config[name]}")
-    more = {*had["modules"].split(",")} - {*config["modules"].split(",")} - {""}
+    more = listed(had["modules"]) - listed(config["modules"]) - {""}
     if more or (had["layers"], config["layers"]) == ("all", "half"):
         raise ValueError(f"{start} changes matrices that this training would not (--modules="
                          f"{had['modules']} --layers={had['layers']}): leave --modules and "
                          "--layers away, or name these, too")
+
+
+def listed(names):
+    """'q, v' -> {'q', 'v'}"""
+    return {name.strip() for name in names.split(",")}
 
 
 def trained_with(found):
