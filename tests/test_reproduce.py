@@ -720,9 +720,9 @@ def test_copied_solutions_are_of_steps_and_scored_on_math(tiny, tmp_path, monkey
     monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, *a: (
         [float(e.kind.startswith("2step")) for e in examples]))
     trained = []
-    monkeypatch.setattr(made, "expert", lambda task, seed, **changes: trained.append(
+    monkeypatch.setattr(made, "expert", lambda task, seed, look, **changes: trained.append(
         (task, seed, changes)) or ({}, {"method": "svf", "parameters": 1, "config": changes,
-                                        "val_accuracy": 0.5, "best_step": 1}))
+                                        "val_accuracy": 0.5, "best_step": 1, "steps": 1}))
     cells = list(experiments.imitation(made))
     for task, some in (("math", cells[2:6]), ("math-unseen", cells[8:])):
         two = sum(e.kind.startswith("2step") for e in asked[task])

@@ -46,13 +46,14 @@ RATE = TrainConfig().lr     # of z: the one that the sweep in `finetune` chose
 COPYING = dict(objective="next-token", prompts=32, steps=100, val_every=20, val_n=256)
 
 
-def trained(lab, task, seed, n=400, look=0, **changes):
-    """Train an expert on `task` (or find it), then score it on the task's test split."""
+def trained(lab, task, seed, n=400, look=0, asked="", **changes):
+    """Train an expert on `task` (or find it), then score it on the test split of `asked`, or of
+    the same task."""
     if "lr" not in changes:
         method, objective = changes.get("method", "svf"), changes.get("objective", "reward")
         changes["lr"] = lab.best_lr(method, objective)[0]
     expert, meta = lab.expert(task, seed, look, **changes)
-    return {**lab.score(task, n, expert, meta), "parameters": meta["parameters"],
+    return {**lab.score(asked or task, n, expert, meta), "parameters": meta["parameters"],
             "lr": meta["config"]["lr"], "val": meta["val_accuracy"], "best_step": meta["best_step"],
             "steps": meta["steps"]}
 
@@ -265,16 +266,10 @@ def imitation(lab):
             yield cell(partial(by_steps, lab, task, run), task=task, arm=arm)
         for method, rate, seeds in (("svf", RATE, SEEDS), ("lora", 1e-3, SEEDS[:1])):
             for seed in seeds:
-                run = partial(copied, lab, task, seed, method=method, lr=rate, **COPYING)
+                run = partial(trained, lab, "math-worked", seed, asked=task, method=method,
+                              lr=rate, **COPYING)
                 yield cell(partial(by_steps, lab, task, run), task=task,
                            arm=f"{method}, worked solutions", seed=seed)
-
-
-def copied(lab, task, seed, **changes):
-    """An expert that copies solutions written out step by step, scored on `task`. -> row."""
-    expert, meta = lab.expert("math-worked", seed, **changes)
-    return {**lab.score(task, 400, expert, meta), "parameters": meta["parameters"],
-            "lr": meta["config"]["lr"], "val": meta["val_accuracy"], "best_step": meta["best_step"]}
 
 
 def by_steps(lab, task, run):
