@@ -48,7 +48,7 @@ test-page: weights
 test-all: setup
 	@$(PY) -m pytest -m "not page" $(ARGS)
 
-## train-math: a math expert from scratch in out/math.safetensors, which copies worked solutions (8 minutes on two quiet cores with bfloat16); see tutorials/own_data.md
+## train-math: a math expert from scratch in out/math.safetensors, which copies worked solutions (8 minutes on two quiet cores with bfloat16; stopped? ARGS=--resume goes on); see tutorials/own_data.md
 train-math: weights
 	@$(PY) -m t2mini train --task=math-worked --objective=next-token --prompts=32 --steps=100 \
 	  --val-every=20 --val-n=256 --out=out/math.safetensors $(ARGS)

@@ -162,7 +162,8 @@ def make_dispatch(rng):
     skill = next(skill for skill in SKILL_TABLE if skill.label == label)
     example = either(rng, label, skill.make)
     prompt = dispatch_prompt(example.prompt)
-    return replace(example, prompt=prompt, answer=label, match="label", kind=label, options=LABELS)
+    return replace(example, prompt=prompt, answer=label, match="label", kind=label,
+                   options=LABELS)
 
 
 def unseen(make):

@@ -139,8 +139,7 @@ class Run:
 
     def begin(self):
         """From nothing: killed before its first checkpoint, a run must not find another's."""
-        if checkpoint.begin(self.ckpt, self.log_file):
-            self.log(f"a new run: {self.log_path} of the last one starts anew (see --resume)")
+        checkpoint.begin(self.ckpt, self.log_file, self.log)
         self.t0 = time.time()
 
     def resume(self):

@@ -624,20 +624,24 @@ def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_a
         loaded, words, monkeypatch, tmp_path, scores, told):     # noqa: F811
     """Fails if an expert that validation cannot tell from the base model ends like any other,
     questions that are all right from the start are no reason to warn,
-    or a new run empties the log of an earlier one in silence.
+    or a new run takes the log and the checkpoint of an earlier one away in silence, or for good.
     """
     said, left = [], iter(scores * 2)
     monkeypatch.setattr(evaluate, "score", lambda model, tokenizer, task, val, **k:
                         [next(left)] * len(val))
     for earlier in (False, True):
         said.clear()
+        ckpt = tmp_path / "e.ckpt"
+        before = ckpt.read_bytes() if earlier else b""
         result = train(*loaded, replace(config(), steps=1), tmp_path / "e.safetensors",
                        log=said.append)
         svf.detach(loaded[0])
         assert any("as many right" in line for line in said) == told
         assert any("are right before training" in line for line in said) == (scores[0] == 1)
         assert (result["first_val"] > 0) == (scores[0] > 0)
-        assert any("of the last one starts anew" in line for line in said) == earlier
+        assert any("the last one's checkpoint is now" in line for line in said) == earlier
+        old = tmp_path / "e.ckpt.old"
+        assert old.exists() == earlier and (not earlier or old.read_bytes() == before)
         assert len(rows_of(tmp_path / "e.jsonl")) == 3
 
 

@@ -37,14 +37,17 @@ def output(out, log_path, ckpt):
         yield log_file
 
 
-def begin(ckpt, log_file):
-    """Take an earlier run's checkpoint and log away from a new run of the same files. -> had it a
-    log?"""
-    if ranks.rank() == 0:
-        ckpt.unlink(missing_ok=True)
-    earlier = log_file.tell() > 0
+def begin(ckpt, log_file, log):
+    """Take an earlier run's checkpoint and log away from a new run of the same files. Who forgot
+    --resume finds the checkpoint beside it, as .ckpt.old."""
+    if ranks.rank() == 0 and ckpt.exists():
+        old = ckpt.with_suffix(".ckpt.old")
+        os.replace(ckpt, old)
+        log(f"a new run: the last one's checkpoint is now {old}; rename it back and give --resume "
+            "to go on with that one")
+    elif log_file.tell() > 0:
+        log("a new run: the log of the last one starts anew (see --resume)")
     log_file.truncate(0)
-    return earlier
 
 
 def check_ours(log_file, path):
