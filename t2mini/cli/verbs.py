@@ -388,8 +388,8 @@ def adapt_(args):
         raise ValueError(f"--experts must be different names, not {args.experts!r}")
     model, tokenizer = open_task_model(args, task)
     shelves.check_replaced(out, model)
-    settings.check_questions([(e.prompt, []) for e in examples], tokenizer, task.opener,
-                             task.max_tokens, model.cfg.max_position_embeddings)
+    settings.check_room(model, tokenizer, [e.prompt for e in examples], task.opener,
+                        task.max_tokens)
     with stopped("the search is lost; fewer --iterations or --shots make it shorter"):
         mixed, found = arms.search(model, tokenizer, task, shelf(args, model), names, args.shots,
                                    args.iterations or 0, args.population or arms.POPULATION,
@@ -492,10 +492,10 @@ def about_solutions(task, cfg, tokenizer):
                      f"{wrong[0].solution[-60:]!r} for {wrong[0].answer[:40]!r}")
     longest = heapq.nlargest(50, map(tasks.gold, asked), key=len)
     needed = max(len(tokenizer.answer(text, task.opener)) for text in longest)
-    if needed > settings.with_room(task, cfg).max_tokens:
-        notes.append(f"note: a text to copy has {needed} tokens and validation lets "
-                     f"{settings.with_room(task, cfg).max_tokens} be written: "
-                     f"--max-tokens={needed + 16} leaves room for it")
+    room = settings.with_room(task, cfg).max_tokens
+    if needed > room:
+        notes.append(f"note: a text to copy has {needed} tokens and validation lets {room} be "
+                     f"written: --max-tokens={needed + 16} leaves room for it")
     return notes
 
 

@@ -35,8 +35,8 @@ def run(model, tokenizer, task, examples, strategy=None, expert="none", alpha=No
                          "answers")
 
     if not choose:                                          # before a search, too
-        settings.check_questions([(e.prompt, []) for e in examples], tokenizer, task.opener,
-                                 task.max_tokens, model.cfg.max_position_embeddings)
+        settings.check_room(model, tokenizer, [e.prompt for e in examples], task.opener,
+                            task.max_tokens)
 
     # --- what answers: one z for all questions, or a strategy for each ---
     dispatches = task.name == "dispatch" and strategy in ("prompt", "classifier")

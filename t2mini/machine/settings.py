@@ -211,6 +211,11 @@ def check_answer(model, tokenizer, questions, opener, strategy, strategies, expe
     if expert == "":
         raise ValueError("the expert's name is empty; none is the base model")
     check_sampling(max_tokens, temperature)
+    check_room(model, tokenizer, questions, opener, max_tokens)
+
+
+def check_room(model, tokenizer, questions, opener, max_tokens):
+    """ValueError for a question that, with its answer, exceeds the model's context."""
     check_questions([(q, []) for q in questions], tokenizer, opener, max_tokens,
                     model.cfg.max_position_embeddings)
 

@@ -99,11 +99,11 @@ def check_start(path, start, model, config):
     had |= trained_with(found)
     kinds = ("method",) if had["method"] != "lora" else ("method", "rank", "lora_alpha")
     for name in kinds:
-        if had[name] != config[name]:
+        if had.get(name) != config[name]:
             option = "--" + name.replace("_", "-")
-            raise ValueError(f"{start} was trained with {option}={had[name]}, and --start goes on "
+            raise ValueError(f"{start} was trained with {option}={had.get(name)}, and --start goes on "
                              f"with the same, not {config[name]}")
-    more = listed(had["modules"]) - listed(config["modules"]) - {""}
+    more = listed(str(had["modules"])) - listed(config["modules"]) - {""}
     if more or (had["layers"], config["layers"]) == ("all", "half"):
         raise ValueError(f"{start} changes matrices that this training would not (--modules="
                          f"{had['modules']} --layers={had['layers']}): leave --modules and "
