@@ -101,8 +101,8 @@ def check_start(path, start, model, config):
     for name in kinds:
         if had.get(name) != config[name]:
             option = "--" + name.replace("_", "-")
-            raise ValueError(f"{start} was trained with {option}={had.get(name)}, and --start goes on "
-                             f"with the same, not {config[name]}")
+            raise ValueError(f"{start} was trained with {option}={had.get(name)}, and --start goes "
+                             f"on with the same, not {config[name]}")
     more = listed(str(had["modules"])) - listed(config["modules"]) - {""}
     if more or (had["layers"], config["layers"]) == ("all", "half"):
         raise ValueError(f"{start} changes matrices that this training would not (--modules="
