@@ -1,6 +1,7 @@
 """What is said while one waits is true: what is done, how long it takes, what was cut,
 whether the machine is busy.
 """
+import io
 import types
 from collections import Counter
 
@@ -127,6 +128,32 @@ def test_every_score_says_how_many_answers_were_cut(call, trained, home):     # 
                "--val-n=2", f"--out={home}/e.safetensors")[1]
     assert "(2 cut at 8 tokens)" in out
     assert cut_note(0, 9, 5) == ""
+
+
+@pytest.mark.parametrize("text, circles", [
+    ("The sum is 3. " * 5, True), ("one two three\n" * 3 + "one tw", True), ("x" * 12, True),
+    ("The sum is 3. " * 2, False), ("1, 2, 3, 4, 5", False), ("so\n" + " \n" * 40, False),
+    ("", False), ("no, " * 9 + "or yes", False)])
+def test_a_cut_answer_that_runs_in_circles_is_not_asked_to_be_longer(text, circles):
+    """Fails if an answer without an end is said to need a higher limit,
+    or one that was going on is not.
+    """
+    note = cut_note(1, 1, 64, text)
+    assert ("--max-tokens=128 lets longer ones finish" in note) != circles
+    assert ("repeats itself and was cut at 64 tokens" in note) == circles
+    assert "--max-tokens=128" in cut_note(1, 2, 64, text)
+
+
+def test_ask_and_chat_say_that_an_answer_runs_in_circles(call, monkeypatch):     # noqa: F811
+    """Fails if one of them does not read the answer that was cut."""
+    def answer(model, tokenizer, questions, *args, counts, **kwargs):
+        counts["cut"] += 1
+        return [adapt.Answer(questions[0], "again " * 9, "none")]
+
+    monkeypatch.setattr(adapt, "answer", answer)
+    assert "repeats itself" in call("ask", "hello", "--strategy=none", "--max-tokens=40")[2]
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    assert "repeats itself" in call("chat", "--strategy=none", "--max-tokens=40")[2]
 
 
 # ---------------------------------------------------------------------------------- a busy machine

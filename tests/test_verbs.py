@@ -433,6 +433,20 @@ def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noq
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("left", [1, -1])
+def test_a_log_of_a_later_training_is_not_drawn_as_an_experts(call, trained, home,     # noqa: F811
+                                                              left):
+    """Fails if a training that began under the same name and was stopped is shown as the curve of
+    the expert that is still there.
+    """
+    expert, log = home / "out" / "mine.safetensors", home / "out" / "mine.jsonl"
+    assert "learning curve: " in call("show", expert)[1]
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:left]))
+    status, out, err = call("show", expert)
+    assert status == 0 and "learning curve: " not in out
+    assert "it is of another training than the expert" in err and "mean |z - 1|" in out
+
+
 @pytest.mark.parametrize("words, said", [
     (["train", "mine.jsonl"], "did you mean --task=mine.jsonl?"),
     (["eval", "--task=math", "a.safetensors"], "did you mean --expert=a.safetensors?"),

@@ -84,12 +84,13 @@ class Chat:
         counts = Counter()
         if self.way.expert is not None or self.settings["strategy"] not in ("classifier", "prompt"):
             self.show_name(self.way.name)
-        adapt.answer(self.model, self.tokenizer, [message], experts=self.shelf,
-                     expert=self.way.expert, counts=counts, on_text=show_piece,
-                     on_route=self.show_route, **self.settings)
+        [said] = adapt.answer(self.model, self.tokenizer, [message], experts=self.shelf,
+                              expert=self.way.expert, counts=counts, on_text=show_piece,
+                              on_route=self.show_route, **self.settings)
         print(flush=True)
         if counts["cut"]:
-            print(cut_note(1, 1, self.settings["max_tokens"]), file=sys.stderr, flush=True)
+            note = cut_note(1, 1, self.settings["max_tokens"], said.answer)
+            print(note, file=sys.stderr, flush=True)
 
     def show_route(self, routes):
         """The label that the first pass gave, and how sure it was."""

@@ -232,7 +232,8 @@ def ask(args):
             asked_for = a.question if len(a.question) < 2000 else a.question[:2000] + " ..."
             print(printable(f"\n{asked_for}\n  [{to}] {a.answer}"))
     if counts["cut"]:
-        print(cut_note(counts["cut"], len(asked), args.max_tokens), file=sys.stderr)
+        note = cut_note(counts["cut"], len(asked), args.max_tokens, found[-1].answer)
+        print(note, file=sys.stderr)
     rows = [{"question": a.question, "expert": who, "probabilities": a.probabilities,
              "answer": a.answer} for a, who in zip(found, wrote)]
     told = rows[0] if alone else {"answers": rows}
@@ -542,7 +543,7 @@ def show(args):
             print(one_line(f"picture: {picture}"))
     log = path.with_suffix(".jsonl")
     if picture and log.exists():
-        draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture])
+        draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture], meta)
     print()
     for key in sorted(meta):
         print(one_line(f"{key:>18}  {meta[key]}"))
@@ -565,9 +566,15 @@ def summary(path, expert, meta):
     return f"{path.stem}: task {meta.get('task')}{score}; {size}"
 
 
-def draw_curve(log, curve, read):
-    """The learning curve beside an expert's picture; one line where its log is no log."""
+def draw_curve(log, curve, read, meta):
+    """The learning curve beside an expert's picture; one line where its log is no log, or that of
+    another training: one that began under the same name later, and was stopped."""
     try:
+        rows = plots.read_log(log)
+        told = [(row["step"], row["val"]) for row in rows if "val" in row]
+        kept = meta.get("best_step"), meta.get("val_accuracy")
+        if "best_step" in meta and (kept not in told or rows[-1]["step"] != meta.get("steps")):
+            raise ValueError("it is of another training than the expert")
         curve = files.claim(curve, "picture", read)
         plots.draw_log(log, curve)
     except (ValueError, TypeError, KeyError, OSError) as e:

@@ -79,10 +79,22 @@ def ending(text, most=90):
     return f"… {text[-most:].split(maxsplit=1)[-1]}"
 
 
-def cut_note(cut, n, limit):
-    """What to say of n answers of which `cut` were cut off at `limit` tokens; "" where none was."""
+def loops(text):
+    """Does a text end by saying the same three times, in 4 to 200 characters?"""
+    ends = (text[-size:] for size in range(4, 201))
+    return any(end.strip() and text.endswith(3 * end) for end in ends)
+
+
+def cut_note(cut, n, limit, answer=""):
+    """What to say of n answers of which `cut` were cut off at `limit` tokens; "" where none was.
+
+    answer: the text of a single one, for which a higher limit is no help if it runs in circles.
+    """
     if not cut:
         return ""
+    if n == 1 and loops(answer):
+        return (f"the answer repeats itself and was cut at {limit} tokens; a higher --max-tokens "
+                "would not end it")
     how = "the answer was" if n == 1 else f"{cut} of {n} answers were"
     return f"{how} cut at {limit} tokens; --max-tokens={2 * limit} lets longer ones finish"
 
