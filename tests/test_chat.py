@@ -99,21 +99,44 @@ def test_a_mistake_is_one_line_and_the_chat_goes_on(talk, asked, wrong, says):
     assert asked[-1] == ("hello", "none")
 
 
+def test_every_message_has_a_line_of_its_own(talk, monkeypatch):
+    """Fails if the next answer stands behind the name of whoever was to answer one that failed."""
+    real = adapt.answer
+
+    def answer(model, tokenizer, questions, *args, **more):
+        if questions == ["too long"]:
+            raise ValueError("that is too long")
+        return real(model, tokenizer, questions, *args, **more)
+    monkeypatch.setattr(adapt, "answer", answer)
+    status, out, err = talk("too long\nhello\n", "--strategy=none")
+    assert status == 1 and "t2mini: that is too long" in err
+    assert out.splitlines()[0] == "[none] [no answer]" and out.splitlines()[1][:7] == "[none] "
+
+
 def test_nothing_that_a_model_writes_reaches_the_terminal_as_a_command(talk, monkeypatch):
     """Fails if an answer, or what the first pass said, is printed with its escape sequences."""
     def answer(*args, on_text, on_route, **more):
         on_route([adapt.Route("other", "\x1b[2J", {}, False)])
         on_text(0, "red \x1b[31m")
+        return [adapt.Answer("hello", "red \x1b[31m", "other")]
     monkeypatch.setattr(adapt, "answer", answer)
     status, out, _ = talk("hello\n")
     assert status == 0 and "\x1b" not in out and "red \\x1b[31m" in out and "no label] " in out
 
 
-def test_ctrl_c_stops_one_answer(talk, monkeypatch):
-    """Fails if Ctrl-C during an answer ends the chat,
-    or leaves something of an expert in the model.
+class Terminal(io.StringIO):
+    """Standard input at which somebody types."""
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_ctrl_c_stops_one_answer_at_a_terminal_and_all_of_a_pipe(talk, call,     # noqa: F811
+                                                                 monkeypatch, terminal):
+    """Fails if Ctrl-C during an answer ends a conversation, does not end messages that were piped
+    in, or leaves something of an expert in the model.
     """
-    models, real = [], generate
+    models, real, messages = [], generate, ["/expert math", "hello", "hello"]
 
     def interrupted(model, *args, **more):
         models.append(model)
@@ -121,8 +144,15 @@ def test_ctrl_c_stops_one_answer(talk, monkeypatch):
             raise KeyboardInterrupt
         return real(model, *args, **more)
     monkeypatch.setattr("t2mini.evaluate.generate", interrupted)
-    status, out, _ = talk("/expert math\nhello\nhello\n")
-    assert status == 0 and out.count("[math] ") == 2 and out.count("[stopped]") == 1
+    if terminal:
+        typed = iter([*messages, "/quit"])
+        monkeypatch.setattr(sys, "stdin", Terminal())
+        monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+        status, out, _ = call("chat", "--max-tokens=4")
+        assert status == 0 and out.count("[math] ") == 2 and out.count("[stopped]") == 1
+    else:
+        status, out, _ = talk("\n".join(messages))
+        assert status == 130 and out.count("[math] ") == 1 and "[stopped]" not in out
     assert all(bool((layer.z == 1).all()) for layer in svf.layers(models[0]).values())
 
 
@@ -132,10 +162,6 @@ def test_at_the_prompt_ctrl_c_and_ctrl_d_end_the_chat(call, trained,     # noqa:
     """Fails if either of them is a traceback or an error, or a terminal is not told
     that messages stand alone.
     """
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     def typed(prompt):
         raise end
     monkeypatch.setattr(sys, "stdin", Terminal())

@@ -344,6 +344,10 @@ def test_help_says_each_default_once_and_shows_examples():
 BAD = [
     (["eval", "--task=mth"], "did you mean math"),
     (["eval", "--tsk=math"], "unknown option --tsk; did you mean --task?"),
+    (["chat", "What is 2+2=?"], "'What is 2+2=?' has no place here"),
+    (["page", "8080"], "'8080' has no place here"),
+    (["ask", "one two", "--expert=none", "three four"], "'three four' has no place here"),
+    (["page", "--port=70000"], "must be a whole number from 0 to 65535"),
     (["eval", "--n=3"], "required: --task"),
     (["eval", "--task=math", "--strategi=prompt"], "did you mean --strategy"),
     (["eval", "--task=math", "--n=0"], "--n: must be"),

@@ -20,6 +20,7 @@ import pytest
 import torch
 from browser import PATH as BROWSER
 from browser import Browser
+from test_cli import call     # noqa: F401
 from conftest import forked, soon, wait_for
 
 from t2mini import __main__ as cli
@@ -342,6 +343,25 @@ def test_a_model_without_experts_has_dials(loaded, home):
     assert [name for name, _ in told][:2] == ["route", "alpha"] and told[-1][0] == "done"
 
 
+def test_an_expert_of_another_method_is_left_out_with_a_line(loaded, home, capsys):
+    """Fails if a LoRA that hides a shipped expert takes its slider away without a word."""
+    write_expert(home, loaded[0], "math", 0, method="lora", config={"rank": 1, "lora_alpha": 1})
+    lab = page_model.Lab(*loaded, experts.Shelf(loaded[0]))
+    assert lab.facts()["experts"] == []
+    assert "left out math: it is of method lora" in capsys.readouterr().err
+
+
+def test_a_word_in_the_lens_keeps_its_blank(lab, monkeypatch):
+    """Fails if a word that goes on a text is shown as a text's first one, whose blank some
+    tokenizers leave away: "The" and "cat" would make "Thecat".
+    """
+    cats = {1: "cat", 2: "cat cat"}
+    monkeypatch.setattr(type(lab.tokenizer), "decode", lambda self, ids: cats[len(ids)])
+    p = torch.ones(2, 9) / 9
+    assert lab.word(5, p, True)["text"] == "cat"
+    assert lab.word(5, p, False)["text"] == " cat"
+
+
 # ---------------------------------------------------------------------------------- what is refused
 BAD = [
     ("/nothing", {}, 404), ("/../page.py", {}, 404), ("/ask", None, 405), ("/", {}, 405),
@@ -647,10 +667,12 @@ def test_ctrl_c_ends_the_program_cleanly(tiny_folder, tmp_path):
     assert status == 0 and "closed" in out.read_text() and "Traceback" not in err.read_text()
 
 
-def test_a_port_that_is_taken_is_one_clear_line(server, lab):
-    """Fails if a taken port is a traceback, or does not say what to do."""
-    with pytest.raises(ValueError, match="--port=0"):
-        page.Server(lab, server.server_port)
+def test_a_port_that_is_taken_is_one_clear_line(server, call):     # noqa: F811
+    """Fails if a taken port is a traceback, does not say what to do,
+    or is told only when the model is there.
+    """
+    status, out, err = call("page", f"--port={server.server_port}")
+    assert status == 1 and "--port=0" in err and "on cpu" not in err
 
 
 # ------------------------------------------------------------------------------------- in a browser
@@ -710,4 +732,54 @@ def test_a_question_a_slider_and_another_answer(address):
 
         browser.size(390, 844)
         assert browser.run("document.documentElement.scrollWidth") == 390
+        assert browser.errors == []
+
+
+@pytest.mark.page
+def test_the_lens_keeps_its_question_and_its_place(address):
+    """Fails if an answer that was cut looks whole, its words cannot be reached by keyboard, the
+    lens mixes an answer with another question, or loses the place that the user chose.
+    """
+    def text(name):
+        return browser.run(f"document.getElementById('{name}').textContent")
+
+    def value(name):
+        return browser.run(f"document.getElementById('{name}').value")
+
+    idle = "!state.running && document.querySelectorAll('.word').length === 20"
+    story = "Write a long story about a dragon."
+    with Browser() as browser:
+        browser.open(address)
+        browser.until("document.querySelectorAll('.cell').length === 210")
+        browser.run("document.getElementById('question').focus()")
+        browser.type(story)
+        browser.key("Enter", 13)
+        browser.until(f"document.getElementById('stop').disabled && {idle}")
+        assert text("rate-base").endswith("/s, cut off there") and text("status").endswith("; done")
+
+        # another question is being typed, and the lens stays with the old one
+        browser.run("document.getElementById('question').value = 'Something else'")
+        browser.run("document.getElementById('base').focus()")
+        for _ in range(3):
+            browser.key("ArrowRight", 39)
+        browser.key("Enter", 13)
+        words = "[...document.getElementById('base').children].slice(0, 2)"
+        before = browser.run(f"{words}.map((word) => word.textContent).join('')")
+        assert before and value("sofar") == before
+        assert browser.run("state.lens.question") == story
+
+        # a turned dial changes the answer, not the place
+        browser.until("document.querySelectorAll('.word').length === 20")
+        browser.run(f"document.getElementById('question').value = {json.dumps(story)}")
+        browser.run("document.getElementById('alpha-0').focus()")
+        browser.key("Home", 36)
+        browser.until("Boolean(state.running)")
+        browser.until(idle)
+        assert value("sofar") == before and "zmath" in text("formula")
+
+        # a word of the lens that was chosen by keyboard leaves the focus there
+        browser.run("document.querySelector('.word:not([disabled])').focus()")
+        browser.run("document.activeElement.click()")
+        browser.until("document.getElementById('sofar').value.length > " + str(len(before)))
+        browser.until("document.activeElement.classList.contains('word')")
         assert browser.errors == []

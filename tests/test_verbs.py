@@ -201,11 +201,11 @@ def test_a_score_of_a_few_questions_says_that_it_shows_little(call, home):     #
 def test_no_option_takes_any_number():
     """Fails if a number of no use is accepted by any verb: --max-tokens=-5, --temperature=nan,
     --threads=100000, which is a segmentation fault, or --n=10**12 (BREAKS row 7).
-    Those of `train` are tried in test_train.py, --port in test_page.py.
+    Those of `train` are tried in test_train.py.
     """
     tried = 0
     for verb, action in every_option():
-        if verb == "train" and action.dest != "threads" or action.dest == "port":
+        if verb == "train" and action.dest != "threads":
             continue
         number = isinstance(action.default, (int, float)) and not isinstance(action.default, bool)
         if number or action.dest in ("threads", "max_tokens", "iterations", "population"):

@@ -60,12 +60,16 @@ class Chat:
                 break
             try:
                 self.take(line)
-            except KeyboardInterrupt:               # this answer only
-                print(" [stopped]", flush=True)
+            except KeyboardInterrupt:
+                if not terminal:                    # whoever piped the messages stops all of them
+                    raise
+                print(" [stopped]", flush=True)     # this answer only
             except (ValueError, OSError, RuntimeError) as e:    # torch's: no memory, say
                 if isinstance(e, BrokenPipeError):
                     raise
                 text = first_line(e) if isinstance(e, RuntimeError) else e
+                if not line.startswith("/"):
+                    print("[no answer]", flush=True)        # its line ends, so lines still match
                 print(f"t2mini: {one_line(text)}", file=sys.stderr, flush=True)
                 failed += 1
         if failed and not terminal:
@@ -163,7 +167,9 @@ def lines(terminal):
     while True:
         try:
             line = input("> ") if terminal else short_line(sys.stdin)
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, KeyboardInterrupt) as e:
+            if not terminal and isinstance(e, KeyboardInterrupt):
+                raise
             print()
             return
         if not terminal and not line:

@@ -53,7 +53,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"t2mini: {text}\n")
 
     def unknown(self, word):
-        """Stop because of an option nobody knows, naming the nearest one."""
+        """Stop because of an option nobody knows, naming the nearest one, or a word too many."""
+        if not word.startswith("-"):
+            self.error(self.without_option(word)
+                       or f"{word!r:.80} has no place here; see --help (several questions of `ask` "
+                          "stand side by side)")
         word = word.split("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
         if word in known:
@@ -177,7 +181,8 @@ def sight_options(p):
 
 def json_options(p):
     """For programs that read the output."""
-    p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    p.add_argument("--json", action="store_true",
+                   help="print one line of JSON at the end, an object (of `datasets` a list)")
 
 
 # ---------------------------------------------------------------------------------- verbs
@@ -294,7 +299,7 @@ def reproduce_options(p):
 
 
 def page_options(p):
-    p.add_argument("--port", type=int, default=8000,
+    p.add_argument("--port", type=within(int, 0, 65535), default=8000,
                    help="of the address 127.0.0.1, which only this machine reaches; 0: a free one")
 
 

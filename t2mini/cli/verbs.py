@@ -687,12 +687,11 @@ def bench_(args):
 
 def page_(args):
     """Serve the page until Ctrl-C."""
-    if not 0 <= args.port < 65536:
-        raise ValueError("--port must be from 0 to 65535")
+    server = page.Server(None, args.port)       # first: is the port taken? The model takes minutes
     model, tokenizer = open_model(args)
-    lab = page_model.Lab(model, tokenizer, shelf(args, model))
-    lab.warm_up()
-    page.run(lab, args.port)
+    server.lab = page_model.Lab(model, tokenizer, shelf(args, model))
+    server.lab.warm_up()
+    page.run(server)
 
 
 def doctor_(args):

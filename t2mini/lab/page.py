@@ -78,7 +78,8 @@ class Line:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a page_model.Lab on 127.0.0.1; port 0 takes a free one."""
+    """Serves a page_model.Lab on 127.0.0.1; port 0 takes a free one. The lab may come later, as
+    long as it is there when `run` begins."""
     daemon_threads = True
 
     def __init__(self, lab, port):
@@ -295,9 +296,8 @@ def policy(html):
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
-def run(lab, port):
+def run(server):
     """Serve until Ctrl-C."""
-    server = Server(lab, port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         print(f"turn the dials at http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)

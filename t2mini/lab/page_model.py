@@ -68,7 +68,8 @@ class Lab:
             z = shelf[name]
             sizes = {matrix: layer.S.shape for matrix, layer in svf.layers(self.model).items()}
             if any(sizes.get(matrix) != values.shape for matrix, values in z.items()):
-                raise ValueError("its z belong to other matrices than are tuned here (--modules)")
+                raise ValueError("its z belong to other matrices than are tuned here "
+                                 "(--modules, --layers)")
         except ValueError as e:
             print(one_line(f"left out {name}: {e}"), file=sys.stderr)
             return
@@ -155,7 +156,7 @@ class Lab:
                 out = generate(self.model, [prompt, prompt], 1, stops, temperature=0, rows=rows)
             p = out.first_logits.float().softmax(-1)                            # (2, V)
             likeliest = p.topk(min(LISTED, p.shape[1])).indices.tolist()        # (2, LISTED)
-            words = [[self.word(token, p) for token in row] for row in likeliest]
+            words = [[self.word(token, p, not text) for token in row] for row in likeliest]
             say("words", {"base": words[0], "adapted": words[1]})
 
         return run
@@ -258,11 +259,18 @@ class Lab:
         if self.tokenizer.eye is not None:
             self.tokenizer.eye.forget()
 
-    def word(self, token, p):
-        """One candidate: what it prints, and how likely the base and the adapted model find it."""
+    def word(self, token, p, first):
+        """One candidate: what it prints, and how likely the base and the adapted model find it.
+
+        first: nothing stands before it. Elsewhere a word keeps its blank, which some tokenizers
+        (SentencePiece) leave away where a text begins.
+        """
         base, adapted = p[:, token].tolist()
-        return {"text": self.tokenizer.decode([token]), "end": token in self.tokenizer.stops(),
-                "base": base, "adapted": adapted}
+        text = self.tokenizer.decode([token])
+        if not first:
+            text = self.tokenizer.decode([token, token])[len(text):]
+        return {"text": text, "end": token in self.tokenizer.stops(), "base": base,
+                "adapted": adapted}
 
 
 # ---------------------------------------------------------------------------------- first weights
@@ -307,7 +315,11 @@ def belongs(name, path, model, shelf, methods):
         return False
     same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base
     routes = meta.get("task") == "dispatch" and name != "dispatcher"
-    return same_base and meta.get("method", "svf") in methods and not routes
+    method = meta.get("method", "svf")
+    if same_base and method not in methods:
+        print(one_line(f"left out {name}: it is of method {method}, and only those of "
+                       f"{', '.join(methods)} can be used here"), file=sys.stderr)
+    return same_base and method in methods and not routes
 
 
 # ---------------------------------------------------------------------------------- what is asked
