@@ -62,7 +62,8 @@ def photograph(browser, address):
                     margin=12)
 
     # --- a mixture by hand ---
-    browser.run("state.matrix = null; document.getElementById('matrix').hidden = true")
+    browser.run("state.wanted = state.matrix = null; "
+                "document.getElementById('matrix').hidden = true")
     for slider, key, code in (("alpha-2", "ArrowRight", 39), ("alpha-0", "ArrowLeft", 37)):
         browser.run(f"document.getElementById('{slider}').focus()")
         for _ in range(12):
