@@ -867,7 +867,7 @@ def test_the_signal_is_that_of_the_answers_an_update_would_learn_from(
 def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     """Fails if a missing expert stops the others,
     a LoRA learns from other settings than the expert beside it, one chooses and the other writes,
-    or mixtures are asked for where an expert is missing.
+    or mixtures are asked for where there is one expert, and not where there are two.
     """
     def meta(task, objective):
         config = asdict(TrainConfig(task=task, steps=90, prompts=48, objective=objective,
@@ -892,6 +892,7 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     arms = ["base", "svf", "base, choosing", "svf, choosing", "lora, choosing"]
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
     easy[4:4] = [("arc-easy", "base"), ("arc-easy", "base, choosing")]
+    hard[4:4] = [("arc-challenge", "base"), ("arc-challenge", "base, choosing")]
     written = [(task, "base")
                for task in ("gsm8k-steps", "gsm8k", "math-500", "mbpp", "humaneval")]
     assert ([(task, arm) for task, arm, _ in found]
@@ -904,8 +905,12 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         TrainConfig(**there["reasoning"]["config"]), method="lora", lr=3e-5, seed=0)
     assert asked == [("arc-easy-letters", larger.WHOLE, {"z": 1}, True, 0)]
 
-    there |= ({name: meta(larger.SETS[name][0], "reward") for name in ("math", "code")}
-              | {"dispatcher": meta("dispatch", "reward")})
+    there |= {"code": meta("mbpp", "reward"), "dispatcher": meta("dispatch", "reward")}
+    [two] = [run for key, run in larger.cells(lab)
+             if (key["task"], key["arm"]) == ("math-500", "uniform alpha")]
+    assert two.args[0] == two.args[1].args[2] == ["code", "reasoning"]
+
+    there |= {"math": meta(larger.SETS["math"][0], "reward")}
     arms = {}
     for key, _ in larger.cells(lab):
         arms.setdefault(key["task"], set()).add(key["arm"])
@@ -950,9 +955,12 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
     monkeypatch.setattr(larger, "confusion",
                         lambda lab, kind, names, first, n: {"said": ("confusion", names, first, n)})
     monkeypatch.setattr(larger, "searched",
-                        lambda lab, task, seed, n: {"said": ("cem", task, seed, n)})
+                        lambda lab, task, seed, n, names: {"said": ("cem", task, seed, n, names)})
+    monkeypatch.setattr(larger, "equally",
+                        lambda lab, task, names, n: {"said": ("equal", task, names, n)})
     monkeypatch.setattr(larger, "found_on_shots",
-                        lambda lab, task, seed, way, n: {"said": (way, task, seed, n)})
+                        lambda lab, task, seed, way, n, names: {
+                            "said": (way, task, seed, n, names)})
 
     def expert(task, seed, **settings):
         method = settings.get("method", f"svf {seed}")
@@ -968,6 +976,9 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
         in_context=lambda task, n, seed, show: {"said": ("shots", task, seed, n)})
     found = {(key["task"], key["arm"], key["seed"]): run() for key, run in larger.cells(lab)}
     n, said = larger.WHOLE, {key: row["said"] for key, row in found.items()}
+    names = ["math", "code", "reasoning"]
+    assert {arm for (_, arm, _), row in found.items() if "mixed" in row} == {
+        "uniform alpha", "cem", "best single expert"}
     for name, (seen, unseen) in larger.SETS.items():
         chosen = objectives[name] == "options"
         for task in (seen, unseen):
@@ -987,15 +998,16 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                             == (task, n, f"{who} by next-token of {seen}", lora, chosen))
         for arm in ("prompt", "classifier"):
             assert said.pop((unseen, arm, 0)) == ("arm", unseen, n, {"strategy": arm})
-        assert said.pop((unseen, "uniform alpha", 0)) == ("arm", unseen, n, {"alpha": [1 / 3] * 3})
+        assert said.pop((unseen, "uniform alpha", 0)) == ("equal", unseen, names, n)
         for seed in larger.SEEDS:
-            assert said.pop((unseen, "cem", seed)) == ("cem", unseen, seed, n)
+            assert said.pop((unseen, "cem", seed)) == ("cem", unseen, seed, n, names)
             assert (said.pop((unseen, "best single expert", seed))
-                    == (larger.best_single, unseen, seed, n))
+                    == (larger.best_single, unseen, seed, n, names))
             assert said.pop((unseen, "10-shot in context", seed)) == ("shots", unseen, seed, n)
-    for choose in (False, True):
-        assert (said.pop(("arc-easy", "base, choosing" if choose else "base", 0))
-                == ("arc-easy", n, {}, None, choose))
+    for task in ("arc-easy", "arc-challenge"):
+        for choose in (False, True):
+            assert (said.pop((task, "base, choosing" if choose else "base", 0))
+                    == (task, n, {}, None, choose))
     assert said.pop(("gsm8k", "base", 0)) == ("gsm8k", n, {}, None, False)
     for arm, first in ("prompt", None), ("classifier", "dispatcher"):
         assert (said.pop(("published", arm, 0))

@@ -645,6 +645,34 @@ def test_an_expert_from_before_a_setting_came_is_still_taken(tiny, tmp_path, mon
     assert names[0] | {"start": "code"} == names[1] and names[0]["seed"] == 0
 
 
+def test_mixtures_of_the_experts_that_are_named(tiny, tmp_path, monkeypatch):
+    """Fails if a mixture of two experts holds a third, or one search is taken for another's."""
+    made, scored = runs.Lab(*tiny, tmp_path, quick=True), []
+    monkeypatch.setattr(made, "score", lambda task, n, z, meta=None: scored.append(z) or {})
+    names = ["code", "reasoning"]
+    loaded = experts.load(names, made.model)
+    want = svf.mix(list(loaded.values()), [0.5, 0.5])
+    assert mixing.equally(made, "math", names) == {"alpha": [0.5, 0.5]}
+    [z] = scored
+    assert all(torch.equal(z[name], want[name]) for name in want)
+
+    def way(model, tokenizer, task, mixed, shots, seed):
+        assert all(torch.equal(z[name], had[name])
+                   for z, had in zip(mixed, loaded.values(), strict=True) for name in z)
+        return {}, [1.0, 0.0]
+    assert mixing.found_on_shots(made, "math", 0, way, names=names)["alpha"] == [1.0, 0.0]
+
+    asked = []
+    monkeypatch.setattr(runs.adapt, "adapt_cem",
+                        lambda m, t, task, mixed, *a: asked.append(len(mixed)) or 1 / 0)
+    kept = []
+    monkeypatch.setattr(made, "file", lambda name, told: kept.append(told) or tmp_path / name)
+    for chosen in (names, adapt.MIXED):
+        with pytest.raises(ZeroDivisionError):
+            made.search("math", 0, names=chosen)
+    assert asked == [2, 3] and kept[0] != kept[1]
+
+
 def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
     """Fails if a row that says "choosing" is of written answers, or the other way round."""
     made, taken = runs.Lab(*tiny, tmp_path, quick=True), []

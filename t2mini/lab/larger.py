@@ -5,8 +5,8 @@ Seen:    each expert on the whole test set of what it was trained on, beside the
          others that are trained here under the expert's own settings: a LoRA, of what writes its
          answers a second run with another seed and, where solutions are published, experts that
          imitate these (the paper's Table 4).
-Unseen:  the same experts on the set beside it that nobody was trained on; strategies and mixtures
-         where the base has all experts.
+Unseen:  the same experts on the set beside it that nobody was trained on; strategies, and mixtures
+         of those experts that the base has.
 Routed:  where the first pass sends test questions of all six sets.
 Experts: those that the base has, each with the settings that its file names. What is missing has
          no rows.
@@ -15,7 +15,7 @@ from functools import partial
 
 from .. import adapt, experts, tasks
 from ..questions.published import ARC_OPENER
-from .mixing import FIRST_PASSES, best_single, found_on_shots, searched
+from .mixing import FIRST_PASSES, best_single, equally, found_on_shots, searched
 from .routing import confusion, note_of
 from .runs import SEEDS, WHOLE, cell
 
@@ -23,7 +23,8 @@ from .runs import SEEDS, WHOLE, cell
 SETS = {"math": ("gsm8k-steps", "math-500"), "code": ("mbpp", "humaneval"),
         "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
 # the same questions: with options in quotation marks; without the first words of an answer
-OTHER_FORM = {"arc-easy-letters": "arc-easy", "gsm8k-steps": "gsm8k"}
+OTHER_FORM = {"arc-easy-letters": "arc-easy", "arc-challenge-letters": "arc-challenge",
+              "gsm8k-steps": "gsm8k"}
 PARTS = {"gsm8k-steps": "gsm8k-few-sums"}               # the same set, a part of it learnt from
 BARE = {"gsm8k-steps": "gsm8k"}                         # a first pass sees no answer
 # tokens of an answer; under the task's own limit half of this base's answers are cut off
@@ -41,9 +42,10 @@ def cells(lab):
     for name, sets in SETS.items():
         for task in sets:
             yield from alone(lab, task, name, there.get(name))
-    if there.keys() >= {*adapt.MIXED, "dispatcher"}:
+    mixed = [name for name in adapt.MIXED if name in there]
+    if len(mixed) > 1 and "dispatcher" in there:
         for _, task in SETS.values():
-            yield from together(lab, task)
+            yield from together(lab, task, mixed)
     for arm in ("prompt", "classifier"):
         if arm == "prompt" or "dispatcher" in there:
             run = partial(routed, lab, arm)
@@ -111,21 +113,27 @@ def beside(lab, ask, meta, changes, choose):
     return {**scored, "parameters": told["parameters"], "lr": changes["lr"]}
 
 
-def together(lab, task):
-    """Strategies, mixtures and examples in the prompt.
+def together(lab, task, names):
+    """Strategies, mixtures of the experts of these names, and examples in the prompt.
     Seeds: of the ten examples and the search."""
     for arm in FIRST_PASSES:
         run = partial(lab.arm, task, WHOLE, strategy=arm)
         yield cell(run, note_of(arm), task=task, arm=arm)
-    uniform = [1 / len(adapt.MIXED)] * len(adapt.MIXED)
-    yield cell(partial(lab.arm, task, WHOLE, alpha=uniform), task=task, arm="uniform alpha")
+    run = partial(equally, lab, task, names, n=WHOLE)
+    yield cell(partial(over, names, run), task=task, arm="uniform alpha")
     for seed in SEEDS:
         key = {"task": task, "seed": seed}
-        yield cell(partial(searched, lab, n=WHOLE, **key), arm="cem", **key)
-        run = partial(found_on_shots, lab, way=best_single, n=WHOLE, **key)
-        yield cell(run, arm="best single expert", **key)
+        run = partial(searched, lab, n=WHOLE, names=names, **key)
+        yield cell(partial(over, names, run), arm="cem", **key)
+        run = partial(found_on_shots, lab, way=best_single, n=WHOLE, names=names, **key)
+        yield cell(partial(over, names, run), arm="best single expert", **key)
         run = partial(lab.in_context, task, WHOLE, seed, show=shown)
         yield cell(run, arm="10-shot in context", **key)
+
+
+def over(names, run):
+    """The row of a mixture, with the experts that its alpha are of."""
+    return {**run(), "mixed": names}
 
 
 def shown(example):

@@ -17,9 +17,17 @@ FIRST_PASSES = [strategy for strategy in adapt.STRATEGIES if strategy not in WIT
 
 
 def searched(lab, task, seed, n=ASKED, **options):
+    """The mixture that CEM finds (options: see Lab.search), scored. -> row."""
     expert, meta, found = lab.search(task, seed, **options)
     scored = lab.score(task, n, expert, meta)
     return {**scored, "alpha": found["alpha"], "shots_right": found["shots_right"]}
+
+
+def equally(lab, task, names, n=ASKED):
+    """The experts of these names with the same weight each, scored. -> row."""
+    mixed = list(experts.load(names, lab.model).values())
+    alpha = [1 / len(mixed)] * len(mixed)
+    return {**lab.score(task, n, adapt.mixture(mixed, alpha)), "alpha": alpha}
 
 
 def random_alpha(lab, task, seed):
@@ -41,10 +49,10 @@ def on_validation(lab, task, named, far):
     return {**row(rewards), "split": "val"}
 
 
-def found_on_shots(lab, task, seed, way, n=ASKED):
+def found_on_shots(lab, task, seed, way, n=ASKED, names=adapt.MIXED):
     """way(model, tokenizer, task, experts, shots, seed) -> (mixed z, alpha): scored. -> row."""
     started = perf_counter()
-    mixed = list(experts.load(adapt.MIXED, lab.model).values())
+    mixed = list(experts.load(names, lab.model).values())
     solved = lab.shots(task, seed, 4 if lab.quick else 10)
     z, alpha = way(lab.model, lab.tokenizer, tasks.get(task), mixed, solved, seed=seed)
     seconds = round(perf_counter() - started, 1)

@@ -225,8 +225,8 @@ class Lab:
         return tasks.get(task).examples("val", count, seed)
 
     def search(self, task, seed, shots=10, population=16, iterations=6, per_matrix=False,
-               mixed=None):
-        """CEM (strategy C) over `mixed` (default: the shipped experts).
+               mixed=None, names=adapt.MIXED):
+        """CEM (strategy C) over `mixed` (default: the base's experts of these names).
         -> (mixture, {alpha, history, ...}), kept in a file.
 
         mixed: [(expert, metadata)] of one method.
@@ -235,14 +235,14 @@ class Lab:
         if self.quick:
             population, iterations = 4, 2
         paths = ([m["path"] for _, m in mixed] if mixed
-                 else [experts.find(name, self.model) for name in adapt.MIXED])
+                 else [experts.find(name, self.model) for name in names])
         told = [shots, population, iterations, per_matrix, files.file_hash(paths)]
         if isinstance(tasks.get(task), tasks.ListTask):
             told.append(digest(self.shots(task, seed, shots)))
         path = self.file(f"cem-{task}-{seed}", told)
         if not ranks.agreed(path.exists()):
             experts_ = ([e for e, _ in mixed] if mixed
-                        else list(experts.load(adapt.MIXED, self.model).values()))
+                        else list(experts.load(names, self.model).values()))
             with self.running({}, meta):
                 mixture, found = adapt.adapt_cem(
                     self.model, self.tokenizer, tasks.get(task), experts_,
