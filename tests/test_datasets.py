@@ -891,8 +891,9 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     found = [(key["task"], key["arm"], run) for key, run in larger.cells(lab)]
     arms = ["base", "svf", "base, choosing", "svf, choosing", "lora, choosing"]
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
-    easy[4:4] = [("arc-easy", "base"), ("arc-easy", "base, choosing")]
-    hard[4:4] = [("arc-challenge", "base"), ("arc-challenge", "base, choosing")]
+    for found_of, other in (easy, "arc-easy"), (hard, "arc-challenge"):
+        found_of[4:4] = [(other, "base"), (other, "base, choosing"),
+                         (other, "base, choosing, unlisted")]
     written = [(task, "base")
                for task in ("gsm8k-steps", "gsm8k", "math-500", "mbpp", "humaneval")]
     assert ([(task, arm) for task, arm, _ in found]
@@ -958,6 +959,7 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                         lambda lab, task, seed, n, names: {"said": ("cem", task, seed, n, names)})
     monkeypatch.setattr(larger, "equally",
                         lambda lab, task, names, n: {"said": ("equal", task, names, n)})
+    monkeypatch.setattr(larger, "unlisted", lambda lab, task: {"said": ("unlisted", task)})
     monkeypatch.setattr(larger, "found_on_shots",
                         lambda lab, task, seed, way, n, names: {
                             "said": (way, task, seed, n, names)})
@@ -1008,6 +1010,7 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
         for choose in (False, True):
             assert (said.pop((task, "base, choosing" if choose else "base", 0))
                     == (task, n, {}, None, choose))
+        assert said.pop((task, "base, choosing, unlisted", 0)) == ("unlisted", task)
     assert said.pop(("gsm8k", "base", 0)) == ("gsm8k", n, {}, None, False)
     for arm, first in ("prompt", None), ("classifier", "dispatcher"):
         assert (said.pop(("published", arm, 0))

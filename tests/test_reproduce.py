@@ -26,7 +26,7 @@ import t2mini
 from t2mini import __main__ as cli
 from t2mini import adapt, evaluate, experts, svf, tasks
 from t2mini.cli import verbs
-from t2mini.lab import experiments, figures, mixing, plots, reproduce, routing, runs
+from t2mini.lab import experiments, figures, forms, mixing, plots, reproduce, routing, runs
 from t2mini.machine import files, ranks
 from t2mini.questions import published, tables
 from t2mini.questions.example import Example, split_of
@@ -695,7 +695,7 @@ def test_unlisted_options_are_not_in_the_prompt(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "get", lambda name: None)
     monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, label, choose: (
         seen.extend([*examples, choose]) or [1.0]))
-    assert experiments.unlisted(made, "arc-easy")["score"] == 1.0
+    assert forms.unlisted(made, "arc-easy")["score"] == 1.0
     assert seen[0].prompt == "Which one is blue?" and seen[0].options == ("sky", "grass")
     assert seen[1] is True
 
@@ -710,7 +710,7 @@ def test_the_list_is_found_by_its_options(prompt, options, stem):
     """Fails if the list is looked for by the words in front of it,
     or an option in the question is taken for the list.
     """
-    assert (experiments.without_options(Example(prompt, options[0], "choice", options=options))
+    assert (forms.without_options(Example(prompt, options[0], "choice", options=options))
             == stem)
 
 
@@ -718,7 +718,7 @@ def test_the_list_is_found_by_its_options(prompt, options, stem):
 def test_a_question_that_cannot_lose_its_options_is_refused(prompt):
     """Fails if the control silently shows the list, or no question at all."""
     with pytest.raises(ValueError, match="on lines of their own"):
-        experiments.without_options(Example(prompt, "a", "choice", options=("a", "b")))
+        forms.without_options(Example(prompt, "a", "choice", options=("a", "b")))
 
 
 def test_examples_in_the_prompt_are_solved_as_the_row_says(tiny, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ sampling, or, where nothing is trained, of the search and its shots. Base model 
 so they have one seed.
 """
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -16,7 +16,7 @@ from typing import Callable
 
 import torch
 
-from .. import adapt, evaluate, experts, svf, tasks
+from .. import adapt, experts, svf, tasks
 from ..questions import math, published
 from ..recipe import TrainConfig
 from . import agreement as agreements
@@ -28,7 +28,7 @@ from . import few_shot
 from .mixing import (ASKED, FEW_SHOT, FIRST_PASSES, QUICK_WAYS, found_on_shots, on_validation,
                      random_alpha, searched)
 from .routing import PROMPT, confusion, note_of
-from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, row, widened
+from .runs import LOOK, SEEDS, TIED_RATES, WHOLE, cell, widened
 
 DRAWS = range(10)          # of random alpha, and of examples for what searches nothing
 # of all that the release does, which learns slowly if it learns: patience must not end it
@@ -437,30 +437,13 @@ def real(lab):
         yield cell(choose, task=task, arm="base, choosing")
         run = partial(real_expert, lab, "arc-easy", task, choose=True, **CHOOSING)
         yield cell(run, task=task, arm="svf, choosing")
-        yield cell(partial(unlisted, lab, task), task=task, arm="base, choosing, unlisted")
+        run = partial(wordings.unlisted, lab, task)
+        yield cell(run, task=task, arm="base, choosing, unlisted")
 
 
 def real_expert(lab, source, task, choose=False, **changes):
     """An expert trained on `source`, scored on `task`. -> row."""
     return lab.score(task, WHOLE, *lab.expert(source, 0, **changes), choose=choose)
-
-
-def unlisted(lab, task):
-    """The base model chooses without seeing the list, from which it could copy. -> row."""
-    examples = [replace(e, prompt=without_options(e)) for e in lab.examples(task, WHOLE)]
-    rewards = evaluate.score(lab.model, lab.tokenizer, tasks.get(task), examples, task, choose=True)
-    return row(rewards)
-
-
-def without_options(example):
-    """The question without the lines that list its options. ValueError where these are no lines."""
-    at = len(example.prompt)
-    for option in reversed(example.options):        # the last place of each, before the next
-        at = example.prompt.rfind(option, 0, max(at, 0))
-    stem = example.prompt[:max(0, example.prompt.rfind("\n", 0, max(at, 0)))]
-    if at < 0 or not stem:
-        raise ValueError(f"{example.prompt[:60]!r} does not list its options on lines of their own")
-    return stem
 
 
 def sight(lab):

@@ -15,6 +15,7 @@ from functools import partial
 
 from .. import adapt, experts, tasks
 from ..questions.published import ARC_OPENER
+from .forms import unlisted
 from .mixing import FIRST_PASSES, best_single, equally, found_on_shots, searched
 from .routing import confusion, note_of
 from .runs import SEEDS, WHOLE, cell
@@ -85,6 +86,8 @@ def alone(lab, task, name, meta):
             run = partial(lab.score, other, WHOLE, {}, choose=chosen,
                           max_tokens=LONGEST.get(other, 0))
             yield cell(run, task=other, arm=f"base{how}")
+        if choose:                                          # a list is something to copy from
+            yield cell(partial(unlisted, lab, other), task=other, arm="base, choosing, unlisted")
     if meta:
         how, own = ", choosing" if choose else "", {"lr": meta["config"]["lr"]}
         others = {f"lora{how}": LORA}
