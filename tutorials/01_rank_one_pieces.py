@@ -1,5 +1,6 @@
 """
-01: a weight matrix is a stack of rank-one pieces, and none can be left out unseen (paper 3.1, C).
+01: a weight matrix is a stack of rank-one pieces, and no handful of them is enough
+(paper 3.1, C).
 """
 # %% the checkers of the three exercises
 import chapter
