@@ -512,10 +512,16 @@ def test_a_pipe_is_written_when_somebody_reads_and_not_waited_for_for_ever(tmp_p
     os.close(readers[0])
 
 
-def test_a_folder_for_an_export_is_new_or_empty(tmp_path):
-    """Fails if a folder with files in it is taken, or an empty one refused."""
+def test_a_folder_for_an_export_is_new_or_empty(tmp_path, monkeypatch):
+    """Fails if a folder with files in it is taken, or an empty one refused,
+    but one that cannot be replaced in the end, as it is a mount point.
+    """
     assert files.claim(tmp_path / "new", "folder") == tmp_path / "new"
     assert files.claim(tmp_path, "folder") == tmp_path and not names(tmp_path)
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os.path, "ismount", lambda path: path == tmp_path)
+        with pytest.raises(ValueError, match="is a mount point"):
+            files.claim(tmp_path, "folder")
     (tmp_path / "mine").write_text("x")
     for path in (tmp_path, tmp_path / "mine"):
         with pytest.raises(ValueError, match="is not an empty folder"):

@@ -159,6 +159,8 @@ def test_large_whole_numbers_are_compared_exactly():
                                (one, "5", 0), ("5", one, 0), ("9" * 400, "9" * 400, 1)):
         assert tasks.rewards([Example("p", gold, "number")], [said]) == [earned], (gold, said)
     assert to_number("9" * 5000) is None
+    large = "1" * 310 + ".5"                # has no float
+    assert tasks.rewards([Example("p", "5", "number")] * 2, [large, f"It is {large}."]) == [0, 0]
 
 
 def test_a_number_without_end_earns_nothing():

@@ -296,7 +296,8 @@ def test_forged_answers_are_only_data():
     for text in ["", "+", "V(1,)", "+V", "+E", "+X", "+V1", "+V[1]", "+V(1,2)", "+V(1e999,)",
                  "+V({'a': [-1e999]},)", "+V({[]: 1},)", "+V(__import__('os').getcwd(),)",
                  "+V(" + "[" * n, "+V" + "-" * n + "1", "+V(\0,)", "+V" + "1+" * (n - 9) + "1",
-                 "+V('\\d{',", "+V(1e999j,)", "+V" + "1" * 70_000, "+V(0x" + "f" * 9000 + ",)"]:
+                 "+V('\\d{',", "+V(1e999j,)", "+V" + "1" * 70_000, "+V(0x" + "f" * 9000 + ",)",
+                 "+V(1e308+1.7e308j,)", "+V(1" + "0" * 310 + "+1j,)"]:
         outcome = sandbox._judge(text.encode(), 1)
         assert outcome.values is None and outcome.error, text[:40]
     forge = body("os.write(3, b'V(1,') or os.write(4, b'V(1,')", "os._exit(0)")

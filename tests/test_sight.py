@@ -2,6 +2,7 @@
 and what they may not change.
 """
 import json
+import math
 import random
 from contextlib import contextmanager
 from dataclasses import replace
@@ -397,6 +398,15 @@ def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
                    TINY_TOWER, resume=True)
     a, b = (towers.read(tmp_path / f"{n}.safetensors")[0].state_dict() for n in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a) and len(said) == 4
+
+    # a training that runs away stops, and leaves what was saved
+    distance, steps = captions.distance, []
+    monkeypatch.setattr(captions, "distance", lambda *given: (
+        steps.append(1) or distance(*given) * (math.nan if len(steps) == 3 else 1)))
+    cfg = captions.StageOne(word_steps=4, chat_steps=2, word_images=2, chat_images=2)
+    with pytest.raises(ValueError, match="the loss of step 3 is not a finite number"):
+        captions.align(model, tokenizer, known, cfg, tmp_path / "c.safetensors", print, TINY_TOWER)
+    assert (tmp_path / "c.ckpt").exists() and not (tmp_path / "c.safetensors").exists()
     rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [1, 2, 3, 4]
     # nor is what may be trained anew

@@ -514,7 +514,8 @@ def test_another_spelling_of_a_field_is_told_and_other_fields_are_let_through():
         example_of({"question": "1 + 1?", "answer": "2"})
     with pytest.raises(ValueError, match="`answer` is empty"):
         example_of({"prompt": "1 + 1?", "answer": " "})
-    other = {"id": 7, "source": "x", "prompt_id": 3, "answers": ["2", "two"]}
+    other = {"id": 7, "source": "x", "prompt_id": 3, "answers": ["2", "two"], "batch": 3,
+             "math": True, "patch": "a"}
     assert example_of({**row, **other}) == example_of(row)
 
 

@@ -525,7 +525,7 @@ def test_control_tokens_that_are_normalised_first_are_refused(tmp_path):
     assert spelt(t, t.prompt("the end")) == TALK["always"]
 
 
-def spm_tokenizer(template=None, **control):
+def spm_tokenizer(template=None, unknown=0, **control):
     """The golden SentencePiece vocabulary with <s> = 1, </s> = 2 and other control tokens,
     as GGUF metadata gives it.
     """
@@ -535,8 +535,15 @@ def spm_tokenizer(template=None, **control):
     return from_gguf({"tokenizer.ggml.model": "llama",
                       "tokenizer.ggml.tokens": [words[i] for i in range(len(words))],
                       "tokenizer.ggml.token_type": types, "tokenizer.chat_template": template,
+                      "tokenizer.ggml.unknown_token_id": unknown,
                       "tokenizer.ggml.scores": (
                           SPM_GOLDEN["scores"] + [0.0] * (len(words) - len(SPM_GOLDEN["scores"])))})
+
+
+@pytest.mark.parametrize("unknown", [4294967295, -1])
+def test_a_scored_vocabulary_may_lack_an_unknown_token(unknown):
+    """Fails if an id that means "none" is taken for a token, which no model has."""
+    assert spm_tokenizer(unknown=unknown).unk_id is None and spm_tokenizer().unk_id == 0
 
 
 def test_llama2_and_mistral_prompts_exactly():

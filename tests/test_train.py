@@ -626,13 +626,14 @@ def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_a
     questions that are all right from the start are no reason to warn,
     or a new run takes the log and the checkpoint of an earlier one away in silence, or for good.
     """
-    said, left = [], iter(scores * 2)
+    said, left, kept = [], iter(scores * 3), {}
     monkeypatch.setattr(evaluate, "score", lambda model, tokenizer, task, val, **k:
                         [next(left)] * len(val))
-    for earlier in (False, True):
+    for earlier in (False, True, True):
         said.clear()
         ckpt = tmp_path / "e.ckpt"
         before = ckpt.read_bytes() if earlier else b""
+        log = ckpt.with_suffix(".jsonl").read_bytes() if earlier else b""
         result = train(*loaded, replace(config(), steps=1), tmp_path / "e.safetensors",
                        log=said.append)
         svf.detach(loaded[0])
@@ -640,9 +641,13 @@ def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_a
         assert any("are right before training" in line for line in said) == (scores[0] == 1)
         assert (result["first_val"] > 0) == (scores[0] > 0)
         assert any("the last one's checkpoint is now" in line for line in said) == earlier
-        old = tmp_path / "e.ckpt.old"
-        assert old.exists() == earlier and (not earlier or old.read_bytes() == before)
         assert len(rows_of(tmp_path / "e.jsonl")) == 3
+        kept[before] = log
+        for number, (checkpoint, rows) in enumerate([*kept.items()][1:], 1):
+            end = "old" if number == 1 else f"old{number}"
+            assert (tmp_path / f"e.ckpt.{end}").read_bytes() == checkpoint
+            assert (tmp_path / f"e.jsonl.{end}").read_bytes() == rows
+    assert not (tmp_path / "e.ckpt.old3").exists()
 
 
 def test_forty_rows_end_in_an_expert_that_is_better_on_rows_it_has_not_seen(loaded, tmp_path):

@@ -23,6 +23,7 @@ from t2mini.cli import options, verbs
 from t2mini.formats.tokenizer import Tokenizer
 from t2mini.lab import reproduce
 from t2mini.machine import device, files
+from t2mini.questions import published
 
 
 def every_option():
@@ -195,6 +196,24 @@ def test_a_score_of_a_few_questions_says_that_it_shows_little(call, home):     #
     assert "raise --n" in out and "rows" not in out
     _, out, _ = call("eval", "--task=math", "--n=20", "--max-tokens=2")
     assert " of 20" in out and "only" not in out
+
+
+def test_published_files_may_lie_in_the_folder_of_the_project(tmp_path, monkeypatch):
+    """Fails if with --data=. every usual output is refused, as it lies in a folder that is read,
+    or one of the published files may be written over.
+    """
+    monkeypatch.setattr(experts, "OUT", tmp_path / "here" / "out")
+    args = argparse.Namespace(task="gsm8k", data=str(tmp_path), weights=None)
+    want = tmp_path / "here" / "out" / "gsm8k.safetensors"
+    assert verbs.claim(args, want, "expert") == want
+    file = Path(tmp_path, published.SETS["gsm8k"].files[0].path)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="is an input of this command"):
+        verbs.claim(args, file, "samples")
+    monkeypatch.setattr(experts, "OUT", tmp_path.parent / "elsewhere")
+    with pytest.raises(ValueError, match="which this command reads"):
+        verbs.claim(args, want, "expert")
 
 
 # ------------------------------------------------------------------------------------------ numbers

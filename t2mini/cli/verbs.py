@@ -142,8 +142,9 @@ def inputs(args):
     """The paths of everything that the command reads: no output may be one of them."""
     task = getattr(args, "task", None)
     read = [download.locate(args.weights), getattr(args, "tower", None)]
-    if task is None or task in published.SETS:
-        read.append(getattr(args, "data", None))
+    data = getattr(args, "data", None)
+    if data and (task is None or task in published.SETS):
+        read += questions_in(data)
     if task and task.endswith(".jsonl"):                    # not a name, which a folder may have
         read.append(task)
     for name in named(args):
@@ -152,6 +153,15 @@ def inputs(args):
         read += [experts.OUT / f"{name}.safetensors",
                  *experts.SHIPPED.glob(f"*/{name}.safetensors")]
     return [path for path in read if path and (Path(path).suffix or Path(path).is_dir())]
+
+
+def questions_in(data):
+    """What is read of --data: all that is in the folder; where out/ lies in it, too, the published
+    files alone."""
+    if not experts.OUT.resolve().is_relative_to(Path(data).resolve()):
+        return [data]
+    return [published.locate(data, file) for known in published.SETS.values()
+            for file in known.files]
 
 
 def claim(args, path, kind):

@@ -289,7 +289,7 @@ def from_gguf(meta):
         raise ValueError("the GGUF vocabulary and its scores differ in length (damaged file)")
     rank = spm.by_scores({w: scores[i] for i, w in tokens.items() if types[i] == 1})
     prefix = "always" if meta.get("tokenizer.ggml.add_space_prefix", True) else "never"
-    unk = meta.get("tokenizer.ggml.unknown_token_id", 0)
+    unk = id_of(meta, "unknown", 0)
     bpe = spm.MergeEncoder(tokens, rank, max(len(words), 1), prefix)
     return Tokenizer(tokens, control, "spm", **settings, unk_id=unk, bpe=bpe)
 

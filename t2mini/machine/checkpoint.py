@@ -9,6 +9,7 @@ How:      the log is written first and made durable, then the checkpoint replace
 import hashlib
 import json
 import os
+import shutil
 import shlex
 import sys
 import tempfile
@@ -39,12 +40,16 @@ def output(out, log_path, ckpt):
 
 def begin(ckpt, log_file, log):
     """Take an earlier run's checkpoint and log away from a new run of the same files. Who forgot
-    --resume finds the checkpoint beside it, as .ckpt.old."""
+    --resume finds both beside it, as .ckpt.old and .jsonl.old, or .old2 and so on."""
     if ranks.rank() == 0 and ckpt.exists():
-        old = ckpt.with_suffix(".ckpt.old")
+        old, number = ckpt.with_suffix(".ckpt.old"), 1
+        while old.exists():
+            number += 1
+            old = ckpt.with_suffix(f".ckpt.old{number}")
+        shutil.copyfile(log_file.name, ckpt.with_suffix(f".jsonl{old.suffix}"))
         os.replace(ckpt, old)
-        log(f"a new run: the last one's checkpoint is now {old}; rename it back and give --resume "
-            "to go on with that one")
+        log(f"a new run: the last one's checkpoint is now {old}, and its log likewise; rename both "
+            "back and give --resume to go on with that one")
     elif log_file.tell() > 0:
         log("a new run: the log of the last one starts anew (see --resume)")
     log_file.truncate(0)

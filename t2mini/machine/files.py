@@ -353,6 +353,9 @@ def refuse_strangers(path, kind):
             raise ValueError(f"{path} is not {name}; choose another output")
         if path.resolve() == Path.cwd():                    # it will be replaced by the new one
             raise ValueError(f"{path} is the folder that you are in; choose another output")
+        if os.path.ismount(path):
+            raise ValueError(f"{path} is a mount point, which cannot be replaced; choose a folder "
+                             "inside of it")
         return
     if path.is_dir() or path.name in ("", "..") or str(path).endswith(os.sep):
         raise ValueError(f"{path} is a folder; give the name of a file")

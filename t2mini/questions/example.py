@@ -74,9 +74,14 @@ def to_number(text):
 
 
 def exact(fraction):
-    """A Fraction as a float, or as an int where a float would round it to another one."""
-    whole = fraction.denominator == 1 and abs(fraction) > 2 ** 53
-    return fraction.numerator if whole else float(fraction)
+    """A Fraction as a float, or as an int where a float would round it to another one; one that is
+    too large for both is infinite, which nothing equals."""
+    if fraction.denominator == 1 and abs(fraction) > 2 ** 53:
+        return fraction.numerator
+    try:
+        return float(fraction)
+    except OverflowError:
+        return math.inf
 
 
 def same_number(a, b):

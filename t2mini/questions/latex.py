@@ -478,7 +478,7 @@ def bounded(v, times=1):
 def root(v, degree):
     """The degree-th root: exact where it is a fraction, of a negative one the real cube root, else
     complex."""
-    if degree not in (2, 3, 4):
+    if isinstance(degree, complex) or degree not in (2, 3, 4):
         raise ValueError("root")
     if degree == 3 and isinstance(v, Fraction) and v < 0:
         return -root(-v, degree)

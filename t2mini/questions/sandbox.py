@@ -425,7 +425,7 @@ def _judge(data, count):
             values = ast.literal_eval(text[2:])
             if type(values) is tuple and len(values) == count and _finite(values) and repr(values):
                 return Outcome(values)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        except (ArithmeticError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             pass
         return Outcome(None, "the result is unreadable, infinite or not a number")
     error = "".join(c if c.isprintable() else " " for c in text[2:]) if text[:2] == "+E" else ""

@@ -28,6 +28,7 @@ VAL_PLACES = (8, 3, 6, 1)               # which of ten prompts are val, as many 
 VAL_ROWS = 20                           # ... for so many in all
 # how much alike another spelling is; a "resolution" need not be a solution
 ALIKE = dict.fromkeys(FIELDS, 0.8) | {"solution": 0.93}
+WORDS = ("math", "march")               # as near to `match`, and words of their own
 MOST_LABELS = 6                         # as many answers, each repeated tenfold, are a choice
 
 
@@ -91,7 +92,8 @@ def check_spelling(row):
     """ValueError where a row lacks a field and has one of nearly that name: `Match`, `option`."""
     others = {field.lower(): field for field in row if field not in FIELDS}
     for name in FIELDS:
-        near = difflib.get_close_matches(name, others, 1, ALIKE[name])
+        near = [other for other in difflib.get_close_matches(name, others, 3, ALIKE[name])
+                if other[0] == name[0] and other not in WORDS]
         if near and name not in row:
             raise ValueError(f"`{name}` is missing; is {others[near[0]]!r:.40} another spelling of "
                              "it? Write it so, or give that field another name")

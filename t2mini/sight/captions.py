@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..likelihood import logprobs, pack
-from ..machine import files
+from ..machine import files, settings
 from ..machine.checkpoint import command
 from ..questions.easy_vqa import COLORS, SHAPES
 from ..questions.pictures import Seen, pixels
@@ -142,6 +142,7 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
     if tokenizer.chat != "chatml":
         raise ValueError(f"images stand in the messages of the ChatML format alone, and the format "
                          f"of {model.name} is {tokenizer.chat or 'none'}: take other --weights")
+    settings.check_dtype(model.dtype)
     out = Path(out)
     log_path, ckpt = out.with_suffix(".jsonl"), out.with_suffix(".ckpt")
     tower = Tower(shape or TowerConfig(hidden_size=model.cfg.hidden_size), cfg.seed)
@@ -169,6 +170,9 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
                 shown = [mirrored(*of, rng) for of in shown]
                 tokens = tower(torch.from_numpy(np.stack([of[0] for of in shown])).to(model.device))
                 loss = distance(tokens, words, words.places(shown))
+            if not loss.isfinite():
+                raise ValueError(f"the loss of step {step + 1} is not a finite number: take a "
+                                 "lower --lr or --chat-lr; what was saved before is kept")
             loss.backward()
         torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.param_groups[0]["lr"] = rate(cfg, step)
