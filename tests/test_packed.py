@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from conftest import random_model
 
+import t2mini
 from t2mini import svf
 from t2mini.machine import packed
 
@@ -38,6 +39,27 @@ def test_a_weight_that_was_written_to_is_packed_again():
     W.mul_(2)
     assert torch.allclose(packed.linear(x, W), F.linear(x, W), atol=1e-4)
     torch.testing.assert_close(packed.linear(x, W), 2 * before, rtol=1e-4, atol=1e-3)
+
+
+@needs_packing
+def test_a_model_without_room_for_a_second_copy_is_not_copied():
+    """Fails if the first answer of a model that fills the memory takes as much once more."""
+    W, x = torch.randn(300, 256), torch.randn(4, 256)
+    try:
+        packed.allow(1 << 60)
+        torch.testing.assert_close(packed.linear(x, W), F.linear(x, W))
+        assert W.packed[1] is None
+    finally:
+        packed.allow(1)
+    assert packed.gains(W)
+
+
+def test_loading_a_model_tells_whether_there_is_room(tiny_folder, monkeypatch):
+    """Fails if nobody asks how large a model is."""
+    monkeypatch.setattr(packed, "SHARE", 0.0)
+    monkeypatch.setattr(packed.Room, "enough", True)
+    t2mini.load(tiny_folder, device="cpu", dtype="float32")
+    assert not packed.Room.enough
 
 
 @needs_packing

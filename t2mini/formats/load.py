@@ -4,7 +4,8 @@ Open weights into the model: a GGUF file, or a Hugging Face folder of config.jso
 
 Kept:     every tensor of the file is used exactly once; missing, extra or misshapen ones stop the
           load before anything is allocated. Tensors are read one at a time, straight to the device
-          and dtype: an 8B model needs its own size.
+          and dtype: an 8B model needs its own size (on a CPU with room for it, a second copy of
+          each matrix comes with the first answer: machine/packed.py).
 Left out: pickled checkpoints (`.bin`), which may run code.
 """
 import re
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import tokenizer as tok
+from ..machine import packed
 from ..machine.files import read_json
 from ..machine.text import one_line, printable
 from .configs import config_from_gguf, config_from_json, tied
@@ -161,6 +163,7 @@ def load_into(model, tensors, device, dtype):
         check_finite(name, weight)
         weight = torch.nn.Parameter(weight, requires_grad=False)
         setattr(model.get_submodule(parent), leaf, weight)
+    packed.allow(sum(p.nbytes for p in model.parameters()))
 
 
 def check_finite(name, weight):

@@ -8,13 +8,17 @@ Trades:   a second copy of every weight, for 2x at one row and 1.3x at 64 rows (
           float32; `t2mini bench`).
 Off:      CUDA, products that autograd follows through x (tuned layers have gradients of their own
           and are not among them), small or transposed matrices, bfloat16 on a CPU that does not
-          compute in it, and torch builds without these functions, which are not public.
+          compute in it, models of more than two fifths of the machine's memory, and torch builds
+          without these functions, which are not public.
 """
+import os
+
 import torch
 import torch.nn.functional as F
 
 SMALLEST = 1 << 16              # numbers in W; below that the call costs more than it saves
 ROWS = 64                       # the batch size the layout is chosen for
+SHARE = 0.4                     # of the memory: weights of more have no room for a second copy
 OPS = torch.ops.mkldnn
 NEEDED = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 ON = torch.backends.mkldnn.is_available() and all(hasattr(OPS, name) for name in NEEDED)
@@ -23,9 +27,23 @@ if ON and OPS._is_mkldnn_bf16_supported():
     DTYPES.add(torch.bfloat16)
 
 
+class Room:
+    """Is there memory for a second copy of all weights? Told when a model is loaded."""
+    enough = True
+
+
+def allow(size):
+    """A model of so many bytes of weights was loaded: may its matrices be copied?"""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):           # a system that does not tell
+        return
+    Room.enough = size < SHARE * memory
+
+
 def gains(W):
     """Is a rearranged copy of W of any use here?"""
-    if not ON or W.device.type != "cpu" or W.dtype not in DTYPES:
+    if not ON or not Room.enough or W.device.type != "cpu" or W.dtype not in DTYPES:
         return False
     return W.numel() >= SMALLEST and W.is_contiguous()
 
