@@ -1117,7 +1117,8 @@ def test_a_picture_has_no_empty_panel_and_says_names_in_words():
 
 def test_the_base_models_other_form_and_guessing_are_in_the_picture(tmp_path, monkeypatch):
     """Fails if a reader sees an expert beside the worse form of its questions alone, the other way
-    of asking gets on the line, or the forms of another set."""
+    of asking gets on the line, or the forms of another set, or what the list of options is worth
+    is left out."""
     def row(task, arm, right):
         return {"task": task, "arm": arm, "rewards": "1" * right + "0" * (20 - right)}
     drawn = []
@@ -1125,10 +1126,12 @@ def test_the_base_models_other_form_and_guessing_are_in_the_picture(tmp_path, mo
     letters = "arc-easy-letters"
     rows = [row(letters, "base", 8), row(letters, "svf", 12), row("arc-easy", "base", 10),
             row(letters, "base, choosing", 6), row(letters, "svf, choosing", 13),
-            row("arc-easy", "base, choosing", 9), row("humaneval", "base", 3)]
+            row("arc-easy", "base, choosing", 9), row("humaneval", "base", 3),
+            row("arc-easy", "base, choosing, unlisted", 11)]
     figures.pairs({"name": "real05", "rows": rows}, tmp_path / "pairs.png")
     assert [round(20 * arms["other form"][0]) for arms in drawn] == [10, 9]
-    assert all({*arms} == {"base", "svf", "other form"} for arms in drawn)
+    assert {*drawn[0]} == {"base", "svf", "other form"} == {*drawn[1]} - {"options hidden"}
+    assert round(20 * drawn[1]["options hidden"][0]) == 11
     assert figures.GUESSING[letters] == 25 and figures.GUESSING.keys() <= {*tasks.BUILT_IN} | {
         *published.SETS, "easy-vqa-yes-no"}
 

@@ -404,7 +404,7 @@ def pairs(done, path):
     """A line per task and way of asking, from the base model to its expert; see PAIRED.
 
     Other arms, and a task or way without both of them, are in the table only. The base model
-    asked the same questions in another form is a dot on their line.
+    asked the same questions in another form, or without the options, is a dot on their line.
     """
     plt, found, asked = pyplot(), {}, {}
     for (task, _, arm), seeds in grouped(shown(done)).items():
@@ -418,6 +418,7 @@ def pairs(done, path):
             if (other, way) not in lines and way == same_way and "base" in theirs and (
                     questions_of(other) == questions_of(task)):
                 arms["other form"] = theirs["base"]
+                arms |= {who: theirs[who] for who in ("options hidden",) if who in theirs}
     fig, ax = plt.subplots(figsize=(10, 2.2 + 0.45 * len(lines)), layout="constrained")
     for y, ((task, _), arms) in enumerate(lines.items()):
         draw_pair(ax, y, arms)
