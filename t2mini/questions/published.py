@@ -131,6 +131,12 @@ def arc_letters(row):
     return replace(told, prompt=f"{stem}\n{listed}", answer=gold, options=letters)
 
 
+def arc_open(row):
+    """The same question without its options. The answer is the option's text, which the model has
+    to know, or to find likelier than the others (`--choose`)."""
+    return replace(arc(row), prompt=row["question"]["stem"].strip())
+
+
 def mbpp(row):
     """The prompt shows the first of the three asserts, which names the function; all three are the
     test."""
@@ -244,6 +250,7 @@ SETS = {
 }
 for _name in ("arc-easy", "arc-challenge"):
     SETS[f"{_name}-letters"] = replace(SETS[_name], make=arc_letters, max_tokens=4, form_of=_name)
+    SETS[f"{_name}-open"] = replace(SETS[_name], make=arc_open, form_of=_name)
 SETS["gsm8k-steps"] = replace(SETS["gsm8k"], make=gsm8k_steps, max_tokens=320,
                               opener=STEPS_OPENER, form_of="gsm8k")
 SETS["gsm8k-few-sums"] = replace(SETS["gsm8k-steps"], learn=few_sums)
