@@ -186,6 +186,11 @@ def test_arc_labels(labels, key, right):
     said = [f'{letter}": some text.' for letter in lettered.options]
     assert tasks.rewards([lettered] * len(labels), said) == [float(letter == right)
                                                              for letter in lettered.options]
+    hidden = published.arc_open(arc_row(3, key, labels))
+    assert hidden.prompt == example.prompt.partition("\nOptions: ")[0]
+    assert not any(option in hidden.prompt for option in hidden.options)
+    assert (hidden.options, hidden.answer, hidden.key) == (
+        example.options, example.answer, example.key)
 
 
 @pytest.mark.parametrize("text, want",
@@ -893,7 +898,7 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
     for found_of, other in (easy, "arc-easy"), (hard, "arc-challenge"):
         found_of[4:4] = [(other, "base"), (other, "base, choosing"),
-                         (other, "base, choosing, unlisted")]
+                         (f"{other}-open", "base, choosing"), (f"{other}-open", "svf, choosing")]
     written = [(task, "base")
                for task in ("gsm8k-steps", "gsm8k", "math-500", "mbpp", "humaneval")]
     assert ([(task, arm) for task, arm, _ in found]
@@ -959,7 +964,6 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                         lambda lab, task, seed, n, names: {"said": ("cem", task, seed, n, names)})
     monkeypatch.setattr(larger, "equally",
                         lambda lab, task, names, n: {"said": ("equal", task, names, n)})
-    monkeypatch.setattr(larger, "unlisted", lambda lab, task: {"said": ("unlisted", task)})
     monkeypatch.setattr(larger, "found_on_shots",
                         lambda lab, task, seed, way, n, names: {
                             "said": (way, task, seed, n, names)})
@@ -1010,7 +1014,10 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
         for choose in (False, True):
             assert (said.pop((task, "base, choosing" if choose else "base", 0))
                     == (task, n, {}, None, choose))
-        assert said.pop((task, "base, choosing, unlisted", 0)) == ("unlisted", task)
+        hidden = f"{task}-open"
+        assert said.pop((hidden, "base, choosing", 0)) == (hidden, n, {}, None, True)
+        assert (said.pop((hidden, "svf, choosing", 0))
+                == (hidden, n, "svf 0 by options of arc-easy-open", lora, True))
     assert said.pop(("gsm8k", "base", 0)) == ("gsm8k", n, {}, None, False)
     for arm, first in ("prompt", None), ("classifier", "dispatcher"):
         assert (said.pop(("published", arm, 0))

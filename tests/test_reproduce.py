@@ -26,7 +26,7 @@ import t2mini
 from t2mini import __main__ as cli
 from t2mini import adapt, evaluate, experts, svf, tasks
 from t2mini.cli import verbs
-from t2mini.lab import experiments, figures, forms, mixing, plots, reproduce, routing, runs
+from t2mini.lab import experiments, figures, mixing, plots, reproduce, routing, runs
 from t2mini.machine import files, ranks
 from t2mini.questions import published, tables
 from t2mini.questions.example import Example, split_of
@@ -683,44 +683,6 @@ def test_scores_by_choosing(tiny, tmp_path, monkeypatch):
     assert taken == ["answers", "choices"]
 
 
-def test_unlisted_options_are_not_in_the_prompt(tiny, tmp_path, monkeypatch):
-    """Fails if the control still sees the list,
-    loses the question or the options it is to choose among, or writes answers.
-    """
-    made, seen = runs.Lab(*tiny, tmp_path), []
-    question = {"stem": "Which one is blue?",
-                "choices": [{"label": "A", "text": "sky"}, {"label": "B", "text": "grass"}]}
-    monkeypatch.setattr(made, "examples",
-                        lambda task, n: [published.arc({"question": question, "answerKey": "A"})])
-    monkeypatch.setattr(tasks, "get", lambda name: None)
-    monkeypatch.setattr(evaluate, "score", lambda m, t, task, examples, label, choose: (
-        seen.extend([*examples, choose]) or [1.0]))
-    assert forms.unlisted(made, "arc-easy")["score"] == 1.0
-    assert seen[0].prompt == "Which one is blue?" and seen[0].options == ("sky", "grass")
-    assert seen[1] is True
-
-
-@pytest.mark.parametrize("prompt, options, stem", [
-    ("Read\nOptions: none.\nWhich?\nOptions: \"hot water\"; \"water\".", ("hot water", "water"),
-     "Read\nOptions: none.\nWhich?"),
-    ("Which water?\nA) water\nB) tea", ("water", "tea"), "Which water?"),
-    ("Which?\nA) water\nB) hot water", ("water", "hot water"), "Which?"),
-    ("Which?\n- b\n- a", ("b", "a"), "Which?")])
-def test_the_list_is_found_by_its_options(prompt, options, stem):
-    """Fails if the list is looked for by the words in front of it,
-    or an option in the question is taken for the list.
-    """
-    assert (forms.without_options(Example(prompt, options[0], "choice", options=options))
-            == stem)
-
-
-@pytest.mark.parametrize("prompt", ["Which one, a or b?", "a\nb?"])
-def test_a_question_that_cannot_lose_its_options_is_refused(prompt):
-    """Fails if the control silently shows the list, or no question at all."""
-    with pytest.raises(ValueError, match="on lines of their own"):
-        forms.without_options(Example(prompt, "a", "choice", options=("a", "b")))
-
-
 def test_examples_in_the_prompt_are_solved_as_the_row_says(tiny, tmp_path, monkeypatch):
     """Fails if "worked" shows bare numbers, "bare numbers" shows work,
     or another task is asked for work that it has not.
@@ -1127,7 +1089,7 @@ def test_the_base_models_other_form_and_guessing_are_in_the_picture(tmp_path, mo
     rows = [row(letters, "base", 8), row(letters, "svf", 12), row("arc-easy", "base", 10),
             row(letters, "base, choosing", 6), row(letters, "svf, choosing", 13),
             row("arc-easy", "base, choosing", 9), row("humaneval", "base", 3),
-            row("arc-easy", "base, choosing, unlisted", 11)]
+            row("arc-easy-open", "base, choosing", 11)]
     figures.pairs({"name": "real05", "rows": rows}, tmp_path / "pairs.png")
     assert [round(20 * arms["other form"][0]) for arms in drawn] == [10, 9]
     assert {*drawn[0]} == {"base", "svf", "other form"} == {*drawn[1]} - {"options hidden"}

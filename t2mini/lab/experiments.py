@@ -437,8 +437,8 @@ def real(lab):
         yield cell(choose, task=task, arm="base, choosing")
         run = partial(real_expert, lab, "arc-easy", task, choose=True, **CHOOSING)
         yield cell(run, task=task, arm="svf, choosing")
-        run = partial(wordings.unlisted, lab, task)
-        yield cell(run, task=task, arm="base, choosing, unlisted")
+        choose = partial(lab.score, f"{task}-open", WHOLE, {}, choose=True)
+        yield cell(choose, task=f"{task}-open", arm="base, choosing")
 
 
 def real_expert(lab, source, task, choose=False, **changes):

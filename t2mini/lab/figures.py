@@ -70,12 +70,12 @@ SHOWN = {"recipe": lambda r: r["task"] == "math",
 
 PAIRED = ("base", "svf", "lora", "second run", "always yes", "options hidden", "other form")
 WAYS = {"": "", "choosing": ", picking an option", "blank image": ", image hidden"}
-BESIDE = {"base, choosing, unlisted": "options hidden, choosing", "vision expert": "svf",
+BESIDE = {"vision expert": "svf",
           "vision expert, blank image": "svf, blank image",      # on the line of that way
           "svf, second run": "second run"}
 GUESSING = {"easy-vqa-yes-no": 50, "vision-unseen": 25,         # % right by chance
             "arc-easy": 25, "arc-challenge": 25, "arc-easy-letters": 25,
-            "arc-challenge-letters": 25}
+            "arc-challenge-letters": 25, "arc-easy-open": 25, "arc-challenge-open": 25}
 NEEDS = {"gsm8k": "math", "mbpp": "code", "arc-challenge": "reasoning"}
 KINDS = {"seen": "kinds seen in training", "unseen": "kinds never trained on",
          "published": "published questions"}
@@ -417,8 +417,8 @@ def pairs(done, path):
         for (task, same_way), arms in lines.items():
             if (other, way) not in lines and way == same_way and "base" in theirs and (
                     questions_of(other) == questions_of(task)):
-                arms["other form"] = theirs["base"]
-                arms |= {who: theirs[who] for who in ("options hidden",) if who in theirs}
+                hidden = other.endswith("-open")
+                arms["options hidden" if hidden else "other form"] = theirs["base"]
     fig, ax = plt.subplots(figsize=(10, 2.2 + 0.45 * len(lines)), layout="constrained")
     for y, ((task, _), arms) in enumerate(lines.items()):
         draw_pair(ax, y, arms)

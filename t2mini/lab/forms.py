@@ -3,14 +3,14 @@ Ways to ask the published questions: which wording suits a model?
 
 Validation questions tell. MATH-500 and HumanEval have test questions alone, so there it is the pool
 of solved examples that is never scored (published.py). The first form of each set is the one that
-its task uses. `unlisted` is a form for test questions, a control: what the options' list is worth.
+its task uses.
 """
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 
 from .. import evaluate, tasks
-from .runs import WHOLE, cell, row
+from .runs import cell, row
 
 # what stands around the question as its task asks it
 FORMS = {
@@ -58,22 +58,3 @@ def asked(lab, name, form, choose=False):
     counts = Counter()
     rewards = evaluate.score(lab.model, lab.tokenizer, task, shown, name, choose, counts)
     return {**row(rewards), "split": "val", "cut": round(counts["cut"] / len(shown), 4)}
-
-
-def unlisted(lab, task):
-    """The base model chooses without seeing the list, from which it could copy. -> row."""
-    asked = lab.examples(task, WHOLE)
-    hidden = [replace(e, prompt=without_options(e)) for e in asked]
-    rewards = evaluate.score(lab.model, lab.tokenizer, tasks.get(task), hidden, task, choose=True)
-    return row(rewards, asked)
-
-
-def without_options(example):
-    """The question without the lines that list its options. ValueError where these are no lines."""
-    at = len(example.prompt)
-    for option in reversed(example.options):        # the last place of each, before the next
-        at = example.prompt.rfind(option, 0, max(at, 0))
-    stem = example.prompt[:max(0, example.prompt.rfind("\n", 0, max(at, 0)))]
-    if at < 0 or not stem:
-        raise ValueError(f"{example.prompt[:60]!r} does not list its options on lines of their own")
-    return stem

@@ -15,7 +15,6 @@ from functools import partial
 
 from .. import adapt, experts, tasks
 from ..questions.published import ARC_OPENER
-from .forms import unlisted
 from .mixing import FIRST_PASSES, best_single, equally, found_on_shots, searched
 from .routing import confusion, note_of
 from .runs import SEEDS, WHOLE, cell
@@ -23,9 +22,11 @@ from .runs import SEEDS, WHOLE, cell
 # expert -> the set that it is trained on, and the unseen one beside it
 SETS = {"math": ("gsm8k-steps", "math-500"), "code": ("mbpp", "humaneval"),
         "reasoning": ("arc-easy-letters", "arc-challenge-letters")}
-# the same questions: with options in quotation marks; without the first words of an answer
-OTHER_FORM = {"arc-easy-letters": "arc-easy", "arc-challenge-letters": "arc-challenge",
-              "gsm8k-steps": "gsm8k"}
+# the same questions: with options in quotation marks, or without options; without the first words
+# of an answer
+OTHER_FORMS = {"arc-easy-letters": ("arc-easy", "arc-easy-open"),
+               "arc-challenge-letters": ("arc-challenge", "arc-challenge-open"),
+               "gsm8k-steps": ("gsm8k",)}
 PARTS = {"gsm8k-steps": "gsm8k-few-sums"}               # the same set, a part of it learnt from
 BARE = {"gsm8k-steps": "gsm8k"}                         # a first pass sees no answer
 # tokens of an answer; under the task's own limit half of this base's answers are cut off
@@ -33,6 +34,8 @@ LONGEST = {"gsm8k": 400, "gsm8k-steps": 400}
 # of 1e-3, 2e-4 and 3e-5 the rate that ARC-Easy's validation chose; other sets have seen none
 LORA = dict(method="lora", lr=3e-5)
 IMITATION = dict(objective="next-token")
+# an expert for questions without their options, whose words differ more: a colder draw will do
+OPEN = dict(task="arc-easy-open", temperature=3.0, steps=60)
 NOT_SHARED = ("task", "seed", "method", "lr", "start")
 OF_SVF = ("modules", "tie", "as_released")              # nor these with a LoRA
 
@@ -80,14 +83,17 @@ def alone(lab, task, name, meta):
         if meta:
             run = partial(with_expert, lab, ask, name, meta, chosen)
             yield cell(run, task=task, arm=f"svf{how}")
-    if task in OTHER_FORM:
-        other = OTHER_FORM[task]
+    for other in OTHER_FORMS.get(task, ()):
         for how, chosen in ways.items():
+            if other.endswith("-open") and not chosen:      # nobody finds the words of an option
+                continue
             run = partial(lab.score, other, WHOLE, {}, choose=chosen,
                           max_tokens=LONGEST.get(other, 0))
             yield cell(run, task=other, arm=f"base{how}")
-        if choose:                                          # a list is something to copy from
-            yield cell(partial(unlisted, lab, other), task=other, arm="base, choosing, unlisted")
+        if meta and other.endswith("-open"):
+            changes = OPEN | {"lr": meta["config"]["lr"]}
+            run = partial(beside, lab, partial(lab.score, other, WHOLE), meta, changes, choose)
+            yield cell(run, task=other, arm="svf, choosing")
     if meta:
         how, own = ", choosing" if choose else "", {"lr": meta["config"]["lr"]}
         others = {f"lora{how}": LORA}
