@@ -1090,10 +1090,14 @@ def test_the_base_models_other_form_and_guessing_are_in_the_picture(tmp_path, mo
             row(letters, "base, choosing", 6), row(letters, "svf, choosing", 13),
             row("arc-easy", "base, choosing", 9), row("humaneval", "base", 3),
             row("arc-easy-open", "base, choosing", 11)]
+    opened = [row("arc-easy-open", "svf, choosing", 14), *rows]
     figures.pairs({"name": "real05", "rows": rows}, tmp_path / "pairs.png")
     assert [round(20 * arms["other form"][0]) for arms in drawn] == [10, 9]
     assert {*drawn[0]} == {"base", "svf", "other form"} == {*drawn[1]} - {"options hidden"}
     assert round(20 * drawn[1]["options hidden"][0]) == 11
+    drawn.clear()
+    figures.pairs({"name": "real05", "rows": opened}, tmp_path / "pairs.png")
+    assert {*drawn[0]} == {"base", "svf"} and {*drawn[2]} == {"base", "svf", "other form"}
     assert figures.GUESSING[letters] == 25 and figures.GUESSING.keys() <= {*tasks.BUILT_IN} | {
         *published.SETS, "easy-vqa-yes-no"}
 
