@@ -203,7 +203,8 @@ def test_published_files_may_lie_in_the_folder_of_the_project(tmp_path, monkeypa
     or one of the published files may be written over.
     """
     monkeypatch.setattr(experts, "OUT", tmp_path / "here" / "out")
-    args = argparse.Namespace(task="gsm8k", data=str(tmp_path), weights=None)
+    (tmp_path / "m.gguf").write_bytes(b"")
+    args = argparse.Namespace(task="gsm8k", data=str(tmp_path), weights=str(tmp_path / "m.gguf"))
     want = tmp_path / "here" / "out" / "gsm8k.safetensors"
     assert verbs.claim(args, want, "expert") == want
     file = Path(tmp_path, published.SETS["gsm8k"].files[0].path)
