@@ -453,15 +453,15 @@ def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noq
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("left", [1, -1])
+@pytest.mark.parametrize("left, more", [(1, ""), (-1, ""), (None, '{"step": 9, "reward": 0.5}\n')])
 def test_a_log_of_a_later_training_is_not_drawn_as_an_experts(call, trained, home,     # noqa: F811
-                                                              left):
+                                                              left, more):
     """Fails if a training that began under the same name and was stopped is shown as the curve of
     the expert that is still there.
     """
     expert, log = home / "out" / "mine.safetensors", home / "out" / "mine.jsonl"
     assert "learning curve: " in call("show", expert)[1]
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[:left]))
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:left]) + more)
     status, out, err = call("show", expert)
     assert status == 0 and "learning curve: " not in out
     assert "it is of another training than the expert" in err and "mean |z - 1|" in out
