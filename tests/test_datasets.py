@@ -193,6 +193,15 @@ def test_arc_labels(labels, key, right):
         example.options, example.answer, example.key)
 
 
+def test_eval_says_that_unlisted_options_want_choosing(capsys, monkeypatch):
+    """Fails if 0 % is all that is said where nobody can know the words of an option."""
+    monkeypatch.setattr(tasks, "get", lambda name, choose=False: tasks.ListTask(
+        name, lambda: {}, 8, "reasoning"))
+    for word, told in (("--expert=none", True), ("--choose", False)):
+        cli.main(["eval", "--task=arc-easy-open", word, "--weights=/nowhere"])
+        assert ("--choose picks among them" in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize("text, want",
                          [('Ww". It', 2), ("WW", 1), ("ww", None), ('sun."', 3), ("The sun", 3),
                           ("sun or Ww", None), ("", None), ("C", 0), ('sun" is wrong, "WW', 3),
@@ -897,8 +906,8 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     arms = ["base", "svf", "base, choosing", "svf, choosing", "lora, choosing"]
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
     for found_of, other in (easy, "arc-easy"), (hard, "arc-challenge"):
-        found_of[4:4] = [(other, "base"), (other, "base, choosing"),
-                         (f"{other}-open", "base, choosing"), (f"{other}-open", "svf, choosing")]
+        found_of += [(other, "base"), (other, "base, choosing"),
+                     (f"{other}-open", "base, choosing"), (f"{other}-open", "svf, choosing")]
     written = [(task, "base")
                for task in ("gsm8k-steps", "gsm8k", "math-500", "mbpp", "humaneval")]
     assert ([(task, arm) for task, arm, _ in found]

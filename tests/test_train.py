@@ -648,6 +648,9 @@ def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_a
             assert (tmp_path / f"e.ckpt.{end}").read_bytes() == checkpoint
             assert (tmp_path / f"e.jsonl.{end}").read_bytes() == rows
     assert not (tmp_path / "e.ckpt.old3").exists()
+    (tmp_path / "e.ckpt").unlink()
+    with pytest.raises(FileNotFoundError, match="an earlier run's is .*e.ckpt.old2: rename it"):
+        train(*loaded, config(), tmp_path / "e.safetensors", resume=True)
 
 
 def test_forty_rows_end_in_an_expert_that_is_better_on_rows_it_has_not_seen(loaded, tmp_path):

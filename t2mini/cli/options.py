@@ -55,9 +55,9 @@ class Parser(argparse.ArgumentParser):
     def unknown(self, word):
         """Stop because of an option nobody knows, naming the nearest one, or a word too many."""
         if not word.startswith("-"):
+            hint = " (several questions stand side by side)" * self.prog.endswith(" ask")
             self.error(self.without_option(word)
-                       or f"{word!r:.80} has no place here; see --help (several questions of `ask` "
-                          "stand side by side)")
+                       or f"{word!r:.80} has no place here; see --help{hint}")
         word = word.split("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
         if word in known:

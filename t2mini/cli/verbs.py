@@ -318,6 +318,9 @@ def eval_(args):
     if args.strategy == "cem" and args.split in ("val", "all"):
         raise ValueError("--strategy=cem searches on ten val examples, which are in this split; "
                          "take --split=test or train")
+    if args.task.endswith("-open") and not args.choose:
+        print("note: these questions do not list their options, and few answers will be one; "
+              "--choose picks among them", file=sys.stderr)
     examples = task.examples(args.split, args.n, args.seed)
     if args.samples_file:
         args.samples_file = claim(args, args.samples_file, "samples")

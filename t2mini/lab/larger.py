@@ -83,6 +83,15 @@ def alone(lab, task, name, meta):
         if meta:
             run = partial(with_expert, lab, ask, name, meta, chosen)
             yield cell(run, task=task, arm=f"svf{how}")
+    if meta:
+        how, own = ", choosing" if choose else "", {"lr": meta["config"]["lr"]}
+        others = {f"lora{how}": LORA}
+        if not choose:
+            others["svf, second run"] = own | {"seed": meta["config"]["seed"] + 1}
+        if meta["task"].startswith("gsm8k"):                # the set with published solutions
+            others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
+        for arm, changes in others.items():
+            yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)
     for other in OTHER_FORMS.get(task, ()):
         for how, chosen in ways.items():
             if other.endswith("-open") and not chosen:      # nobody finds the words of an option
@@ -94,15 +103,6 @@ def alone(lab, task, name, meta):
             changes = OPEN | {"lr": meta["config"]["lr"]}
             run = partial(beside, lab, partial(lab.score, other, WHOLE), meta, changes, choose)
             yield cell(run, task=other, arm="svf, choosing")
-    if meta:
-        how, own = ", choosing" if choose else "", {"lr": meta["config"]["lr"]}
-        others = {f"lora{how}": LORA}
-        if not choose:
-            others["svf, second run"] = own | {"seed": meta["config"]["seed"] + 1}
-        if meta["task"].startswith("gsm8k"):                # the set with published solutions
-            others |= {"svf, next-token": own | IMITATION, "lora, next-token": LORA | IMITATION}
-        for arm, changes in others.items():
-            yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)
 
 
 def with_expert(lab, ask, name, meta, choose):

@@ -9,11 +9,12 @@ How:      the log is written first and made durable, then the checkpoint replace
 import hashlib
 import json
 import os
-import shutil
 import shlex
+import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -193,7 +194,10 @@ def told(path):
 def check_there(path):
     """FileNotFoundError where there is no checkpoint to go on from."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no checkpoint {path}; start without --resume")
+        older = sorted(Path(path).parent.glob(f"{Path(path).name}.old*"), key=os.path.getmtime)
+        way = (f"an earlier run's is {older[-1]}: rename it and its log back" if older
+               else "start without --resume")
+        raise FileNotFoundError(f"there is no checkpoint {path}; {way}")
 
 
 def opened(path, device="cpu"):
