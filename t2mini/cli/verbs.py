@@ -318,7 +318,7 @@ def eval_(args):
     if args.strategy == "cem" and args.split in ("val", "all"):
         raise ValueError("--strategy=cem searches on ten val examples, which are in this split; "
                          "take --split=test or train")
-    if args.task.endswith("-open") and not args.choose:
+    if published.hides_options(args.task) and not args.choose:
         print("note: these questions do not list their options, and few answers will be one; "
               "--choose picks among them", file=sys.stderr)
     examples = task.examples(args.split, args.n, args.seed)

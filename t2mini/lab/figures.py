@@ -415,9 +415,10 @@ def pairs(done, path):
     lines = {where: arms for where, arms in found.items() if {"base", "svf"} <= arms.keys()}
     for (other, way), theirs in found.items():
         for (task, same_way), arms in lines.items():
-            if (other, way) not in lines and way == same_way and "base" in theirs and (
-                    questions_of(other) == questions_of(task)) and not task.endswith("-open"):
-                hidden = other.endswith("-open")
+            alike = way == same_way and questions_of(other) == questions_of(task)
+            beside = (other, way) not in lines and not published.hides_options(task)
+            if alike and beside and "base" in theirs:
+                hidden = published.hides_options(other)
                 arms["options hidden" if hidden else "other form"] = theirs["base"]
     fig, ax = plt.subplots(figsize=(10, 2.2 + 0.45 * len(lines)), layout="constrained")
     for y, ((task, _), arms) in enumerate(lines.items()):

@@ -14,7 +14,7 @@ Experts: those that the base has, each with the settings that its file names. Wh
 from functools import partial
 
 from .. import adapt, experts, tasks
-from ..questions.published import ARC_OPENER
+from ..questions.published import ARC_OPENER, hides_options
 from .mixing import FIRST_PASSES, best_single, equally, found_on_shots, searched
 from .routing import confusion, note_of
 from .runs import SEEDS, WHOLE, cell
@@ -94,12 +94,11 @@ def alone(lab, task, name, meta):
             yield cell(partial(beside, lab, ask, meta, changes, choose), task=task, arm=arm)
     for other in OTHER_FORMS.get(task, ()):
         for how, chosen in ways.items():
-            if other.endswith("-open") and not chosen:      # nobody finds the words of an option
-                continue
-            run = partial(lab.score, other, WHOLE, {}, choose=chosen,
-                          max_tokens=LONGEST.get(other, 0))
-            yield cell(run, task=other, arm=f"base{how}")
-        if meta and other.endswith("-open"):
+            if chosen or not hides_options(other):          # nobody finds the words of an option
+                run = partial(lab.score, other, WHOLE, {}, choose=chosen,
+                              max_tokens=LONGEST.get(other, 0))
+                yield cell(run, task=other, arm=f"base{how}")
+        if meta and hides_options(other):
             changes = OPEN | {"lr": meta["config"]["lr"]}
             run = partial(beside, lab, partial(lab.score, other, WHOLE), meta, changes, choose)
             yield cell(run, task=other, arm="svf, choosing")

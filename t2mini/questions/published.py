@@ -257,6 +257,11 @@ SETS["gsm8k-few-sums"] = replace(SETS["gsm8k-steps"], learn=few_sums)
 SETS["easy-vqa-balanced"] = replace(SETS["easy-vqa"], keep=easy_vqa.balanced, form_of="easy-vqa")
 
 
+def hides_options(name):
+    """Does the set of that name ask without listing the options that there are?"""
+    return name in SETS and SETS[name].make is arc_open
+
+
 # -------------------------------------------------------------------------------------------- files
 def as_written(number):
     """A JSON number with a point -> float; its text where Python would write it otherwise, with an
