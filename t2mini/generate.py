@@ -20,6 +20,7 @@ from .machine.batches import NotFinite
 from .machine.fused import in_blocks
 from .machine.settings import check_prompts
 
+AT_ONCE = 1024          # of a question: a mask has a number for each of them and each key
 SHRINK = 0.75           # the batch shrinks once a quarter of it is done: moving the cache costs too
 
 
@@ -74,10 +75,10 @@ class Batch:
         """Write token (n,) behind the rows. -> logits (n, V) of what follows it."""
         one_more = self.real.new_ones(len(token), 1)
         self.real = torch.cat((self.real, one_more), 1)
-        position, allowed = self.position[:, None], self.real[:, None, :]
+        position, allowed = self.position[:, None], self.real[:, None]
         x = model.hidden(token[:, None], position, allowed, self.cache)
-        self.position = self.position + 1
-        return last_logits(model, x)
+        self.position += 1
+        return model.head(x[:, -1])
 
 
 def uniforms(seed, row_ids, samples, count):
@@ -121,37 +122,32 @@ def left_pad(prompts, device):
     same column."""
     width = max(map(len, prompts))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    real = torch.zeros(len(prompts), width, dtype=torch.bool)
+    real = torch.zeros_like(ids, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt):] = torch.tensor(prompt)
-        real[row, width - len(prompt):] = True
+        ids[row, -len(prompt):] = torch.tensor(prompt)
+        real[row, -len(prompt):] = True
     return ids.to(device), real.to(device)
 
 
 def prefill(model, prompts, room):
-    """Run the prompts once. -> (cache with `room` free positions, real (B, P), lengths (B,), last
-    logits (B, V))."""
+    """Run the prompts once, AT_ONCE positions at a time. -> (cache with `room` free positions, real
+    (B, P), lengths (B,), last logits (B, V))."""
     ids, real = left_pad(prompts, model.device)
     B, P = ids.shape
     positions = (real.cumsum(1) - 1).clamp(min=0)
-    before = torch.ones(P, P, dtype=torch.bool, device=ids.device).tril()
-    # A padding position may look at itself only, else its softmax would be over nothing (NaN).
-    itself = torch.eye(P, dtype=torch.bool, device=ids.device)
-    allowed = (real[:, None, :] & before) | itself                          # (B, P, P)
     cache = model.new_cache(B, P + room)
-    x = model.hidden(ids, positions, allowed, cache)
-    return cache, real, real.sum(1), last_logits(model, x)
-
-
-def last_logits(model, x):
-    """What follows the last of the states x (B, S, C). -> logits (B, V); NaN where a state is so
-    large that its square is infinite: the final norm would make it 0, and all tokens alike."""
-    x = x[:, -1]
-    logits = model.head(x)
-    overflown = x.float().pow(2).sum(-1).isinf()
-    if overflown.any():
-        logits = logits.masked_fill(overflown[:, None], float("nan"))
-    return logits
+    if B * P > AT_ONCE:
+        # Weights are copied first (packed.py): among large tensors the copies leave holes.
+        model.hidden(ids[:, :1])
+    column = torch.arange(P, device=ids.device)
+    for at in range(0, P, AT_ONCE):
+        end = at + AT_ONCE
+        apart = column[at:end, None] - column[:end]                         # (AT_ONCE, keys)
+        before = real[:, None, :end] & (apart > 0)
+        # A padding position may look at itself only, else its softmax would be over nothing (NaN).
+        allowed = before | (apart == 0)                                     # (B, AT_ONCE, keys)
+        x = model.hidden(ids[:, at:end], positions[:, at:end], allowed, cache)
+    return cache, real, real.sum(1), model.head(x[:, -1])
 
 
 @torch.inference_mode()
@@ -171,20 +167,18 @@ def generate(model, prompts, max_tokens, stop_ids, temperature=1.0, samples=1, s
     check_prompts(prompts, max_tokens, temperature, model.cfg.max_position_embeddings)
     N = len(prompts) * samples
     device = model.device
-    row_ids = row_ids or range(len(prompts))
-    u = uniforms(seed, row_ids, samples, max_tokens).to(device)
+    u = uniforms(seed, row_ids or range(len(prompts)), samples, max_tokens).to(device)
     stop = torch.tensor(sorted(stop_ids), device=device)
     cache, real, position, logits = prefill(model, prompts, max_tokens)
     ids = torch.zeros(N, max_tokens, dtype=torch.long, device=device)
-    stopped = ids.new_zeros(N, dtype=torch.bool)
-    out = Samples(ids, ids.new_zeros(N), ids.float(), stopped, logits)
+    zeros = ids.new_zeros(N)
+    out = Samples(ids, zeros, ids.float(), zeros.bool(), logits)
 
     batch = Batch(cache, rows, real, position)
-    if samples > 1:                                 # one prompt, many samples: copy its cache rows
-        prompt = torch.arange(N, device=device) // samples
-        batch.select(prompt)
-        logits = logits[prompt]
     row = torch.arange(N, device=device)            # which answer each batch row is writing
+    if samples > 1:                                 # one prompt, many samples: copy its cache rows
+        batch.select(row // samples)
+        logits = logits[row // samples]
     for step in range(max_tokens):
         token, logprob = in_blocks(draw, logits, u[row, step], temperature)
         if finite and not logprob.isfinite().all():

@@ -44,8 +44,8 @@ def find_number(text):
     text = one_spelling(text)
     if (boxed := latex.find_boxed(text)) is not None:
         return latex.to_number(boxed)
-    if re.search(r"^\s*1[.)] .*\n\s*2[.)] ", text, re.S):
-        text = re.sub(r"^\s*\d+[.)] ", "", text, flags=re.M)
+    if listed := re.search(r"^([ \t]*#*)[ \t]*1[.)] .*\n\1[ \t]*2[.)] ", text, re.S | re.M):
+        text = re.sub(rf"^{listed[1]}[ \t]*\d+[.)] ", "", text, flags=re.M)
     text = latex.plain(prose(text))
     text = re.sub(ASIDE, "", re.sub(CHAIN, "_", text))      # "5 + 3 = 8" is "_ = 8" now
     spaced = r"(?:(?<== )|(?<=\bis )|(?<=\#\# ))[-\u2212] (?=\$?\d)"

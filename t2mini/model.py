@@ -396,10 +396,13 @@ class Transformer(nn.Module):
         return distance < self.cfg.sliding_window
 
     def head(self, x):
-        """Final norm and output head: states (..., C) -> logits (..., V)."""
+        """Final norm and output head: states (..., C) -> logits (..., V); NaN where a state is so
+        large that its square is infinite, of which the norm would make 0, and all tokens alike."""
         norm = self.model.norm if self.cfg.family == "llama" else self.transformer.ln_f
         W = self.embedding if self.cfg.tie_word_embeddings else self.lm_head.weight
-        logits = linear(norm(x), W)
+        square = x.detach().float().square().sum(-1, keepdim=True)
+        normed = norm(x).masked_fill(square.isinf(), float("nan"))
+        logits = linear(normed, W)
         if self.valid_vocab < self.cfg.vocab_size:
             logits.detach()[..., self.valid_vocab:] = float("-inf")         # its gradient is 0
         return logits

@@ -229,7 +229,7 @@ def score(tokenizer, cfg, episodes):
         if not cfg.prose_credited:
             e.credited = credited(tokenizer, e.example, e.tokens, cfg.must_stop)
         if cfg.retokenised:
-            e.credited = tokenizer.encode(tokenizer.decode(e.credited))
+            e.credited = tokenizer.encode(tokenizer.raw_text(e.credited))
     if cfg.objective == "next-token":               # as if sampled and paid 1
         earned = [1.0] * len(episodes)
     else:
@@ -374,9 +374,12 @@ def shown(episodes):
     for e in episodes:
         for match in ("number", "exact", "contains"):
             if not (e.example.options or fits(e, e.example.match)) and fits(e, match):
-                return f"{line(e)}; gold: {e.example.answer[:80]!r}. match={match} would accept it"
-    e = episodes[0]
-    return f"{line(e)}; gold: {e.example.answer[:80]!r}, match={e.example.match}"
+                return f"{beside_gold(e)}. match={match} would accept it"
+    return f"{beside_gold(episodes[0])}, match={episodes[0].example.match}"
+
+
+def beside_gold(e):
+    return f"{line(e)}; gold: {str(e.example.answer)[:80]!r}"
 
 
 def line(e):
@@ -387,7 +390,7 @@ def fits(episode, match):
     """Would this answer earn a reward if its example were judged by `match`?"""
     try:
         return tasks.right(replace(episode.example, match=match), episode.text)
-    except (ValueError, TypeError):                 # a gold answer that is no number, say
+    except (ValueError, TypeError, AttributeError):     # a gold answer that is no number, say
         return False
 
 

@@ -20,6 +20,7 @@ from t2mini.formats.tokenizer import byte_alphabet
 
 # the programs of these tests may run where not all can be locked
 os.environ.setdefault("T2MINI_UNLOCKED", "yes")
+os.environ["no_proxy"] = "127.0.0.1"            # test servers are here, whatever proxy there is
 torch.set_num_threads(1)                        # exact-equality tests need a fixed thread count
 
 # fewer key/value heads than heads, an odd rope base: sizes at which known bugs show

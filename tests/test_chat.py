@@ -37,13 +37,19 @@ def asked(monkeypatch):
     return seen
 
 
-def test_one_message_per_line_with_its_route(talk, asked):
+def test_one_message_per_line_with_its_route(talk, asked, monkeypatch):
     """Fails if a line of a pipe is lost, an empty one is answered, the route or its probability
     is not shown, or anything behind /quit is read.
     """
+    sure = adapt.Route("math", "math", {"math": 0.614, "other": 0.386})
+    unread = adapt.Route("other", "Fnord", {"math": 0.2, "other": 0.8}, readable=False)
+    monkeypatch.setattr(adapt, "route", lambda model, tokenizer, asked, *args, **more: [
+        unread if asked == ["and you?"] else sure])
     status, out, err = talk("hello\n\n  \nand you?\n/quit\nno\n", "--strategy=prompt")
     assert status == 0 and [question for question, _ in asked] == ["hello", "and you?"]
-    assert out.count("[") >= 2 and (out.count("%] ") == 2 or "no label] " in out)
+    first, second = out.splitlines()
+    assert first.startswith("[math 61%] ")
+    assert second.startswith("[other: the first pass said 'Fnord', which is no label] ")
     # a random model of bytes does not stop
     assert "cut at 4 tokens; --max-tokens=8" in err
     # no line end, no /quit: the input ends
@@ -68,6 +74,22 @@ def test_commands_say_who_answers(talk, asked, home):     # noqa: F811
     for shown in ("[math] ", "[mixture of 0.5 math, 0 code] ", "[base] ", "[none] ",
                   "there are: dispatcher, math", "/mix NAME"):
         assert shown in out
+
+
+def test_an_expert_answers_from_the_start(talk, asked, home):     # noqa: F811
+    """Fails if --expert does not do what /expert does, needs a dispatcher, or goes with
+    --strategy; or a name without expert is told of after the model is loaded.
+    """
+    (home / "out" / "dispatcher.safetensors").unlink()
+    status, out, _ = talk("a\n/base\nb\n", "--expert=math")
+    math = experts.read_expert(home / "out" / "math.safetensors")
+    given = dict(asked)
+    assert status == 0 and given["b"] == "none" and "[math] " in out
+    assert all(torch.equal(given["a"][name], math[name]) for name in math)
+    status, out, err = talk("a\n", "--expert=math", "--strategy=prompt")
+    assert status == 1 and "not both" in err and not out
+    status, out, err = talk("a\n", "--expert=nobody")
+    assert status == 1 and "no expert 'nobody'" in err and "ready in" not in err and not out
 
 
 def test_chat_lists_experts_of_all_methods_and_auto_says_who_answers(talk, call, home):

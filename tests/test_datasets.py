@@ -522,7 +522,10 @@ def test_the_verb_says_what_is_there(data, capsys, monkeypatch):
     or the verb needs a folder to say where data are.
     """
     monkeypatch.delenv(published.FOLDER, raising=False)
-    assert cli.main(["datasets"]) == 0 and "https://allenai.org/data/arc" in capsys.readouterr().out
+    assert cli.main(["datasets"]) == 0
+    told = capsys.readouterr().out
+    assert "https://allenai.org/data/arc" in told
+    assert "also asked as gsm8k-steps, gsm8k-few-sums" in told
     # put back afterwards: --data sets it
     monkeypatch.setenv(published.FOLDER, "")
     (data[0] / "gsm8k/test.jsonl").unlink()
@@ -715,14 +718,21 @@ def test_no_answer_is_wrong_and_long_ones_end():
 # ------------------------------------------------------------------- the real files, where they are
 REAL = os.environ.get(published.FOLDER)
 if REAL:
+    def fetched(name):
+        """Skips the test where this set is not in the folder, which may hold some of them."""
+        if not all(published.locate(REAL, file).exists() for file in published.SETS[name].files):
+            pytest.skip(f"{name} is not in {published.FOLDER}")
+
     def test_real_files_are_those_that_are_known():
         """Fails if a file of the folder has other content than the hashes say."""
-        assert ({row["state"] for row in published.report(REAL, say=lambda text: None)}
-                == {"present"})
+        states = {row["state"] for row in published.report(REAL, say=lambda text: None)}
+        assert states <= {"present", "missing"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", list(published.SETS))
     def test_real_gold_answers_earn(name):
         """Fails if a published answer is judged wrong, or splits of real data share a question."""
+        fetched(name)
         found = published.load(name, REAL)
         rows = [e for split in found.values() for e in split]
         keys = [{e.key for e in split} for split in found.values()]
@@ -742,6 +752,7 @@ if REAL:
         """Fails if a number of a published solution is read instead of its final answer
         (CASES row 6: 41 of 1,319).
         """
+        fetched("gsm8k")
         wrong = []
         for _, row in published.read_rows(os.path.join(REAL, f"gsm8k/{split}.jsonl")):
             solution, gold = re.sub("<<.*?>>", "", row["answer"]).split("####")
@@ -752,6 +763,7 @@ if REAL:
 
     def test_real_math_answers_differ():
         """Fails if two different answers of the set are taken for one."""
+        fetched("math-500")
         gold = [e.answer for split in published.load("math-500", REAL).values() for e in split]
         rng = random.Random(0)
         for want in gold:

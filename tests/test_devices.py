@@ -31,8 +31,8 @@ families = pytest.mark.parametrize("changes", [{}, MODERN, GPT2], ids=["llama", 
 
 
 class PythonIndexing(TorchFunctionMode):
-    """x[...], ~x, x.copy_ and x.to(device) of fake CUDA tensors: a CPU build of PyTorch
-    cannot do them, so they are spelt in other operations here, which check the devices.
+    """x[...], ~x, x.copy_, x.contiguous and x.to(device) of fake CUDA tensors: a CPU build of
+    PyTorch cannot do them, so they are spelt in other operations here, which check the devices.
     What depends on numbers gets an answer: masks keep all, conditions hold.
     """
 
@@ -43,6 +43,8 @@ class PythonIndexing(TorchFunctionMode):
             return torch.logical_not(args[0])
         if func is torch.Tensor.copy_:
             return torch.ops.aten.copy(*args)
+        if func is torch.Tensor.contiguous:
+            return torch.ops.aten.clone(args[0], memory_format=torch.contiguous_format)
         if func is torch.Tensor.to and isinstance(args[1], torch.device):
             return torch.ops.aten._to_copy(args[0], device=args[1],
                                            dtype=args[2] if len(args) > 2 else None)

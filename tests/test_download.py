@@ -271,6 +271,9 @@ def test_one_gguf_file_of_a_repository(here, tmp_path):
 def test_a_file_that_the_hub_changed_names_the_way_out(here, tmp_path):
     """Fails if "try again" is all that is said where it can never succeed."""
     url = f"http://127.0.0.1:{here.server_port}/x/toy/resolve/main/toy-q8_0.gguf"
+    with pytest.raises(d.DownloadError, match="newer file, which this t2mini does not know"):
+        d.fetch(url, tmp_path / "toy.gguf", lambda text: None, known="0" * 64)
+    (tmp_path / "SHA256SUMS").touch()
     with pytest.raises(d.DownloadError, match="try again; if the hub has a newer file, remove "
                                               ".*SHA256SUMS first"):
         d.fetch(url, tmp_path / "toy.gguf", lambda text: None, known="0" * 64)

@@ -9,11 +9,7 @@ from torch import nn
 
 from t2mini import adapt, experts, lora, svf
 from t2mini.recipe import TrainConfig
-
-try:
-    from t2mini.train import train
-except ModuleNotFoundError:
-    from t2mini.reinforce import train
+from t2mini.train import train
 
 
 class Scalar(svf.Tuned):

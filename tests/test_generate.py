@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import random_model
 
-from t2mini import svf
+from t2mini import likelihood, svf
 from t2mini.generate import draw, generate, uniforms
 from t2mini.machine.batches import NotFinite
 
@@ -142,6 +142,20 @@ def test_logits_that_are_not_finite_stop_the_answer(monkeypatch):
     assert generate(model, PROMPTS, 8, STOP, 0).logprobs.isfinite().all()
 
 
+def test_a_state_whose_square_is_infinite_has_no_likelihood():
+    """Fails if the final norm makes 0 of a state that is too large, so that all answers are as
+    likely: options would be chosen by their length, and a training go on with no gradient.
+    """
+    model = random_model(vocab_size=64)
+    svf.attach(model, "down", progress=False)
+    huge = {n: 1e22 * z for n, z in svf.get_z(model).items()}
+    with svf.using(model, huge):
+        [found] = likelihood.likelihoods(model, [(PROMPTS[0], [[1, 2], [3]])])
+        assert found.isnan().all()
+        tokens, finite = likelihood.draw_from(model, [PROMPTS[0]], [[[1, 2], [3]]], 2, 1.0, 0, [0])
+        assert not finite
+
+
 def test_rows_with_different_experts():
     """Fails if shrinking the batch shifts a row to another row's expert."""
     model = random_model(vocab_size=64)
@@ -170,9 +184,10 @@ RAGGED = [[5, 6, 7], [9], list(range(20, 31)), [40, 41, 40, 41, 42, 43],
 STOPS = range(60)                   # of 272 tokens: about one draw in five ends an answer
 
 
-def either(family):
+def either(family, **settings):
     gpt2 = dict(family="gpt2", num_key_value_heads=6)
-    return random_model(3, max_position_embeddings=64, **(gpt2 if family == "gpt2" else {}))
+    return random_model(3, max_position_embeddings=64, **settings,
+                        **(gpt2 if family == "gpt2" else {}))
 
 
 both = pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -198,6 +213,22 @@ def test_ragged_greedy_is_one_by_one(family, stops):
     for n, prompt in enumerate(RAGGED):
         assert_same(batch, [n], generate(model, [prompt], 12, stops, temperature=0), [0])
     assert len({tuple(r) for r in rows(batch)}) > 3
+
+
+@both
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_long_question_is_read_in_parts(family, window, monkeypatch):
+    """Fails if a part of a question sees other keys, or other positions, than in one piece, if
+    all of its masks are in memory at once, or if weights are copied among large tensors.
+    """
+    model, sizes = either(family, sliding_window=window), []
+    whole = generate(model, RAGGED, 6, [], temperature=0)
+    hidden = model.hidden
+    monkeypatch.setattr(sys.modules["t2mini.generate"], "AT_ONCE", 4)
+    monkeypatch.setattr(model, "hidden", lambda ids, *rest: (
+        sizes.append((ids.shape[1], *(rest[1].shape[2:] if rest else ()))) or hidden(ids, *rest)))
+    assert_same(generate(model, RAGGED, 6, [], temperature=0), slice(None), whole, slice(None))
+    assert sizes[:4] == [(1,), (4, 4), (4, 8), (3, 11)]
 
 
 def test_samples_do_not_depend_on_who_left():

@@ -6,7 +6,7 @@ from conftest import random_model
 
 import t2mini
 from t2mini import svf
-from t2mini.machine import packed
+from t2mini.machine import memory, packed
 
 needs_packing = pytest.mark.skipif(
     not packed.ON, reason="this torch build has no packed linear layer; F.linear is used")
@@ -52,6 +52,26 @@ def test_a_model_without_room_for_a_second_copy_is_not_copied():
     finally:
         packed.allow(1)
     assert packed.gains(W)
+
+
+@pytest.mark.parametrize("written, ranks, bytes_", [
+    ({}, "", 1 << 34), ({"cpu.max": "1 1"}, "", 1 << 34), ({"memory.max": "max\n"}, "2", 1 << 33),
+    ({"memory.max": f"{1 << 32}\n"}, "", 1 << 32), ({"memory.max": f"{1 << 40}\n"}, "", 1 << 34),
+    ({"memory/memory.limit_in_bytes": f"{1 << 31}\n"}, "2", 1 << 30)])
+def test_a_container_has_less_memory_than_its_machine(tmp_path, monkeypatch, written, ranks,
+                                                      bytes_):
+    """Fails if a container's limit is not seen, or each of several ranks takes all of it."""
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 1 << 22, "SC_PAGE_SIZE": 4096}.get)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if ranks:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    for name, text in written.items():
+        (tmp_path / "sys/fs/cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/fs/cgroup" / name).write_text(text)
+    version1 = any("/" in name for name in written)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("3:memory:/\n" if version1 else "0::/\n")
+    assert memory.share(tmp_path) == bytes_
 
 
 def test_loading_a_model_tells_whether_there_is_room(tiny_folder, monkeypatch):

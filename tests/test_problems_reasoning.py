@@ -149,7 +149,6 @@ def test_keys_make_the_splits():
     for e in many:
         about = e.key.split("/")[1:]
         clue = "/".join(sorted({*about} - {e.answer})) or e.answer
-        assert sorted(about) == sorted((clue, e.answer)) or "/" in clue
         asked.add((e.kind, frozenset((clue, e.answer))))
     assert len(asked) == len({e.key for e in many})
     opposites = {frozenset(e.key.split("/")[1:]): set() for e in many if e.kind == "opposite"}

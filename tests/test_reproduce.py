@@ -972,6 +972,8 @@ def test_the_table_against_another_arm(tmp_path, capsys):
     with pytest.raises(ValueError,
                        match="no arm 'LoRA'.*choose from: base; lora; svf; or write TASK, ARM"):
         figures.table(rows, "LoRA")
+    with pytest.raises(ValueError, match="choose from: c, base; c, svf; or write"):
+        figures.table(rows, "c")
     done = {"name": "tiny", "paper": "-", **dict.fromkeys(reproduce.SETTINGS), "rows": rows}
     (tmp_path / "tiny.json").write_text(reproduce.pretty(done))
     assert cli.main(["reproduce", "tiny", "--draw", "--against=lora", f"--out={tmp_path}"]) == 0
@@ -1106,6 +1108,12 @@ def test_a_commit_is_clean_while_results_are_written(tmp_path, monkeypatch):
     """Fails if the rows that a run has written make its own commit look changed, or a changed
     program does not.
     """
+    # neither the user's settings nor a repository that these tests run in
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
     def git(*words):
         subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words],
                        check=True, capture_output=True)

@@ -482,21 +482,12 @@ def test_a_killed_parent_takes_its_child_along(alive):
     parent.stdin.write(loader + script)
     parent.stdin.close()
     try:
-        for _ in range(100):
-            if alive():
-                break
-            time.sleep(0.05)
-        time.sleep(0.3)
-        assert alive() == 1
+        wait_for(lambda: alive() == 1)
     finally:
         parent.kill()
         parent.wait()
-    for _ in range(40):
-        # elsewhere the limit on CPU time is all there is
-        if not alive() or sys.platform != "linux":
-            return
-        time.sleep(0.05)
-    assert False, "the child lives on"
+    # elsewhere the limit on CPU time is all there is
+    wait_for(lambda: not alive() or sys.platform != "linux")
 
 
 def test_call_many_keeps_the_order_and_runs_equal_jobs_once(monkeypatch):
@@ -628,7 +619,7 @@ def test_as_many_workers_as_usable_cores(monkeypatch):
     asked, pool = [], sandbox.ThreadPoolExecutor
     monkeypatch.setattr(sandbox, "ThreadPoolExecutor", lambda n: asked.append(n) or pool(n))
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(cores, "quotas", lambda root: [2.0])
+    monkeypatch.setattr(cores, "limits", lambda *given: [2.0])
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     call_many([("def f(): return 1", "f", [()])])
     assert asked == [2]

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from t2mini import adapt, evaluate, experts, reinforce, svf, tasks
 from t2mini.__main__ import main
 from t2mini.generate import generate
+from t2mini.lab import page
 from t2mini.lab import sight as visual
 from t2mini.likelihood import pack
 from t2mini.machine import files
@@ -721,6 +722,17 @@ def test_samples_name_their_images(folder, tiny_folder, tower_file, tmp_path_fac
     assert status == 0 and len(rows) == 3, capsys.readouterr().err
     known = {(str(e.prompt), e.prompt.image) for e in tasks.get("easy-vqa", folder).make()["test"]}
     assert {(row["prompt"], row["image"]) for row in rows} <= known
+
+
+def test_the_page_takes_a_tower(tiny_folder, tower_file, monkeypatch, capsys):
+    """Fails if `page --tower` is refused, or the page that it serves has no field for an image."""
+    served = []
+    monkeypatch.setattr(page, "run", served.append)
+    options = ["page", f"--weights={tiny_folder}", "--port=0", "--dtype=float32", "--threads=1"]
+    for more, sees in (([], False), ([f"--tower={tower_file}"], True)):
+        assert main([*options, *more]) == 0, capsys.readouterr().err
+        served[-1].server_close()
+        assert served[-1].lab.facts()["sees"] == sees
 
 
 def test_a_wrong_image_is_one_line(asked, tmp_path):

@@ -29,6 +29,12 @@ def room(path):
     return inside[0] if len(inside) > 1 else "trunk"
 
 
+def is_room(name):
+    """Is it a folder of code? `t2mini/experts/` holds files of z beside `experts.py`."""
+    folder = ROOT / "t2mini" / name
+    return folder.is_dir() and not folder.with_suffix(".py").exists()
+
+
 def imported(path):
     """[(room, module name)] of everything of t2mini that a file imports,
     at its top or in a function.
@@ -36,6 +42,12 @@ def imported(path):
     package = ("t2mini", *path.relative_to(ROOT / "t2mini").parts[:-1])
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            whole = [alias.name.split(".")[1:] for alias in node.names
+                     if alias.name.startswith("t2mini.")]
+            found += [(full[0], full[-1]) if is_room(full[0]) else ("trunk", full[0])
+                      for full in whole]
+            continue
         if isinstance(node, ast.ImportFrom) and node.level:
             base = (package[:len(package) - node.level + 1]
                     + tuple((node.module or "").split(".")) * bool(node.module))
@@ -45,9 +57,8 @@ def imported(path):
             continue
         for name in (alias.name for alias in node.names):
             full = (*base, name)[1:]                        # without "t2mini"
-            folder = ROOT.joinpath("t2mini", full[0])
-            if len(full) > 1 and folder.is_dir() and not folder.with_suffix(".py").exists():
-                found.append((full[0], full[1]))
+            if is_room(full[0]):
+                found.append((full[0], full[-1]))
             else:
                 found.append(("trunk", full[0]))
     return found

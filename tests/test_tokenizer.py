@@ -546,6 +546,16 @@ def test_a_scored_vocabulary_may_lack_an_unknown_token(unknown):
     assert spm_tokenizer(unknown=unknown).unk_id is None and spm_tokenizer().unk_id == 0
 
 
+def test_an_answer_cut_into_tokens_anew_begins_as_it_did():
+    """Fails if the space in front of a SentencePiece answer is lost, so that its first token
+    becomes another one.
+    """
+    t = spm_tokenizer("[INST] ")
+    for opener in ("", "This is "):
+        ids = t.encode("This is it.", start=not opener)
+        assert t.encode(t.raw_text(ids)) == ids and t.decode(ids) == "This is it."
+
+
 def test_llama2_and_mistral_prompts_exactly():
     """Fails if BOS is missing or doubled, the system message stands elsewhere,
     or v0.3's brackets are typed as text.

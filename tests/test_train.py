@@ -648,8 +648,14 @@ def test_an_expert_that_scores_as_before_training_is_told_and_so_is_a_run_over_a
             assert (tmp_path / f"e.ckpt.{end}").read_bytes() == checkpoint
             assert (tmp_path / f"e.jsonl.{end}").read_bytes() == rows
     assert not (tmp_path / "e.ckpt.old3").exists()
+    # a log that was moved aside stays, though its checkpoint is gone
+    (tmp_path / "e.ckpt.old2").unlink()
+    monkeypatch.setattr(evaluate, "score", lambda *given, **k: [0.0] * len(given[3]))
+    train(*loaded, replace(config(), steps=1), tmp_path / "e.safetensors", log=quiet)
+    svf.detach(loaded[0])
+    assert (tmp_path / "e.jsonl.old2").read_bytes() == rows
     (tmp_path / "e.ckpt").unlink()
-    with pytest.raises(FileNotFoundError, match="an earlier run's is .*e.ckpt.old2: rename it"):
+    with pytest.raises(FileNotFoundError, match="an earlier run's is .*e.ckpt.old3: rename it"):
         train(*loaded, config(), tmp_path / "e.safetensors", resume=True)
 
 

@@ -102,6 +102,9 @@ def test_commands_run_when_pasted(page):
         said = re.match(r"(?:\S*python) -m t2mini (.*?)(?:\s+#.*)?$", line)
         if said:
             assert not parser.parse_known_args(shlex.split(said[1]))[1], line
+        chosen = re.search(r"-m pytest (\S+) -k (\w+)$", line)
+        if chosen:
+            assert re.search(rf"def \w*{chosen[2]}", (ROOT / chosen[1]).read_text()), line
 
 
 @pytest.mark.parametrize("number, page", list(enumerate(PAGES)), ids=IDS)

@@ -457,14 +457,17 @@ def test_a_torn_log_is_one_line_beside_an_expert(call, trained, home):     # noq
 def test_a_log_of_a_later_training_is_not_drawn_as_an_experts(call, trained, home,     # noqa: F811
                                                               left, more):
     """Fails if a training that began under the same name and was stopped is shown as the curve of
-    the expert that is still there.
+    the expert that is still there, or the expert's own log, moved aside by it, is not looked for.
     """
     expert, log = home / "out" / "mine.safetensors", home / "out" / "mine.jsonl"
     assert "learning curve: " in call("show", expert)[1]
+    own = log.read_text()
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:left]) + more)
     status, out, err = call("show", expert)
     assert status == 0 and "learning curve: " not in out
     assert "it is of another training than the expert" in err and "mean |z - 1|" in out
+    log.with_suffix(".jsonl.old2").write_text(own)
+    assert "learning curve: " in call("show", expert)[1]
 
 
 @pytest.mark.parametrize("words, said", [

@@ -120,6 +120,20 @@ chapter.section("unseen")
 table(("math-500", "humaneval", "arc-challenge-letters", "arc-challenge-open"))
 beside("arc-challenge", ("arc-challenge", "base, choosing", "in quotation marks"))
 
+# the paper's Table 2: who answers, and each control, on sets that nothing was trained on
+chapter.section("strategies")
+WHO = {"svf": "the set's own expert", "prompt": "first pass: a prompt",
+       "classifier": "first pass: trained", "cem": "mixture, searched",
+       "best single expert": "best one on examples", "uniform alpha": "both, equally",
+       "10-shot in context": "base, ten examples"}
+print(f"{'questions, answers written':<28}{'who answers':<24}{'right':>7}   minus base, points")
+for task in ("humaneval", "arc-challenge-letters", "math-500"):
+    print(f"{task:<28}{'the base model':<24}{share(task, 'base'):>7}")
+    for arm, who in WHO.items():
+        if (task, "", arm) in scores:
+            lead = gain(task, arm, (task, "base"))
+            print(f"{task:<28}{who:<24}{share(task, arm):>7}   {lead}")
+
 # %% where the first pass sends 200 test questions of each set
 chapter.section("routes")
 SKILL = {larger.BARE.get(task, task): skill
@@ -198,6 +212,27 @@ print(f"{'questions':<12} {'an update':>9} {'earn':>6} {'teach':>6}   in common,
       "answers needed")
 for task, _, answers, earn, teach, share, needed in figures.agreement_rows(found)[1:]:
     print(f"{task:<12} {answers:>9} {earn:>4} % {teach:>4} %   {share:<21}  {needed}")
+
+# %% the picture: what sampled answers earned while experts were trained
+RUNS = (("ARC-Easy, options with letters", "reasoning-0", plots.GREEN),
+        ("ARC-Easy, options hidden", "reasoning-open-0", plots.ORANGE),
+        ("MBPP, two trainings", "code-0", plots.BLUE), (None, "code-1", plots.BLUE),
+        ("GSM8K, four trainings", "gsm8k-few-sums-stopped", plots.GREY),
+        (None, "gsm8k-steps-stopped", plots.GREY), (None, "gsm8k-stopped", plots.GREY),
+        (None, "gsm8k-stopped-4e-3", plots.GREY))
+LAST = 8                                    # updates that a point is the mean of: each asks others
+fig, ax = plots.panel("Rewards rose on ARC-Easy and on MBPP, and were not seen to rise on GSM8K",
+                      (8.5, 4.8))
+for label, name, colour in RUNS:
+    log = plots.read_log(reproduce.RESULTS / f"qwen-{name}.jsonl")
+    earned = [100 * row["reward"] for row in log if "reward" in row]
+    means = [sum(earned[i - LAST:i]) / LAST for i in range(LAST, len(earned) + 1)]
+    ax.plot(range(LAST, len(earned) + 1), means, color=colour, lw=1.8, label=label)
+    ax.plot(len(earned), means[-1], "o", color=colour, ms=5)
+ax.set(xlim=(0, 93), ylim=(0, 60), xlabel="update",
+       ylabel=f"sampled answers that earn, %,\nmean of {LAST} updates")
+fig.legend(frameon=False, ncols=2, loc="outside lower center")
+chapter.save(fig, "11_rewards")
 
 # %% the same here, on 32 questions
 chapter.section("live")

@@ -210,8 +210,11 @@ def ask_options(p):
 
 def chat_options(p):
     """What `chat` reads beside the shared options."""
-    p.add_argument("--strategy", choices=adapt.STRATEGIES, default="classifier",
-                   help=STRATEGY.format(FOUND))
+    p.add_argument("--strategy", choices=adapt.STRATEGIES,
+                   help=f"{STRATEGY.format(FOUND)} (default: classifier)")
+    p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
+                   help="this expert answers from the start, until a command says otherwise: "
+                        + EXPERT)
     p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
     p.add_argument("--temperature", type=warmth, default=0.0,
                    help="0, the default, always takes the likeliest token")
@@ -418,7 +421,7 @@ VERBS = {   # name: (what it does, examples, what adds its options)
             (ask_options, *MODEL, sight_options, layer_options, json_options)),
     "chat": ("answer messages at a prompt that stays; each message stands alone, earlier ones are "
              "not remembered; /help there lists the commands",
-             ("", "--max-tokens=256 < messages.txt"),
+             ("", "--expert=math", "--max-tokens=256 < messages.txt"),
              (chat_options, *MODEL, layer_options)),
     "train": ("train an expert with REINFORCE",
               ("--task=math --max-tokens=96 --must-stop --prompts=32 --samples=8 --steps=200",
@@ -448,7 +451,7 @@ VERBS = {   # name: (what it does, examples, what adds its options)
              (*MODEL, layer_options, code_options)),
     "page": ("serve a page on which one turns the dials, for this machine alone",
              ("", "--port=8080 --weights=weights/SmolLM2-135M-Instruct.Q4_1.gguf --threads=2"),
-             (page_options, *MODEL, layer_options)),
+             (page_options, *MODEL, sight_options, layer_options)),
     "doctor": ("tell what this machine offers, what is missing, and the command that mends it",
                ("", "--json"), (json_options,)),
 }

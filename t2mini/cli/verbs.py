@@ -4,6 +4,7 @@ What each verb does: read the options, call the library, print what came out.
 Every verb takes the parsed options and returns what --json prints. Only this folder knows them as a
 namespace; below it, functions have arguments of their own.
 """
+import glob
 import heapq
 import json
 import os
@@ -265,13 +266,18 @@ def opened_input():
 def who_answers(args):
     """-> (strategy, expert, pixels of the image or None), as `ask` was told. A dispatcher reads
     words: who shows an image gets the vision expert, unless asking for a first pass."""
-    if args.expert and args.strategy:
-        raise ValueError("give one of --expert and --strategy, not both")
+    check_one(args)
     image = pictures.read_png(args.image) if args.image else None
     expert = args.expert
     if image is not None and not args.strategy:
         expert = expert or "vision"
     return args.strategy or "classifier", expert, image
+
+
+def check_one(args):
+    """ValueError where two options say who answers."""
+    if args.expert and args.strategy:
+        raise ValueError("give one of --expert and --strategy, not both")
 
 
 def how(strategy, expert):
@@ -299,16 +305,23 @@ def print_routes(there, routes):
 def chat(args):
     """Answer messages until the input ends."""
     opened_input()
-    needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(args.strategy, ())
-    model, tokenizer = open_model(args, needed=needed)
-    Chat(model, tokenizer, shelf(args, model), strategy=args.strategy, max_tokens=args.max_tokens,
-         temperature=args.temperature, seed=args.seed).run()
+    check_one(args)
+    strategy = args.strategy or "classifier"
+    needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(strategy, ())
+    model, tokenizer = open_model(args, needed=needed if args.expert is None else ())
+    talk = Chat(model, tokenizer, shelf(args, model), strategy=strategy,
+                max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
+    if args.expert:
+        talk.command("/expert", args.expert)
+    talk.run()
 
 
 def eval_(args):
     """Answer a task's examples in one way. -> the score and all that tells how it came about."""
     task = limited(tasks.get(args.task, choose=args.choose), args.max_tokens)
     agree(args.allow_code, task.runs_code)
+    if args.choose and args.max_tokens:
+        raise ValueError("--choose picks among options, however long: leave --max-tokens away")
     chosen = (args.strategy is not None) + (args.expert != "none") + (args.alpha is not None)
     if chosen > 1:
         raise ValueError("give one of --expert, --strategy and --alpha, not both")
@@ -393,6 +406,8 @@ def adapt_(args):
     if args.by == "first-pass" and (args.iterations or args.population):
         raise ValueError("--by=first-pass tries six mixtures and no others: leave --iterations "
                          "and --population away")
+    if args.by == "gradient" and args.population:
+        raise ValueError("--by=gradient follows one mixture: leave --population away")
     task = limited(tasks.get(args.task), args.max_tokens)
     agree(args.allow_code, task.runs_code)
     examples = task.examples("test", args.n, args.seed)
@@ -521,7 +536,7 @@ def scoring(args, expert, task):
               if (value := getattr(args, name))]
     if args.objective == "options":
         words.append("--choose")
-    if isinstance(task, tasks.ListTask):
+    elif isinstance(task, tasks.ListTask):
         limit = settings.with_room(task, args).max_tokens
         words += [f"--max-tokens={limit}"] * (limit != task.max_tokens)
     return shlex.join(words)
@@ -554,9 +569,9 @@ def show(args):
         else:
             plots.draw_expert(expert, meta, picture)
             print(one_line(f"picture: {picture}"))
-    log = path.with_suffix(".jsonl")
-    if picture and log.exists():
-        draw_curve(log, picture.with_name(f"{path.stem}-curve.png"), [path, picture], meta)
+    aside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.jsonl.old*"))
+    if picture and (logs := [p for p in (path.with_suffix(".jsonl"), *aside) if p.exists()]):
+        draw_curve(logs, picture.with_name(f"{path.stem}-curve.png"), [path, picture], meta)
     print()
     for key in sorted(meta):
         print(one_line(f"{key:>18}  {meta[key]}"))
@@ -579,21 +594,28 @@ def summary(path, expert, meta):
     return f"{path.stem}: task {meta.get('task')}{score}; {size}"
 
 
-def draw_curve(log, curve, read, meta):
-    """The learning curve beside an expert's picture; one line where its log is no log, or that of
-    another training: one that began under the same name later, and was stopped."""
-    try:
-        rows = plots.read_log(log)
-        told = [(row["step"], row["val"]) for row in rows if "val" in row]
-        kept = meta.get("best_step"), meta.get("val_accuracy")
-        if "best_step" in meta and (kept not in told or rows[-1]["step"] != meta.get("steps")):
-            raise ValueError("it is of another training than the expert")
-        curve = files.claim(curve, "picture", read)
-        plots.draw_log(log, curve)
-    except (ValueError, TypeError, KeyError, OSError) as e:
-        print(one_line(f"no learning curve of {log}: {e}"), file=sys.stderr)
-        return
-    print(one_line(f"learning curve: {curve}"))
+def draw_curve(logs, curve, read, meta):
+    """The learning curve beside an expert's picture, from the first of the logs that is its own: a
+    training that began under the same name later has moved it aside, and may have been stopped. One
+    line for each that is another's, or no log."""
+    for log in logs:
+        try:
+            check_own(plots.read_log(log), meta)
+            curve = files.claim(curve, "picture", read)
+            plots.draw_log(log, curve)
+        except (ValueError, TypeError, KeyError, OSError) as e:
+            print(one_line(f"no learning curve of {log}: {e}"), file=sys.stderr)
+        else:
+            print(one_line(f"learning curve: {curve}"))
+            return
+
+
+def check_own(rows, meta):
+    """ValueError where the rows of a log are not of the training that the expert's file names."""
+    told = [(row["step"], row["val"]) for row in rows if "val" in row]
+    kept = meta.get("best_step"), meta.get("val_accuracy")
+    if "best_step" in meta and (kept not in told or rows[-1]["step"] != meta.get("steps")):
+        raise ValueError("it is of another training than the expert")
 
 
 def print_z(expert):
@@ -650,7 +672,7 @@ def reproduce_(args):
     out = Path(args.out) if args.out else None
     _, results, picture = reproduce.places(args.name, args.quick, out)
     if args.draw:                                           # without any model
-        files.claim(picture, "picture", [results, args.data])
+        files.claim(picture, "picture", [results])
         return reproduce.draw_file(results, picture, args.against)
     claim(args, results, "results")
     for path in figures.pictures(args.name, picture):
@@ -686,8 +708,10 @@ def see(args):
             files.sweep(path)
         captions.align(model, tokenizer, known, cfg, out, resume=args.resume,
                        log=lambda text: print(text, flush=True))
-    print(one_line(f"wrote {out}; try it with `ask --tower={shlex.quote(str(out))} "
-                   "--image=FILE`"))
+    words = ["ask", f"--tower={out}"] + [f"--weights={args.weights}"] * bool(args.weights)
+    if "vision" not in experts.Shelf(model):
+        words.append("--expert=none")
+    print(one_line(f"wrote {out}; try it with `{shlex.join(words)} --image=FILE QUESTION`"))
     return {"tower": str(out), "images": len(known), **asdict(cfg)}
 
 
@@ -702,6 +726,8 @@ def page_(args):
     """Serve the page until Ctrl-C."""
     server = page.Server(None, args.port)       # first: is the port taken? The model takes minutes
     model, tokenizer = open_model(args)
+    if args.tower:
+        towers.open_eye(model, tokenizer, args.tower)
     server.lab = page_model.Lab(model, tokenizer, shelf(args, model))
     server.lab.warm_up()
     page.run(server)

@@ -268,8 +268,11 @@ def fetch(url, target, say, known=None, attempts=3):
         if want and got != want:
             part.unlink()
             tag.unlink(missing_ok=True)
-            newer = "" if want == expected else (
-                f"; if the hub has a newer file, remove {target.parent / 'SHA256SUMS'} first")
+            sums, newer = target.parent / "SHA256SUMS", ""
+            if want == known and sums.exists():
+                newer = f"; if the hub has a newer file, remove {sums} first"
+            elif want == known:
+                newer = "; the hub may have a newer file, which this t2mini does not know"
             raise DownloadError(f"{target.name} has the wrong sha256 ({got[:12]}..., expected "
                                 f"{want[:12]}...); try again{newer}")
     os.replace(part, target)

@@ -107,16 +107,21 @@ class Tokenizer:
     def decode(self, ids):
         """Ids -> text. Control tokens print nothing; a cut UTF-8 character becomes the replacement
         mark."""
+        text = self.raw_text(ids)
+        if self.pattern == "spm" and self.bpe.prefix != "never":
+            return text.removeprefix(" ")
+        return text
+
+    def raw_text(self, ids):
+        """As `decode`, with the space that a SentencePiece vocabulary may have put in front:
+        encoded, it is the same text again."""
         pieces = []
         for i in ids:
             if i in self.known:
                 pieces.append(self.bpe.decode_single_token_bytes(i))
             else:
                 pieces.append(self.shown.get(i, b""))
-        text = b"".join(pieces).decode("utf-8", "replace")
-        if self.pattern == "spm" and self.bpe.prefix != "never":
-            return text.removeprefix(" ")
-        return text
+        return b"".join(pieces).decode("utf-8", "replace")
 
     def prompt(self, user, system=None, opener=""):
         """Ids of one user message in the model's chat format, up to where the assistant speaks (BOS

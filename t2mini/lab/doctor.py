@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from .. import experts
-from ..formats import download, load
-from ..machine import cores, device, files as disk, shelves, svd_cache
+from ..formats import download, gguf, load
+from ..machine import cores, device, files as disk, memory, shelves, svd_cache
 from ..machine.text import one_line
 from ..questions import sandbox
 
@@ -84,7 +84,7 @@ def machine(fact, lack):
     page = os.sysconf("SC_PAGE_SIZE") / 1e9
     free = (f", {os.sysconf('SC_AVPHYS_PAGES') * page:.1f} free"
             if "SC_AVPHYS_PAGES" in os.sysconf_names else "")
-    fact("memory", f"{os.sysconf('SC_PHYS_PAGES') * page:.1f} GB{free}")
+    fact("memory", f"{(memory.share() or 0) / 1e9:.1f} GB{free}")
     fact("disk", f"{shutil.disk_usage(experts.ROOT).free / 1e9:.1f} GB free at {experts.ROOT}")
     if not os.access(experts.ROOT, os.W_OK):
         lack(f"the right to write to {experts.ROOT}",
@@ -109,7 +109,9 @@ def weight_files(fact, lack):
     folders = [config.parent for config in root.glob("[!.]*/config.json")]
     for path in sorted([*root.glob("[!.]*.gguf"), *folders]):
         try:
-            files = [path] if path.is_file() else load.weight_files(path)[0]
+            files = parts(path) if path.is_file() else load.weight_files(path)[0]
+            if path.is_file() and path != files[0]:         # the first part stands for all
+                continue
             sha = disk.file_hash(files)
         except FileNotFoundError:                           # a download that is not done
             continue
@@ -125,6 +127,14 @@ def weight_files(fact, lack):
     if not any(name == Path(default.member).name for name in bases.values()):
         lack("the default weights", "make weights")
     return bases
+
+
+def parts(path):
+    """All files of a .gguf; a damaged one alone, whose hash tells so."""
+    try:
+        return gguf.read_parts(path)[0]
+    except ValueError:
+        return [path]
 
 
 def expert_files(fact, lack, bases):

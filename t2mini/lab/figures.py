@@ -152,8 +152,9 @@ def table(rows, against=None):
     one = next(((task, arm) for task, _, arm in groups if against == f"{task}, {arm}"), None)
     arms = list(dict.fromkeys(arm for _, _, arm in groups))
     if against and not one and against not in arms:
-        raise ValueError(f"there is no arm {against!r} in these results; "
-                         f"choose from: {'; '.join(arms) or 'none'}; or write TASK, ARM")
+        of_task = [f"{task}, {arm}" for task, _, arm in groups if task == against]
+        raise ValueError(f"there is no arm {against!r} in these results; choose from: "
+                         f"{'; '.join(of_task or arms) or 'none'}; or write TASK, ARM")
     if not groups:
         return other_table(rows)
     lines = ["| task | arm | seeds x n | right, % [95 %] | sd of seeds "

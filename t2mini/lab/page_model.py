@@ -310,7 +310,7 @@ def belongs(name, path, model, shelf, methods):
     """Is this file an expert of these methods for the model, and not a second dispatcher?"""
     try:
         meta = experts.read_metadata(path)
-    except ValueError as e:
+    except (ValueError, OSError) as e:                      # damaged, or another user's
         print(one_line(f"left out: {e}"), file=sys.stderr)
         return False
     same_base = meta.get("base_sha256") == model.base_sha256 or shelf.allow_other_base

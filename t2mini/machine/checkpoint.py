@@ -6,6 +6,7 @@ How:      the log is written first and made durable, then the checkpoint replace
           step. So a checkpoint always finds the rows of its steps; rows of later steps, which are
           done again, are cut off.
 """
+import glob
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ def begin(ckpt, log_file, log):
     --resume finds both beside it, as .ckpt.old and .jsonl.old, or .old2 and so on."""
     if ranks.rank() == 0 and ckpt.exists():
         old, number = ckpt.with_suffix(".ckpt.old"), 1
-        while old.exists():
+        while old.exists() or ckpt.with_suffix(f".jsonl{old.suffix}").exists():
             number += 1
             old = ckpt.with_suffix(f".ckpt.old{number}")
         shutil.copyfile(log_file.name, ckpt.with_suffix(f".jsonl{old.suffix}"))
@@ -194,7 +195,8 @@ def told(path):
 def check_there(path):
     """FileNotFoundError where there is no checkpoint to go on from."""
     if not os.path.exists(path):
-        older = sorted(Path(path).parent.glob(f"{Path(path).name}.old*"), key=os.path.getmtime)
+        name = glob.escape(Path(path).name)
+        older = sorted(Path(path).parent.glob(f"{name}.old*"), key=os.path.getmtime)
         way = (f"an earlier run's is {older[-1]}: rename it and its log back" if older
                else "start without --resume")
         raise FileNotFoundError(f"there is no checkpoint {path}; {way}")

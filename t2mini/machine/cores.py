@@ -21,12 +21,12 @@ def usable(root="/"):
         cores = len(os.sched_getaffinity(0))
     except AttributeError:                                  # macOS has neither affinity nor quotas
         cores = os.cpu_count() or 1
-    return max(1, min([cores, *map(math.ceil, quotas(Path(root)))]))
+    return max(1, min([cores, *map(math.ceil, limits(Path(root), "cpu", quota_of))]))
 
 
-def quotas(root):
-    """The quotas, in cores, of the cgroups that this process is in (versions 1 and 2) and of those
-    around them."""
+def limits(root, what, limit_of):
+    """What limit_of(folder) finds for the cgroups that this process is in (versions 1 and 2) and
+    for those around them. what: "cpu" or "memory"."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -34,16 +34,16 @@ def quotas(root):
     home = root / "sys/fs/cgroup"
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and what not in controllers.split(","):
             continue
         # inside a container the path may be the host's, which is not there: then the mount's own
         # top counts
         around = [path, *map(str, Path(path).parents)]
-        for mount in (home, home / "unified", home / "cpu", home / controllers):
+        for mount in (home, home / "unified", home / what, home / controllers):
             for folder in around:
-                quota = quota_of(mount / folder.lstrip("/"))
-                if quota:
-                    yield quota
+                limit = limit_of(mount / folder.lstrip("/"))
+                if limit:
+                    yield limit
 
 
 def quota_of(folder):

@@ -1,8 +1,32 @@
 """
-Memory that glibc and PyTorch keep: kept while it helps, given back where it does not.
+How much memory there is for this process, and what glibc and PyTorch keep of it: kept while it
+helps, given back where it does not.
 """
 import ctypes
 import os
+from contextlib import suppress
+from pathlib import Path
+
+from .cores import limits
+
+
+def share(root="/"):
+    """Bytes for this process: the machine's, or what its cgroup may use, divided by the ranks that
+    run here. None on a system that does not tell. root: where proc/ and sys/ are."""
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min([whole, *limits(Path(root), "memory", limit_of)]) // ranks
+
+
+def limit_of(folder):
+    """Bytes that one cgroup may use; None where it has no limit."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):                 # no such file, or "max"
+            return int((folder / name).read_text())
+    return None
 
 
 def keep_memory():

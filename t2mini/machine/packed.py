@@ -8,13 +8,13 @@ Trades:   a second copy of every weight, for 2x at one row and 1.3x at 64 rows (
           float32; `t2mini bench`).
 Off:      CUDA, products that autograd follows through x (tuned layers have gradients of their own
           and are not among them), small or transposed matrices, bfloat16 on a CPU that does not
-          compute in it, models of more than two fifths of the machine's memory, and torch builds
-          without these functions, which are not public.
+          compute in it, models of more than two fifths of the memory, and torch builds without
+          these functions, which are not public.
 """
-import os
-
 import torch
 import torch.nn.functional as F
+
+from . import memory
 
 SMALLEST = 1 << 16              # numbers in W; below that the call costs more than it saves
 ROWS = 64                       # the batch size the layout is chosen for
@@ -34,11 +34,8 @@ class Room:
 
 def allow(size):
     """A model of so many bytes of weights was loaded: may its matrices be copied?"""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):           # a system that does not tell
-        return
-    Room.enough = size < SHARE * memory
+    room = memory.share()
+    Room.enough = room is None or size < SHARE * room
 
 
 def gains(W):

@@ -80,6 +80,14 @@ def implied(named):
     return values
 
 
+JUDGED = "--objective=next-token samples and judges no answers"
+PICKED = "--objective=options picks whole answers"
+# setting -> the objectives without written answers that are judged, under which it does nothing
+WRITTEN_ONLY = {"must_stop": {"next-token": JUDGED, "options": PICKED},
+                "wrong": {"next-token": JUDGED},
+                "max_tokens": {"options": PICKED}}
+
+
 def overridden(given, used, defaults):
     """One line for each setting that was given and that another one replaces:
     dicts name -> value."""
@@ -90,10 +98,9 @@ def overridden(given, used, defaults):
     for name, value in given.items():
         if name != "as_released" and value not in (defaults[name], used[name]):
             said.append(f"{option(name)}={value} is not used: it is {used[name]} under {under}")
-    for name in ("must_stop", "wrong"):
-        if given["objective"] == "next-token" and used[name] != defaults[name]:
-            said.append(f"{option(name)} is not used: --objective=next-token samples and judges "
-                        "no answers")
+    for name, objectives in WRITTEN_ONLY.items():
+        if given["objective"] in objectives and used[name] != defaults[name]:
+            said.append(f"{option(name)} is not used: {objectives[given['objective']]}")
     for name in ("rank", "lora_alpha"):
         if used["method"] != "lora" and used[name] != defaults[name]:
             said.append(f"{option(name)}={used[name]} is not used: it is for --method=lora")

@@ -60,8 +60,10 @@ def decompose_all(weights, cache=None, progress=True):
 
 
 def svd(W):
-    """Decomposed in float32 (bfloat16 has no SVD kernel)."""
-    return tuple(torch.linalg.svd(W.detach().float(), full_matrices=False))
+    """Decomposed in float32 (bfloat16 has no SVD kernel); row-major, as they are read from a file:
+    the same products the first time and later."""
+    factors = torch.linalg.svd(W.detach().float(), full_matrices=False)
+    return tuple(factor.contiguous() for factor in factors)
 
 
 def side_by_side(work, weights):

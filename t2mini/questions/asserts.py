@@ -102,6 +102,8 @@ def sides(node, candidate):
         right = test.comparators[0]
         if len(test.ops) > 1 or not calls_it(test.left, candidate) or not literal(right):
             return None
+        if isinstance(test.ops[0], ast.Is) and ast.literal_eval(right) is not None:
+            return None                                     # 1 == True, but 1 is not True
         return test.left, ast.literal_eval(right)
     true = not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not))
     call = test if true else test.operand

@@ -14,7 +14,6 @@ from .pictures import Seen
 COLORS = ("red", "green", "blue", "black", "yellow", "teal", "brown", "gray")
 SHAPES = ("circle", "rectangle", "triangle")
 KINDS = {"yes/no": ("Yes", "No"), "shape": SHAPES, "color": COLORS}
-QUESTIONS = "easy_vqa/data/{split}/questions.json"
 
 
 def make(row, path):

@@ -100,14 +100,38 @@ def find_code(text):
     if block:
         return whole(imports_before(text, block) + block.text)
     start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
-    return whole(text[start.start():] if start else text)
+    if not start:
+        return whole(text)
+    above, code = assignments(text[:start.start()]), text[start.start():]
+    return whole(above + code if statements(above) else code)
 
 
 def is_mark(line):
-    """Is a statement a bare name, as "Done" and "[DONE]" behind a program are?"""
+    """Is a statement no part of a program, but a bare name, as "Done" and "[DONE]" behind one, or
+    prose such as "Complexity: O(n)", which reads like the type of a variable?"""
+    if isinstance(line, ast.AnnAssign):
+        return True
     shown = line.value if isinstance(line, ast.Expr) else None
     names = shown.elts if isinstance(shown, ast.List) else [shown]
     return bool(names) and all(isinstance(name, ast.Name) for name in names)
+
+
+def assignments(text):
+    """The lines at the end of a text that give a name a value, as `vowels = "aeiou"` above a
+    function does."""
+    lines = text.splitlines(keepends=True)
+    at = len(lines)
+    while at and (not lines[at - 1].strip() or re.match(r"\w+ ?= ?", lines[at - 1])):
+        at -= 1
+    return "".join(lines[at:])
+
+
+def statements(code):
+    """What Python reads in a text: a list, empty where it is no program."""
+    with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
+        warnings.simplefilter("ignore")                     # "\d" in a text, say
+        return ast.parse(code).body
+    return []
 
 
 def imports_before(text, block):
@@ -115,11 +139,9 @@ def imports_before(text, block):
     it."""
     found = []
     for other in blocks(text[:block.start]):
-        with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
-            warnings.simplefilter("ignore")
-            lines = ast.parse(other.text).body
-            if all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in lines):
-                found += [ast.unparse(line) for line in lines if needed(line, block.text)]
+        lines = statements(other.text)
+        if all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in lines):
+            found += [ast.unparse(line) for line in lines if needed(line, block.text)]
     return "".join(f"{line}\n" for line in found)
 
 
@@ -139,9 +161,7 @@ def whole(code):
     ends = [len(lines), *(n for n in range(len(lines) - 1, 0, -1) if lines[n][:1].strip())]
     for end in ends[:MOST_TAIL]:
         program = "".join(lines[:end])
-        with warnings.catch_warnings(), contextlib.suppress(*UNREADABLE):
-            warnings.simplefilter("ignore")                 # "\d" in a text, say
-            found = ast.parse(program).body
-            if found and not is_mark(found[-1]):            # more than comments
-                return program
+        found = statements(program)
+        if found and not is_mark(found[-1]):                # more than comments
+            return program
     return code

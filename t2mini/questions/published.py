@@ -407,6 +407,8 @@ def report(data=None, say=print):
             say(one_line(told.rstrip()))
             out.append({"name": name, "split": file.split, "path": file.path, "rows": file.rows,
                         "sha256": file.sha256, "state": state, "found": rows})
+        if forms := [other for other, o in SETS.items() if o.form_of == name]:
+            say(f"    also asked as {', '.join(forms)}")
         mine = [o for o in out if o["name"] == name]
         if all(o["found"] for o in mine):
             say(one_line(f"    {in_use(name, folder, sum(o['found'] for o in mine))}"))

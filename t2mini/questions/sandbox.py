@@ -83,6 +83,8 @@ punycode: encodings.punycode
 cp1252: encodings.cp1252
 cp437: encodings.cp437
 utf_7: encodings.utf_7
+unicode_escape: encodings.unicode_escape
+raw_unicode_escape: encodings.raw_unicode_escape
 sig: encodings.utf_8_sig""".splitlines())}
 
 # System calls that stay possible: Linux's number on x86-64, on ARM64 (-: not there). None takes a
