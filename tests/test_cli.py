@@ -186,8 +186,11 @@ def test_what_to_do_after_training_works_as_printed(call, home, tiny_folder):
             for i in range(40)]
     (home / "my rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     short = ["--steps=1", "--prompts=2", "--samples=2", "--val-every=1", "--val-n=2"]
-    status, out, err = call("train", f"--task={home}/my rows.jsonl", "--objective=options", *short)
+    status, out, err = call("train", f"--task={home}/my rows.jsonl", "--objective=options", *short,
+                            "--must-stop", "--max-tokens=9")
     assert status == 0, err
+    assert "--must-stop is not used: --objective=options" in out
+    assert "--max-tokens is not used: --objective=options" in out
     line = shlex.split(re.search("next: `python -m t2mini ([^`]*)`", out)[1])
     assert {"eval", "--choose", f"--weights={tiny_folder}",
             f"--task={home}/my rows.jsonl"} <= {*line}
@@ -356,6 +359,7 @@ BAD = [
     (["eval", "--task=math", "--expert=math", "--strategy=prompt"], "not both"),
     (["eval", "--task=reasoning", "--choose", "--strategy=prompt"], "--choose goes with"),
     (["eval", "--task=math", "--choose", "--n=1"], "lists no options"),
+    (["eval", "--task=reasoning", "--choose", "--max-tokens=9"], "leave --max-tokens away"),
     (["train", "--task=math", "--objective=options"], "lists no options"),
     (["train", "--task=math", "--steps=0"], "--steps must be"),
     (["train", "--task=math", "--out=x.bin"], "must end in .safetensors"),
@@ -364,6 +368,7 @@ BAD = [
     (["train", "--task=math", "--method=lora", "--tie=layer"], "only --method=svf"),
     (["adapt", "--task=math", "--shots=0"], "from 1 to"),
     (["adapt", "--task=math", "--by=first-pass", "--population=4"], "leave --iterations"),
+    (["adapt", "--task=math", "--by=gradient", "--population=4"], "leave --population away"),
     (["reproduce", "unseen", "--draw", "--only=x"], "leave --only away"),
     (["reproduce", "unseen", "--tower=x"], "--tower is about images"),
     (["--seed=1", "ask", "hi"], "--seed stands behind the verb"),

@@ -280,6 +280,8 @@ WAYS = [  # way, tests, setup, a right program, wrong ones
      "def f(x, t): return [v for v in x if type(v) is not t]", ["def f(x, t): return x"]),
     ("cases", ["assert f(n) == 3"], "n = Node(3)", NODE + "def f(n): return n.v",
      [NODE + "def f(n): return 4", "def f(n): return 3"]),
+    ("replay", ["assert f('a') is True"], "", "def f(x): return True", ["def f(x): return 1"]),
+    ("calls", ["assert f('a') is None"], "", "def f(x): pass", ["def f(x): return 0"]),
     ("replay", ["assert f(4) == len('four')"], "", "def f(x): return 4", ["def f(x): return 5"]),
     ("replay", ["assert math.isclose(f(4), 2.0)"], "import math", "def f(x): return x ** 0.5",
      ["def f(x): return 3.0", "def f(x): return K"]),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_cli import call, home     # noqa: F401
 from test_sight import TINY_TOWER
+from test_weights import split_in_two
 
 from t2mini.machine import cores, device, files as disk
 from t2mini import __main__ as cli
@@ -67,6 +68,21 @@ def test_weights_that_cannot_be_read_can_be_put_aside(look, home, tiny_folder): 
     found, _ = look()
     assert not [m for m in found["missing"] if "ill" in m["what"].split(",")[0].split()]
     assert (home / "weights" / ".ill.unread").is_dir()
+
+
+def test_the_parts_of_a_model_are_one_model(look, home):
+    """Fails if each part of a split .gguf is told as a model, or an expert of all of them has a
+    base that is not here.
+    """
+    (home / "weights").mkdir()
+    parts = split_in_two(home / "weights")
+    whole = disk.file_hash(parts)
+    experts.save_expert(home / "out" / "a.safetensors", {"q": torch.ones(2)},
+                        {"base_sha256": whole, "task": "math"})
+    found, _ = look()
+    assert found[parts[0].name].startswith(f"sha256 {whole[:16]}...")
+    assert parts[1].name not in found
+    assert found["out/a.safetensors"].endswith(f"base {parts[0].name}")
 
 
 def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):     # noqa: F811

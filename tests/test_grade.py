@@ -42,6 +42,10 @@ SUMS = [("12 - 5 = 7\n7 - 2 = 5", 5), ("5 + 3 = 8 + 2 = 10", 10), ("8 = 5 + 3", 
         ("4 marbles in each of the 3 boxes", 4),
         ("8, which is 3 more than 5", 8), ("1) 5 + 3 = 8\n2) 8 - 2 = 6", 6),
         ("1. Tom has 5.\n2. He buys 3.\nSo he has 8", 8),
+        # numbers of a list are no answers behind "Answer:" or "####" either
+        ("Answer:\n1. Tom has 5.\n2. He buys 3: 5 + 3 = 8.", 8),
+        ("#### 1. Tom\n4 + 1 = 5\n#### 2. All\n5 + 3 = 8", 8),
+        ("1. Tom has 5.\n2. He buys 3.\n#### 8", 8), ("So:\n  1. 2 + 3 = 5\n  2. 5 + 3 = 8", 8),
         # a text that opens with a part of its sum
         ("2(5+3) = 16", 16), ("3 weeks = 21 days", 21), ("12 : 4 = 3", 3),
         ("2 dozen = 24 eggs", 24), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8),
@@ -352,6 +356,12 @@ FENCES = {  # answer -> the code in it; CASES row 5
     "# Solution\n# goes on\n    return x\n": "# Solution\n# goes on\n    return x\n",
     f"```python\n{BODY}\n# Example:\nprint(\"It is": f"{BODY}\n# Example:\n",
     f"Here:\n\n{BODY}\nThis function returns x.": f"{BODY}\n",
+    f"{BODY}\nComplexity: O(n)": f"{BODY}\n",
+    f"{BODY}\nNote: untested": f"{BODY}\n",
+    # what a function needs above it, but no prose
+    f"y = 'aeiou'\n\n{BODY}": f"y = 'aeiou'\n\n{BODY}",
+    f"Here:\ny = 2\nz = y + 1\n{BODY}": f"y = 2\nz = y + 1\n{BODY}",
+    f"x = 5 apples\n{BODY}": BODY,
     f"```python\n{BODY}\nprint(f(1)\n```\nx": f"{BODY}\n"}
 
 

@@ -351,6 +351,23 @@ def test_an_expert_of_another_method_is_left_out_with_a_line(loaded, home, capsy
     assert "left out math: it is of method lora" in capsys.readouterr().err
 
 
+def test_a_file_that_may_not_be_read_does_not_keep_the_others_away(loaded, home, capsys,
+                                                                  monkeypatch):
+    """Fails if another user's file in out/ ends the page, or the chat's list of experts."""
+    write_expert(home, loaded[0], "math", 0)
+    write_expert(home, loaded[0], "theirs", 0)
+    real = experts.read_metadata
+
+    def read(path):
+        if "theirs" in str(path):
+            raise FileNotFoundError(f"no expert file at {path} that may be read")
+        return real(path)
+
+    monkeypatch.setattr(experts, "read_metadata", read)
+    assert page_model.names_of(loaded[0], experts.Shelf(loaded[0])) == ["math"]
+    assert "left out: no expert file at" in capsys.readouterr().err
+
+
 def test_a_word_in_the_lens_keeps_its_blank(lab, monkeypatch):
     """Fails if a word that goes on a text is shown as a text's first one, whose blank some
     tokenizers leave away: "The" and "cat" would make "Thecat".

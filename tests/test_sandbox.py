@@ -262,7 +262,8 @@ RIGHT = {   # what a right program may do -> its text; each returns True
     "cached property": "from functools import *\nclass A:\n  @cached_property\n"
                        "  def p(self): return 3\ndef f(): return A().p == 3",
     "codecs": "import codecs\ndef f(): return codecs.encode('abc', 'rot13') == 'nop' "
-              "and 'a'.encode('utf-16') and b'a'.decode('cp1252') == 'a'",
+              "and 'a'.encode('utf-16') and b'a'.decode('cp1252') == 'a' "
+              "and b'\\\\x41'.decode('unicode_escape') == 'A'",
     "queues": "from queue import PriorityQueue\ndef f():\n  q = PriorityQueue()\n  q.put(3)\n"
               "  q.put(1)\n  return q.get() == 1",
     "warnings": "import warnings, re\ndef f():\n  warnings.warn('x')\n"
