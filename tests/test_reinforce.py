@@ -1150,6 +1150,7 @@ def test_an_answer_without_text_has_no_likelihood_when_it_is_tokenised_again(
     monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [
         float(i % 3 == 0) for i in range(len(texts))])
     monkeypatch.setattr(tokenizer, "raw_text", lambda ids: "" if ids and ids[0] % 2 else "a")
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: "shown, not paid")
     seen, plain = [], policy_gradient
     monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: seen.extend(a[1]) or plain(*a))
     numbers, _ = reinforce.update(model, tokenizer, words,

@@ -344,6 +344,14 @@ def test_no_other_match_is_proposed_where_it_would_pay_for_too_much():
         assert "would accept" not in said and f"match={match}" in said
 
 
+@pytest.mark.parametrize("gold", [42, None])
+def test_a_judge_of_ones_own_may_have_any_gold_answer(gold):
+    """Fails if a training whose judge is a function ends where the gold answer is no text."""
+    example = Example("q", gold, lambda answer, text: 0.0)
+    said = reinforce.shown([reinforce.Episode(example, [1], [2], "eight", True, [2])])
+    assert f"gold: '{gold}'" in said
+
+
 def test_flat_groups_and_a_best_step_0_are_told(loaded, words, monkeypatch, tmp_path):  # noqa: F811
     """Fails if updates in which all answers earn the same pass in silence, are told at every step,
     or an expert of step 0 ends like any other.
