@@ -191,6 +191,14 @@ def download_options(p):
                    help="which model; a wrong name lists them")
 
 
+def sampling_options(p):
+    """How answers to questions of one's own are written."""
+    p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
+    p.add_argument("--temperature", type=warmth, default=0.0,
+                   help="0, the default, always takes the likeliest token")
+    p.add_argument("--seed", type=SEED, default=0, help="of sampling (default: 0)")
+
+
 def ask_options(p):
     """What `ask` reads beside the shared options."""
     p.add_argument("question", nargs="+", help="in quotes; several are answered in one batch; "
@@ -202,10 +210,7 @@ def ask_options(p):
                    help=f"{STRATEGY.format(FOUND)} (default: classifier; none with --image)")
     p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
                    help=f"this expert answers, without a first pass: {EXPERT}")
-    p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
-    p.add_argument("--temperature", type=warmth, default=0.0,
-                   help="0, the default, always takes the likeliest token")
-    p.add_argument("--seed", type=SEED, default=0, help="of sampling (default: 0)")
+    sampling_options(p)
 
 
 def chat_options(p):
@@ -215,10 +220,7 @@ def chat_options(p):
     p.add_argument("--expert", metavar="NAME|PATH|none", type=place,
                    help="this expert answers from the start, until a command says otherwise: "
                         + EXPERT)
-    p.add_argument("--max-tokens", type=TOKENS, default=128, help="longest answer")
-    p.add_argument("--temperature", type=warmth, default=0.0,
-                   help="0, the default, always takes the likeliest token")
-    p.add_argument("--seed", type=SEED, default=0, help="of sampling (default: 0)")
+    sampling_options(p)
 
 
 def eval_options(p):

@@ -200,6 +200,9 @@ def numbers(text, count):
 
 
 # ------------------------------------------------------------ verbs of questions
+NEEDED = {"classifier": ["dispatcher"], "cem": ["mixture"]}     # experts, of strategies
+
+
 def ask(args):
     """One question is streamed; several are answered in one batch, each by its own expert."""
     asked = args.question
@@ -215,8 +218,8 @@ def ask(args):
     strategy, expert, image = who_answers(args)
     if args.tower and image is None:
         raise ValueError("--tower is about images: add --image=FILE")
-    needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(strategy, ())
-    model, tokenizer = open_model(args, needed=needed if expert is None else [expert])
+    model, tokenizer = open_model(args, needed=NEEDED.get(strategy, ()) if expert is None
+                                  else [expert])
     if image is not None:
         towers.open_eye(model, tokenizer, args.tower)
         asked = [pictures.Seen(question, image) for question in asked]
@@ -307,8 +310,7 @@ def chat(args):
     opened_input()
     check_one(args)
     strategy = args.strategy or "classifier"
-    needed = {"classifier": ["dispatcher"], "cem": ["mixture"]}.get(strategy, ())
-    model, tokenizer = open_model(args, needed=needed if args.expert is None else ())
+    model, tokenizer = open_model(args, needed=() if args.expert else NEEDED.get(strategy, ()))
     talk = Chat(model, tokenizer, shelf(args, model), strategy=strategy,
                 max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
     if args.expert:
