@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .machine import packed
 from .machine.batches import NotFinite
 from .machine.fused import in_blocks
 from .machine.settings import check_prompts
@@ -135,10 +136,8 @@ def prefill(model, prompts, room):
     ids, real = left_pad(prompts, model.device)
     B, P = ids.shape
     positions = (real.cumsum(1) - 1).clamp(min=0)
+    packed.ahead(model, ids)
     cache = model.new_cache(B, P + room)
-    if B * P > AT_ONCE:
-        # Weights are copied first (packed.py): among large tensors the copies leave holes.
-        model.hidden(ids[:, :1])
     column = torch.arange(P, device=ids.device)
     for at in range(0, P, AT_ONCE):
         end = at + AT_ONCE

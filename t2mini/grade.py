@@ -10,7 +10,7 @@ import re
 
 from .questions import latex
 from .questions.choices import announced, bare, chosen
-from .questions.example import NUMBER, normal, to_number
+from .questions.example import NUMBER, normal, to_number, unnumbered
 from .questions.fences import find_code, graded_end, prose      # noqa: F401 (part of this page)
 
 # ------------------------------------------------------------------------------------------ numbers
@@ -44,9 +44,7 @@ def find_number(text):
     text = one_spelling(text)
     if (boxed := latex.find_boxed(text)) is not None:
         return latex.to_number(boxed)
-    if listed := re.search(r"^([ \t]*#*)[ \t]*1[.)] .*\n\1[ \t]*2[.)] ", text, re.S | re.M):
-        text = re.sub(rf"^{listed[1]}[ \t]*\d+[.)] ", "", text, flags=re.M)
-    text = latex.plain(prose(text))
+    text = latex.plain(prose(unnumbered(text)))
     text = re.sub(ASIDE, "", re.sub(CHAIN, "_", text))      # "5 + 3 = 8" is "_ = 8" now
     spaced = r"(?:(?<== )|(?<=\bis )|(?<=\#\# ))[-\u2212] (?=\$?\d)"
     text = re.sub(rf"(?i){spaced}|\b(?:minus|negative) (?=\$?\d)", "-", text)

@@ -306,7 +306,8 @@ def learn(model, cfg, step, optimizer, episodes, whole):
     z = list(svf.trained(model).values())
     ranks.add_gradients(z)
     grad_norm = float(torch.nn.utils.clip_grad_norm_(z, cfg.clip))
-    skipped = whole["failed"] > 0 or not math.isfinite(grad_norm)
+    finite = math.isfinite(grad_norm) and math.isfinite(sums["loss"])
+    skipped = whole["failed"] > 0 or not finite
     if not skipped and sums["used"]:
         optimizer.step()
         svf.fold(model)                             # the next answers come from the new weights

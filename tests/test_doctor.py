@@ -83,6 +83,9 @@ def test_the_parts_of_a_model_are_one_model(look, home):
     assert found[parts[0].name].startswith(f"sha256 {whole[:16]}...")
     assert parts[1].name not in found
     assert found["out/a.safetensors"].endswith(f"base {parts[0].name}")
+    parts[1].unlink()
+    found, _ = look()
+    assert any(f"all parts of {parts[0].name}" in m["what"] for m in found["missing"])
 
 
 def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):     # noqa: F811

@@ -10,6 +10,7 @@ from conftest import random_model
 
 from t2mini import likelihood, svf
 from t2mini.generate import draw, generate, uniforms
+from t2mini.machine import packed
 from t2mini.machine.batches import NotFinite
 
 PROMPTS = [[5, 9, 33], [7] * 11, [1, 2, 3, 4, 5, 6, 7], [40]]
@@ -225,6 +226,8 @@ def test_a_long_question_is_read_in_parts(family, window, monkeypatch):
     whole = generate(model, RAGGED, 6, [], temperature=0)
     hidden = model.hidden
     monkeypatch.setattr(sys.modules["t2mini.generate"], "AT_ONCE", 4)
+    monkeypatch.setattr(packed, "MANY", 4)
+    monkeypatch.setattr(packed, "ON", True)
     monkeypatch.setattr(model, "hidden", lambda ids, *rest: (
         sizes.append((ids.shape[1], *(rest[1].shape[2:] if rest else ()))) or hidden(ids, *rest)))
     assert_same(generate(model, RAGGED, 6, [], temperature=0), slice(None), whole, slice(None))

@@ -45,7 +45,8 @@ SUMS = [("12 - 5 = 7\n7 - 2 = 5", 5), ("5 + 3 = 8 + 2 = 10", 10), ("8 = 5 + 3", 
         # numbers of a list are no answers behind "Answer:" or "####" either
         ("Answer:\n1. Tom has 5.\n2. He buys 3: 5 + 3 = 8.", 8),
         ("#### 1. Tom\n4 + 1 = 5\n#### 2. All\n5 + 3 = 8", 8),
-        ("1. Tom has 5.\n2. He buys 3.\n#### 8", 8), ("So:\n  1. 2 + 3 = 5\n  2. 5 + 3 = 8", 8),
+        ("1. Tom has 5.\n2. He buys 3.\n#### 8", 8), ("8. Why:\n1. Tom has 5.\n2. He buys 3.", 8),
+        ("So:\n  1. 2 + 3 = 5\n  2. 5 + 3 = 8", 8),
         # a text that opens with a part of its sum
         ("2(5+3) = 16", 16), ("3 weeks = 21 days", 21), ("12 : 4 = 3", 3),
         ("2 dozen = 24 eggs", 24), ("8 = 5 + 3", 8), ("8 (5 + 3 = 8)", 8),
@@ -361,7 +362,8 @@ FENCES = {  # answer -> the code in it; CASES row 5
     # what a function needs above it, but no prose
     f"y = 'aeiou'\n\n{BODY}": f"y = 'aeiou'\n\n{BODY}",
     f"Here:\ny = 2\nz = y + 1\n{BODY}": f"y = 2\nz = y + 1\n{BODY}",
-    f"x = 5 apples\n{BODY}": BODY,
+    f"x = 5 apples\n{BODY}": BODY, f"a = pi * r\n{BODY}": BODY, f"x == 3\n{BODY}": BODY,
+    f"```python\n{BODY}\nmemo: dict = {{}}\n```": f"{BODY}\nmemo: dict = {{}}\n",
     f"```python\n{BODY}\nprint(f(1)\n```\nx": f"{BODY}\n"}
 
 

@@ -329,7 +329,7 @@ def test_without_a_vision_expert_an_image_is_refused(server, lab):
     """Fails if an image is dropped in silence where nothing can see it, or its field is shown."""
     assert not lab.facts()["sees"]
     status, told = ask(server, "/ask", {"question": "What is it?", "image": "iVBORw0KGgo="})
-    assert status == 400 and "no vision expert" in told["error"]
+    assert status == 400 and "no tower here for an image" in told["error"]
 
 
 def test_a_model_without_experts_has_dials(loaded, home):

@@ -172,6 +172,8 @@ def test_cores_to_be_had_are_measured(monkeypatch):
                                   thread_time=lambda: 0.005 * next(ticks))
     monkeypatch.setattr(cores, "time", clock)
     assert 0.1 < cores.share_of_a_core(0.05) < 0.5
+    monkeypatch.setattr(cores, "share_of_a_core", lambda seconds: 0.5)
+    assert cores.free(4) == 2.0
 
 
 @pytest.mark.parametrize("verb, taken", [("ask", 1), ("eval", 2)])

@@ -1138,6 +1138,21 @@ def test_released_recipe(ready, words, monkeypatch):
     assert all(temperature == 0 and norm == 12 and kl == 0 for *_, temperature, norm, kl in seen)
 
 
+@pytest.mark.parametrize("objective", ["reward", "next-token"])
+def test_a_loss_that_is_no_number_moves_nothing(ready, words, monkeypatch, objective):
+    """Fails if answers without a likelihood, whose gradient is 0 and no NaN, count as learnt from.
+    """
+    model, tokenizer, optimizer = ready
+    plain, before = policy_gradient, svf.get_z(model)
+    monkeypatch.setattr(tasks, "rewards", lambda examples, texts, counts=None: [
+        float(i % 3 == 0) for i in range(len(texts))])
+    monkeypatch.setattr(reinforce, "policy_gradient", lambda *a: plain(*a) | {"loss": math.nan})
+    numbers, said = reinforce.update(model, tokenizer, words, config(objective=objective), 0,
+                                     optimizer)
+    assert numbers["skipped"] == 1 and "not finite" in said
+    assert all(torch.equal(z, before[name]) for name, z in svf.get_z(model).items())
+
+
 def test_an_answer_without_text_has_no_likelihood_when_it_is_tokenised_again(
         ready, words, monkeypatch):
     """Fails if --as-released=retoken meets an answer of nothing but the stop token

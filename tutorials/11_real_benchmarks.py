@@ -120,9 +120,9 @@ chapter.section("unseen")
 table(("math-500", "humaneval", "arc-challenge-letters", "arc-challenge-open"))
 beside("arc-challenge", ("arc-challenge", "base, choosing", "in quotation marks"))
 
-# the paper's Table 2: who answers, and each control, on sets that nothing was trained on
+# the paper's Table 2: who answers, and each control
 chapter.section("strategies")
-WHO = {"svf": "the set's own expert", "prompt": "first pass: a prompt",
+WHO = {"svf": "the expert of its skill", "prompt": "first pass: a prompt",
        "classifier": "first pass: trained", "cem": "mixture, searched",
        "best single expert": "best one on examples", "uniform alpha": "both, equally",
        "10-shot in context": "base, ten examples"}

@@ -24,7 +24,7 @@ COMMANDS = {
     "/expert NAME": "this expert answers; without a name: list those that are there",
     "/mix NAME=ALPHA ...": "a mixture answers, such as /mix math=0.5 code=0.5",
     "/base": "the base model answers",
-    "/auto": "as at the start: the first pass chooses for each message, or --strategy",
+    "/auto": "the first pass chooses for each message, or what --strategy says",
     "/help": "this list",
     "/quit": "end (or Ctrl-D)"}
 LONGEST = 1 << 18               # characters of a line that are read: more than any context holds
@@ -120,7 +120,7 @@ class Chat:
             there = ", ".join(names_of(self.model, self.shelf, (*METHODS,)))
             print(one_line(f"there are: {there}"), flush=True)
         elif word == "/expert" and len(rest) == 1:
-            self.use(Way(rest[0], "none" if rest[0] == "none" else self.shelf[rest[0]]))
+            self.use(self.named(rest[0]))
         elif word == "/mix" and rest:
             self.use(self.mixture(rest))
         elif word == "/base" and not rest:
@@ -131,6 +131,10 @@ class Chat:
             usage = [name for name in COMMANDS if name.split()[0] == word]
             raise ValueError(f"the command is {usage[0]}" if usage else
                              f"there is no command {word[:40]!r}; /help lists them")
+
+    def named(self, name):
+        """The Way of an expert's name, or of "none"."""
+        return Way(name, "none" if name == "none" else self.shelf[name])
 
     def use(self, way):
         """Let this Way answer from now on, and say who that is."""

@@ -314,7 +314,7 @@ def chat(args):
     talk = Chat(model, tokenizer, shelf(args, model), strategy=strategy,
                 max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
     if args.expert:
-        talk.command("/expert", args.expert)
+        talk.way = talk.named(args.expert)
     talk.run()
 
 

@@ -81,10 +81,13 @@ def machine(fact, lack):
     if better != threads:
         busy += f"; --threads={better} is faster as long as that lasts"
     fact("load", f"{busy} ({threads} threads get {got:.1f} cores)")
-    page = os.sysconf("SC_PAGE_SIZE") / 1e9
-    free = (f", {os.sysconf('SC_AVPHYS_PAGES') * page:.1f} free"
-            if "SC_AVPHYS_PAGES" in os.sysconf_names else "")
-    fact("memory", f"{(memory.share() or 0) / 1e9:.1f} GB{free}")
+    room = memory.share()
+    if room:
+        free = ""
+        if "SC_AVPHYS_PAGES" in os.sysconf_names:
+            unused = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            free = f", {min(unused, room) / 1e9:.1f} free"
+        fact("memory", f"{room / 1e9:.1f} GB{free}")
     fact("disk", f"{shutil.disk_usage(experts.ROOT).free / 1e9:.1f} GB free at {experts.ROOT}")
     if not os.access(experts.ROOT, os.W_OK):
         lack(f"the right to write to {experts.ROOT}",
@@ -113,7 +116,9 @@ def weight_files(fact, lack):
             if path.is_file() and path != files[0]:         # the first part stands for all
                 continue
             sha = disk.file_hash(files)
-        except FileNotFoundError:                           # a download that is not done
+        except FileNotFoundError as e:
+            if path.is_file():                              # else a download that is not done
+                lack(f"all parts of {path.name} ({e})", "put the missing part beside it")
             continue
         except (ValueError, OSError) as e:
             lack(f"{path.name}, which can be read ({e})",

@@ -7,8 +7,9 @@ The second pass folds nothing: a row with z = 1 and a row with the present z sha
 dispatcher never changes, so its weights are folded once and kept beside the base model's (270 MB
 for 135M): a first pass is then one product for each matrix instead of three.
 
-With a vision expert and a tower there is an image field, too. A dispatcher reads words: a question
-about an image goes to the vision expert without a first pass.
+With a tower (--tower, or the shipped one of a model with a vision expert) there is an image field,
+too. A dispatcher reads words: a question about an image goes to the vision expert without a first
+pass, or to the base model where there is none.
 """
 import base64
 import binascii
@@ -168,7 +169,7 @@ class Lab:
         if not image:
             return question
         if self.tokenizer.eye is None:
-            raise ValueError("there is no vision expert and tower here for an image")
+            raise ValueError("there is no tower here for an image (--tower)")
         try:
             data = base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):

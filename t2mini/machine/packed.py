@@ -18,6 +18,7 @@ from . import memory
 
 SMALLEST = 1 << 16              # numbers in W; below that the call costs more than it saves
 ROWS = 64                       # the batch size the layout is chosen for
+MANY = 1024                     # tokens of a batch whose tensors are large
 SHARE = 0.4                     # of the memory: weights of more have no room for a second copy
 OPS = torch.ops.mkldnn
 NEEDED = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
@@ -57,6 +58,14 @@ def pack(W):
             copy = OPS._reorder_linear_weight(W.detach(), ROWS)
     W.packed = W._version, copy
     return W.packed
+
+
+def ahead(model, ids):
+    """Copy the weights before a model reads ids (B, P), if these are many: copies that are made
+    among a batch's large tensors leave holes in the memory that no later one fits in."""
+    if ids.numel() > MANY and ids.device.type == "cpu" and ON and Room.enough:
+        x = model.hidden(ids[:, :1])
+        model.head(x[:, -1])
 
 
 def linear(x, W):

@@ -80,12 +80,12 @@ def implied(named):
     return values
 
 
-JUDGED = "--objective=next-token samples and judges no answers"
+UNJUDGED = "--objective=next-token samples and judges no answers"
 PICKED = "--objective=options picks whole answers"
-# setting -> the objectives without written answers that are judged, under which it does nothing
-WRITTEN_ONLY = {"must_stop": {"next-token": JUDGED, "options": PICKED},
-                "wrong": {"next-token": JUDGED},
-                "max_tokens": {"options": PICKED}}
+# setting -> {objective under which it does nothing: why}
+IDLE_UNDER = {"must_stop": {"next-token": UNJUDGED, "options": PICKED},
+              "wrong": {"next-token": UNJUDGED},
+              "max_tokens": {"options": PICKED}}
 
 
 def overridden(given, used, defaults):
@@ -98,7 +98,7 @@ def overridden(given, used, defaults):
     for name, value in given.items():
         if name != "as_released" and value not in (defaults[name], used[name]):
             said.append(f"{option(name)}={value} is not used: it is {used[name]} under {under}")
-    for name, objectives in WRITTEN_ONLY.items():
+    for name, objectives in IDLE_UNDER.items():
         if given["objective"] in objectives and used[name] != defaults[name]:
             said.append(f"{option(name)} is not used: {objectives[given['objective']]}")
     for name in ("rank", "lora_alpha"):

@@ -64,6 +64,16 @@ MOST_DIGITS = 1000
 NUMBER = r"(?:[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+\u2212]?\$?\.\d+)"
 
 
+def unnumbered(text):
+    """The text without the numbering of a list, from the list on: 1. and 2. begin lines, behind the
+    same marks of a heading, if any."""
+    listed = re.search(r"^([ \t]*#*)[ \t]*1[.)] .*\n\1[ \t]*2[.)] ", text, re.S | re.M)
+    if not listed:
+        return text
+    before, of_list = text[:listed.start()], text[listed.start():]
+    return before + re.sub(rf"^{listed[1]}[ \t]*\d+[.)] ", "", of_list, flags=re.M)
+
+
 def to_number(text):
     """'1,234' -> 1234.0, '-5' -> -5.0, '$3.0' -> 3.0; None where `text` is not one number, or has
     thousands of digits."""

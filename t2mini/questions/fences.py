@@ -2,6 +2,7 @@
 The program in an answer: which fenced block counts, and where what is judged ends.
 """
 import ast
+import builtins
 import contextlib
 import re
 import textwrap
@@ -103,14 +104,14 @@ def find_code(text):
     if not start:
         return whole(text)
     above, code = assignments(text[:start.start()]), text[start.start():]
-    return whole(above + code if statements(above) else code)
+    return whole(above + code if stand_alone(statements(above)) else code)
 
 
 def is_mark(line):
     """Is a statement no part of a program, but a bare name, as "Done" and "[DONE]" behind one, or
-    prose such as "Complexity: O(n)", which reads like the type of a variable?"""
+    prose such as "Complexity: O(n)", which reads like the type of a variable without a value?"""
     if isinstance(line, ast.AnnAssign):
-        return True
+        return line.value is None
     shown = line.value if isinstance(line, ast.Expr) else None
     names = shown.elts if isinstance(shown, ast.List) else [shown]
     return bool(names) and all(isinstance(name, ast.Name) for name in names)
@@ -121,9 +122,21 @@ def assignments(text):
     function does."""
     lines = text.splitlines(keepends=True)
     at = len(lines)
-    while at and (not lines[at - 1].strip() or re.match(r"\w+ ?= ?", lines[at - 1])):
+    while at and (not lines[at - 1].strip() or re.match(r"\w+ ?=(?!=)", lines[at - 1])):
         at -= 1
     return "".join(lines[at:])
+
+
+def stand_alone(lines):
+    """Are there statements, all of them assignments that need no names but Python's and those above
+    them? A formula in prose, area = pi * r ** 2, does."""
+    known = set(dir(builtins))
+    for line in lines:
+        names = [node for node in ast.walk(line) if isinstance(node, ast.Name)]
+        known |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        if not isinstance(line, ast.Assign) or {node.id for node in names} - known:
+            return False
+    return bool(lines)
 
 
 def statements(code):
