@@ -32,6 +32,7 @@ from .grade import graded_end
 from .likelihood import check_length, draw_from, logprobs, pack
 from .machine import ranks
 from .machine.batches import at_once, micro_batches, within
+from .machine.fused import picked
 from .machine.memory import return_memory
 from .machine.text import ending
 from .questions.example import Example
@@ -85,7 +86,7 @@ def policy_gradient(model, groups, advantage, temperature=1.0, norm=1.0, kl=0.0,
         with torch.no_grad(), svf.at_base(model):
             base = model.hidden(ids, positions, allowed)[row, col]              # (N, C)
     with torch.enable_grad():
-        x = model.hidden(ids, positions, allowed)[row, col]                     # (N, C)
+        x = picked(model.hidden(ids, positions, allowed), row, col)             # (N, C)
         leaf = x.detach().requires_grad_()
         loss = 0.0
         divergence = torch.zeros(len(target), device=model.device)  # KL(tuned || base)

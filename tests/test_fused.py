@@ -201,3 +201,22 @@ def test_long_answers_of_one_question_are_several_batches():
     (one, want), (several, got) = found
     assert (one, several) == (1, 3)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_picked_states_is_added_up_in_one_order():
+    """Fails if a state that many answers begin from gets its gradient in whatever order two threads
+    come along: the same command would train other bits.
+    """
+    g = torch.Generator().manual_seed(0)
+    row, col = torch.zeros(600, dtype=torch.long), torch.randint(0, 4, (600,), generator=g)
+    x = torch.randn(1, 150, 576, generator=g, requires_grad=True)
+    back, threads = torch.randn(600, 576, generator=g), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [torch.autograd.grad(fused.picked(x, row, col), x, back)[0] for _ in range(20)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert torch.equal(fused.picked(x, row, col), x[row, col])
+    want = torch.zeros(150, 576, dtype=torch.float64).index_add_(0, col, back.double())
+    torch.testing.assert_close(found[0][0].double(), want, rtol=1e-5, atol=1e-4)

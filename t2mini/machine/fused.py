@@ -1,5 +1,6 @@
 """
-Two functions of the model whose gradients are written by hand, some rows at a time.
+Two functions of the model whose gradients are written by hand, some rows at a time; and one whose
+gradient is added up in a fixed order.
 
 Why:      autograd keeps what every step of a formula needs, and its backward reads all of that
           again: several float32 copies of tokens x vocabulary, for which memory takes longer than
@@ -138,3 +139,14 @@ class RMSNorm(torch.autograd.Function):
             mean = (a * n).mean(-1, keepdim=True)
             gx[part] = a.addcmul_(n, mean, value=-1).mul_(r[part])
         return gx.view(g.shape), None, None
+
+
+# ------------------------------------------------------------------------ states by their places
+def picked(x, row, col):
+    """x[row, col] of x (B, S, C), row and col (N,). -> (N, C)
+
+    The gradient of x[row, col] adds what comes back for one state, a prompt's last, from which each
+    of its answers begins, in the order in which threads get there. Here the order is always the
+    same, and so are the last bits of a training.
+    """
+    return x.flatten(0, 1).index_select(0, row * x.shape[1] + col)

@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..likelihood import logprobs, pack
 from ..machine import files, settings
 from ..machine.checkpoint import command
+from ..machine.fused import picked
 from ..questions.easy_vqa import COLORS, SHAPES
 from ..questions.pictures import Seen, pixels
 from . import towers
@@ -122,7 +123,7 @@ def loss_of(model, lessons):
     """Mean -log pi per answer token of (prompt ids, answer ids); with a gradient for the tower."""
     groups = [(prompt, [answer]) for prompt, answer in lessons]
     ids, positions, allowed, row, col, target = pack(groups, model.device)
-    x = model.hidden(ids, positions, allowed)[row, col]                         # (N, C)
+    x = picked(model.hidden(ids, positions, allowed), row, col)                 # (N, C)
     return -logprobs(model, x, target, 1.0)[0].mean()
 
 
