@@ -922,8 +922,10 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     for found_of, other in (easy, "arc-easy"), (hard, "arc-challenge"):
         found_of += [(other, "base"), (other, "base, choosing"),
                      (f"{other}-open", "base, choosing"), (f"{other}-open", "svf, choosing")]
-    written = [(task, "base")
-               for task in ("gsm8k-steps", "gsm8k", "math-500", "mbpp", "humaneval")]
+    copied = ["svf, next-token", "lora, next-token"]
+    written = [*((task, arm) for task in larger.SETS["math"] for arm in ("base", *copied)),
+               ("mbpp", "base"), ("humaneval", "base")]
+    written.insert(3, ("gsm8k", "base"))
     assert ([(task, arm) for task, arm, _ in found]
             == [*written, *easy, *hard, ("published", "prompt")])
 
@@ -945,18 +947,18 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         arms.setdefault(key["task"], set()).add(key["arm"])
     assert arms["published"] == {"prompt", "classifier"}
     assert arms["mbpp"] == {"base", "svf", "lora", "svf, second run"}
-    differ = {"svf, second run": dict(seed=4, lr=4e-3),
-              "svf, next-token": dict(seed=0, lr=4e-3, objective="next-token"),
-              "lora, next-token": dict(seed=0, lr=3e-5, objective="next-token", method="lora")}
+    differ = {"svf, second run": dict(there["math"]["config"], seed=4, lr=4e-3),
+              "svf, next-token": dict(larger.IMITATION, lr=5e-3, method="svf"),
+              "lora, next-token": dict(larger.IMITATION, lr=1e-4, method="lora")}
     assert arms["gsm8k-steps"] == {"base", "svf", "lora", *differ} and arms["gsm8k"] == {"base"}
-    for arm, changes in differ.items():
+    for arm, expected in differ.items():
         made.clear()
         row = next(run for key, run in larger.cells(lab) if (key["task"], key["arm"])
                    == ("gsm8k-steps", arm))()
         [(task, seed, settings)] = made
-        assert task == "gsm8k-steps" and row["lr"] == changes["lr"]
-        assert TrainConfig(task=task, seed=seed, **settings) == replace(
-            TrainConfig(**there["math"]["config"]), **changes)
+        assert task == "gsm8k-steps" and row["lr"] == expected["lr"]
+        assert (TrainConfig(task=task, seed=seed, **settings)
+                == TrainConfig(**{"task": task, **expected}))
     there["math"] = meta("gsm8k-few-sums", "reward")        # a part of the same set
     assert arms["gsm8k-steps"] == {key["arm"] for key, _ in larger.cells(lab)
                                    if key["task"] == "gsm8k-steps"}
@@ -1021,10 +1023,9 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
             if not chosen:
                 assert (said.pop((task, "svf, second run", 0))
                         == (task, n, f"svf 1 by reward of {seen}", lora, False))
-            for method, who in ("svf", "svf 0"), ("lora", "lora"):
-                if name == "math":
-                    assert (said.pop((task, f"{method}, next-token", 0))
-                            == (task, n, f"{who} by next-token of {seen}", lora, chosen))
+            for method in ("svf", "lora") if name == "math" else ():
+                assert (said.pop((task, f"{method}, next-token", 0))
+                        == (task, n, f"{method} by next-token of {seen}", lora, False))
         for arm in ("prompt", "classifier"):
             assert said.pop((unseen, arm, 0)) == ("arm", unseen, n, {"strategy": arm})
         assert said.pop((unseen, "uniform alpha", 0)) == ("equal", unseen, names, n)
@@ -1066,6 +1067,20 @@ def test_real05_takes_no_expert_of_another_base_method_or_task(monkeypatch, chan
     meta |= {"task": "gsm8k-few-sums"}
     part = change.keys() <= {"task"}
     assert bool(larger.own_expert(lab, "math")) == part and not larger.own_expert(lab, "code")
+
+
+def test_timing05_times_the_unseen_sets_with_the_experts_that_are_there(monkeypatch):
+    """Fails if a skill without an expert stops it, or one that has an expert is answered without.
+    """
+    monkeypatch.setattr(larger, "own_expert", lambda lab, name: name != "math")
+    monkeypatch.setattr(experiments.experts, "load", lambda names, model: {n: n for n in names})
+    monkeypatch.setattr(experiments, "passes", lambda lab, *how: how)
+    found = {(key["task"], key["arm"], key["seed"]): run()
+             for key, run in experiments.timing05(SimpleNamespace(model=None))}
+    there = {"code": "code", "reasoning": "reasoning"}
+    assert found == {(task, arm, 0): (task, 0, first, there)
+                     for task in ("math-500", "humaneval", "arc-challenge-letters")
+                     for arm, first in (("prompt", None), ("classifier", "dispatcher"))}
 
 
 def test_answers_of_examples_in_the_prompt_are_in_the_form_that_is_asked_for():

@@ -59,7 +59,7 @@ chapter.section("by-hand")
 low, high = evaluate.wilson(8, 10)
 print(f"8 of 10 right: {100 * low:.1f} to {100 * high:.1f} %")
 needed = math.ceil(1.96 ** 2 * 2 * 0.5 * (1 - 0.5) / 0.1 ** 2)
-print(f"to see a gain of 10 points near 50 %: {needed} questions for each arm")
+print(f"to see a gain of 10 points near 50 %: {needed} questions for each of the two")
 three = np.array([60.0, 64.0, 68.0])
 t, error = student.student_t(len(three) - 1), three.std(ddof=1) / math.sqrt(len(three))
 print(f"three seeds, 60, 64 and 68 %: {three.mean():.0f} ± {t * error:.1f}, "
