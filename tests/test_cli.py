@@ -625,7 +625,11 @@ def test_solutions_that_would_earn_nothing_are_told(call, home):
     status, out, err = call(*copies)
     assert "note: 1 of 10 train questions have no `solution`" in out
     assert re.search(r"has \d+ tokens and validation lets 8 be written: --max-tokens=", out)
-    assert "tokens and validation lets" not in call(*copies, "--max-tokens=900")[1]
+    text = call(*copies, "--max-tokens=900")[1]
+    assert "tokens and validation lets" not in text and "--max-tokens is not" not in text
+    made_up = ["train", "--task=math-worked", "--steps=1", "--prompts=1", "--val-n=1"]
+    text = call(*made_up, "--objective=next-token", "--max-tokens=90")[1]
+    assert "--max-tokens is not used: nothing is sampled" in text
 
 
 def test_half_of_the_layers(call, home):

@@ -1075,12 +1075,33 @@ def test_timing05_times_the_unseen_sets_with_the_experts_that_are_there(monkeypa
     monkeypatch.setattr(larger, "own_expert", lambda lab, name: name != "math")
     monkeypatch.setattr(experiments.experts, "load", lambda names, model: {n: n for n in names})
     monkeypatch.setattr(experiments, "passes", lambda lab, *how: how)
+    lab = SimpleNamespace(model=SimpleNamespace(name="some base"))
     found = {(key["task"], key["arm"], key["seed"]): run()
-             for key, run in experiments.timing05(SimpleNamespace(model=None))}
+             for key, run in experiments.timing05(lab)}
     there = {"code": "code", "reasoning": "reasoning"}
     assert found == {(task, arm, 0): (task, 0, first, there)
                      for task in ("math-500", "humaneval", "arc-challenge-letters")
                      for arm, first in (("prompt", None), ("classifier", "dispatcher"))}
+    monkeypatch.setattr(larger, "own_expert", lambda lab, name: {})
+    with pytest.raises(ValueError, match="some base has no experts for published questions"):
+        list(experiments.timing05(lab))
+
+
+def test_the_passes_that_are_timed_are_those_of_the_task(monkeypatch):
+    """Fails if the time of an answer is taken without the words that the task begins it with, or
+    under another task's limit."""
+    asked = []
+    monkeypatch.setattr(experiments.tasks, "get", lambda name: SimpleNamespace(
+        opener="The answer is ", max_tokens=4,
+        examples=lambda split, n, seed: [SimpleNamespace(prompt=f"{i}?") for i in range(n)]))
+    monkeypatch.setattr(experiments.adapt, "route", lambda model, tokenizer, group, z:
+                        [SimpleNamespace(label="math") for _ in group])
+    monkeypatch.setattr(experiments.adapt, "second_pass", lambda *given, **options:
+                        asked.append((given[2:], options)))
+    lab = SimpleNamespace(model=None, tokenizer=None, n=lambda n: n)
+    row = experiments.passes(lab, "some", 0, None, {"math": "z"})
+    assert row["n"] == 32 and len(asked) == 12 + 2
+    assert asked[0] == ((["0?"], ["math"], {"math": "z"}, 4), {"opener": "The answer is "})
 
 
 def test_answers_of_examples_in_the_prompt_are_in_the_form_that_is_asked_for():

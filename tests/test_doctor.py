@@ -88,6 +88,17 @@ def test_the_parts_of_a_model_are_one_model(look, home):
     assert any(f"all parts of {parts[0].name}" in m["what"] for m in found["missing"])
 
 
+def test_a_copy_of_the_default_weights_does_not_hide_them(look, home, monkeypatch):
+    """Fails if the default weights are called missing where another file has the same bytes."""
+    (home / "weights").mkdir()
+    names = ("SmolLM2-135M-Instruct.Q4_1.gguf", "copy.gguf")
+    for name in names:
+        (home / "weights" / name).write_bytes(b"the same")
+    found, _ = look()
+    assert all(name in found for name in names)
+    assert "the default weights" not in [m["what"] for m in found["missing"]]
+
+
 def test_what_is_here_is_told_with_its_hash(look, home, tiny_folder, loaded):     # noqa: F811
     """Fails if weights or experts are not found, a hash is another file's,
     an expert is tied to the wrong base, or a damaged one is passed over.

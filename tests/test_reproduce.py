@@ -254,10 +254,13 @@ def test_the_committed_results_are_of_the_shipped_experts(tiny, tmp_path, monkey
     fake(monkeypatch, [])
     model, tokenizer = tiny
     experts.OUT.mkdir()
-    experts.save_expert(experts.OUT / "math.safetensors", svf.get_z(model),
-                        {"base_sha256": model.base_sha256})
-    with pytest.raises(ValueError, match="holds others: math"):
-        reproduce.run("fake", *tiny)
+    for name, base in (("math", model.base_sha256), ("code", "another")):
+        experts.save_expert(experts.OUT / f"{name}.safetensors", svf.get_z(model),
+                            {"base_sha256": base})
+    for folder in (tmp_path / "none", experts.SHIPPED):     # one that is not shipped is one more
+        monkeypatch.setattr(experts, "SHIPPED", folder)
+        with pytest.raises(ValueError, match="holds others: math[.]"):
+            reproduce.run("fake", *tiny)
     assert reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")["rows"]
 
 
@@ -1104,7 +1107,7 @@ def test_the_base_models_other_form_and_guessing_are_in_the_picture(tmp_path, mo
         *published.SETS, "easy-vqa-yes-no"}
 
 
-def test_a_commit_is_clean_while_results_are_written(tmp_path, monkeypatch):
+def test_a_commit_is_clean_while_results_are_written(tiny, tmp_path, monkeypatch):
     """Fails if the rows that a run has written make its own commit look changed, or a changed
     program does not.
     """
@@ -1126,6 +1129,16 @@ def test_a_commit_is_clean_while_results_are_written(tmp_path, monkeypatch):
     git("commit", "-m", "one")
     monkeypatch.setattr(reproduce.experts, "ROOT", tmp_path)
     (tmp_path / "tutorials/results/a.json").write_text("two")
-    assert reproduce.commit() and not reproduce.commit().endswith("+")
-    (tmp_path / "model.py").write_text("two")
+    first = reproduce.commit()
+    assert first and not first.endswith("+")
+
+    def cells(lab):
+        """The first row takes so long that somebody edits a file meanwhile."""
+        for arm in ("a", "b"):
+            yield {"arm": arm}, lambda: {"n": (tmp_path / "model.py").write_text("two")}
+
+    monkeypatch.setitem(reproduce.ALL, "fake", experiments.Experiment("-", cells, "bars", "x"))
+    monkeypatch.setattr(reproduce, "draw", lambda done, path: None)
+    rows = reproduce.run("fake", *tiny, quick=True, out=tmp_path / "out")["rows"]
+    assert [row["commit"] for row in rows] == [first] * 2
     assert reproduce.commit().endswith("+")

@@ -395,6 +395,20 @@ def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(towers, "save_state", keep)
     # what is to go on is no stranger's
     files.claim_run(tmp_path / "b.safetensors", tower=True)
+    assert towers.begun_in(tmp_path / "b.ckpt") == str(model.dtype).removeprefix("torch.")
+    others = {image: (shape, color) for image, (color, shape) in known.items()}
+    with pytest.raises(ValueError, match="--resume: .*b.ckpt does not do"):
+        captions.align(model, tokenizer, others, cfg, tmp_path / "b.safetensors", said.append,
+                       TINY_TOWER, resume=True)
+    # who forgets --resume loses nothing
+    with monkeypatch.context() as again, pytest.raises(KeyboardInterrupt):
+        again.setattr(towers, "save_state", stop)
+        again.setattr(captions, "distance", lambda *given: stop(""))
+        captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append,
+                       TINY_TOWER)
+    assert "--resume to go on with that one" in said.pop()
+    assert not (tmp_path / "b.ckpt").exists()
+    (tmp_path / "b.ckpt.old").rename(tmp_path / "b.ckpt")
     captions.align(model, tokenizer, known, cfg, tmp_path / "b.safetensors", said.append,
                    TINY_TOWER, resume=True)
     a, b = (towers.read(tmp_path / f"{n}.safetensors")[0].state_dict() for n in "ab")

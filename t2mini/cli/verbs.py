@@ -487,6 +487,8 @@ def train_(args):
     if isinstance(task, tasks.ListTask) and not task.runs_code:
         for note in about_solutions(task, cfg, tokenizer):
             log(note)
+    elif cfg.objective == "next-token" and cfg.max_tokens and not isinstance(task, tasks.ListTask):
+        log("--max-tokens is not used: nothing is sampled, and validation has the task's own limit")
     if cfg.start:
         log(f"going on from {experts.find(cfg.start, model)}")
 
@@ -699,8 +701,9 @@ def see(args):
     cfg = captions.StageOne(word_steps=args.word_steps, chat_steps=args.chat_steps, lr=args.lr,
                             chat_lr=args.chat_lr, seed=args.seed)
     out = files.claim_run(args.out or experts.OUT / "tower.safetensors", inputs(args), tower=True)
-    if args.resume:
+    if args.resume:                         # as it began, whatever is usual here
         checkpoint.check_there(out.with_suffix(".ckpt"))
+        args.dtype = args.dtype or towers.begun_in(out.with_suffix(".ckpt"))
     model, tokenizer = open_model(args)
     if not args.resume:
         shelves.check_replaced(out, model)

@@ -107,7 +107,7 @@ def machine(fact, lack):
 def weight_files(fact, lack):
     """Every model under weights/ with its hash.
     -> {base_sha256: name}, what experts may belong to."""
-    bases, root = {}, download.ROOT / "weights"
+    bases, there, root = {}, set(), download.ROOT / "weights"
     default = download.MODELS[download.DEFAULT]
     folders = [config.parent for config in root.glob("[!.]*/config.json")]
     for path in sorted([*root.glob("[!.]*.gguf"), *folders]):
@@ -124,12 +124,13 @@ def weight_files(fact, lack):
             lack(f"{path.name}, which can be read ({e})",
                  shlex.join(["mv", str(path), str(path.with_name(f".{path.name}.unread"))]))
             continue
-        bases[sha] = path.name
+        bases.setdefault(sha, path.name)                    # of two copies the first
+        there.add(path.name)
         fact(path.name, f"sha256 {sha[:16]}..., "
              f"{sum(f.stat().st_size for f in files) / 1e6:.0f} MB")
         if path.name == Path(default.member).name and sha != default.sha256:
             lack(f"the real {path.name}: this one is damaged or another file", "make weights")
-    if not any(name == Path(default.member).name for name in bases.values()):
+    if Path(default.member).name not in there:
         lack("the default weights", "make weights")
     return bases
 

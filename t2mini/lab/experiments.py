@@ -216,6 +216,9 @@ def timing(lab):
 def timing05(lab):
     """The same of published questions and a base that can do them; one draw."""
     skills = [name for name in adapt.SKILLS if larger.own_expert(lab, name)]
+    if not skills:
+        raise ValueError(f"{lab.model.name} has no experts for published questions: take "
+                         "--weights=qwen2.5-coder-0.5b")
     yield from timed(lab, skills, [unseen for _, unseen in larger.SETS.values()], SEEDS[:1])
 
 
@@ -243,7 +246,8 @@ def passes(lab, task, seed, dispatcher, loaded):
             routes = adapt.route(lab.model, lab.tokenizer, group, dispatcher)
             routed = perf_counter()
             labels = [r.label for r in routes]
-            adapt.second_pass(lab.model, lab.tokenizer, group, labels, loaded, t.max_tokens)
+            adapt.second_pass(lab.model, lab.tokenizer, group, labels, loaded, t.max_tokens,
+                              opener=t.opener)
             first.append((routed - started) / len(group))
             second.append((perf_counter() - routed) / len(group))
         found[name] = {"first": round(median(first), 4), "second": round(median(second), 4)}

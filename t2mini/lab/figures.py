@@ -47,6 +47,7 @@ MESSAGE = {
     "agreement": "Made-up math shows in a thousand answers which way\n"
                  "z should go; GSM8K takes four thousand or more",
     "timing": "The first pass costs less than the second",
+    "timing05": "",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
     "curves": "Twenty-four updates lift math and code; in reasoning three runs end far apart",
@@ -628,7 +629,7 @@ def signal(done, path):
         low, high = (100 * v for v in found[-1]["ci95"])
         ax.plot([limits[-1] + 4 * (i + 1)] * 2, [low, high], color=HEAT[arm], lw=2.2)
     first = done["rows"][0]
-    ax.set(title=f"{in_words(first['task'])}, training questions", ylim=(0, 60),
+    ax.set(title=f"{in_words(first['task'])}, training questions", ylim=(0, None),
            xticks=[int(limit) for limit in first["limits"]],
            xlabel="longest answer, tokens  (lines at the right end: 95 % intervals)",
            ylabel=f"questions that teach, % of {first['n']}\n"
@@ -703,7 +704,7 @@ def timing(done, path):
             ax.barh(y, first, color=ORANGE, label=None if y else "first pass")
             ax.barh(y, second, left=first, color=BLUE, label=None if y else "second pass")
             ax.text(first + second, y, f" {first:.2f} + {second:.2f} s", va="center", fontsize=10)
-            labels.append(f"{task.partition('-')[0]}, {in_words(arm)}")
+            labels.append(f"{in_words(task.removesuffix('-unseen'))}, {in_words(arm)}")
         ax.set_yticks(range(len(labels)), labels)
         ax.set_ylim(len(labels) - 0.4, -0.6)
         ax.set(xlabel="seconds per question", title=f"asked {ASKED.get(way, way)}")

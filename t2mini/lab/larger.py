@@ -104,7 +104,7 @@ def alone(lab, task, name, meta):
                 run = partial(lab.score, other, WHOLE, {}, choose=chosen,
                               max_tokens=LONGEST.get(other, 0))
                 yield cell(run, task=other, arm=f"base{how}")
-        if meta and hides_options(other):
+        if choose and hides_options(other):
             changes = OPEN | {"lr": meta["config"]["lr"]}
             run = partial(beside, lab, partial(lab.score, other, WHOLE), meta, changes, choose)
             yield cell(run, task=other, arm="svf, choosing")

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import torch
 
-from .. import evaluate, experts
+from .. import evaluate, experts, tasks
 from . import figures
 from ..machine import files, ranks, shelves
 from ..machine.checkpoint import command
@@ -23,6 +23,7 @@ from .experiments import ALL
 from .runs import COMMON, RULES, Lab, digest
 
 RESULTS, FIGURES = experts.ROOT / "tutorials" / "results", experts.ROOT / "tutorials" / "figures"
+EXPERTS = (*tasks.LABELS, "dispatcher", "vision")       # whatever rows may be about
 SETTINGS = ("base_sha256", "dtype", "quick", "budget")  # results of others do not share a file
 
 
@@ -81,7 +82,7 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
     and the picture instead of the project's own.
     """
     ALL[name].check(data)
-    yours = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name)
+    yours = shelves.instead(model, experts.OUT, experts.SHIPPED / model.name, EXPERTS)
     if yours and not quick and not out:
         raise ValueError(f"{RESULTS} is about the shipped experts, and {experts.OUT} holds others: "
                          f"{', '.join(yours)}. Move them away, or measure them with --out=DIR")
@@ -116,11 +117,11 @@ def run(name, model, tokenizer, quick=False, data=None, out=None, only=""):
             which = f"every row that holds {only!r}" if only else "every row"
             print(one_line(f"nothing is left to measure: {path} has {which}; --out=DIR measures "
                            "them again, into DIR"))
-        started = time.time()
+        started, loaded = time.time(), commit()             # the files may change meanwhile
         for i, (key, make) in enumerate(left):
             t = time.time()
             row = {**key, **make()}
-            row |= {"seconds": round(time.time() - t, 1), "commit": commit(), **machine}
+            row |= {"seconds": round(time.time() - t, 1), "commit": loaded, **machine}
             done["rows"] = placed(done["rows"], key, row, keys)
             if ranks.rank() == 0:
                 with files.replacing(path) as f:

@@ -44,17 +44,23 @@ def begin(ckpt, log_file, log):
     """Take an earlier run's checkpoint and log away from a new run of the same files. Who forgot
     --resume finds both beside it, as .ckpt.old and .jsonl.old, or .old2 and so on."""
     if ranks.rank() == 0 and ckpt.exists():
-        old, number = ckpt.with_suffix(".ckpt.old"), 1
-        while old.exists() or ckpt.with_suffix(f".jsonl{old.suffix}").exists():
-            number += 1
-            old = ckpt.with_suffix(f".ckpt.old{number}")
-        shutil.copyfile(log_file.name, ckpt.with_suffix(f".jsonl{old.suffix}"))
-        os.replace(ckpt, old)
-        log(f"a new run: the last one's checkpoint is now {old}, and its log likewise; rename both "
-            "back and give --resume to go on with that one")
+        set_aside(ckpt, Path(log_file.name), log)
     elif log_file.tell() > 0:
         log("a new run: the log of the last one starts anew (see --resume)")
     log_file.truncate(0)
+
+
+def set_aside(ckpt, log_path, log):
+    """Rename a checkpoint and copy its log; `log` is told where they are."""
+    old, number = ckpt.with_suffix(".ckpt.old"), 1
+    while old.exists() or ckpt.with_suffix(f".jsonl{old.suffix}").exists():
+        number += 1
+        old = ckpt.with_suffix(f".ckpt.old{number}")
+    if log_path.exists():
+        shutil.copyfile(log_path, ckpt.with_suffix(f".jsonl{old.suffix}"))
+    os.replace(ckpt, old)
+    log(f"a new run: the last one's checkpoint is now {old}, and its log likewise; rename both "
+        "back and give --resume to go on with that one")
 
 
 def check_ours(log_file, path):

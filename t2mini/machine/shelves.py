@@ -36,10 +36,14 @@ def find(name, model, mine, shipped):
     raise FileNotFoundError(f"no expert {str(name)!r} for {model.name}{instead}")
 
 
-def instead(model, mine, shipped):
-    """The names of your experts that take the place of shipped ones."""
-    names = [path.stem for path in sorted(Path(shipped).glob("*.safetensors"))]
-    return [name for name in names if find(name, model, mine, shipped).parent == Path(mine)]
+def instead(model, mine, shipped, also=()):
+    """The names of your experts that take the place of shipped ones; of the names in `also` those
+    that stand where none is shipped, too."""
+    names = {path.stem for path in Path(shipped).glob("*.safetensors")}
+    names |= {name for name in also if Path(mine, f"{name}.safetensors").is_file()}
+    return [name for name in sorted(names)
+            if (path := find(name, model, mine, shipped)).parent == Path(mine)
+            and fits(path, model)]
 
 
 def suggestion(name, model, mine, shipped):

@@ -16,6 +16,7 @@ Why both: a pass through the language model takes ten times as long as one throu
 Data:     what easy-VQA's train questions tell of their images (easy_vqa.facts).
 Run:      python -m t2mini see --data=DIR
 """
+import hashlib
 import json
 import math
 import random
@@ -29,8 +30,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..likelihood import logprobs, pack
-from ..machine import files, settings
-from ..machine.checkpoint import command
+from ..machine import checkpoint, files, settings
 from ..machine.fused import picked
 from ..questions.easy_vqa import COLORS, SHAPES
 from ..questions.pictures import Seen, pixels
@@ -152,10 +152,14 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
     tower.offset.data.copy_(words.mean())
     eye = give_sight(model, tokenizer, tower, keeps=False)
     optimizer = torch.optim.AdamW(tower.parameters(), lr=cfg.lr, betas=(0.9, 0.98))
-    told = {"config": asdict(cfg), "base_sha256": model.base_sha256, "images": len(known)}
+    told = {"config": asdict(cfg), "base_sha256": model.base_sha256, "images": len(known),
+            "facts": hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:16],
+            "dtype": str(model.dtype).removeprefix("torch.")}
     rows, step, seconds = [], 0, 0.0
     if resume:
         rows, step, seconds = towers.go_on(ckpt, told, tower, optimizer)
+    elif ckpt.exists():
+        checkpoint.set_aside(ckpt, log_path, log)
     images = [(pixels(image), *known[image]) for image in sorted(known)]
     started = time.time() - seconds
     while step < cfg.steps:
@@ -189,6 +193,6 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
             with files.replacing(log_path) as f:
                 f.write("".join(json.dumps(row) + "\n" for row in rows).encode())
     towers.save(out, tower, {**told, "base_model": model.name, "steps": step,
-                             "loss": rows[-1]["loss"], "command": command()})
+                             "loss": rows[-1]["loss"], "command": checkpoint.command()})
     ckpt.unlink(missing_ok=True)
     return tower

@@ -100,6 +100,15 @@ def save_state(path, told, tower, optimizer, rows):
     files.save_tensors(path, tensors, {**told, "rows": rows})
 
 
+def begun_in(path):
+    """The dtype in which a stopped training computed, as text; ValueError where it does not say."""
+    try:
+        with safe_open(path, "pt") as f:
+            return f.metadata()["dtype"]
+    except DAMAGE as e:
+        raise ValueError(f"--resume: {path} does not do ({first_line(e):.80})") from None
+
+
 def go_on(path, told, tower, optimizer):
     """Fill tower and optimizer from a checkpoint. -> (rows of the log, step, seconds). ValueError
     where it is damaged, or of another run."""
@@ -107,8 +116,8 @@ def go_on(path, told, tower, optimizer):
         with safe_open(path, "pt") as f:
             meta = f.metadata() or {}
             tensors = {name: f.get_tensor(name) for name in f.keys()}
-        was = {"config": json.loads(meta["config"]), "base_sha256": meta["base_sha256"],
-               "images": json.loads(meta["images"])}
+        was = {"config": json.loads(meta["config"]), "images": json.loads(meta["images"]),
+               **{name: meta[name] for name in ("base_sha256", "facts", "dtype")}}
         rows = json.loads(meta["rows"])
         seconds = float(rows[-1]["seconds"])
         if was != told:
