@@ -310,7 +310,7 @@ def right(example, text):
         got, want = find_number(text), to_number(example.answer)
         return got is not None and same_number(got, want)
     if example.match == "math":
-        return latex.right(text, example.answer)
+        return latex.right(text, example.answer, example.prompt)
     if example.match in FIND:
         i = FIND[example.match](text, example.options)
         return i is not None and example.options[i] == example.answer

@@ -285,6 +285,8 @@ def test_choices(text, want):
     + of(("positive", "negative"), ("It is not positive.", None), ("negative, not positive", 1))
     + of(("guilty", "not guilty"), ("not guilty", 1), ("guilty", 0))
     + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
+    + of(("Yes", "No"), ("Yes, there is no circle.", 0), ("No, yes is wrong", 1), ("yes", 0))
+    + of(("No", "Yes"), ("**Yes**, no circle is there", 1), ("Yes no", None), ("Nose.", None))
     + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8))
     + of(("B", "C"), ("B.", 0), ("The answer is C.", 1), ("The answer is A.", None), ("b)", 0))
     + of(("C", "B", "A"), ("C.", 0), ("**A**", 2), ("The answer is B", 1))
@@ -364,7 +366,10 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"Here:\ny = 2\nz = y + 1\n{BODY}": f"y = 2\nz = y + 1\n{BODY}",
     f"x = 5 apples\n{BODY}": BODY, f"a = pi * r\n{BODY}": BODY, f"x == 3\n{BODY}": BODY,
     f"```python\n{BODY}\nmemo: dict = {{}}\n```": f"{BODY}\nmemo: dict = {{}}\n",
-    f"```python\n{BODY}\nprint(f(1)\n```\nx": f"{BODY}\n"}
+    f"```python\n{BODY}\nprint(f(1)\n```\nx": f"{BODY}\n",
+    # a function beside a block that defines nothing
+    f"{BODY}\nExample:\n```python\nprint(f(1))\n```": f"{BODY}\n",
+    f"{BODY}```\nThis works.": BODY, f"{BODY}\n```\n1\n```\nDone.": f"{BODY}\n\n"}
 
 
 def test_a_function_that_is_cut_off_stays_so():

@@ -4,10 +4,14 @@ the pools stay apart.
 
 Each docstring names the break it guards against.
 """
+import os
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -226,6 +230,12 @@ def test_the_seed_decides(unseen):
     for seed in SEEDS[:100]:
         random.seed(seed * 7 + unseen)
         assert make_code(random.Random(seed), unseen) == POOLS[unseen][seed]
+    made = "[make_code(random.Random(i), i % 2 > 0).calls for i in range(60)]"
+    code = f"import random\nfrom t2mini.questions.code import make_code\nprint({made})"
+    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                           cwd=Path(__file__).parents[1],
+                           env={**os.environ, "PYTHONHASHSEED": order}).stdout for order in "12"]
+    assert said[0] == said[1] and len(said[0]) > 1000
 
 
 @both

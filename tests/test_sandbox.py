@@ -311,7 +311,17 @@ def test_what_is_expected_and_secrets_are_not_there(monkeypatch):
     code = ("import os, sys\ndef f(): return [sorted(os.environ), sys.argv, "
             "os.getcwd() if 0 else '']")
     (names, argv, _), = call(code).values
-    assert set(names) <= {"PATH", "LC_CTYPE", "__CF_USER_TEXT_ENCODING"} and argv == ["-c"]
+    assert argv == ["-c"] and set(names) <= {"PATH", "PYTHONHASHSEED", "LC_CTYPE",
+                                             "__CF_USER_TEXT_ENCODING"}
+
+
+def test_the_order_of_a_set_is_the_same_in_every_call():
+    """Fails if a program that depends on it is right in one run and wrong in the next, or finds
+    modules in the working directory."""
+    code = ("import sys\ndef f(): return [list({'lantern', 'harbour', 'whistle', 'anchor', 'cliff'"
+            "}), '' in sys.path]")
+    assert len({str(call(code).values) for _ in range(4)}) == 1
+    assert call(code).values[0][1] is False
 
 
 # ----------------------------------------------------------------------------- time, memory, output
@@ -610,6 +620,7 @@ def test_rewards_do_not_depend_on_the_load(monkeypatch):
     """Break (CASES row 7): a limit in seconds of the clock,
     so that many right programs at once are all time-outs.
     """
+    monkeypatch.setattr(sandbox, "WALL", 100)       # the clock is for those that wait
     jobs = [(BUSY, "f", [(i,)]) for i in range(24)]
     assert call_many(jobs, workers=24, seconds=0.2) == [Outcome((i,)) for i in range(24)]
 

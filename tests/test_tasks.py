@@ -47,6 +47,8 @@ def test_gold_answers_earn_and_others_do_not(name):
     assert tasks.rewards(examples, [e.answer for e in examples]) == [1.0] * 15
     assert sum(tasks.rewards(examples, [""] * 15)) == 0
     assert sum(tasks.rewards(examples, ["I do not know."] * 15)) == 0
+    if not name.startswith("other"):                        # "Please say the word lantern."
+        assert sum(tasks.rewards(examples, [e.prompt for e in examples])) == 0
     if name.startswith("code"):
         assert sum(tasks.rewards(
             examples, [f"def {e.name}(*a):\n    return None" for e in examples])) == 0

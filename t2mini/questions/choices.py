@@ -39,7 +39,11 @@ def announced(text, options):
 
 
 def chosen(text, options):
-    """The set of the options (their indices) that a text chooses, by letter or by name."""
+    """The set of the options (their indices) that a text chooses, by letter or by name. "Yes, there
+    is no circle" says yes."""
+    if {option.lower() for option in options} == {"yes", "no"}:
+        if lead := re.match(r"\W*(yes|no)(?=[,.!;:]|\s*$)", text, re.I):
+            return {[option.lower() for option in options].index(lead[1].lower())}
     short = [re.sub(r"^(?:an?|the) (?=\S)", "", option, flags=re.I) for option in options]
     if len({option.lower() for option in short}) < len(options):
         short = options

@@ -62,11 +62,12 @@ def quoted(code):
     return open_still and not code.rpartition("\n")[2].strip()
 
 
-def prose(text):
-    """The text without its Python blocks: what a program holds is not what the answer says."""
+def prose(text, every=False):
+    """The text without its Python blocks, or every block: what a program holds is not what the
+    answer says."""
     at, said = 0, ""
     for block in blocks(text):
-        if PYTHON.fullmatch(block.language):
+        if every or PYTHON.fullmatch(block.language):
             said, at = said + text[at:block.start], block.end
     return said + text[at:]
 
@@ -96,8 +97,13 @@ def graded_end(text):
 
 def find_code(text):
     """The Python code in an answer: its block (see `code_block`), else from its first line of
-    Python on; without a tail that is no Python (see `whole`)."""
+    Python on; without a tail that is no Python (see `whole`). Where no block defines anything, but
+    the text beside them does, it is there: a call or its output may stand in a block behind it."""
     block = code_block(text)
+    if block and not DEFINES.search(block.text):
+        beside = prose(text, every=True)
+        if re.search(r"^(?:(?:async )?def|class) \w", beside, re.M):
+            text, block = beside, None
     if block:
         return whole(imports_before(text, block) + block.text)
     start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)

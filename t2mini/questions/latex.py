@@ -32,7 +32,7 @@ FULL = r"""degrees?|radians?|inch(?:es)?|foot|feet|yards?|miles?|pounds?|ounces?
 |(?:centi|milli|kilo)?(?:met(?:er|re)|gram)s?|(?:milli)?lit(?:er|re)s?|seconds?|minutes?|hours?
 |days?|weeks?|months?|years?|dollars?|cents?|euros?|percent|units?|ways?|people|students?|points?
 |integers?|solutions?|numbers?|marbles?|apples?""".replace("\n", "")
-SHORT = "[ckm]m|[km]g|ml|ft|yd|lbs?|oz|mph|hrs?|sec|min"
+SHORT = r"[ckm]m|[km]g|ml|ft|yd|lbs?|oz|mph|hrs?|sec|min|in(?=\s*\^)"
 SIZE = r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?"
 POWER = r"(?:\^\s*\{?\d\}?)?"
 END = "(?![a-zA-Z])"
@@ -52,6 +52,10 @@ NAME = re.compile(rf"\s*(?:{LETTER}|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+
 
 
 OPENS = re.compile(r"\\(?:boxed|fbox)\s*\{")
+FORMULA = re.compile(r"(?<!\\)\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
+# functions of one letter: \cot(x), \cot{x} and cot x
+FUNCTION = re.compile(r"\\?(sin|cos|tan|cot|sec|csc|log|ln)\s*[({]?\s*([a-zA-Z])\s*[)}]?"
+                      r"(?![a-zA-Z])")
 
 
 def find_boxed(text):
@@ -75,10 +79,21 @@ def find_listed(text):
     return ", ".join(find_boxed(line[at:end]) for at, end in zip(starts, [*starts[1:], None]))
 
 
-def right(text, gold):
-    """Is the final answer of a text the gold one? One box is an answer, or several are a list."""
+def right(text, gold, question=""):
+    """Is the final answer of a text the gold one? One box is an answer, or several are a list.
+
+    A formula of the question is none, whatever its value: \\sqrt{242} is not simplified.
+    """
     said = {find_final(text), find_listed(text[-4000:])}        # mostly the same
-    return any(same_answer(answer, gold) for answer in said)
+    return any(same_answer(answer, gold) and not copied(answer, gold, question) for answer in said)
+
+
+def copied(answer, gold, question):
+    """Is an answer a formula that stands in the question, more than a number, and not as the gold
+    answer is written?"""
+    given = ("".join(each) for each in FORMULA.findall(question))
+    said, wanted, *given = (re.sub(r"[\s{}]", "", tidy(s)) for s in (answer, gold, *given))
+    return said in given and said != wanted and not re.fullmatch(r"-?[\d.]+|[a-zA-Z]", said)
 
 
 def bold_result(text):
@@ -148,7 +163,7 @@ def find_final(text):
         # a bare number is the answer, whatever the next sentence says
         line, which = "".join(said[-1]), 0
         line = re.sub(r"(?s)^([*\s$]*[-+\d.,/]*\d)\.\s+(?=[A-Z]).*", r"\1", line)
-    formulas = re.findall(r"\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", line, re.S)
+    formulas = FORMULA.findall(line)
     if formulas:
         return "".join(formulas[which])
     return re.split(r"\.(?:\s|$)", line.replace("**", ""))[0]
@@ -215,6 +230,7 @@ def tidy(s, glued=False):
     s = unnamed(units.sub("", s))
     s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)  # 1 4/5
     s = re.sub(r"_\{(\w+)\}", r"_\1", s)
+    s = FUNCTION.sub(r"\\\1 \2", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
 
 

@@ -25,7 +25,7 @@ isupper islower istitle isalpha
 split join strip""".splitlines()
 # these for an argument {x}, in one place or everywhere
 ARGUMENTS = """abs({x}); -{x}; {x}[1:]; {x}[:-1]; {x}[::-1]; {x}[:1]; {x}[:1] + {x}[-1:];
-sorted({x}); list(set({x})); {x}.lower(); {x}.strip(); {x}[:3]; [v for v in {x} if v > 0];
+sorted({x}); sorted(set({x})); {x}.lower(); {x}.strip(); {x}[:3]; [v for v in {x} if v > 0];
 max({x}, 0); min({x}, 9)""".replace("\n", " ").split("; ")
 # these for the whole; {p} is a parameter of the problem, or 0
 GUESSES = """True; False; None; 0; 1; ''; []; {x}; not {x}; bool({x}); len({x}); str({x}); {x}[0];

@@ -100,7 +100,9 @@ CALLS = """read 0 63, write 1 64, close 3 57, lseek 8 62, mmap 9 222, mprotect 1
 # What runs in the fresh interpreter before the program. Locking comes last, as each lock forbids
 # what precedes it.
 CHILD = r'''
-import _signal, marshal, os, resource, sys
+import sys
+sys.path.remove("")                                     # the working directory holds no modules
+import _signal, marshal, os, resource
 
 def fails(attempt, *args, by=(OSError, ValueError, MemoryError, ImportError)):
     try:
@@ -349,10 +351,12 @@ def _run(code, name, inputs, seconds, memory_mb, probe=False):
         "seconds": seconds, "modules": modules + ["_socket"] * probe,
         "words": sorted(words & LATE.keys()), "late": list(LATE.items()),
         "filter": _filter(), "probe": probe})
-    # what locks is in the child, not in preexec_fn, which can deadlock under the threads of torch
-    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], stdin=subprocess.PIPE,
+    # what locks is in the child, not in preexec_fn, which can deadlock under the threads of torch;
+    # sets have one order, so that a program that depends on it is always right or always wrong
+    child = subprocess.Popen([sys.executable, "-S", "-c", CHILD], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
-                             env={"PATH": os.defpath}, start_new_session=True)
+                             env={"PATH": os.defpath, "PYTHONHASHSEED": "0"},
+                             start_new_session=True)
     with _alive:
         _children.add(child)
     try:
