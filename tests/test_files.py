@@ -114,6 +114,10 @@ def test_sweep_removes_what_kills_left_and_nothing_else(tmp_path):
         (tmp_path / name).write_bytes(b"")
     files.sweep(tmp_path / "b[1].ckpt")
     assert ".b1.ckpt.x.tmp" in names(tmp_path) and ".b[1].ckpt.x.tmp" not in names(tmp_path)
+    files.sweep(tmp_path / "b?.ckpt")
+    assert ".b1.ckpt.x.tmp" in names(tmp_path)
+    files.sweep(tmp_path)                                   # a folder: all that is in it
+    assert names(tmp_path) == [".a.ckpt", "[a].tmp", "a.ckpt"]
 
 
 def test_saved_tensors_have_the_same_bytes_and_are_safetensors(tmp_path):

@@ -809,8 +809,16 @@ def test_split_patterns_are_recognised(tmp_path, name):
 @pytest.mark.parametrize("kind", ["Unigram", "WordPiece", "WordLevel", None])
 def test_other_models_are_refused(tmp_path, kind):
     """Fails if a SentencePiece or WordPiece vocabulary is fed to byte-pair merging."""
+    model = {k: v for k, v in SPEC["model"].items() if k not in ("type", "merges")}
     with pytest.raises(ValueError, match="not supported .BPE is"):
-        from_folder(folder_of(tmp_path, model=SPEC["model"] | {"type": kind}))
+        from_folder(folder_of(tmp_path, model=model | ({"type": kind} if kind else {})))
+
+
+def test_a_vocabulary_with_merges_needs_no_type(tmp_path):
+    """Fails if GPT-2's own tokenizer.json, which is older than the field, is refused."""
+    model = {k: v for k, v in SPEC["model"].items() if k != "type"}
+    assert (from_folder(folder_of(tmp_path, model=model)).encode("the cat")
+            == from_folder(folder_of(tmp_path)).encode("the cat"))
 
 
 def test_normalizers_are_refused_unless_qwen2s(tmp_path):
@@ -847,6 +855,10 @@ def test_from_gguf():
     assert t.encode("the") == [258] and t.decode(t.encode("<unk>")) == "<unk>"
     assert len(t.encode("<unk>")) == 5
     assert from_gguf(gguf_meta(eos_token_id=5)).stop_ids == {5, 260}
+    words, types = (gguf_meta()[f"tokenizer.ggml.{k}"] for k in ("tokens", "token_type"))
+    # up to the matrix's rows, as converters do
+    padded = gguf_meta(tokens=[*words, "[PAD261]", "[PAD262]"], token_type=[*types, 5, 5])
+    assert from_gguf(padded).n_vocab == 261 and from_gguf(padded).control == t.control
     assert ([from_gguf(gguf_meta(pre=p)).pattern for p in ("gpt-2", "llama-bpe", "qwen2")]
             == ["gpt2", "llama3", "qwen2"])
 

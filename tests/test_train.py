@@ -102,6 +102,16 @@ def test_what_is_overridden_is_told(loaded, words, tmp_path):     # noqa: F811
                 == [])
 
 
+def test_small_numbers_stay_in_the_log(loaded, words, tmp_path):     # noqa: F811
+    """Fails if a low rate reads as one at which nothing moves."""
+    cfg = TrainConfig(task="words", method="lora", lr=2e-6, steps=1, prompts=2, samples=2,
+                      val_n=2, objective="next-token")
+    train(*loaded, cfg, tmp_path / "e.safetensors", log=quiet)
+    rows = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    [row] = [row for row in rows if "z_shift" in row]
+    assert 0 < row["z_shift"] < 5e-6
+
+
 def test_a_second_moment_in_bfloat16_never_decays_at_the_releases_beta2(
         loaded, words, tmp_path):     # noqa: F811
     """Fails if the departure does not show its defect:

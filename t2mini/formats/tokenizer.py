@@ -274,11 +274,12 @@ def from_gguf(meta):
     words, types = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
     if len(words) != len(types):
         raise ValueError("the GGUF vocabulary and its token types differ in length (damaged file)")
-    # types: 1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte
+    # types: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
     ordinary = (1, 6) if kind == "llama" else (1,)
     plain = [t in ordinary and w not in MARKS for w, t in zip(words, types)]
     tokens = {i: w for i, w in enumerate(words) if plain[i]}
-    control = {w: i for i, w in enumerate(words) if not plain[i]}
+    used = 1 + max((i for i, t in enumerate(types) if t != 5), default=-1)      # then padding
+    control = {w: i for i, w in enumerate(words[:used]) if not plain[i]}
     bos = id_of(meta, "bos", 1 if kind == "llama" else None)
     if not meta.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre == "llama-bpe"):
         bos = None
@@ -338,9 +339,9 @@ def from_folder(folder, eos_ids=()):
         template = read_text(folder / "chat_template.jinja")
 
     model = spec.get("model", {})
-    if model.get("type") != "BPE":
-        raise ValueError(f"{folder}/tokenizer.json: model {model.get('type')!r} is not supported "
-                         "(BPE is)")
+    kind = model.get("type", "BPE" if "merges" in model else None)      # GPT-2's file has no type
+    if kind != "BPE":
+        raise ValueError(f"{folder}/tokenizer.json: model {kind!r} is not supported (BPE is)")
     for odd in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(odd):
             raise ValueError(f"{folder}/tokenizer.json: a BPE model with {odd} is not supported")

@@ -202,11 +202,11 @@ def try_stream(path):
 
 
 def sweep(path):
-    """Remove what killed runs left of `path` (its name may hold *). Only for who holds the lock of
-    it."""
+    """Remove what killed runs left of `path`, a file, or of all files in it, a folder. Only for who
+    holds the lock of it."""
     path = Path(path)
-    name = path.name.replace("[", "[[]")
-    for temp in glob.glob(f"{glob.escape(str(path.parent))}/.{name}.*.tmp"):
+    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name))
+    for temp in glob.glob(f"{glob.escape(str(folder))}/.{name}.*.tmp"):
         Path(temp).unlink(missing_ok=True)
 
 

@@ -145,8 +145,10 @@ class RMSNorm(torch.autograd.Function):
 def picked(x, row, col):
     """x[row, col] of x (B, S, C), row and col (N,). -> (N, C)
 
-    The gradient of x[row, col] adds what comes back for one state, a prompt's last, from which each
-    of its answers begins, in the order in which threads get there. Here the order is always the
-    same, and so are the last bits of a training.
+    On a CPU the gradient of x[row, col] adds what comes back for one state, a prompt's last, from
+    which each of its answers begins, in the order in which threads get there. Here the order is
+    always the same, and so are the last bits of a training. (On CUDA it is the other way round.)
     """
+    if x.device.type != "cpu":
+        return x[row, col]
     return x.flatten(0, 1).index_select(0, row * x.shape[1] + col)

@@ -126,7 +126,7 @@ class Cache:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if self.turn(held):
-                    files.sweep(self.folder / "*.safetensors")
+                    files.sweep(self.folder)
             except OSError as e:
                 self.give_up(e)
             yield
