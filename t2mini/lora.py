@@ -25,8 +25,13 @@ from .machine.packed import linear
 # ------------------------------------------------------------------------ beside W
 class Beside(svf.Tuned):
     """A layer that computes its change beside the product with W, so that autograd finds all
-    gradients. `folded` is for `svf.merged` alone: in bfloat16 the sum W' keeps little of a small
+    gradients. W' is built for `svf.merged` alone: in bfloat16 the sum keeps little of a small
     change (of a LoRA with |B| = 3e-5 an eighth)."""
+
+    def fold(self):
+        """`folded` says whether anything is changed: W, or None where something is."""
+        changed = any(bool((self.trained()[end] != was).any()) for end, was in self.off.items())
+        self.folded = None if changed else self.W
 
     def sampled(self, x):
         # folded is W: nothing is changed, or svf.at_base leaves it out
@@ -55,12 +60,10 @@ class LoRA(Beside):
         return {".A": self.A, ".B": self.B}
 
     @torch.no_grad()
-    def fold(self):
-        """W' = W + factor B A, rounded once; W itself where B = 0."""
-        self.folded = self.W
-        if bool((self.B != 0).any()):
-            change = self.factor * (self.B.float() @ self.A.float())
-            self.folded = (self.W.float() + change).to(self.W.dtype)
+    def dense(self):
+        """W' = W + factor B A, rounded once."""
+        change = self.factor * (self.B.float() @ self.A.float())
+        return (self.W.float() + change).to(self.W.dtype)
 
     def product(self, x):
         """x (..., n) -> y = x W^T + (x A^T) factor B^T (..., m)."""
@@ -112,13 +115,10 @@ class IA3(Beside):
         return {".l": self.l}
 
     @torch.no_grad()
-    def fold(self):
-        """W' = W diag(l) or diag(l) W, rounded once; W itself at l = 1."""
-        l = self.l.float()
-        self.folded = self.W
-        if bool((l != 1).any()):
-            l = l if self.on_input else l[:, None]
-            self.folded = (self.W.float() * l).to(self.W.dtype)
+    def dense(self):
+        """W' = W diag(l) or diag(l) W, rounded once."""
+        l = self.l if self.on_input else self.l[:, None]
+        return (self.W.float() * l).to(self.W.dtype)
 
     def product(self, x):
         return self.scaled(x, self.l)

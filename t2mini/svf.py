@@ -52,6 +52,7 @@ class Tuned(nn.Module):
     trained() what the optimizer moves, dict end of name ("" for z) -> parameter
     expert()  what an expert file holds, dict end of name -> tensor
     fold()    builds `folded` from what is trained; until then a change has no effect
+    dense()   W' for `merged`; `folded`, if nothing else is said
     product(x)               x W'^T with gradients for x and for what is trained, none for W
     sampled(x)               the same without gradients; if nothing else is said, x folded^T
     stack(bank), by_row(x)   a batch whose rows have different experts: see `per_row`
@@ -81,6 +82,9 @@ class Tuned(nn.Module):
         else:
             y = self.sampled(x)
         return y if self.base.bias is None else y + self.base.bias
+
+    def dense(self):
+        return self.folded
 
     def sampled(self, x):
         """x (..., n) -> x W'^T (..., m), where nobody asks for gradients."""
@@ -397,7 +401,7 @@ def merged(model):
         if id(p) not in added:
             out[name.replace(".base.", ".")] = p
     for name, layer in layers(model).items():
-        out[f"{name}.weight"] = turned(layer.base, layer.folded)
+        out[f"{name}.weight"] = turned(layer.base, layer.dense())
     return out
 
 

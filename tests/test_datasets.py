@@ -939,7 +939,7 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     arms = ["base", "svf", "base, choosing", "svf, choosing", "lora, choosing"]
     easy, hard = ([(task, arm) for arm in arms] for task in larger.SETS["reasoning"])
     for found_of, other in (easy, "arc-easy"), (hard, "arc-challenge"):
-        found_of += [(other, "base"), (other, "base, choosing"),
+        found_of += [(other, "base"), (other, "base, choosing"), (other, "svf, choosing"),
                      (f"{other}-open", "base, choosing"), (f"{other}-open", "svf, choosing")]
     copied = ["svf, next-token", "lora, next-token"]
     written = [*((task, arm) for task in larger.SETS["math"] for arm in ("base", *copied)),
@@ -954,6 +954,12 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     assert TrainConfig(task=task, **settings) == replace(
         TrainConfig(**there["reasoning"]["config"]), method="lora", lr=3e-5, seed=0)
     assert asked == [("arc-easy-letters", larger.WHOLE, {"z": 1}, True, 0)]
+    made.clear()
+    next(run for task, arm, run in found if (task, arm) == ("arc-challenge", "svf, choosing"))()
+    [(task, _, settings)] = made
+    assert TrainConfig(task=task, **settings) == replace(       # a form has an expert of its own
+        TrainConfig(**there["reasoning"]["config"]), task="arc-easy", temperature=3.0, seed=0)
+    assert asked.pop() == ("arc-challenge", larger.WHOLE, {"z": 1}, True, 0)
 
     there |= {"code": meta("mbpp", "reward"), "dispatcher": meta("dispatch", "reward")}
     [two] = [run for key, run in larger.cells(lab)
@@ -1059,8 +1065,9 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
                     == (task, n, {}, None, choose))
         hidden = f"{task}-open"
         assert said.pop((hidden, "base, choosing", 0)) == (hidden, n, {}, None, True)
-        assert (said.pop((hidden, "svf, choosing", 0))
-                == (hidden, n, "svf 0 by options of arc-easy-open", lora, True))
+        for form, learnt in (task, "arc-easy"), (hidden, "arc-easy-open"):
+            assert (said.pop((form, "svf, choosing", 0))
+                    == (form, n, f"svf 0 by options of {learnt}", lora, True))
     assert said.pop(("gsm8k", "base", 0)) == ("gsm8k", n, {}, None, False)
     for arm, first in ("prompt", None), ("classifier", "dispatcher"):
         assert (said.pop(("published", arm, 0))

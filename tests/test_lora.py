@@ -170,7 +170,9 @@ def test_bfloat16_keeps_its_trained_numbers_in_float32():
         policy_gradient(model, [([1, 2, 3], [[1, 0]])], [[1.0]])
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in svf.trained(model).values())
         svf.set_z(model, random_expert(model))
-        assert all(layer.folded.dtype == torch.bfloat16 for layer in svf.layers(model).values())
+        assert all(layer.dense().dtype == torch.bfloat16 for layer in svf.layers(model).values())
+        # no product reads it
+        assert all(layer.folded is None for layer in svf.layers(model).values())
         assert model(IDS).isfinite().all()
 
 
@@ -403,13 +405,13 @@ def test_a_mixture_of_lora_experts_is_the_sum_of_their_changes(family):
     two, changes = [random_expert(model, seed) for seed in (1, 2)], []
     for expert in two:
         with svf.using(model, expert):
-            changes.append({n: layer.folded - layer.W for n, layer in svf.layers(model).items()})
+            changes.append({n: layer.dense() - layer.W for n, layer in svf.layers(model).items()})
     svf.detach(model)
     lora.attach(model, "lora", {"rank": 4, "lora_alpha": 8.0})
     with svf.using(model, lora.mix(two, [0.5, -2.0])):
         for n, layer in svf.layers(model).items():
             torch.testing.assert_close(
-                layer.folded - layer.W, 0.5 * changes[0][n] - 2 * changes[1][n],
+                layer.dense() - layer.W, 0.5 * changes[0][n] - 2 * changes[1][n],
                 rtol=1e-4, atol=1e-4)
     for other in ({n: t for n, t in two[0].items() if ".0." not in n}, {}):
         with pytest.raises(ValueError, match="on the same matrices"):   # not without a word

@@ -120,6 +120,19 @@ chapter.section("unseen")
 table(("math-500", "humaneval", "arc-challenge-letters", "arc-challenge-open"))
 beside("arc-challenge", ("arc-challenge", "base, choosing", "in quotation marks"))
 
+# the same of the smaller model, whose expert learnt from options in quotation marks
+chapter.section("smaller")
+small = figures.grouped(json.loads((reproduce.RESULTS / "real.json").read_text())["rows"])
+print(f"{'questions, options chosen':<27}{'n':>5}{'expert':>9}   minus the base model with options")
+print(f"{'':<41}   {'in quotation marks':<26}hidden")
+for task in ("arc-easy", "arc-challenge"):
+    tuned, n = small[task, "", "svf, choosing"], len(small[task, "", "svf, choosing"][0])
+    said = []
+    for form in (task, f"{task}-open"):
+        mean, low, high, _ = evaluate.over_seeds(tuned, small[form, "", "base, choosing"])
+        said.append(f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+    print(f"{task:<27}{n:>5}{100 * sum(tuned[0]) / n:>7.1f} %   {said[0]:<26}{said[1]}")
+
 # the paper's Table 2: who answers, and each control
 chapter.section("strategies")
 WHO = {"svf": "the expert of its skill", "prompt": "first pass: a prompt",

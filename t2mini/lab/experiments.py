@@ -330,7 +330,7 @@ class other_base:
             settings = dict(method="lora", objective="next-token", lr=1e-3)
             expert, meta = self.lab.expert("other", 0, **settings)
             with self.lab.running(expert, meta):
-                change = {name: layer.folded.clone() for name, layer in svf.layers(model).items()}
+                change = {name: layer.dense().clone() for name, layer in svf.layers(model).items()}
         names = list(svf.layers(model))
         svf.detach(model)
         for name in names:

@@ -36,8 +36,9 @@ LORA = dict(method="lora", lr=3e-5)
 # published solutions, copied; the settings under which SVF's validation was looked at before
 IMITATION = dict(objective="next-token", prompts=32, steps=24, val_every=12, val_n=192)
 RATES = {"svf": 5e-3, "lora": 1e-4}                     # of an imitation: none other was tried
-# an expert for questions without their options, whose words differ more: a colder draw will do
-OPEN = dict(task="arc-easy-open", temperature=3.0, steps=60)
+# experts for the other forms of ARC: words differ more than letters, and a colder draw will do
+FORMS = {"arc-easy-open": dict(temperature=3.0, steps=60),
+         "arc-easy": dict(temperature=3.0, steps=90)}
 NOT_SHARED = ("task", "seed", "method", "lr", "start")
 OF_SVF = ("modules", "tie", "as_released")              # nor these with a LoRA
 
@@ -104,8 +105,9 @@ def alone(lab, task, name, meta):
                 run = partial(lab.score, other, WHOLE, {}, choose=chosen,
                               max_tokens=LONGEST.get(other, 0))
                 yield cell(run, task=other, arm=f"base{how}")
-        if choose and hides_options(other):
-            changes = OPEN | {"lr": meta["config"]["lr"]}
+        learnt = other.replace("challenge", "easy")
+        if choose and learnt in FORMS:
+            changes = {"task": learnt, **FORMS[learnt], "lr": meta["config"]["lr"]}
             run = partial(beside, lab, partial(lab.score, other, WHOLE), meta, changes, choose)
             yield cell(run, task=other, arm="svf, choosing")
 
