@@ -46,12 +46,12 @@ class Tuned(nn.Module):
     """A linear layer that an expert changes: the protocol that SVF and lora.py's layers keep.
 
     base      the layer that it takes the place of: y = x W^T + bias, W (m, n)
-    folded    W' (m, n); W itself where the layer is the base model's
+    folded    W' (m, n); W itself where the layer is the base model's; None where W' is not built
     off       dict end of name -> the value that means "base model"
     A subclass says what is special about it:
     trained() what the optimizer moves, dict end of name ("" for z) -> parameter
     expert()  what an expert file holds, dict end of name -> tensor
-    fold()    builds `folded` from what is trained; until then a change has no effect
+    fold()    builds `folded` from what is trained; call it after a change
     dense()   W' for `merged`; `folded`, if nothing else is said
     product(x)               x W'^T with gradients for x and for what is trained, none for W
     sampled(x)               the same without gradients; if nothing else is said, x folded^T

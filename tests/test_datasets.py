@@ -645,6 +645,9 @@ SAME += [(r"\sqrt[3]{-8}", "-2"), (r"\sqrt[3]{-\frac{8}{27}}", r"-\frac{2}{3}"),
 DIFFERENT += [(r"\text{not }5", "5"), (r"\text{less than }5", "5"), ("x >= 12", "12"),
               ("x != 12", "12"), ("x-y=1", "y-x=1"), ("x+y", "x+y=z"), ("ab", "ab=c")]
 SAME += [(spelled, r"\cot x") for spelled in (r"\cot(x)", r"\cot{x}", "cot x")]
+SAME += [(r"(0.5, \sin x)", r"(\frac{1}{2}, \sin x)"), (r"\frac{\ln(x)}{2}", r"\frac{\ln x}{2}")]
+DIFFERENT += [(r"\tan(x+1)", r"\tan x+1"), (r"\sin(x^2)", r"\sin(x)^2"),
+              (r"\log(a+b)", r"\log a+b")]
 SAME += [("864 in^2", r"864 \mbox{ inches}^2"), ("864 sq in^2", "864")]
 DIFFERENT += [(r"\tan x", r"\cot x"), (r"\cot y", r"\cot x"), ("864 i n^2", "864")]
 SAME += [(r"5 \text{ more}", "5"), (r"12\text{ years (not counting 1900)}", "12")]
@@ -704,6 +707,7 @@ def test_each_solution_may_have_its_own_box(text, gold, want):
     (r"Simplify $\sqrt{242}$.", r"\boxed{\sqrt{242} = 11\sqrt{2}}", r"11\sqrt2", True),
     (r"Factor \[ab+5b+2a+10.\]", r"\boxed{ab + 5b+2a+10}", "(a+5)(b+2)", False),
     (r"What is $\frac{9}{2}$ as a decimal?", r"\boxed{\frac92}", "4.5", False),
+    (r"Given $P(A)=1/2$, is it so?", r"\boxed{1/2}", r"\frac{1}{2}", True),
     (r"Is it \(\frac{3}{4}\) or more?", r"\boxed{\frac{3}{4}}", r"\frac34", True),
     ("Half of $10$ or of $5$?", r"\boxed{5}", "5.0", True),
     (r"He has \$4, and more if $x = 1$.", "He pays \\$24 more, thus $x = 36$", r"\$36", True)])

@@ -74,6 +74,7 @@ NOT_ONE = [("1.2.3", None), ("2024-05-01", None), ("05/01/2024", None), ("12:30"
 # CASES row 6: what stands in the box counts, whatever stands before or behind it
 BOXED = [(r"3 hens lay 4 eggs each. Together that is twelve, so \boxed{12}.", 12),
          (r"\boxed{12}", 12), (r"$\boxed{-5}$", -5),
+         (r"\boxed{8 raisins}", 8), (r"\boxed{4 cousins}", 4), (r"\boxed{20 secs}", 20),
          (r"\[\boxed{1,080}\]", 1080), (r"\boxed{1{,}080}", 1080), (r"\boxed{\$12}", 12),
          (r"\boxed{12\text{ eggs}}", 12), (r"\boxed{12 \text{ eggs}} because 3 + 4 = 7.", 12),
          (r"\boxed{x = 12}", 12), (r"\boxed{3 \times 4 = 12}", 12), (r"\boxed{\frac{24}{2}}", 12),
@@ -287,6 +288,7 @@ def test_choices(text, want):
     + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
     + of(("Yes", "No"), ("Yes, there is no circle.", 0), ("No, yes is wrong", 1), ("yes", 0))
     + of(("No", "Yes"), ("**Yes**, no circle is there", 1), ("Yes no", None), ("Nose.", None))
+    + of(("Yes", "No"), ("Yes, no", None), ("Yes, or no?", None), ("No, wait: yes", None))
     + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8))
     + of(("B", "C"), ("B.", 0), ("The answer is C.", 1), ("The answer is A.", None), ("b)", 0))
     + of(("C", "B", "A"), ("C.", 0), ("**A**", 2), ("The answer is B", 1))
@@ -369,6 +371,9 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"```python\n{BODY}\nprint(f(1)\n```\nx": f"{BODY}\n",
     # a function beside a block that defines nothing
     f"{BODY}\nExample:\n```python\nprint(f(1))\n```": f"{BODY}\n",
+    f"```python\nimport x, y\n```\nThen\n{BODY}\n```\nx\n```":
+        f"import x, y\n{BODY}\n",
+    "```\nf = g(len)  # return x\n```\nclass of problems": "f = g(len)  # return x\n",
     f"{BODY}```\nThis works.": BODY, f"{BODY}\n```\n1\n```\nDone.": f"{BODY}\n\n"}
 
 

@@ -77,18 +77,19 @@ def test_the_start_is_the_base_model_bit_for_bit(family, method):
 
 @shapes
 @forms
-def test_folded_equals_the_definition(kind, form):
+def test_the_layer_equals_the_definition(kind, form):
     """Fails if alpha / rank is forgotten, B A is transposed, l scales the other side,
     or a bias is lost or scaled; or where gradients are taken the output is not, bit for bit,
-    that of the weights that sample.
+    that of sampling; or the merged matrix is another.
     """
     layer, W, bias = made(kind, form)
     x = torch.randn(4, 7, W.shape[1])
     want = F.linear(x.double(), dense(layer, W)[0], bias if bias is None else bias.double())
     with torch.no_grad():
-        folded = layer(x)
-    torch.testing.assert_close(folded.double(), want, rtol=0, atol=1e-5)
-    assert torch.equal(layer(x), folded) and (want - F.linear(x, W, bias)).abs().max() > 0.1
+        sampled = layer(x)
+    torch.testing.assert_close(sampled.double(), want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer.dense().double(), dense(layer, W)[0], rtol=0, atol=1e-5)
+    assert torch.equal(layer(x), sampled) and (want - F.linear(x, W, bias)).abs().max() > 0.1
 
 
 @shapes

@@ -396,6 +396,7 @@ def test_stage_one_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     # what is to go on is no stranger's
     files.claim_run(tmp_path / "b.safetensors", tower=True)
     assert towers.begun_in(tmp_path / "b.ckpt") == str(model.dtype).removeprefix("torch.")
+    assert "facts" in towers.read(tmp_path / "a.safetensors")[1]
     others = {image: (shape, color) for image, (color, shape) in known.items()}
     with pytest.raises(ValueError, match="--resume: .*b.ckpt does not do"):
         captions.align(model, tokenizer, others, cfg, tmp_path / "b.safetensors", said.append,

@@ -23,7 +23,7 @@ from .experiments import ALL
 from .runs import COMMON, RULES, Lab, digest
 
 RESULTS, FIGURES = experts.ROOT / "tutorials" / "results", experts.ROOT / "tutorials" / "figures"
-EXPERTS = (*tasks.LABELS, "dispatcher", "vision")       # whatever rows may be about
+EXPERTS = (*tasks.SKILLS, "dispatcher", "vision")       # whatever rows may be about
 SETTINGS = ("base_sha256", "dtype", "quick", "budget")  # results of others do not share a file
 
 

@@ -42,7 +42,8 @@ def chosen(text, options):
     """The set of the options (their indices) that a text chooses, by letter or by name. "Yes, there
     is no circle" says yes."""
     if {option.lower() for option in options} == {"yes", "no"}:
-        if lead := re.match(r"\W*(yes|no)(?=[,.!;:]|\s*$)", text, re.I):
+        no_list = r"(?!\W+(?:or |wait\W+)?(?:yes|no)\W*$)"           # "Yes, no" chooses nothing
+        if lead := re.match(rf"\W*(yes|no)(?=[,.!;:]|\s*$){no_list}", text, re.I):
             return {[option.lower() for option in options].index(lead[1].lower())}
     short = [re.sub(r"^(?:an?|the) (?=\S)", "", option, flags=re.I) for option in options]
     if len({option.lower() for option in short}) < len(options):

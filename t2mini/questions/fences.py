@@ -18,6 +18,7 @@ PYTHON = re.compile(r"(?:i?python|py)[-\d.]*", re.I)
 # question's "def"
 DEFINES = re.compile(r"^[ \t]*(?:(?:async )?def|class) \w|^\w+[^=\n]*= *\(?lambda\b"
                      r"|\A\n*[ \t]+\S", re.M)
+HEAD = re.compile(r"^(?:async )?def \w+ *\(|^class \w+ *[(:]", re.M)
 UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
 MOST_TAIL = 20                  # lines that are tried as the first of a tail
 
@@ -99,10 +100,11 @@ def find_code(text):
     """The Python code in an answer: its block (see `code_block`), else from its first line of
     Python on; without a tail that is no Python (see `whole`). Where no block defines anything, but
     the text beside them does, it is there: a call or its output may stand in a block behind it."""
-    block = code_block(text)
+    block, imports = code_block(text), ""
     if block and not DEFINES.search(block.text):
         beside = prose(text, every=True)
-        if re.search(r"^(?:(?:async )?def|class) \w", beside, re.M):
+        if HEAD.search(beside):
+            imports = imports_before(text, Block("", beside, len(text), len(text), False))
             text, block = beside, None
     if block:
         return whole(imports_before(text, block) + block.text)
@@ -110,7 +112,7 @@ def find_code(text):
     if not start:
         return whole(text)
     above, code = assignments(text[:start.start()]), text[start.start():]
-    return whole(above + code if stand_alone(statements(above)) else code)
+    return whole(imports + (above + code if stand_alone(statements(above)) else code))
 
 
 def is_mark(line):

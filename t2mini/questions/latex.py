@@ -53,9 +53,9 @@ NAME = re.compile(rf"\s*(?:{LETTER}|(\\[a-z]+))\s*(?:=|\\in(?![a-z]))\s*(?=[^=]+
 
 OPENS = re.compile(r"\\(?:boxed|fbox)\s*\{")
 FORMULA = re.compile(r"(?<!\\)\$\$?(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
-# functions of one letter: \cot(x), \cot{x} and cot x
-FUNCTION = re.compile(r"\\?(sin|cos|tan|cot|sec|csc|log|ln)\s*[({]?\s*([a-zA-Z])\s*[)}]?"
-                      r"(?![a-zA-Z])")
+# a function of one letter: \cot(x), \cot{x} and cot x
+FUNCTION = re.compile(r"(?:\\|(?<![a-zA-Z\\]))(sin|cos|tan|cot|sec|csc|log|ln)(?:"
+                      r"\s*\(\s*([a-zA-Z])\s*\)|\s*\{\s*([a-zA-Z])\s*\}|\s+([a-zA-Z])(?![a-zA-Z]))")
 
 
 def find_boxed(text):
@@ -91,9 +91,13 @@ def right(text, gold, question=""):
 def copied(answer, gold, question):
     """Is an answer a formula that stands in the question, more than a number, and not as the gold
     answer is written?"""
-    given = ("".join(each) for each in FORMULA.findall(question))
-    said, wanted, *given = (re.sub(r"[\s{}]", "", tidy(s)) for s in (answer, gold, *given))
-    return said in given and said != wanted and not re.fullmatch(r"-?[\d.]+|[a-zA-Z]", said)
+    def spelled(s):
+        fraction = re.sub(r"(\w+) */ *(\w+)", r"\\frac\1\2", tidy(s))     # 1/2 is \frac12
+        return re.sub(r"[\s{}]", "", fraction)
+
+    given = {spelled("".join(each)) for each in FORMULA.findall(question)}
+    said = spelled(answer)
+    return said in given - {spelled(gold)} and not re.fullmatch(r"-?[\d.]+|[a-zA-Z]", said)
 
 
 def bold_result(text):
@@ -230,7 +234,7 @@ def tidy(s, glued=False):
     s = unnamed(units.sub("", s))
     s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)  # 1 4/5
     s = re.sub(r"_\{(\w+)\}", r"_\1", s)
-    s = FUNCTION.sub(r"\\\1 \2", s)
+    s = FUNCTION.sub(r"\\\1 \2\3\4", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
 
 

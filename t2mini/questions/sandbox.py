@@ -352,7 +352,7 @@ def _run(code, name, inputs, seconds, memory_mb, probe=False):
         "words": sorted(words & LATE.keys()), "late": list(LATE.items()),
         "filter": _filter(), "probe": probe})
     # what locks is in the child, not in preexec_fn, which can deadlock under the threads of torch;
-    # sets have one order, so that a program that depends on it is always right or always wrong
+    # sets of texts and numbers have one order: who depends on it is always right or always wrong
     child = subprocess.Popen([sys.executable, "-S", "-c", CHILD], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
                              env={"PATH": os.defpath, "PYTHONHASHSEED": "0"},

@@ -153,7 +153,9 @@ def align(model, tokenizer, known, cfg, out, log=print, shape=None, resume=False
     eye = give_sight(model, tokenizer, tower, keeps=False)
     optimizer = torch.optim.AdamW(tower.parameters(), lr=cfg.lr, betas=(0.9, 0.98))
     told = {"config": asdict(cfg), "base_sha256": model.base_sha256, "images": len(known),
-            "facts": hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:16],
+            "facts": hashlib.sha256(repr(sorted((Path(image).name, *shown)
+                                                for image, shown in known.items())).encode()
+                                    ).hexdigest()[:16],
             "dtype": str(model.dtype).removeprefix("torch.")}
     rows, step, seconds = [], 0, 0.0
     if resume:

@@ -121,7 +121,7 @@ def go_on(path, told, tower, optimizer):
         rows = json.loads(meta["rows"])
         seconds = float(rows[-1]["seconds"])
         if was != told:
-            raise ValueError("it was written with other settings, images or base")
+            raise ValueError("it was written with other settings, images, base or dtype")
         tower.load_state_dict({k[2:]: t for k, t in tensors.items() if k.startswith("p/")})
         for name, p in tower.named_parameters():
             optimizer.state[p] = {
