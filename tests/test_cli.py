@@ -630,6 +630,7 @@ def test_solutions_that_would_earn_nothing_are_told(call, home):
     made_up = ["train", "--task=math-worked", "--steps=1", "--prompts=1", "--val-n=1"]
     text = call(*made_up, "--objective=next-token", "--max-tokens=90")[1]
     assert "--max-tokens is not used: nothing is sampled" in text
+    assert "--max-tokens is not" not in call(*made_up, "--samples=2", "--max-tokens=4")[1]
 
 
 def test_half_of_the_layers(call, home):

@@ -965,6 +965,10 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
         TrainConfig(**there["reasoning"]["config"]), task="arc-easy", temperature=3.0, seed=0)
     assert asked.pop() == ("arc-challenge", larger.WHOLE, {"z": 1}, True, 0)
 
+    writes = {"reasoning": meta("arc-easy-letters", "reward")}
+    monkeypatch.setattr(larger, "own_expert", lambda lab, name: writes.get(name, {}))
+    assert not [key for key, _ in larger.cells(lab) if "choosing" in key["arm"]]
+    monkeypatch.setattr(larger, "own_expert", lambda lab, name: there.get(name, {}))
     there |= {"code": meta("mbpp", "reward"), "dispatcher": meta("dispatch", "reward")}
     [two] = [run for key, run in larger.cells(lab)
              if (key["task"], key["arm"]) == ("math-500", "uniform alpha")]

@@ -91,7 +91,7 @@ def test_the_parts_of_a_model_are_one_model(look, home):
 def test_a_copy_of_the_default_weights_does_not_hide_them(look, home, monkeypatch):
     """Fails if the default weights are called missing where another file has the same bytes."""
     (home / "weights").mkdir()
-    names = ("SmolLM2-135M-Instruct.Q4_1.gguf", "copy.gguf")
+    names = ("A.gguf", "SmolLM2-135M-Instruct.Q4_1.gguf", "copy.gguf")
     for name in names:
         (home / "weights" / name).write_bytes(b"the same")
     found, _ = look()
