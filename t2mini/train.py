@@ -226,7 +226,7 @@ class Run:
         elif numbers["grad_norm"] > 0:              # a step without any gradient says nothing
             state["bad"] = 0
         self.write_row({"step": state["step"],
-                        **{name: round(value, 9) for name, value in numbers.items()}})
+                        **{name: pace.short(value) for name, value in numbers.items()}})
         self.save()
         self.log(self.pace.update(state["step"], numbers))
         if state["step"] % 5 == 1 or numbers["skipped"]:

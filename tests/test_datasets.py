@@ -648,6 +648,7 @@ SAME += [(spelled, r"\cot x") for spelled in (r"\cot(x)", r"\cot{x}", "cot x")]
 SAME += [(r"(0.5, \sin x)", r"(\frac{1}{2}, \sin x)"), (r"\frac{\ln(x)}{2}", r"\frac{\ln x}{2}")]
 DIFFERENT += [(r"\tan(x+1)", r"\tan x+1"), (r"\sin(x^2)", r"\sin(x)^2"),
               (r"\log(a+b)", r"\log a+b")]
+SAME += [("2^{n}", "2^n"), (r"e^{x}", "e^x")]
 SAME += [("864 in^2", r"864 \mbox{ inches}^2"), ("864 sq in^2", "864")]
 DIFFERENT += [(r"\tan x", r"\cot x"), (r"\cot y", r"\cot x"), ("864 i n^2", "864")]
 SAME += [(r"5 \text{ more}", "5"), (r"12\text{ years (not counting 1900)}", "12")]

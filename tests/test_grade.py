@@ -288,6 +288,11 @@ def test_choices(text, want):
     + of(("yes", "no"), ("C", None), ("B", 1), ("no", 1), ("I know", None))
     + of(("Yes", "No"), ("Yes, there is no circle.", 0), ("No, yes is wrong", 1), ("yes", 0))
     + of(("No", "Yes"), ("**Yes**, no circle is there", 1), ("Yes no", None), ("Nose.", None))
+    + of(("yes", "no"), *((said, 0) for said in (
+        "Answer: Yes, there is no circle.", "Yes - there is no circle", "Yes there is no circle.",
+        "Yes because there is no circle", "Yes\nThere is no circle", '"Yes", there is no circle')))
+    + of(("yes", "no"), *((said, None) for said in (
+        "Yes is wrong", "Yes, and no", "Yes, no, maybe", "Yes. No. Yes.", "yes, no, yes", "Yes and no")))
     + of(("Yes", "No"), ("Yes, no", None), ("Yes, or no?", None), ("No, wait: yes", None))
     + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8))
     + of(("B", "C"), ("B.", 0), ("The answer is C.", 1), ("The answer is A.", None), ("b)", 0))
@@ -374,6 +379,9 @@ FENCES = {  # answer -> the code in it; CASES row 5
     f"```python\nimport x, y\n```\nThen\n{BODY}\n```\nx\n```":
         f"import x, y\n{BODY}\n",
     "```\nf = g(len)  # return x\n```\nclass of problems": "f = g(len)  # return x\n",
+    f"from math import sqrt\n\n```python\n{BODY}z = sqrt(4)\n```":
+        f"from math import sqrt\n{BODY}z = sqrt(4)\n",
+    f"from the above we get\n{BODY}": BODY,
     f"{BODY}```\nThis works.": BODY, f"{BODY}\n```\n1\n```\nDone.": f"{BODY}\n\n"}
 
 

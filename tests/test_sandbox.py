@@ -318,6 +318,8 @@ def test_what_is_expected_and_secrets_are_not_there(monkeypatch):
 def test_the_order_of_a_set_is_the_same_in_every_call():
     """Fails if a program that depends on it is right in one run and wrong in the next, or finds
     modules in the working directory."""
+    drawn = "import random\ndef f(): return random.randint(0, 10 ** 9)"
+    assert len({str(call(drawn).values) for _ in range(3)}) == 1
     code = ("import sys\ndef f(): return [list({'lantern', 'harbour', 'whistle', 'anchor', 'cliff'"
             "}), '' in sys.path]")
     assert len({str(call(code).values) for _ in range(4)}) == 1

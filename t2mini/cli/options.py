@@ -442,7 +442,7 @@ VERBS = {   # name: (what it does, examples, what adds its options)
             (see_options, model_options, data_options, json_options)),
     "show": ("print and draw what an expert is: metadata, z per layer and module",
              ("math", "out/mine.safetensors --picture=mine.png"), (show_options,)),
-    "export": ("write merged weights, which other tools read, and an adapter folder",
+    "export": ("write merged weights, which other tools read, and an adapter folder for SVF",
                ("--expert=math --out=merged",), (export_options, *MODEL)),
     "reproduce": ("run one experiment: its numbers as JSON and its picture",
                   ("all", "finetune --quick", "finetune --draw --against=lora"),

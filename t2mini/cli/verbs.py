@@ -494,6 +494,9 @@ def train_(args):
 
     with keeping(out, args.resume):
         result = train.train(model, tokenizer, cfg, out, args.resume, experts.SVD_CACHE, log)
+    if result["stale"] >= cfg.patience and result["step"] < cfg.steps:
+        log(f"stopped after {result['step']} of {cfg.steps} updates: no better validation in the "
+            f"last {result['stale']} (see --patience)")
     print(one_line(f"wrote {out}; next: `python -m t2mini {scoring(args, out, task)}` scores it on "
                    "test questions, and "
                    f"`python -m t2mini show {shlex.quote(str(out))}` shows it"))
@@ -644,6 +647,8 @@ def export_(args):
         experts.attach(model, meta, expert)
         svf.set_z(model, expert)
         added = adapter(model, expert, meta)
+        if added is None:
+            print("merged weights alone: an adapter folder is written for SVF experts")
     source = download.locate(args.weights)
     made = export.export(out, source, svf.merged(model), model.cfg, model.dtype, added)
     print(one_line(made))

@@ -76,7 +76,8 @@ def no_better(share, n):
 def nothing_learnt(moved):
     """What to say of an expert that is the z training began with.
     moved: did any update change z?"""
-    why = "no update changed it, as no question had answers that earned differently"
+    why = ("no update changed it, as no question had answers that earned differently, or --lr is "
+           "too low to move anything")
     if moved:
         why = ("no later one was as good on the validation questions; a lower --lr, more --steps "
                "or more --val-n may help")

@@ -9,6 +9,11 @@ SAMPLED = ("cut", "kl")         # which copied answers do not have
 LAST = 9                    # estimates are of so many steps; earlier ones may have set things up
 
 
+def short(value):
+    """A number of the log in six digits; a count as it is."""
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
 class Pace:
     """The seconds that updates and validations took, of a run of `steps` updates."""
 

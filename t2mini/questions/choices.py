@@ -42,9 +42,14 @@ def chosen(text, options):
     """The set of the options (their indices) that a text chooses, by letter or by name. "Yes, there
     is no circle" says yes."""
     if {option.lower() for option in options} == {"yes", "no"}:
-        no_list = r"(?!\W+(?:or |wait\W+)?(?:yes|no)\W*$)"           # "Yes, no" chooses nothing
-        if lead := re.match(rf"\W*(yes|no)(?=[,.!;:]|\s*$){no_list}", text, re.I):
-            return {[option.lower() for option in options].index(lead[1].lower())}
+        word = rf"(yes|no)\b(?!{REFUSED})"
+        lead = re.match(rf"(?i)\W*(?:(?:the )?answer(?: is)?\W+)?{word}(.*)", text, re.S)
+        if lead:
+            opposite = {"yes": "no", "no": "yes"}[lead[1].lower()]
+            # "Yes, no" and "No. Yes." choose nothing
+            alone = rf"(?i)\b{opposite}\b(?=\s*(?:[,.!;:?]|$|\n|(?:and|or)\b))"
+            if not re.search(alone, lead[2]):
+                return {[option.lower() for option in options].index(lead[1].lower())}
     short = [re.sub(r"^(?:an?|the) (?=\S)", "", option, flags=re.I) for option in options]
     if len({option.lower() for option in short}) < len(options):
         short = options

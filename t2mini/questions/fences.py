@@ -108,7 +108,7 @@ def find_code(text):
             text, block = beside, None
     if block:
         return whole(imports_before(text, block) + block.text)
-    start = re.search(r"^(?:(?:def|class|import|from) |@\w|[A-Z_]+ ?= ?)", text, re.M)
+    start = re.search(r"^(?:(?:def|class|import) |from \S+ import |@\w|[A-Z_]+ ?= ?)", text, re.M)
     if not start:
         return whole(text)
     above, code = assignments(text[:start.start()]), text[start.start():]
@@ -156,11 +156,12 @@ def statements(code):
 
 
 def imports_before(text, block):
-    """What the answer's Python blocks before this one, those that do nothing else, import for
-    it."""
-    found = []
-    for other in blocks(text[:block.start]):
-        lines = statements(other.text)
+    """What stands before this block for it: the imports of Python blocks that do nothing else, and
+    of lines of their own."""
+    found, before = [], text[:block.start]
+    alone = re.findall(r"^(?:import \w|from [\w.]+ import ).*", prose(before, every=True), re.M)
+    for said in [*alone, *(other.text for other in blocks(before))]:
+        lines = statements(said)
         if all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in lines):
             found += [ast.unparse(line) for line in lines if needed(line, block.text)]
     return "".join(f"{line}\n" for line in found)

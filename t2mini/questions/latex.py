@@ -233,7 +233,7 @@ def tidy(s, glued=False):
     units = {True: GLUED, False: UNIT}[glued]
     s = unnamed(units.sub("", s))
     s = re.sub(r"(\d) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", s)  # 1 4/5
-    s = re.sub(r"_\{(\w+)\}", r"_\1", s)
+    s = re.sub(r"_\{(\w+)\}", r"_\1", re.sub(r"\^\{(\w)\}", r"^\1", s))
     s = FUNCTION.sub(r"\\\1 \2\3\4", s)
     return re.sub(r"\s+", " ", s).lstrip(" ,;:").rstrip(" .,;:")
 
