@@ -292,7 +292,8 @@ def test_choices(text, want):
         "Answer: Yes, there is no circle.", "Yes - there is no circle", "Yes there is no circle.",
         "Yes because there is no circle", "Yes\nThere is no circle", '"Yes", there is no circle')))
     + of(("yes", "no"), *((said, None) for said in (
-        "Yes is wrong", "Yes, and no", "Yes, no, maybe", "Yes. No. Yes.", "yes, no, yes", "Yes and no")))
+        "Yes is wrong", "Yes, and no", "Yes, no, maybe", "Yes. No. Yes.", "yes, no, yes",
+        "Yes and no")))
     + of(("Yes", "No"), ("Yes, no", None), ("Yes, or no?", None), ("No, wait: yes", None))
     + of(tuple("pqrstuvwx"), ("I", 8), ("I think r", 2), ("The answer is I", 8))
     + of(("B", "C"), ("B.", 0), ("The answer is C.", 1), ("The answer is A.", None), ("b)", 0))

@@ -456,9 +456,21 @@ def real(lab):
         yield cell(choose, task=f"{task}-open", arm="base, choosing")
 
 
-def real_expert(lab, source, task, choose=False, **changes):
+def real_expert(lab, source, task, choose=False, seed=0, **changes):
     """An expert trained on `source`, scored on `task`. -> row."""
-    return lab.score(task, WHOLE, *lab.expert(source, 0, **changes), choose=choose)
+    return lab.score(task, WHOLE, *lab.expert(source, seed, **changes), choose=choose)
+
+
+def arc(lab):
+    """What is learnt from ARC-Easy, on it and on ARC-Challenge, beside the base model in its best
+    forms: options in quotation marks, or not listed. Three trainings."""
+    for task in REAL["arc-easy"]:
+        for form in (task, f"{task}-open"):
+            run = partial(lab.score, form, WHOLE, {}, choose=True)
+            yield cell(run, task=form, arm="base, choosing")
+        for seed in SEEDS:
+            run = partial(real_expert, lab, "arc-easy", task, choose=True, seed=seed, **CHOOSING)
+            yield cell(run, task=task, arm="svf, choosing", seed=seed)
 
 
 def sight(lab):
@@ -540,5 +552,7 @@ ALL = {e.cells.__name__: e for e in (
     Experiment("-", agreement, "agreement", "how much of an update's direction is chance",
                PUBLISHED),
     Experiment("Tables 1, 2", real, "pairs", "published questions, whole test sets", PUBLISHED),
+    Experiment("Tables 1, 2", arc, "pairs", "ARC by choosing, seen and unseen, three trainings",
+               PUBLISHED, programs=False),
     Experiment("Tables 1, 2", real05, "pairs", "the same with --weights=qwen2.5-coder-0.5b",
                PUBLISHED))}
