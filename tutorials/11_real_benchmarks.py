@@ -124,7 +124,8 @@ beside("arc-challenge", ("arc-challenge", "base, choosing", "in quotation marks"
 # the same of the smaller model: three trainings on ARC-Easy, options in quotation marks
 chapter.section("smaller")
 small = figures.grouped(json.loads((reproduce.RESULTS / "arc.json").read_text())["rows"])
-print(f"{'questions, chosen':<19}{'n':>5}   {'three experts':<20}  minus the base model with options")
+print(f"{'questions, chosen':<19}{'n':>5}   {'three experts':<22}"
+      "minus the base model with options")
 print(f"{'':<49}{'in quotation marks':<23}not listed")
 for task in ("arc-easy", "arc-challenge"):
     tuned = small[task, "", "svf, choosing"]
