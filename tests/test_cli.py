@@ -630,7 +630,12 @@ def test_solutions_that_would_earn_nothing_are_told(call, home):
     made_up = ["train", "--task=math-worked", "--steps=1", "--prompts=1", "--val-n=1"]
     text = call(*made_up, "--objective=next-token", "--max-tokens=90")[1]
     assert "--max-tokens is not used: nothing is sampled" in text
-    assert "--max-tokens is not" not in call(*made_up, "--samples=2", "--max-tokens=4")[1]
+    text = call(*made_up, "--samples=2", "--max-tokens=4")[1]
+    assert "--max-tokens is not" not in text and "stopped after" not in text
+    # nothing can be better than the start, and who waits for more updates is told why none come
+    text = call(*made_up[:2], "--steps=9", "--prompts=1", "--samples=2", "--val-n=1",
+                "--val-every=1", "--patience=2")[1]
+    assert "stopped after 2 of 9 updates: no better validation in the last 2" in text
 
 
 def test_half_of_the_layers(call, home):

@@ -1139,6 +1139,23 @@ def test_the_passes_that_are_timed_are_those_of_the_task(monkeypatch):
     assert asked[0] == ((["0?"], ["math"], {"math": "z"}, 4), {"opener": "The answer is "})
 
 
+def test_three_experts_of_arc_stand_beside_the_base_model_in_both_forms():
+    """Fails if a form of the base model is left out, an expert of another seed is asked, or one
+    that learnt from ARC-Challenge."""
+    lab = SimpleNamespace(score=lambda task, n, *who, choose: (task, n, who, choose),
+                          expert=lambda task, seed, **settings: (f"{task} {seed}", settings))
+    found = {(key["task"], key["arm"], key.get("seed", 0)): run()
+             for key, run in experiments.arc(lab)}
+    whole, expected = experiments.WHOLE, {}
+    for task in ("arc-easy", "arc-challenge"):
+        for form in (task, f"{task}-open"):
+            expected[form, "base, choosing", 0] = (form, whole, ({},), True)
+        for seed in range(3):
+            learnt = (f"arc-easy {seed}", experiments.CHOOSING)
+            expected[task, "svf, choosing", seed] = (task, whole, learnt, True)
+    assert found == expected
+
+
 def test_answers_of_examples_in_the_prompt_are_in_the_form_that_is_asked_for():
     """Fails if real05 shows MATH-500's examples without a box,
     or others not as next-token training writes them.
