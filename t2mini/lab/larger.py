@@ -35,7 +35,7 @@ LONGEST = {"gsm8k": 400, "gsm8k-steps": 400}
 LORA = dict(method="lora", lr=3e-5)
 # published solutions, copied; the settings under which SVF's validation was looked at before
 IMITATION = dict(objective="next-token", prompts=32, steps=24, val_every=12, val_n=192)
-RATES = {"svf": 5e-3, "lora": 1e-4}                     # of an imitation: none other was tried
+RATES = {"svf": 5e-3, "lora": 1e-4}                     # of an imitation; not swept
 # experts for the other forms of ARC: words differ more than letters, and a colder draw will do
 FORMS = {"arc-easy-open": dict(temperature=3.0, steps=60),
          "arc-easy": dict(temperature=3.0, steps=90)}
