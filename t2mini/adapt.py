@@ -78,8 +78,8 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     on_text   and counts: see evaluate.answers
     """
     experts = Shelf(model) if experts is None else experts
-    check_answer(model, tokenizer, questions, opener, strategy, STRATEGIES, expert, max_tokens,
-                 temperature)
+    check_answer(model, tokenizer, questions, opener, strategy, STRATEGIES, experts, expert,
+                 max_tokens, temperature)
 
     # --- first pass: which expert does each question need? ---
     routes = [None] * len(questions)

@@ -157,6 +157,23 @@ def test_an_expert_named_other_answers_where_it_is_named(ready):
     assert named[0].answer == given[0].answer != base[0].answer
 
 
+@pytest.mark.parametrize("how, name", [
+    ({}, "dispatcher"), ({"strategy": "cem"}, "mixture"), ({"expert": "maths"}, "maths")])
+def test_an_expert_that_was_not_given_is_named_with_those_that_were(ready, how, name):
+    """Fails if a dict of experts without the one that is needed ends in a KeyError."""
+    model, tokenizer, found, _ = ready
+    with pytest.raises(ValueError, match=f"'{name}' among .*: code, math, reasoning"):
+        adapt.answer(model, tokenizer, ["hello"], experts=found, **how)
+
+
+def test_a_dict_of_experts_needs_no_dispatcher_where_nobody_asks_it(ready):
+    """Fails if the check of what was given asks for more than the answer will."""
+    model, tokenizer, found, z = ready
+    for how in ({"strategy": "prompt"}, {"strategy": "none"}, {"expert": "math"}, {"expert": z},
+                {"expert": "none"}):
+        assert adapt.answer(model, tokenizer, ["hello"], experts=found, max_tokens=2, **how)
+
+
 def test_unreadable_answers_go_to_the_base_model(ready, monkeypatch):
     """Fails if an answer that names no label is routed to an expert, or is not counted apart."""
     model, tokenizer, *_ = ready

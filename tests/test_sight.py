@@ -323,6 +323,15 @@ def test_a_tower_goes_through_its_file(model, tmp_path):
         towers.find(model)
 
 
+def test_show_says_that_a_tower_is_no_expert(tmp_path, capsys):
+    """Fails if a tower of one's own is called a file without metadata."""
+    path = tmp_path / "tower.safetensors"
+    towers.save(path, Tower(TINY_TOWER), {"base_sha256": "0" * 64})
+    assert main(["show", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "is a tower" in said and f"ask --tower={path}" in said
+
+
 @pytest.mark.parametrize("name, value", [
     ("patch", 0), ("patch", -8), ("patch", 3), ("patch", 128), ("patch", "8"), ("patch", 8.0),
     ("patch", True), ("patch", None),

@@ -559,6 +559,9 @@ def show(args):
         path = next((p for p in places if p.is_file()), None)
         if path is None:
             raise FileNotFoundError(f"no expert {args.expert!r}: neither in out/ nor shipped")
+    if shelves.is_tower(path):
+        raise ValueError(f"{path} is a tower, which has no z to show: ask it about an image with "
+                         f"`ask --tower={path} --image=FILE QUESTION`")
     meta, expert = experts.read_metadata(path), experts.read_expert(path)
     print(one_line(summary(path, expert, meta)))
     picture = None

@@ -49,7 +49,8 @@ MESSAGE = {
     "agreement": "Made-up math shows in a thousand answers which way\n"
                  "z should go; GSM8K takes four thousand or more",
     "timing": "The first pass costs less than the second",
-    "timing05": "",
+    "timing05": "With the larger model the first pass takes little time before a long answer,\n"
+                "and as long as the second where one letter is the answer",
     "spectrum": "On average the largest tenth of the singular values\n"
                 "holds less than a third of their sum",
     "curves": "Twenty-four updates lift math and code; in reasoning three runs end far apart",
@@ -711,6 +712,7 @@ def timing(done, path):
         ax.set_ylim(len(labels) - 0.4, -0.6)
         ax.set(xlabel="seconds per question", title=f"asked {ASKED.get(way, way)}")
         ax.margins(x=0.3)
+        ax.locator_params(axis="x", nbins=4)
     axes[0][-1].legend(*axes[0][0].get_legend_handles_labels(), frameon=False, fontsize=11,
                        loc="center right")
     headline(fig, done)
