@@ -92,8 +92,7 @@ def answer(model, tokenizer, questions, strategy="classifier", experts=None, exp
     elif isinstance(expert, dict):
         labels, experts = ["given"] * len(questions), {"given": expert}
     else:
-        always = expert or {"cem": "mixture", "none": "none"}[strategy]
-        labels = [always] * len(questions)
+        labels = [expert or {"cem": "mixture", "none": "none"}[strategy]] * len(questions)
 
     # --- second pass: every question on the weights of its expert, read here at first use ---
     base = BASE if expert is None else {"none"}             # "other" may be an expert of yours
