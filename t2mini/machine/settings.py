@@ -217,14 +217,14 @@ def check_answer(model, tokenizer, questions, opener, strategy, strategies, expe
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(strategies)}")
     if expert == "":
         raise ValueError("the expert's name is empty; none is the base model")
+    check_sampling(max_tokens, temperature)
+    check_room(model, tokenizer, questions, opener, max_tokens)
     if isinstance(experts, dict):               # a Shelf tells itself what it does not have
         by = {"classifier": "dispatcher", "cem": "mixture"}.get(strategy)
         name = by if expert is None else expert
         if isinstance(name, str) and name != "none" and name not in experts:
             raise ValueError(f"there is no {name!r} among the experts that were given: "
                              f"{', '.join(experts) or 'none at all'}")
-    check_sampling(max_tokens, temperature)
-    check_room(model, tokenizer, questions, opener, max_tokens)
 
 
 def check_room(model, tokenizer, questions, opener, max_tokens):
