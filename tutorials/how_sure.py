@@ -62,7 +62,7 @@ for text, cells in (
          [compare(t, "CEM", "uniform alpha") for t in UNSEEN]),
         ("CEM against classifier, unseen task",
          [compare(t, "CEM", "classifier") for t in UNSEEN]),
-        ("related expert against base, unseen task",
+        ("right expert against base, unseen task",
          [compare(u, f"{t} expert", "base") for t, u in zip(OWN, UNSEEN)]),
         ("classifier against prompt, routing real questions",
          [compare(f"real-{t}", "classifier", "prompt") for t in OWN])):

@@ -15,6 +15,7 @@ def exercise_2(q, k, v):
 
 def exercise_3(x, theta):
     """Hard. x (T, D): one head's queries at positions 0 to T - 1. Return them rotated (RoPE):
-    at position p the pair of dimensions (i, i + D/2) turns by the angle p * theta^(-2i/D),
+    at position p the pair (a, b) of dimensions (i, i + D/2) turns by w = p * theta^(-2i/D), that
+    is, becomes (a cos w - b sin w, b cos w + a sin w),
     for i = 0 to D/2 - 1."""
     raise NotImplementedError

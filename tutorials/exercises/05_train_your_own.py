@@ -16,8 +16,8 @@ def exercise_2(p, n):
 
 def exercise_3(grads, lr, steps):
     """Hard. grads (t, r): the gradients of the first t of `steps` updates. z starts at 1.
-    Return z (r,) after these updates of Adam without weight decay: with m and v the running means
-    of g and g squared (beta 0.9 and 0.99, starting at 0), each divided by 1 - beta^t at its update
-    t = 1, 2, ..., z falls by rate * m / (r + 1e-8), with r the root of v.
+    Return z (r,) after these updates of Adam without weight decay: m and v start at 0, and with
+    a gradient g they become 0.9 m + 0.1 g and 0.99 v + 0.01 g^2. At update t = 1, 2, ... z falls by
+    rate * (m / (1 - 0.9^t)) / (sqrt(v / (1 - 0.99^t)) + 1e-8).
     The rate of update t is lr * (1 + cos(pi * (t - 1) / steps)) / 2."""
     raise NotImplementedError
