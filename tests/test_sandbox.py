@@ -538,6 +538,24 @@ def test_ctrl_c_ends_programs_that_sleep(alive):
     assert alive() == 0 and not sandbox._children
 
 
+def test_ctrl_c_while_jobs_are_handed_out_ends_those_that_run(alive, monkeypatch):
+    """Break: of many jobs the first run while the last are handed out; Ctrl-C then waits for them."""
+    features()
+
+    class Interrupted(sandbox.ThreadPoolExecutor):
+        def submit(self, job, code, *rest, **options):
+            if code.endswith("# last"):
+                wait_for(lambda: alive() >= 1)
+                raise KeyboardInterrupt
+            return super().submit(job, code, *rest, **options)
+
+    monkeypatch.setattr(sandbox, "ThreadPoolExecutor", Interrupted)
+    sleeps = "import time\ndef f(): time.sleep(40)"
+    with soon(30), pytest.raises(KeyboardInterrupt):
+        call_many([(sleeps, "f", [()]), (sleeps + " # last", "f", [()])], workers=2, seconds=1000.0)
+    assert alive() == 0 and not sandbox._children
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"),
                     reason="no filter there")
 def test_here_everything_is_locked():

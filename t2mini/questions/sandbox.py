@@ -271,8 +271,10 @@ def call_many(jobs: Sequence[tuple[str, str, Sequence[tuple]]],
     keys = [(code, name, repr(inputs)) for code, name, inputs in jobs]
     distinct = dict(zip(keys, jobs))
     with ThreadPoolExecutor(workers or cores.usable()) as pool:
-        tasks = [pool.submit(call_function, *job, seconds=seconds) for job in distinct.values()]
-        try:
+        tasks = []
+        try:                                    # from the start: the first program runs by then
+            for job in distinct.values():
+                tasks.append(pool.submit(call_function, *job, seconds=seconds))
             done = {key: task.result() for key, task in zip(distinct, tasks)}
         except BaseException:
             _stop(tasks)
