@@ -3,6 +3,9 @@ Train one expert with REINFORCE (paper 3.2, equation 1):
 
     J(z) = E[ log pi_W'(y_hat | x) * r(y_hat, y) ] - lambda * KL(pi_W' || pi_W)
 
+The first term is used for its gradient alone, with the drawn y_hat held fixed; that is the gradient
+of the expected reward E[r].
+
 Kept:     sample answers from the model as it is, reward 1 for a right one, push its
           log-probability; only z is trained.
 Changed:  several answers per question and their mean reward as baseline (the release: one greedy

@@ -380,6 +380,9 @@ def test_experts_of_several_methods_one_after_the_other(call, home, tiny_folder)
                 with pytest.raises(ValueError, match="does not say how it was trained"):
                     with t2mini.use(model, home / "damaged.safetensors"):
                         pass
+                with pytest.raises(ValueError, match="math"):       # a share of a name is no z
+                    with t2mini.use(model, {"math": 0.5}):
+                        pass
                 assert torch.equal(model(IDS), want)
             assert torch.equal(model(IDS), base)
 

@@ -9,8 +9,9 @@ def exercise_1(image, size):
 
 def exercise_2(opening, words, n, Q, V):
     """Medium. opening: the ids that open the user's turn; words: those of the question.
-    Return the ids of the prompt in which image number n stands before the words, with Q tokens
-    for an image and a vocabulary of V words."""
+    Return the ids of the prompt in which image n stands before the words. Images count from 0.
+    The vocabulary has V words, an image Q tokens: token k of image n has the id V + Q n + k,
+    for k from 0 to Q - 1."""
     raise NotImplementedError
 
 
