@@ -539,7 +539,7 @@ def test_ctrl_c_ends_programs_that_sleep(alive):
 
 
 def test_ctrl_c_while_jobs_are_handed_out_ends_those_that_run(alive, monkeypatch):
-    """Break: of many jobs the first run while the last are handed out; Ctrl-C then waits for them."""
+    """Break: the first of many jobs run while the last are handed out; Ctrl-C waits for them."""
     features()
 
     class Interrupted(sandbox.ThreadPoolExecutor):
