@@ -29,7 +29,8 @@ MIXED = tasks.MIXED                         # what CEM mixes, in the order of al
 BASE = ("other", "none")                    # labels that the base model answers
 STRATEGIES = ("classifier", "prompt", "cem", "none")
 BATCH = 32                                  # questions in one batch of the first pass
-# so few go through the dispatcher's factors: folding them into weights would take longer
+# so few go through the dispatcher's factors: folding them into weights would take longer (and is
+# rounded to bfloat16, so that a borderline question may be routed otherwise)
 FEW = 8
 
 
@@ -239,7 +240,8 @@ def adapt_cem(model, tokenizer, task, experts, shots, per_matrix=False, iteratio
     """Strategy C: search alpha on `shots` (examples of the val split). -> (mixed z, cem.Search).
 
     alpha starts at the uniform mixture; the base model and each single expert join the first
-    population, so the result is, on the shots, never worse than any of them. normalise: alpha is
+    population, so in the search the result has never scored worse on the shots than any of them
+    (in bfloat16 the folded mixture that then answers is rounded once more). normalise: alpha is
     divided by its sum, as the paper also tries. What the model's own z are does not matter.
     """
     K = len(experts)

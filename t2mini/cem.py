@@ -5,7 +5,9 @@ of models.
 Changed:  candidates are ranked by (accuracy, log-likelihood), also where the elite is cut. The
           release cuts ties in any order; here only candidates without a right answer can still tie.
           Accuracy on ten shots ties all the time, and on a flat score a search walks off at random.
-          The deviation has a floor; the best of the whole search is reported, and its mean.
+          The deviation has a floor; the best of the whole search is reported, and its mean. Weights
+          lie between LOW and HIGH (release: 0 and 1), and a search is 16 candidates x 6 iterations
+          where nothing else is said (adapt.adapt_cem; release: 32 x 50).
 """
 from dataclasses import dataclass, field
 

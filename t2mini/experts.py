@@ -70,7 +70,7 @@ class Shelf:
         return False
 
     def __getitem__(self, name):
-        if name not in self.z:
+        if name not in self.z or not svf.layers(self.model):        # detached meanwhile
             path = find(name, self.model)
             z, meta = load_expert(path, self.model, self.allow_other_base)
             kind = kind_told(meta)

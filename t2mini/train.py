@@ -1,10 +1,11 @@
 """
 The loop around `reinforce.update`: validate, keep the best, checkpoint, log (paper 4.2, A.1).
 
-Kept:     AdamW with cosine decay; the z that is best on validation questions is the expert, and
-          training stops early where no better one comes.
-Changed:  a run can be stopped at any moment and goes on with the same bits (machine/checkpoint.py);
-          test questions are never read here (the release scores them at every validation).
+Kept:     AdamW (its weight decay is 0 here, so it is Adam) with cosine decay; the z that is best on
+          validation questions is the expert, and training stops early where no better one comes.
+Changed:  a run can be stopped at any moment and goes on, with the same bits where device,
+          threads and processes are the same (machine/checkpoint.py); test questions are never read
+          here (the release scores them at every validation).
 Files:    OUT.safetensors (the expert), OUT.jsonl (the log, a row per update and per validation),
           OUT.ckpt (after every update: what --resume goes on from).
 Warned:   a run that teaches nothing says so while it runs, with what to do, and not only by an

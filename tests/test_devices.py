@@ -238,6 +238,12 @@ def test_the_choice_holds_where_it_cannot_be_kept(processor, monkeypatch, tmp_pa
     assert device.pick("cpu") == device.pick("cpu") and len(measured) == 6
 
 
+def test_another_kind_of_device_does_not_follow_the_processor(monkeypatch):
+    """Fails if an accelerator's number format is read from the flags of the processor."""
+    monkeypatch.setattr(device, "cpu_units", lambda: ["avx512_bf16"])
+    assert device.native("mps")[0] == torch.float32 and "mps" in device.native("mps")[1]
+
+
 def test_this_processor_is_known():
     """Fails if the processor that runs these tests is measured although Linux lists its units."""
     if device.CPUINFO.exists():

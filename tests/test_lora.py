@@ -359,6 +359,12 @@ def test_experts_of_several_methods_one_after_the_other(call, home, tiny_folder)
         with pytest.raises(ValueError, match=says):
             shelf[name]
     model, _ = t2mini.load(tiny_folder, dtype="float32")
+    shelf = experts.Shelf(model)
+    with t2mini.use(model, "z"):                            # its layers end with the block
+        assert shelf["z"]
+    with svf.using(model, shelf["z"]):
+        assert svf.layers(model)
+    svf.detach(model)
     with torch.no_grad():
         base = model(IDS)
         alone = {}

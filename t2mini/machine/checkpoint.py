@@ -1,6 +1,7 @@
 """
 The files of a training run: a log that only one run writes, and a checkpoint from which --resume
-goes on with the same bits.
+goes on: with the same bits on the same device, with as many threads and processes (others add up
+in another order, which nobody checks).
 
 How:      the log is written first and made durable, then the checkpoint replaces the old one in one
           step. So a checkpoint always finds the rows of its steps; rows of later steps, which are

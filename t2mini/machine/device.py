@@ -47,12 +47,14 @@ def pick(device=None, dtype=None):
 
 
 def native(kind):
-    """-> (dtype, why): the number format of this machine's "cuda" or "cpu", and the reason in
-    words."""
+    """-> (dtype, why): the number format of this machine's "cuda", "cpu" or another kind of
+    device, and the reason in words."""
     if kind == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "this card multiplies it natively"
         return torch.float32, "this card has no bfloat16"
+    if kind != "cpu":
+        return torch.float32, f"what {kind} multiplies natively is not known here"
     units = cpu_units()
     if units is None:  # nobody says what this processor can do: measured once
         return measured(KEPT)

@@ -6,7 +6,8 @@ token is drawn.
 from dataclasses import replace
 
 # Choices of the released code that a run can go back to (--as-released). Each changes one thing, so
-# that its worth can be measured alone.
+# that its worth can be measured alone; "signed" only together with "no-baseline", as minus the mean
+# it doubles every advantage, which Adam does not see.
 RELEASED = {
     "greedy": "one arg-max answer to each of prompts * samples questions, the baseline over all",
     "no-baseline": "the reward itself is the advantage",
@@ -20,7 +21,7 @@ RELEASED = {
            "step grows with the answers' length",
     "prose": "prose behind a code block is paid like the code",
     "retoken": "the likelihood is that of the answer's text, cut into tokens anew, which need not "
-               "be those that were sampled; the stop token has none",
+               "be those that were sampled; a stop token that is no text has none",
     "all": "all of these, no KL, the gradient's norm clipped at 1e-3, and the MLP's matrices"}
 
 # Those that give settings a value. What they switch on besides, and "greedy", are in recipe.py.
