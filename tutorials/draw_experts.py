@@ -35,7 +35,7 @@ FIGURES = {
     "experts": Figure("", 400, "Most is learnt in the first fifty updates", {}),
     "experts05": Figure(
         "qwen-", 100, "A larger model: reasoning and the first pass learn most in thirty updates;\n"
-                      "code's rise is within chance",
+                      "code's and math's rises are within chance",
         {"math": "GSM8K", "code": "MBPP", "reasoning": "ARC-Easy", "dispatcher": "made up"})}
 
 
@@ -98,16 +98,14 @@ def draw(figure):
     logs = {name: logs_of(figure.prefix + name) for name in NAMES}
     logs = {name: found for name, found in logs.items() if found}
     fig, axes = plots.pyplot().subplots(1, len(logs), figsize=(0.5 + 3.125 * len(logs), 4.1),
-                                        sharey=True)
+                                        sharey=True, layout="constrained")
     for ax, (name, found) in zip(axes, logs.items()):
         panel(ax, name, found, figure)
     axes[0].set_ylabel("validation questions right, %\n(band: 95 % interval)")
     # one of each name
     lines = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels())}
     if len(lines) > 1:
-        fullest = max(axes, key=lambda ax: len(ax.lines))
-        fullest.legend(lines.values(), lines, frameon=False, fontsize=9, loc="lower right",
-                       bbox_to_anchor=(0.94, 0.2))
+        fig.legend(lines.values(), lines, frameon=False, ncols=2, loc="outside lower center")
     fig.suptitle(figure.title, fontsize=13, weight="bold")
     return fig
 

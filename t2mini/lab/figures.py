@@ -41,8 +41,8 @@ MESSAGE = {
             "if its prompt omits the options",
     "arc": "Three experts of ARC-Easy are above the base model there,\n"
            "also in its better form; on ARC-Challenge they are not shown to be",
-    "real05": "Experts of a larger model gain 5 points on MBPP, and 6 on ARC-Easy in the form\n"
-              "that suits the base model best; nothing is shown to carry over to other sets",
+    "real05": "Experts of a larger model gain 4 points on GSM8K, 5 on MBPP, and 6 on ARC-Easy\n"
+              "in its best form for the base model; nothing is shown to carry over to other sets",
     "forms": "Telling the larger model more about how to answer\n"
              "is not seen to help it; on GSM8K two wordings hurt",
     "signal": "Cut answers off at 200 tokens,\nand few questions are left to learn from",
