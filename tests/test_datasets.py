@@ -968,7 +968,8 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
 
     writes = {"reasoning": meta("arc-easy-letters", "reward")}
     monkeypatch.setattr(larger, "own_expert", lambda lab, name: writes.get(name, {}))
-    assert not [key for key, _ in larger.cells(lab) if "choosing" in key["arm"]]
+    assert not [key for key, _ in larger.cells(lab) if "choosing" in key["arm"]
+                or "open" in key["task"]]                   # nobody writes what is not listed
     monkeypatch.setattr(larger, "own_expert", lambda lab, name: there.get(name, {}))
     there |= {"code": meta("mbpp", "reward"), "dispatcher": meta("dispatch", "reward")}
     [two] = [run for key, run in larger.cells(lab)
@@ -984,7 +985,12 @@ def test_real05_asks_the_experts_that_the_base_has(monkeypatch, tmp_path):
     differ = {"svf, second run": dict(there["math"]["config"], seed=4, lr=4e-3),
               "svf, next-token": dict(larger.IMITATION, lr=5e-3, method="svf"),
               "lora, next-token": dict(larger.IMITATION, lr=1e-4, method="lora")}
-    assert arms["gsm8k-steps"] == {"base", "svf", "lora", *differ} and arms["gsm8k"] == {"base"}
+    assert arms["gsm8k-steps"] == {"base", "svf", "lora", *differ}
+    assert arms["gsm8k"] == {"base", "svf"}                 # the same expert, without the opener
+    monkeypatch.setattr(larger.experts, "load", lambda names, model: dict.fromkeys(names, {"z": 2}))
+    row = next(run for key, run in larger.cells(lab)
+               if (key["task"], key["arm"]) == ("gsm8k", "svf"))()
+    assert asked.pop() == ("gsm8k", larger.WHOLE, {"z": 2}, False, 400) and row["parameters"] == 7
     for arm, expected in differ.items():
         made.clear()
         row = next(run for key, run in larger.cells(lab) if (key["task"], key["arm"])
@@ -1078,6 +1084,7 @@ def test_each_row_of_real05_measures_what_its_name_says(monkeypatch):
             assert (said.pop((form, "svf, choosing", 0))
                     == (form, n, f"svf 0 by options of {learnt}", lora, True))
     assert said.pop(("gsm8k", "base", 0)) == ("gsm8k", n, {}, None, False)
+    assert said.pop(("gsm8k", "svf", 0)) == ("gsm8k", n, "math", None, False)
     for arm, first in ("prompt", None), ("classifier", "dispatcher"):
         assert (said.pop(("published", arm, 0))
                 == ("confusion", ["gsm8k", "math-500", "mbpp", "humaneval", "arc-easy-letters",

@@ -100,16 +100,18 @@ def alone(lab, task, name, meta):
             run = partial(beside, lab, ask, source, changes, False)
             yield cell(run, task=task, arm=f"{method}, next-token")
     for other in OTHER_FORMS.get(task, ()):
+        ask = partial(lab.score, other, WHOLE, max_tokens=LONGEST.get(other, 0))
         for how, chosen in ways.items():
             if chosen or not hides_options(other):          # nobody finds the words of an option
-                run = partial(lab.score, other, WHOLE, {}, choose=chosen,
-                              max_tokens=LONGEST.get(other, 0))
-                yield cell(run, task=other, arm=f"base{how}")
+                yield cell(partial(ask, {}, choose=chosen), task=other, arm=f"base{how}")
         learnt = other.replace("challenge", "easy")
-        if choose and learnt in FORMS:
+        if choose and learnt in FORMS:                      # an expert of that form
             changes = {"task": learnt, **FORMS[learnt], "lr": meta["config"]["lr"]}
-            run = partial(beside, lab, partial(lab.score, other, WHOLE), meta, changes, choose)
+            run = partial(beside, lab, ask, meta, changes, choose)
             yield cell(run, task=other, arm="svf, choosing")
+        elif meta and not hides_options(other):             # the same one
+            run = partial(with_expert, lab, ask, name, meta, False)
+            yield cell(run, task=other, arm="svf")
 
 
 def with_expert(lab, ask, name, meta, choose):
