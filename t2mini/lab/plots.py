@@ -63,7 +63,7 @@ WORDS = {
     "svf, choosing": "SVF expert, picking an option",
     "lora, choosing": "LoRA, picking an option",
     "options hidden": "base model, options not in its prompt",
-    "other form": "base model, options in quotation marks",
+    "other form": "base model, asked in another form",
     "dispatch": "made-up, all kinds", "real-math": "the first 100 of GSM8K",
     "real-code": "the first 100 of MBPP", "real-reasoning": "the first 100 of ARC-Challenge",
     "hand-math": "math, by hand", "hand-code": "code, by hand",
